@@ -1,0 +1,125 @@
+// Package status holds the enhanced mail system status codes of RFC 3463, the
+// "D.S.N" that every answer of mxpipe starts with, and the one structured error
+// that carries such a code through the transport.
+//
+// The first digit, the class, is what the mail server acts on: 2 forgets the
+// message, 4 keeps it in the queue, 5 bounces it. Because a wrong 5 loses mail
+// and a wrong 4 only delays it, everything that is our own trouble is
+// [Temporary]; [Permanent] belongs to the remote server's own refusal, to an
+// address that is proven impossible, and to REQUIRETLS (RFC 8689).
+package status
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Class is the first digit of a status code (RFC 3463 §2).
+type Class uint8
+
+// The three classes of RFC 3463. The zero Class is no class at all.
+const (
+	Success   Class = 2
+	Temporary Class = 4
+	Permanent Class = 5
+)
+
+// Code is an enhanced status code. The zero Code means that there is none.
+type Code struct {
+	Class   Class
+	Subject uint16 // 0 to 999
+	Detail  uint16 // 0 to 999
+}
+
+// New builds a code from its three numbers.
+func New(class Class, subject, detail uint16) Code {
+	return Code{Class: class, Subject: subject, Detail: detail}
+}
+
+// IsZero reports whether there is no code.
+func (c Code) IsZero() bool { return c.Class == 0 }
+
+// WithClass returns the code with its class replaced: a remote server's
+// "4.7.1" behind a 550 reply is a 5.7.1.
+func (c Code) WithClass(class Class) Code {
+	c.Class = class
+	return c
+}
+
+// String gives the dotted form, as in "4.7.5".
+func (c Code) String() string {
+	b := make([]byte, 0, 9)
+	b = strconv.AppendUint(b, uint64(c.Class), 10)
+	b = append(b, '.')
+	b = strconv.AppendUint(b, uint64(c.Subject), 10)
+	b = append(b, '.')
+	b = strconv.AppendUint(b, uint64(c.Detail), 10)
+	return string(b)
+}
+
+// Parse reads a code at the very start of text and returns it with what
+// follows, its separating blank removed. The code must be followed by a blank
+// or by the end, its class must be 2, 4 or 5, and its other numbers must have
+// one to three digits without a leading zero (RFC 2034 §4, RFC 3463 §2);
+// otherwise ok is false and rest is the whole text.
+func Parse(text string) (code Code, rest string, ok bool) {
+	field, rest := text, ""
+	if i := strings.IndexAny(text, " \t"); i >= 0 {
+		field, rest = text[:i], text[i+1:]
+	}
+	class, tail, found := strings.Cut(field, ".")
+	subject, detail, found2 := strings.Cut(tail, ".")
+	if !found || !found2 || len(class) != 1 {
+		return Code{}, text, false
+	}
+	c := Class(class[0] - '0')
+	if c != Success && c != Temporary && c != Permanent {
+		return Code{}, text, false
+	}
+	s, ok1 := number(subject)
+	d, ok2 := number(detail)
+	if !ok1 || !ok2 {
+		return Code{}, text, false
+	}
+	return Code{c, s, d}, rest, true
+}
+
+func number(s string) (uint16, bool) {
+	if s == "" || len(s) > 3 || (len(s) > 1 && s[0] == '0') {
+		return 0, false
+	}
+	var n uint16
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = n*10 + uint16(s[i]-'0')
+	}
+	return n, true
+}
+
+// Error is the transport's one structured error: what the mail server is to be
+// told about a recipient, and why. The caller passes Code and Error() on to
+// the mail server as they are, and compares classes to choose among several.
+type Error struct {
+	Code Code
+	Host string // the remote host it is about; empty when it is about none
+	Text string // one line for people, without Host and Code
+	Err  error  // the cause, for errors.Is; may be nil
+}
+
+// Error gives the line for people: "host: text", or the text alone. When Text
+// is empty the cause speaks.
+func (e *Error) Error() string {
+	text := e.Text
+	if text == "" && e.Err != nil {
+		text = e.Err.Error()
+	}
+	if e.Host == "" {
+		return text
+	}
+	return e.Host + ": " + text
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
