@@ -1,0 +1,153 @@
+package reply
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/mxpipe/mxpipe/transport/status"
+)
+
+// The bounds of one reply. RFC 5321 §4.5.3.1.5 allows 512 octets a line; real
+// servers exceed it.
+const (
+	MaxLine  = 2000 // octets of a line, without its end
+	MaxLines = 100
+)
+
+// Errors that [Read] returns, wrapped with what was wrong. After each of them
+// the caller closes the connection and treats the failure as temporary.
+var (
+	// ErrMalformed says that what the server sent is not a reply.
+	ErrMalformed = errors.New("malformed reply")
+	// ErrTooLong says that the reply exceeds MaxLine or MaxLines.
+	ErrTooLong = errors.New("reply too long")
+)
+
+// Reader reads replies off one connection. It is for one goroutine.
+type Reader struct {
+	br *bufio.Reader
+}
+
+// NewReader returns a Reader of src. A *bufio.Reader is used as it is, not
+// buffered again.
+func NewReader(src io.Reader) *Reader {
+	if br, ok := src.(*bufio.Reader); ok {
+		return &Reader{br}
+	}
+	return &Reader{bufio.NewReader(src)}
+}
+
+// Read is [Read] on the Reader's connection.
+func (r *Reader) Read() (Reply, error) { return Read(r.br) }
+
+// Buffered returns how many octets have arrived behind the last reply. After
+// the reply to STARTTLS, and when no command is unanswered, there must be none
+// (RFC 3207 §5).
+func (r *Reader) Buffered() int { return r.br.Buffered() }
+
+// Read reads one reply. An end of the connection before the first octet of it
+// is io.EOF, one inside of it io.ErrUnexpectedEOF; other errors of the
+// connection, time-outs among them, come as they are. A reply that breaks the
+// rules or bounds is ErrMalformed or ErrTooLong.
+func Read(br *bufio.Reader) (Reply, error) {
+	var r Reply
+	for n := 0; n < MaxLines; n++ {
+		line, err := readLine(br)
+		if err != nil {
+			if n > 0 && errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return Reply{}, err
+		}
+		code, more, ok := parseCode(line)
+		if !ok {
+			return Reply{}, malformed("no reply", line)
+		}
+		if n > 0 && code != r.Code {
+			// Gluing the line on, or taking it for the next reply, would
+			// give one command the answer to another.
+			return Reply{}, malformed(fmt.Sprintf("the code changed from %d within one reply", r.Code), line)
+		}
+		text := ""
+		if len(line) > 4 {
+			text = strings.Trim(Clean(string(line[4:])), " ")
+		}
+		if n == 0 {
+			r.Code = code
+			if c, _, ok := status.Parse(text); ok && int(c.Class) == r.Class() {
+				r.Status = c
+			}
+		}
+		r.Lines = append(r.Lines, text)
+		if !more {
+			return r, nil
+		}
+	}
+	return Reply{}, fmt.Errorf("%w: more than %d lines", ErrTooLong, MaxLines)
+}
+
+// parseCode takes a line's code, and whether further lines follow it.
+func parseCode(line []byte) (code int, more, ok bool) {
+	if len(line) < 3 || line[0] < '2' || line[0] > '5' {
+		return 0, false, false
+	}
+	for _, c := range line[:3] {
+		if c < '0' || c > '9' {
+			return 0, false, false
+		}
+		code = code*10 + int(c-'0')
+	}
+	// A bare code is a last line (RFC 5321 §4.2).
+	if len(line) == 3 || line[3] == ' ' {
+		return code, false, true
+	}
+	return code, true, line[3] == '-'
+}
+
+// malformed quotes the start of the line, so that an administrator sees whom
+// he talked to: "SSH-2.0-..." on port 25 explains itself.
+func malformed(why string, line []byte) error {
+	return fmt.Errorf("%w: %s: %q", ErrMalformed, why, Cut(Clean(string(line)), 80))
+}
+
+// readLine returns the next line without its end. It is valid until the next
+// read.
+func readLine(br *bufio.Reader) ([]byte, error) {
+	part, err := br.ReadSlice('\n')
+	if err == nil {
+		return endOff(part)
+	}
+	// The line is longer than the connection's buffer, or the connection
+	// ended in it.
+	var line []byte
+	for {
+		line = append(line, part...)
+		if len(line) > MaxLine+2 {
+			return endOff(line)
+		}
+		switch {
+		case err == nil:
+			return endOff(line)
+		case errors.Is(err, bufio.ErrBufferFull):
+			part, err = br.ReadSlice('\n')
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return nil, io.ErrUnexpectedEOF
+		default:
+			return nil, err
+		}
+	}
+}
+
+// endOff cuts CRLF or LF off and holds the line to its bound.
+func endOff(line []byte) ([]byte, error) {
+	line = bytes.TrimSuffix(line, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) > MaxLine {
+		return nil, fmt.Errorf("%w: a line of more than %d octets", ErrTooLong, MaxLine)
+	}
+	return line, nil
+}
