@@ -44,9 +44,10 @@ func NewReader(src io.Reader) *Reader {
 // Read is [Read] on the Reader's connection.
 func (r *Reader) Read() (Reply, error) { return Read(r.br) }
 
-// Buffered returns how many octets have arrived behind the last reply. After
-// the reply to STARTTLS, and when no command is unanswered, there must be none
-// (RFC 3207 §5).
+// Buffered returns how many octets have arrived behind the last reply. Behind
+// the reply to STARTTLS there must be none, or someone in the middle has put
+// words into the server's mouth; behind the reply to the last command neither,
+// since every command has exactly one reply (RFC 5321 §4.2).
 func (r *Reader) Buffered() int { return r.br.Buffered() }
 
 // Read reads one reply. An end of the connection before the first octet of it
