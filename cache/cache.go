@@ -1,0 +1,318 @@
+// Package cache holds answers to questions that are dear to ask: bounded in
+// number, each with its own expiry, one flight a key, refreshed ahead of
+// expiry. It knows nothing of what is in it.
+//
+// A cache is made around a [Loader], which answers one key. [Cache.Get] works
+// in this order:
+//
+//  1. An entry that has not expired is the answer. When it is in the last
+//     tenth of its life, a refresh is started in the background. Each entry
+//     has its own moment in that tenth, so that entries of the same age are
+//     not refreshed together.
+//  2. Otherwise the caller waits for the key's flight, and begins it if there
+//     is none. The flight belongs to the cache: it has its own deadline, and
+//     goes on when the caller that began it leaves.
+//  3. When the flight lands, everyone who waited gets what it brought. It is
+//     kept when it has an expiry in the future.
+//
+// A failure is kept only if the loader gives it an expiry; a refresh that
+// fails never replaces what is still good. When the cache is full, the entry
+// that was not used for longest makes room.
+package cache
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// ErrClosed is the cause of every failure after Close.
+var ErrClosed = errors.New("the cache is closed")
+
+// Loader answers a key. What it returns is kept until expires; with the zero
+// time, or one that has passed, it is handed to those who wait for it and then
+// forgotten. ctx has the deadline of Options.Timeout and ends with the cache.
+// A Loader is called by several goroutines at once, but never twice for the
+// same key, unless the key was flushed meanwhile.
+type Loader[K comparable, V any] func(ctx context.Context, key K) (value V, expires time.Time, err error)
+
+// Options say how much a cache keeps and how long a flight may take.
+type Options struct {
+	// Size is how many entries are kept; at least 1.
+	Size int
+	// Timeout is the deadline of one flight; 0 means one minute.
+	Timeout time.Duration
+	// Refreshes is how many refreshes may be under way at once; 0 means 16.
+	// One that finds no place is tried again when its entry is next used.
+	Refreshes int
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Stats are a cache's counters since it was made, and its present size.
+type Stats struct {
+	Hits      uint64 // Get answered by an entry
+	Misses    uint64 // Get that had to wait for a flight
+	Refreshes uint64 // flights begun ahead of expiry
+	Failures  uint64 // flights, refreshes included, that ended in an error
+	Evictions uint64 // entries that made room for others before they expired
+	Entries   int    // entries now, expired ones that nobody asked for included
+}
+
+// Entry is what a cache holds under a key.
+type Entry[V any] struct {
+	Value   V
+	Err     error // the failure, if it is one that the loader wanted kept
+	Expires time.Time
+}
+
+// Cache is a bounded cache. It is safe for concurrent use.
+type Cache[K comparable, V any] struct {
+	load Loader[K, V]
+	opts Options
+	ctx  context.Context
+	stop context.CancelCauseFunc
+
+	mu         sync.Mutex
+	entries    map[K]*list.Element // of *item[K, V]
+	used       *list.List          // the last used in front
+	flights    map[K]*flight[V]
+	running    int // flights, those of flushed keys included
+	refreshing int
+	closed     bool
+	idle       chan struct{} // closed when the cache is closed and no flight runs
+	stats      Stats
+}
+
+type item[K comparable, V any] struct {
+	key     K
+	entry   Entry[V]
+	refresh time.Time // from then on a use starts a refresh
+}
+
+type flight[V any] struct {
+	done    chan struct{}
+	refresh bool
+	flushed bool // the key was flushed: what lands is not kept
+	entry   Entry[V]
+}
+
+// New makes a cache. It must be closed.
+func New[K comparable, V any](load Loader[K, V], o Options) *Cache[K, V] {
+	o.Size = max(o.Size, 1)
+	if o.Timeout <= 0 {
+		o.Timeout = time.Minute
+	}
+	if o.Refreshes <= 0 {
+		o.Refreshes = 16
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Cache[K, V]{
+		load: load, opts: o,
+		entries: make(map[K]*list.Element), used: list.New(), flights: make(map[K]*flight[V]),
+		idle: make(chan struct{}),
+	}
+	c.ctx, c.stop = context.WithCancelCause(context.Background())
+	return c
+}
+
+// Get answers a key, from the cache or by loading it. It returns the cause of
+// ctx when that ends first, ErrClosed after Close, and otherwise what the
+// loader returned. Values are shared with other callers: do not change them.
+func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
+	var none V
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return none, ErrClosed
+	}
+	now := c.opts.Now()
+	if it := c.fresh(key, now); it != nil {
+		c.stats.Hits++
+		c.used.MoveToFront(c.entries[key])
+		if !now.Before(it.refresh) {
+			c.refreshAhead(key)
+		}
+		entry := it.entry
+		c.mu.Unlock()
+		return entry.Value, entry.Err
+	}
+	c.stats.Misses++
+	f := c.flights[key]
+	if f == nil {
+		f = c.begin(key, false)
+	}
+	c.mu.Unlock()
+
+	select {
+	case <-f.done:
+		return f.entry.Value, f.entry.Err
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
+}
+
+// Peek looks at an entry without loading, counting or using it.
+func (c *Cache[K, V]) Peek(key K) (Entry[V], bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if it := c.fresh(key, c.opts.Now()); it != nil {
+		return it.entry, true
+	}
+	return Entry[V]{}, false
+}
+
+// Keys lists the keys of the entries that have not expired, the last used
+// first.
+func (c *Cache[K, V]) Keys() []K {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.opts.Now()
+	keys := make([]K, 0, c.used.Len())
+	for el := c.used.Front(); el != nil; el = el.Next() {
+		if it := el.Value.(*item[K, V]); now.Before(it.entry.Expires) {
+			keys = append(keys, it.key)
+		}
+	}
+	return keys
+}
+
+// Flush forgets a key and reports whether there was an entry. A flight under
+// way lands for those who wait for it already, but the next Get begins another.
+func (c *Cache[K, V]) Flush(key K) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.flights[key]; f != nil {
+		f.flushed = true
+		delete(c.flights, key)
+	}
+	found := c.fresh(key, c.opts.Now()) != nil
+	c.drop(key)
+	return found
+}
+
+// Stats gives the counters.
+func (c *Cache[K, V]) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Entries = len(c.entries)
+	return s
+}
+
+// Close cancels the flights and waits until the last has ended, or until ctx
+// does; then it returns the cause of ctx. From then on every Get fails.
+func (c *Cache[K, V]) Close(ctx context.Context) error {
+	c.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		c.stop(ErrClosed)
+		if c.running == 0 {
+			close(c.idle)
+		}
+	}
+	c.mu.Unlock()
+	select {
+	case <-c.idle:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// fresh finds an entry that has not expired, and forgets one that has.
+func (c *Cache[K, V]) fresh(key K, now time.Time) *item[K, V] {
+	el := c.entries[key]
+	if el == nil {
+		return nil
+	}
+	it := el.Value.(*item[K, V])
+	if !now.Before(it.entry.Expires) {
+		c.drop(key)
+		return nil
+	}
+	return it
+}
+
+func (c *Cache[K, V]) drop(key K) {
+	if el := c.entries[key]; el != nil {
+		c.used.Remove(el)
+		delete(c.entries, key)
+	}
+}
+
+func (c *Cache[K, V]) refreshAhead(key K) {
+	if c.flights[key] != nil || c.refreshing >= c.opts.Refreshes {
+		return
+	}
+	c.stats.Refreshes++
+	c.refreshing++
+	c.begin(key, true)
+}
+
+// begin starts a key's flight. The caller holds the lock.
+func (c *Cache[K, V]) begin(key K, refresh bool) *flight[V] {
+	f := &flight[V]{done: make(chan struct{}), refresh: refresh}
+	c.flights[key] = f
+	c.running++
+	go func() {
+		ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timeout)
+		defer cancel()
+		f.entry.Value, f.entry.Expires, f.entry.Err = c.load(ctx, key)
+		c.land(key, f)
+	}()
+	return f
+}
+
+func (c *Cache[K, V]) land(key K, f *flight[V]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(f.done)
+	if c.flights[key] == f {
+		delete(c.flights, key)
+	}
+	if f.refresh {
+		c.refreshing--
+	}
+	if f.entry.Err != nil {
+		c.stats.Failures++
+	}
+	if !f.flushed {
+		c.keep(key, f.entry)
+	}
+	c.running--
+	if c.closed && c.running == 0 {
+		close(c.idle)
+	}
+}
+
+// keep stores what a flight brought.
+func (c *Cache[K, V]) keep(key K, entry Entry[V]) {
+	now := c.opts.Now()
+	if old := c.fresh(key, now); old != nil && entry.Err != nil {
+		// What is there outlives a failed refresh. The next one is tried in
+		// the middle of what is left, so that a dead source is not asked at
+		// every use.
+		old.refresh = now.Add(old.entry.Expires.Sub(now) / 2)
+		return
+	}
+	c.drop(key)
+	life := entry.Expires.Sub(now)
+	if life <= 0 {
+		return
+	}
+	ahead := time.Duration(rand.Float64() * float64(life/10))
+	c.entries[key] = c.used.PushFront(&item[K, V]{key: key, entry: entry, refresh: entry.Expires.Add(-ahead)})
+	for len(c.entries) > c.opts.Size {
+		last := c.used.Back().Value.(*item[K, V])
+		if now.Before(last.entry.Expires) {
+			c.stats.Evictions++
+		}
+		c.drop(last.key)
+	}
+}
