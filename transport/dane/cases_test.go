@@ -38,7 +38,7 @@ func serverCases(t testing.TB) []serverCase {
 	cases := eeCases(t, a)
 	cases = append(cases, taCases(a)...)
 	cases = append(cases, nameCases(a)...)
-	cases = append(cases, pathCases(a)...)
+	cases = append(cases, pathCases(t, a)...)
 	cases = append(cases, setCases(a)...)
 	for i := range cases {
 		if cases[i].names == nil {
@@ -65,11 +65,11 @@ func eeCases(t testing.TB, a *ca) []serverCase {
 		t.Fatal(err)
 	}
 	weak := a.leaf(none, weakKey)
-	other := a.leaf(none, a.ec(), cn("other.test"), dns("other.test"))
-	bare := a.leaf(none, a.ec(), dns())
+	other := a.leaf(none, a.ec(), cn("other.test"), dnsID("other.test"))
+	bare := a.leaf(none, a.ec(), dnsID())
 	client := a.leaf(none, a.ec(), eku(x509.ExtKeyUsageClientAuth))
 	odd := a.leaf(none, a.ec(), critical)
-	caLeaf := a.root(a.ec(), "ca as server", dns(host))
+	caLeaf := a.root(a.ec(), "ca as server", dnsID(host))
 
 	var cases []serverCase
 	for _, c := range []struct {
@@ -127,7 +127,7 @@ func taCases(a *ca) []serverCase {
 	direct := a.leaf(root, a.ec())
 	stranger := a.root(a.ec(), "stranger")
 	self := a.leaf(party{}, a.ec())
-	oldSelf, otherSelf := a.leaf(party{}, a.ec(), expired), a.leaf(party{}, a.ec(), dns("other.test"))
+	oldSelf, otherSelf := a.leaf(party{}, a.ec(), expired), a.leaf(party{}, a.ec(), dnsID("other.test"))
 	rsaRoot := a.root(a.rsaKey(0), "rsa root")
 	rsaInter := a.issued(rsaRoot, a.rsaKey(1), "rsa inter")
 	rsaLeaf := a.leaf(rsaInter, a.ec())
@@ -212,47 +212,47 @@ func nameCases(a *ca) []serverCase {
 	with := func(specs ...spec) servers { return servers{a.leaf(root, a.ec(), specs...), root} }
 	under := func(specs ...spec) (servers, records) {
 		r := a.root(a.ec(), "constrained", specs...)
-		return servers{a.leaf(r, a.ec(), cn(host), dns()), r}, records{rec(dane.DANETA, dane.Cert, dane.SHA256, r)}
+		return servers{a.leaf(r, a.ec(), cn(host), dnsID()), r}, records{rec(dane.DANETA, dane.Cert, dane.SHA256, r)}
 	}
 	inside, insideRecords := under(only("example.test"))
 	outside, outsideRecords := under(only("partner.test"))
 	banned, bannedRecords := under(never("example.test"))
 	dotted, dottedRecords := under(never("other.test"))
 	const rfc = "RFC 7672 §3.2.3"
-	twoCN := a.leaf(root, a.ec(), dns(), func(c *x509.Certificate) {
+	twoCN := a.leaf(root, a.ec(), dnsID(), func(c *x509.Certificate) {
 		c.Subject.CommonName = ""
 		c.Subject.ExtraNames = append(c.Subject.ExtraNames, name("a person"), name(host))
 	})
 	return []serverCase{
-		{name: "wrong DNS-ID", rfc: "RFC 7672 §3.2.2", server: with(dns("other.test")), records: anchor, want: dane.ErrName},
-		{name: "second DNS-ID", rfc: rfc, server: with(dns("other.test", host)), records: anchor, depth: 1, match: host},
-		{name: "next-hop domain", rfc: "RFC 7672 §3.2.2", server: with(dns("example.test")), records: anchor, names: []string{host, "example.test"}, depth: 1, match: "example.test"},
-		{name: "next-hop domain not asked for", rfc: "RFC 7672 §3.2.2", server: with(dns("example.test")), records: anchor, want: dane.ErrName},
-		{name: "expanded next-hop domain", rfc: "RFC 7672 §3.2.2", server: with(dns("hosted.test")), records: anchor, names: []string{host, "example.test", "hosted.test"}, depth: 1, match: "hosted.test"},
-		{name: "none of three", rfc: "RFC 7672 §3.2.2", server: with(dns("evil.test")), records: anchor, names: []string{host, "example.test", "hosted.test"}, want: dane.ErrName},
-		{name: "the base domain first", rfc: "RFC 7671 §10.2", server: with(dns("example.test", host)), records: anchor, names: []string{host, "example.test"}, depth: 1, match: host},
+		{name: "wrong DNS-ID", rfc: "RFC 7672 §3.2.2", server: with(dnsID("other.test")), records: anchor, want: dane.ErrName},
+		{name: "second DNS-ID", rfc: rfc, server: with(dnsID("other.test", host)), records: anchor, depth: 1, match: host},
+		{name: "next-hop domain", rfc: "RFC 7672 §3.2.2", server: with(dnsID("example.test")), records: anchor, names: []string{host, "example.test"}, depth: 1, match: "example.test"},
+		{name: "next-hop domain not asked for", rfc: "RFC 7672 §3.2.2", server: with(dnsID("example.test")), records: anchor, want: dane.ErrName},
+		{name: "expanded next-hop domain", rfc: "RFC 7672 §3.2.2", server: with(dnsID("hosted.test")), records: anchor, names: []string{host, "example.test", "hosted.test"}, depth: 1, match: "hosted.test"},
+		{name: "none of three", rfc: "RFC 7672 §3.2.2", server: with(dnsID("evil.test")), records: anchor, names: []string{host, "example.test", "hosted.test"}, want: dane.ErrName},
+		{name: "the base domain first", rfc: "RFC 7671 §10.2", server: with(dnsID("example.test", host)), records: anchor, names: []string{host, "example.test"}, depth: 1, match: host},
 		{name: "no reference names", rfc: "RFC 7672 §3.2.2", server: with(), records: anchor, names: []string{}, want: dane.ErrName},
-		{name: "empty reference name", rfc: "RFC 7672 §3.2.2", server: with(cn(""), dns()), records: anchor, names: []string{"", "."}, want: dane.ErrName},
-		{name: "upper case in the certificate", rfc: "RFC 6125 §6.4.1", server: with(dns("MX.Example.TEST")), records: anchor, depth: 1, match: host},
+		{name: "empty reference name", rfc: "RFC 7672 §3.2.2", server: with(cn(""), dnsID()), records: anchor, names: []string{"", "."}, want: dane.ErrName},
+		{name: "upper case in the certificate", rfc: "RFC 6125 §6.4.1", server: with(dnsID("MX.Example.TEST")), records: anchor, depth: 1, match: host},
 		{name: "upper case and root dot in the reference", rfc: "RFC 6125 §6.4.1", server: with(), records: anchor, names: []string{"MX.example.TEST."}, depth: 1, match: host,
 			openssl: "RFC 7672 §3.2.2: the TLSA base domain is a DNS name, whose root dot OpenSSL leaves for the caller to remove"},
-		{name: "wildcard", rfc: rfc, server: with(dns("*.example.test")), records: anchor, depth: 1, match: host},
-		{name: "wildcard for two labels", rfc: rfc, server: with(dns("*.test.invalid", "*.test")), records: anchor, want: dane.ErrName},
-		{name: "wildcard for no label", rfc: rfc, server: with(dns("*.mx.example.test")), records: anchor, want: dane.ErrName},
-		{name: "wildcard with one label after it", rfc: rfc, server: with(dns("*.test")), records: anchor, names: []string{"example.test"}, want: dane.ErrName},
-		{name: "wildcard after letters", rfc: rfc, server: with(dns("m*.example.test")), records: anchor, want: dane.ErrName,
+		{name: "wildcard", rfc: rfc, server: with(dnsID("*.example.test")), records: anchor, depth: 1, match: host},
+		{name: "wildcard for two labels", rfc: rfc, server: with(dnsID("*.test.invalid", "*.test")), records: anchor, want: dane.ErrName},
+		{name: "wildcard for no label", rfc: rfc, server: with(dnsID("*.mx.example.test")), records: anchor, want: dane.ErrName},
+		{name: "wildcard with one label after it", rfc: rfc, server: with(dnsID("*.test")), records: anchor, names: []string{"example.test"}, want: dane.ErrName},
+		{name: "wildcard after letters", rfc: rfc, server: with(dnsID("m*.example.test")), records: anchor, want: dane.ErrName,
 			openssl: "RFC 7672 §3.2.3: \"smtp*.example.com\" is not valid"},
-		{name: "wildcard before letters", rfc: rfc, server: with(dns("*x.example.test")), records: anchor, want: dane.ErrName,
+		{name: "wildcard before letters", rfc: rfc, server: with(dnsID("*x.example.test")), records: anchor, want: dane.ErrName,
 			openssl: "RFC 7672 §3.2.3: \"*smtp.example.com\" is not valid"},
-		{name: "wildcard in the second label", rfc: rfc, server: with(dns("mx.*.test")), records: anchor, want: dane.ErrName},
-		{name: "wildcard for an A-label", rfc: rfc, server: with(dns("*.example.test")), records: anchor, names: []string{"xn--mnchen-3ya.example.test"}, depth: 1, match: "xn--mnchen-3ya.example.test"},
-		{name: "CN-ID alone", rfc: rfc, server: with(cn(host), dns()), records: anchor, depth: 1, match: host},
-		{name: "CN-ID wildcard", rfc: rfc, server: with(cn("*.example.test"), dns()), records: anchor, depth: 1, match: host},
-		{name: "CN-ID beside another DNS-ID", rfc: rfc, server: with(cn(host), dns("other.test")), records: anchor, want: dane.ErrName},
-		{name: "CN-ID beside an address", rfc: rfc, server: with(cn(host), dns(), mail("postmaster@example.test")), records: anchor, depth: 1, match: host},
+		{name: "wildcard in the second label", rfc: rfc, server: with(dnsID("mx.*.test")), records: anchor, want: dane.ErrName},
+		{name: "wildcard for an A-label", rfc: rfc, server: with(dnsID("*.example.test")), records: anchor, names: []string{"xn--mnchen-3ya.example.test"}, depth: 1, match: "xn--mnchen-3ya.example.test"},
+		{name: "CN-ID alone", rfc: rfc, server: with(cn(host), dnsID()), records: anchor, depth: 1, match: host},
+		{name: "CN-ID wildcard", rfc: rfc, server: with(cn("*.example.test"), dnsID()), records: anchor, depth: 1, match: host},
+		{name: "CN-ID beside another DNS-ID", rfc: rfc, server: with(cn(host), dnsID("other.test")), records: anchor, want: dane.ErrName},
+		{name: "CN-ID beside an address", rfc: rfc, server: with(cn(host), dnsID(), mail("postmaster@example.test")), records: anchor, depth: 1, match: host},
 		{name: "CN-ID as the second CN", rfc: rfc, server: servers{twoCN, root}, records: anchor, depth: 1, match: host},
-		{name: "CN-ID of another", rfc: rfc, server: with(cn("other.test"), dns()), records: anchor, want: dane.ErrName},
-		{name: "no name at all", rfc: rfc, server: with(cn("a person"), dns()), records: anchor, want: dane.ErrName},
+		{name: "CN-ID of another", rfc: rfc, server: with(cn("other.test"), dnsID()), records: anchor, want: dane.ErrName},
+		{name: "no name at all", rfc: rfc, server: with(cn("a person"), dnsID()), records: anchor, want: dane.ErrName},
 		{name: "CN-ID within the permitted subtree", rfc: "RFC 5280 §4.2.1.10", server: inside, records: insideRecords, depth: 1, match: host},
 		{name: "CN-ID outside the permitted subtree", rfc: "RFC 5280 §4.2.1.10", server: outside, records: outsideRecords, want: dane.ErrName},
 		{name: "CN-ID in the excluded subtree", rfc: "RFC 5280 §4.2.1.10", server: banned, records: bannedRecords, want: dane.ErrName},
@@ -261,7 +261,7 @@ func nameCases(a *ca) []serverCase {
 }
 
 // pathCases are about the validity of the path to an anchor (RFC 5280 §6).
-func pathCases(a *ca) []serverCase {
+func pathCases(t testing.TB, a *ca) []serverCase {
 	const u = dane.DANETA
 	r201 := func(p party) records { return records{rec(u, dane.Cert, dane.SHA256, p)} }
 	// line makes a chain of three, one of them special.
@@ -322,7 +322,8 @@ func pathCases(a *ca) []serverCase {
 	sha1Root := a.withSHA1(rsaRoot, rsaRoot)
 	notIssuer := a.leaf(root, a.ec(), cn("not a CA"))
 	byLeaf := a.leaf(party{notIssuer.cert, notIssuer.key}, a.ec())
-	huge := a.root(a.hugeRSA(), "huge root")
+	huge := a.root(newHugeRSA(t), "huge root")
+	hugeLeaf := a.leaf(huge, a.ec())
 	loopKey1, loopKey2 := a.ec(), a.ec()
 	loop1 := a.issued(party{a.root(loopKey2, "loop 2").cert, loopKey2}, loopKey1, "loop 1")
 	loop2 := a.issued(loop1, loopKey2, "loop 2")
@@ -342,9 +343,9 @@ func pathCases(a *ca) []serverCase {
 		{name: "2 0 1 SHA-1 signature", rfc: "RFC 6698 §4.1", server: servers{sha1Leaf, rsaRoot}, records: r201(rsaRoot), want: dane.ErrPath, openssl: weak},
 		{name: "2 1 0 SHA-1 signature", rfc: "RFC 6698 §4.1", server: servers{sha1Leaf}, records: records{rec(u, dane.SPKI, dane.Full, rsaRoot)}, want: dane.ErrNoMatch, openssl: weak},
 		{name: "2 0 1 the anchor's own signature is SHA-1", rfc: "RFC 6698 §4.1", server: servers{a.leaf(rsaRoot, a.ec()), sha1Root}, records: r201(sha1Root), depth: 1, match: host},
-		{name: "2 0 1 RSA key longer than 8,192 bits", rfc: "RFC 6698 §4.1", server: servers{a.leaf(huge, a.ec()), huge}, records: r201(huge), want: dane.ErrPath, openssl: long},
-		{name: "2 0 0 RSA key longer than 8,192 bits, in DNS", rfc: "RFC 6698 §4.1", server: servers{a.leaf(huge, a.ec())}, records: records{rec(u, dane.Cert, dane.Full, huge)}, want: dane.ErrPath, openssl: long},
-		{name: "2 1 0 RSA key longer than 8,192 bits", rfc: "RFC 6698 §4.1", server: servers{a.leaf(huge, a.ec())}, records: records{rec(u, dane.SPKI, dane.Full, huge)}, want: dane.ErrNoMatch, openssl: long},
+		{name: "2 0 1 RSA key longer than 8,192 bits", rfc: "RFC 6698 §4.1", server: servers{hugeLeaf, huge}, records: r201(huge), want: dane.ErrPath, openssl: long},
+		{name: "2 0 0 RSA key longer than 8,192 bits, in DNS", rfc: "RFC 6698 §4.1", server: servers{hugeLeaf}, records: records{rec(u, dane.Cert, dane.Full, huge)}, want: dane.ErrPath, openssl: long},
+		{name: "2 1 0 RSA key longer than 8,192 bits", rfc: "RFC 6698 §4.1", server: servers{hugeLeaf}, records: records{rec(u, dane.SPKI, dane.Full, huge)}, want: dane.ErrNoMatch, openssl: long},
 		{name: "2 0 1 the anchor is no CA", rfc: "RFC 5280 §4.2.1.9", server: servers{byLeaf, notIssuer}, records: r201(notIssuer), want: dane.ErrPath},
 		{name: "2 1 0 signed a server that plays CA", rfc: "RFC 5280 §4.2.1.9", server: servers{byLeaf, notIssuer}, records: records{rec(u, dane.SPKI, dane.Full, root)}, want: dane.ErrNoMatch},
 		{name: "2 0 1 issuers in a circle", rfc: "RFC 5280 §6.1", server: servers{loopLeaf, loop1, loop2, root}, records: r201(root), want: dane.ErrPath},

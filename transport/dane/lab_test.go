@@ -46,7 +46,7 @@ func newCA(t testing.TB) *ca {
 // spec changes a certificate before it is signed.
 type spec func(*x509.Certificate)
 
-func dns(names ...string) spec { return func(c *x509.Certificate) { c.DNSNames = names } }
+func dnsID(names ...string) spec { return func(c *x509.Certificate) { c.DNSNames = names } }
 func cn(name string) spec {
 	return func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: name} }
 }
@@ -95,7 +95,7 @@ func (a *ca) issued(by party, key crypto.Signer, name string, specs ...spec) par
 }
 
 func (a *ca) leaf(by party, key crypto.Signer, specs ...spec) party {
-	c := a.template("server", []spec{dns(host), eku(x509.ExtKeyUsageServerAuth)})
+	c := a.template("server", []spec{dnsID(host), eku(x509.ExtKeyUsageServerAuth)})
 	c.KeyUsage = x509.KeyUsageDigitalSignature
 	for _, s := range specs {
 		s(c)
@@ -182,17 +182,6 @@ func (a *ca) rsaKey(i int) crypto.Signer {
 		a.rsa = append(a.rsa, key)
 	}
 	return a.rsa[i]
-}
-
-// hugeRSA returns an RSA key of 8,704 bits. Many small primes make it quick to
-// generate, and worthless for anything but tests.
-func (a *ca) hugeRSA() crypto.Signer {
-	a.t.Helper()
-	key, err := rsa.GenerateMultiPrimeKey(rand.Reader, 17, 8704)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return key
 }
 
 // withSHA1 signs an RSA certificate anew with SHA-1, which crypto/x509 does
