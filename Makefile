@@ -1,0 +1,47 @@
+# Everything a builder of mxpipe runs. "make test" is all of it.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+TOOL     = $$(go -C internal/tools tool -n $(1))
+FUZZTIME ?= 30s
+
+.PHONY: build demo test unit e2e bench lint fuzz needs clean
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
+
+# Delivers mail through both programs to an internet on loopback.
+demo: build
+	@go run ./internal/lab/demo -bin bin
+
+# Unit tests, the seeds of the fuzz targets, the lab, and the real servers.
+test: needs lint
+	$(call TOOL,gotestsum) --format pkgname-and-test-fails --hide-summary=output -- -race -timeout 10m ./...
+
+# The same without real mail servers.
+unit:
+	$(call TOOL,gotestsum) --format pkgname-and-test-fails -- -race $$(go list ./... | grep -v /e2e)
+
+lint:
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./...
+	$(call TOOL,staticcheck) ./...
+
+# The servers that the tests drive: installed as root on Debian, otherwise named.
+needs:
+	@sh e2e/needs.sh
+
+bench:
+	go test -run '^$$' -bench . -benchmem -count 5 ./... | tee bench/results/latest.txt
+	$(call TOOL,benchstat) bench/results/latest.txt
+
+# Every fuzz target for FUZZTIME each.
+fuzz:
+	@for p in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+	  done; \
+	done
+
+clean:
+	rm -rf bin dist

@@ -1,0 +1,67 @@
+package smtp
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Extensions is what a server offered in its EHLO reply (RFC 5321 §4.1.1.1).
+// The zero value is a server that was greeted with HELO.
+type Extensions struct {
+	StartTLS            bool  // RFC 3207
+	Pipelining          bool  // RFC 2920
+	Chunking            bool  // RFC 3030
+	EightBitMIME        bool  // RFC 6152
+	SMTPUTF8            bool  // RFC 6531
+	DSN                 bool  // RFC 3461
+	RequireTLS          bool  // RFC 8689
+	EnhancedStatusCodes bool  // RFC 2034
+	Size                bool  // RFC 1870
+	MaxSize             int64 // octets; 0: the server named no limit
+
+	// Keywords holds every line as it came, for people to read.
+	Keywords []string
+}
+
+// parseExtensions reads the lines of an EHLO reply; the first is the server's
+// name. Keywords are compared without regard to letter case, as RFC 5321
+// §2.4 wants: a missed "starttls" would send mail in the clear.
+func parseExtensions(lines []string) Extensions {
+	var e Extensions
+	if len(lines) < 2 {
+		return e
+	}
+	e.Keywords = lines[1:]
+	for _, line := range lines[1:] {
+		keyword, params, _ := strings.Cut(line, " ")
+		// Some old servers write "SIZE=n".
+		if len(keyword) > 5 && strings.EqualFold(keyword[:5], "SIZE=") {
+			keyword, params = keyword[:4], keyword[5:]
+		}
+		switch strings.ToUpper(keyword) {
+		case "STARTTLS":
+			e.StartTLS = true
+		case "PIPELINING":
+			e.Pipelining = true
+		case "CHUNKING":
+			e.Chunking = true
+		case "8BITMIME":
+			e.EightBitMIME = true
+		case "SMTPUTF8":
+			e.SMTPUTF8 = true
+		case "DSN":
+			e.DSN = true
+		case "REQUIRETLS":
+			e.RequireTLS = true
+		case "ENHANCEDSTATUSCODES":
+			e.EnhancedStatusCodes = true
+		case "SIZE":
+			e.Size = true
+			// A limit that is no number, or absurd, is no limit (RFC 1870 §4).
+			if n, err := strconv.ParseInt(strings.TrimSpace(params), 10, 64); err == nil && n > 0 {
+				e.MaxSize = n
+			}
+		}
+	}
+	return e
+}

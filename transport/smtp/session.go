@@ -1,0 +1,229 @@
+// Package smtp is a client for one SMTP connection (RFC 5321), written for a
+// mail server's way out: it knows the commands and their order, bounds every
+// wait, and judges nothing. What a reply means for a recipient is the matter
+// of package outcome, whether the connection is secure enough that of package
+// verdict.
+//
+// In order: [Open] reads the greeting; [Session.Hello] says EHLO, or HELO to
+// servers that refuse EHLO; [Session.StartTLS] turns the connection into a
+// TLS one and says EHLO again, forgetting what the server said in the clear;
+// [Session.Send] runs one mail transaction; [Session.Reset] makes ready for
+// another; [Session.Quit] or [Session.Close] end it.
+//
+// The client refuses: bytes that follow the reply to STARTTLS in the clear
+// (a man in the middle could inject replies so, RFC 3207 §5), replies that
+// are malformed or without end (package reply), and commands with control
+// characters in them.
+//
+// Every method takes a context and ends when it ends. A Session is used by
+// one goroutine at a time.
+package smtp
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/reply"
+)
+
+// ErrInjection says that the server sent bytes in the clear behind its reply
+// to STARTTLS: someone may be in the middle. The caller closes the connection
+// and treats the host as one whose TLS failed, without plaintext.
+var ErrInjection = errors.New("plaintext arrived before the TLS handshake: possible injection")
+
+// Error tells where a session failed, and by what: the server's reply, or the
+// connection. The caller hands its parts to package outcome.
+type Error struct {
+	Stage outcome.Stage
+	Reply reply.Reply // its Code is 0 when there was no reply
+	Err   error       // nil when there was a reply
+}
+
+// Error gives the server's words, or the connection's trouble.
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%v: %v", e.Stage, e.Err)
+	}
+	return fmt.Sprintf("%v: %s", e.Stage, e.Reply.Text())
+}
+
+// Unwrap returns the connection's trouble.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Config is what sessions share. Times as in transport.Config.
+type Config struct {
+	Hostname          string
+	CommandTimeout    time.Duration
+	SubmissionTimeout time.Duration
+	// Trace is called with each line of the dialogue, "C" or "S" first, never
+	// with message bodies; nil: not called.
+	Trace func(who, line string)
+}
+
+// Session is one SMTP connection.
+type Session struct {
+	cfg  Config
+	raw  *stream
+	conn net.Conn // raw, or the TLS connection over it
+	r    *bufio.Reader
+	w    *bufio.Writer
+	ext  Extensions
+	tls  *tls.ConnectionState
+}
+
+// Open takes over a connection and reads the greeting. On error the
+// connection is closed.
+func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
+	s := &Session{cfg: cfg, raw: &stream{Conn: conn, stall: cfg.CommandTimeout}}
+	s.use(s.raw)
+	s.raw.bind(ctx)
+	r, err := s.readReply(cfg.CommandTimeout)
+	if err == nil && r.Class() == 2 {
+		return s, nil
+	}
+	s.Close()
+	return nil, s.failure(ctx, outcome.Greeting, r, err)
+}
+
+func (s *Session) use(conn net.Conn) {
+	s.conn = conn
+	s.r = bufio.NewReaderSize(conn, 4096)
+	s.w = bufio.NewWriterSize(conn, 16<<10)
+}
+
+// Extensions returns what the server offered in its last EHLO reply.
+func (s *Session) Extensions() Extensions { return s.ext }
+
+// TLS returns the state of the TLS connection, nil when there is none.
+func (s *Session) TLS() *tls.ConnectionState { return s.tls }
+
+// Hello greets the server, with HELO if it refuses EHLO (RFC 5321 §3.2).
+func (s *Session) Hello(ctx context.Context) error {
+	s.raw.bind(ctx)
+	return s.hello(ctx, outcome.EHLO)
+}
+
+func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
+	r, err := s.command("EHLO " + s.cfg.Hostname)
+	if err == nil && r.Class() == 2 {
+		s.ext = parseExtensions(r.Lines)
+		return nil
+	}
+	if err != nil || !outcome.ForReply(stage, r, 0).TryHELO {
+		return s.failure(ctx, stage, r, err)
+	}
+	s.ext = Extensions{}
+	r, err = s.command("HELO " + s.cfg.Hostname)
+	if err != nil || r.Class() != 2 {
+		return s.failure(ctx, outcome.HELO, r, err)
+	}
+	return nil
+}
+
+// StartTLS asks for TLS, shakes hands as config says, and greets the server
+// again (RFC 3207 §4). An error whose stage is outcome.STARTTLS and that
+// carries a reply leaves the connection usable in the clear; after any other
+// the caller closes it.
+func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
+	s.raw.bind(ctx)
+	r, err := s.command("STARTTLS")
+	if err != nil || r.Code != 220 {
+		return s.failure(ctx, outcome.STARTTLS, r, err)
+	}
+	if s.r.Buffered() > 0 {
+		return &Error{Stage: outcome.Handshake, Err: ErrInjection}
+	}
+	conn := tls.Client(s.raw, config)
+	s.raw.readUntil(time.Now().Add(s.cfg.CommandTimeout))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return s.failure(ctx, outcome.Handshake, reply.Reply{}, err)
+	}
+	state := conn.ConnectionState()
+	s.tls = &state
+	s.use(conn)
+	s.ext = Extensions{}
+	return s.hello(ctx, outcome.EHLOAfterTLS)
+}
+
+// Reset ends a failed transaction (RFC 5321 §4.1.1.5).
+func (s *Session) Reset(ctx context.Context) error {
+	s.raw.bind(ctx)
+	r, err := s.command("RSET")
+	if err != nil || r.Class() != 2 {
+		return s.failure(ctx, outcome.RSET, r, err)
+	}
+	return nil
+}
+
+// Quit says goodbye, waits for the reply until ctx ends, and closes the
+// connection. The reply changes nothing, so there is no error.
+func (s *Session) Quit(ctx context.Context) {
+	s.raw.bind(ctx)
+	_, _ = s.command("QUIT")
+	s.conn.Close() // with TLS's close_notify, so that the server need not wonder
+	s.Close()
+}
+
+// Close closes the connection without a word.
+func (s *Session) Close() { s.raw.Close() }
+
+// command sends one line and waits for its reply.
+func (s *Session) command(line string) (reply.Reply, error) {
+	if err := s.writeLine(line); err != nil {
+		return reply.Reply{}, err
+	}
+	if err := s.w.Flush(); err != nil {
+		return reply.Reply{}, err
+	}
+	return s.readReply(s.cfg.CommandTimeout)
+}
+
+// errControl is a defect of the caller: addresses are checked long before.
+var errControl = errors.New("a command may not contain control characters")
+
+func (s *Session) writeLine(line string) error {
+	if strings.ContainsFunc(line, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
+		return errControl
+	}
+	s.trace("C", line)
+	if _, err := s.w.WriteString(line); err != nil {
+		return err
+	}
+	_, err := s.w.WriteString("\r\n")
+	return err
+}
+
+// readReply reads one reply that has to be there whole within the timeout.
+func (s *Session) readReply(timeout time.Duration) (reply.Reply, error) {
+	s.raw.readUntil(time.Now().Add(timeout))
+	r, err := reply.Read(s.r)
+	if err == nil {
+		s.trace("S", r.Text())
+	}
+	return r, err
+}
+
+func (s *Session) trace(who, line string) {
+	if s.cfg.Trace != nil {
+		s.cfg.Trace(who, line)
+	}
+}
+
+// failure wraps what went wrong. When the context ended, its cause is the
+// reason, not the deadline that it set off.
+func (s *Session) failure(ctx context.Context, stage outcome.Stage, r reply.Reply, err error) error {
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		r = reply.Reply{}
+	}
+	return &Error{Stage: stage, Reply: r, Err: err}
+}

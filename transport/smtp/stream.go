@@ -1,0 +1,94 @@
+package smtp
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// stream is a network connection none of whose waits is unbounded. Reads end
+// at an absolute time, set for each reply; writes end when the peer takes
+// nothing for a while, however large the write is; both end when the bound
+// context ends.
+type stream struct {
+	net.Conn
+	stall time.Duration // the longest a write may make no progress
+
+	mu     sync.Mutex
+	ctx    context.Context // the bound one
+	unbind func() bool
+}
+
+// past is a deadline that ends every wait at once.
+var past = time.Unix(1, 0)
+
+// bind ties the stream's waits to ctx, in place of the context before.
+func (s *stream) bind(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unbind != nil {
+		s.unbind()
+	}
+	s.ctx = ctx
+	s.Conn.SetDeadline(time.Time{})
+	s.unbind = context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		// A context that was replaced meanwhile has no say any more.
+		if s.ctx == ctx {
+			s.Conn.SetDeadline(past)
+		}
+	})
+}
+
+// readUntil has reads end at t, or with the bound context if that is sooner.
+func (s *stream) readUntil(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Conn.SetReadDeadline(s.sooner(t))
+}
+
+// sooner gives t, or the time the bound context ends if that comes before.
+func (s *stream) sooner(t time.Time) time.Time {
+	if s.ctx.Err() != nil {
+		return past
+	}
+	if d, ok := s.ctx.Deadline(); ok && d.Before(t) {
+		return d
+	}
+	return t
+}
+
+// Write writes all of p unless the peer takes nothing of it for the stall time.
+func (s *stream) Write(p []byte) (int, error) {
+	done := 0
+	for {
+		s.mu.Lock()
+		s.Conn.SetWriteDeadline(s.sooner(time.Now().Add(s.stall)))
+		s.mu.Unlock()
+		n, err := s.Conn.Write(p[done:])
+		done += n
+		if n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) || s.over() {
+			return done, err
+		}
+	}
+}
+
+func (s *stream) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sooner(time.Now()).Before(time.Now())
+}
+
+// Close closes the connection at once and lets the bound context go.
+func (s *stream) Close() error {
+	s.mu.Lock()
+	if s.unbind != nil {
+		s.unbind()
+	}
+	s.mu.Unlock()
+	return s.Conn.Close()
+}

@@ -1,0 +1,263 @@
+// Package verdict decides what one MX host must show before mail for one
+// domain may go to it, and whether a connection showed it. It is pure: what
+// the DNS and the MTA-STS policy said goes in, a [Verdict] comes out; what a
+// connection proved goes in, and it passes or a reason comes out.
+//
+// [Decide] goes through the rules in this order, and the first that the host
+// fails settles it before anything is dialled:
+//
+//  1. A message with "TLS-Required: No" is under no policy at all (RFC 8689
+//     §3), unless it asks for REQUIRETLS as well.
+//  2. TLSA records that could not be looked up: the host is passed over, as
+//     an attacker who can suppress them must gain nothing (RFC 7672 §2.1.2).
+//  3. Usable TLSA records: the certificate must match one of them, and
+//     nothing else decides about it (RFC 7672 §2.2, RFC 8461 §2).
+//  4. TLSA records none of which is usable: TLS, with any certificate
+//     (RFC 7672 §2.2).
+//  5. MTA-STS enforce: the policy must list the host, unless a signed MX set
+//     and usable TLSA records vouch for it; without usable TLSA records its
+//     certificate must be valid for its name, over TLS 1.2 or better (RFC
+//     8461 §4, §5). In testing mode a failure is only noted.
+//  6. REQUIRETLS: MX level at least mtasts, TLS level authenticated (RFC 8689
+//     §4.2.1). Failing this is the one failure that is permanent, unless the
+//     level was missed for a look-up that may work later.
+//  7. local_policy: the administrator's minima.
+//
+// Whatever is left is opportunistic: TLS when offered, its certificate
+// looked at but not insisted on, plaintext otherwise (RFC 7435).
+package verdict
+
+import (
+	"fmt"
+
+	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/mtasts"
+)
+
+// Rules are the policies that a transport obeys (mx_auth). The zero Rules
+// obey none.
+type Rules struct {
+	DNSSEC bool     // a signed MX set counts
+	DANE   bool     // TLSA records count
+	MTASTS bool     // MTA-STS policies count
+	MinTLS TLSLevel // local_policy
+	MinMX  MXLevel  // local_policy
+}
+
+// Demands are what the message itself asks for (RFC 8689).
+type Demands struct {
+	RequireTLS bool // it must not travel over less than an authenticated connection
+	Relaxed    bool // relaxed_requiretls: a host need not offer REQUIRETLS
+	Optional   bool // "TLS-Required: No", and it may be honoured
+}
+
+// Facts are what was found out about one MX host before it is dialled.
+type Facts struct {
+	Host   string // MX host name, A-label
+	Signed bool   // the MX set, or what stands in its place, was DNSSEC-validated
+	TLSA   TLSA
+	STS    STS
+}
+
+// TLSAState says what came of the look-up of TLSA records.
+type TLSAState uint8
+
+// The TLSA states.
+const (
+	TLSANone    TLSAState = iota // proven absent, or not asked since the addresses are not signed
+	TLSAPresent                  // there are secure records
+	TLSAFailed                   // the look-up failed: nothing is proven
+)
+
+// TLSA is what the DNS says about a host's certificate.
+type TLSA struct {
+	State TLSAState
+	Set   dane.Set // when present
+	Base  string   // the TLSA base domain, for SNI and names (RFC 7672 §2.2.3)
+	Names []string // reference identifiers for DANE-TA (RFC 7672 §3.2.2)
+	Err   error    // why the look-up failed
+}
+
+// STSState says what is known of a domain's MTA-STS policy.
+type STSState uint8
+
+// The MTA-STS states.
+const (
+	STSNone   STSState = iota // no policy
+	STSFound                  // a policy is known
+	STSFailed                 // one may exist, but could not be had; deliveries go on without (RFC 8461 §3.3)
+)
+
+// STS is what is known of the domain's MTA-STS policy.
+type STS struct {
+	State  STSState
+	Policy mtasts.Policy
+	Err    error
+}
+
+// Need is what a connection's peer must prove.
+type Need uint8
+
+// The needs, each more than the one before.
+const (
+	NeedNothing Need = iota // TLS if offered; plaintext will do
+	NeedTLS                 // TLS with any certificate
+	NeedProof               // TLS with a certificate that anything proves: DANE or WebPKI
+	NeedWebPKI              // TLS 1.2 or better, certificate valid for the host's name
+	NeedDANE                // a certificate that matches a TLSA record
+)
+
+// String gives the need in words.
+func (n Need) String() string {
+	switch n {
+	case NeedTLS:
+		return "TLS with any certificate"
+	case NeedProof:
+		return "TLS with a valid certificate"
+	case NeedWebPKI:
+		return "TLS 1.2 with a certificate valid for the host name"
+	case NeedDANE:
+		return "a certificate that matches a TLSA record"
+	}
+	return "TLS if offered"
+}
+
+// Verdict is what one host must show. It is never changed, and safe to share.
+type Verdict struct {
+	Host  string
+	MX    MXLevel // how far the host's name can be trusted
+	Need  Need
+	Names []string // SNI first; for NeedDANE the reference identifiers
+	TLSA  dane.Set // for NeedDANE
+	// Extension says that the host must offer REQUIRETLS (RFC 8689 §4.2.1).
+	Extension bool
+	// Refusal is why the host may not even be dialled; nil: it may.
+	Refusal *Failure
+	// Reason says in words which rule Need comes from.
+	Reason string
+	// Noted is what testing mode lets pass, for the log; empty: nothing.
+	Noted string
+
+	rule    failing // what Judge blames when Need is not met
+	testing bool    // an MTA-STS policy in testing mode applies
+}
+
+// failing tells which rule a verdict's need comes from.
+type failing uint8
+
+const (
+	byNone failing = iota
+	byUnusable
+	byDANE
+	bySTS
+	byRequireTLS
+	byLocal
+)
+
+// Plaintext reports whether the message may travel in the clear.
+func (v *Verdict) Plaintext() bool { return v.Need == NeedNothing }
+
+// Decide gives the verdict for one host.
+func Decide(f Facts, rules Rules, demands Demands) Verdict {
+	v := Verdict{Host: f.Host, Names: []string{f.Host}, Reason: "no policy applies: TLS if offered"}
+	if demands.Optional && !demands.RequireTLS {
+		v.Reason = "TLS-Required: No lifts every policy"
+		return v
+	}
+	if rules.DNSSEC && f.Signed {
+		v.MX = MXDNSSEC
+		v.Reason = "signed MX set, no TLSA records: TLS if offered"
+	}
+	if rules.DANE {
+		v.dane(f)
+	}
+	if rules.MTASTS && v.Refusal == nil {
+		v.sts(f)
+	}
+	if demands.RequireTLS && v.Refusal == nil {
+		v.requireTLS(f, rules, demands)
+	}
+	if v.Refusal == nil {
+		v.local(rules)
+	}
+	return v
+}
+
+func (v *Verdict) dane(f Facts) {
+	switch {
+	case f.TLSA.State == TLSAFailed:
+		v.Refusal = failure(7, 5, "the TLSA records can not be looked up: %v", f.TLSA.Err)
+		v.Reason = "TLSA records unknown"
+	case f.TLSA.State == TLSANone:
+	case f.TLSA.Set.Usable():
+		v.Need, v.rule = NeedDANE, byDANE
+		v.TLSA, v.Names = f.TLSA.Set, f.TLSA.Names
+		v.Reason = "usable TLSA records at " + f.TLSA.Base
+	default:
+		v.Need, v.rule = NeedTLS, byUnusable
+		v.Names = []string{f.TLSA.Base}
+		v.Reason = "TLSA records at " + f.TLSA.Base + ", none usable: TLS with any certificate"
+	}
+}
+
+func (v *Verdict) sts(f Facts) {
+	if f.STS.State != STSFound || f.STS.Policy.Mode == mtasts.ModeNone {
+		return
+	}
+	policy := f.STS.Policy
+	listed := policy.Match(f.Host)
+	if listed {
+		v.MX = max(v.MX, MXMTASTS)
+	}
+	if policy.Mode == mtasts.ModeTesting {
+		if !listed {
+			v.Noted = "MTA-STS testing: the policy does not list this host"
+		}
+		v.testing = v.Need != NeedDANE
+		if v.Need == NeedNothing {
+			v.Reason = "MTA-STS policy in testing mode: TLS if offered"
+		}
+		return
+	}
+	switch {
+	case v.Need == NeedDANE && (listed || v.MX == MXDNSSEC):
+		// DANE decides about the certificate, and the signed MX set about the host.
+	case !listed:
+		v.Refusal = failure(7, 5, "the domain's MTA-STS policy does not list this host")
+		v.Reason = "MTA-STS enforce, host not listed"
+	default:
+		v.Need, v.rule = NeedWebPKI, bySTS
+		v.Names = []string{f.Host}
+		v.Reason = "MTA-STS enforce: " + NeedWebPKI.String()
+	}
+}
+
+func (v *Verdict) requireTLS(f Facts, rules Rules, demands Demands) {
+	v.Extension = !demands.Relaxed
+	if v.MX < MXMTASTS {
+		if rules.MTASTS && f.STS.State == STSFailed {
+			v.Refusal = failure(7, 5, "REQUIRETLS: the domain's MTA-STS policy is not known at the moment: %v", f.STS.Err)
+		} else {
+			v.Refusal = final("REQUIRETLS: neither DNSSEC nor MTA-STS vouches for this host")
+		}
+		v.Reason = "REQUIRETLS, MX level none"
+		return
+	}
+	if v.Need < NeedProof {
+		v.Need, v.rule = NeedProof, byRequireTLS
+		v.Reason = "REQUIRETLS: " + NeedProof.String()
+	}
+}
+
+func (v *Verdict) local(rules Rules) {
+	if v.MX < rules.MinMX {
+		v.Refusal = failure(7, 5, "MX level %v, local_policy asks for %v", v.MX, rules.MinMX)
+		v.Reason = fmt.Sprintf("local_policy: min_mx_level %v", rules.MinMX)
+		return
+	}
+	need := [...]Need{TLSNone: NeedNothing, TLSEncrypted: NeedTLS, TLSAuthenticated: NeedProof}[rules.MinTLS]
+	if v.Need < need {
+		v.Need, v.rule = need, byLocal
+		v.Reason = fmt.Sprintf("local_policy: min_tls_level %v", rules.MinTLS)
+	}
+}
