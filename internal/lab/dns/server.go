@@ -1,0 +1,237 @@
+// Package labdns is a DNS server for tests and for the demo: the resolver that mxpipe asks, with the whole Internet's
+// data in it and every bad habit that a resolver or the servers behind it can have.
+//
+// A Server listens on one port of 127.0.0.1 over UDP and TCP. It answers from the records that Add gave it, follows
+// CNAME records within them, says NXDOMAIN with an SOA record for names that do not exist, and sets the AD flag when
+// every name on the way to the answer lies under a suffix marked by Secure: it stands in for a validating resolver, as
+// a stub resolver sees one. It signs nothing. Where real signatures and a real validator are wanted, the same zone
+// files are signed and served to a real resolver, and that resolver's address takes the place of Addr.
+//
+// SetHabit makes it misbehave, for one name and type or for many, while it runs. Queries tells how often it was asked.
+// It depends on no testing.T. All methods may be called from any goroutine.
+package labdns
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Count is how often something was asked.
+type Count struct{ UDP, TCP int }
+
+// key is a name and a type; dns.TypeANY stands for every type, and "" for every name.
+type key struct {
+	name  string
+	qtype uint16
+}
+
+// Server is a DNS server on loopback.
+type Server struct {
+	zones zones
+	addr  netip.AddrPort
+	udp   *dns.Server
+	tcp   *dns.Server
+	serve sync.WaitGroup
+	stop  sync.Once
+	done  chan struct{}
+
+	mu     sync.Mutex
+	habits map[key][]Habit
+	holds  map[key]chan struct{}
+	counts map[key]Count
+	last   map[key]*dns.Msg
+}
+
+// Start begins to serve; Stop must be called. An error means that no port could be had.
+func Start() (*Server, error) {
+	s := &Server{
+		zones:  zones{records: map[string]map[uint16][]dns.RR{}, secure: map[string]bool{}},
+		done:   make(chan struct{}),
+		habits: map[key][]Habit{}, holds: map[key]chan struct{}{}, counts: map[key]Count{}, last: map[key]*dns.Msg{},
+	}
+	packets, listener, err := listen()
+	if err != nil {
+		return nil, fmt.Errorf("lab DNS: %w", err)
+	}
+	s.addr = packets.LocalAddr().(*net.UDPAddr).AddrPort()
+	s.udp = &dns.Server{PacketConn: packets, Handler: s}
+	s.tcp = &dns.Server{Listener: listener, Handler: s}
+	for _, server := range []*dns.Server{s.udp, s.tcp} {
+		started := make(chan struct{})
+		server.NotifyStartedFunc = func() { close(started) }
+		// It returns when Stop shuts it down; a failure before shows as a query without an answer.
+		s.serve.Go(func() { _ = server.ActivateAndServe() })
+		<-started
+	}
+	return s, nil
+}
+
+// listen takes a port that is free for both UDP and TCP.
+func listen() (packets net.PacketConn, listener net.Listener, err error) {
+	for range 20 {
+		if packets, err = net.ListenPacket("udp4", "127.0.0.1:0"); err != nil {
+			return nil, nil, err
+		}
+		if listener, err = net.Listen("tcp4", packets.LocalAddr().String()); err == nil {
+			return packets, listener, nil
+		}
+		packets.Close()
+	}
+	return nil, nil, err
+}
+
+// Addr is where the server listens, as host:port.
+func (s *Server) Addr() string { return s.addr.String() }
+
+// Stop ends the server and waits until nothing of it is left. It may be called more than once.
+func (s *Server) Stop() {
+	s.stop.Do(func() {
+		close(s.done)
+		// The errors would say that a server has not started or has ended by itself; either way it is down.
+		_ = s.udp.Shutdown()
+		_ = s.tcp.Shutdown()
+		s.serve.Wait()
+	})
+}
+
+// Add adds records in the text form of a zone file. Names are absolute unless $ORIGIN says otherwise, and the default
+// TTL is 300 seconds. Zones need not be declared: every name is answered for, and the closest SOA record at or above a
+// name goes with its negative answers.
+func (s *Server) Add(text string) error { return s.zones.add(text) }
+
+// Remove takes the records of a name and type away; dns.TypeANY means all types.
+func (s *Server) Remove(name string, qtype uint16) { s.zones.remove(name, qtype) }
+
+// Secure marks a name and everything below it as signed, or as not signed. The longest suffix that was marked decides.
+// Answers about signed names, negative ones too, carry the AD flag for clients that ask for it with AD or DO.
+func (s *Server) Secure(suffix string, signed bool) { s.zones.setSecure(suffix, signed) }
+
+// SetHabit says how the server behaves towards queries for a name and type: as the first habit at the first query, and
+// so on; the last one stays. No habit at all means Normal. dns.TypeANY stands for every type, the empty name for every
+// name; the closest entry counts: name and type, name alone, type alone, anything.
+func (s *Server) SetHabit(name string, qtype uint16, habits ...Habit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.habits[newKey(name, qtype)] = habits
+}
+
+// Hold makes queries for a name and type wait until release is called, or until the server stops.
+func (s *Server) Hold(name string, qtype uint16) (release func()) {
+	k, gate := newKey(name, qtype), make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holds[k] = gate
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.holds[k] == gate {
+			delete(s.holds, k)
+		}
+		close(gate)
+	})
+}
+
+// Queries tells how often a name and type was asked for, in any letter case. dns.TypeANY adds up all types, the empty
+// name all names.
+func (s *Server) Queries(name string, qtype uint16) Count {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sum Count
+	want := newKey(name, qtype)
+	for k, n := range s.counts {
+		if (want.name == "" || want.name == k.name) && (qtype == dns.TypeANY || qtype == k.qtype) {
+			sum.UDP += n.UDP
+			sum.TCP += n.TCP
+		}
+	}
+	return sum
+}
+
+// Last gives the last query for a name and type, nil if there was none.
+func (s *Server) Last(name string, qtype uint16) *dns.Msg {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last[newKey(name, qtype)]
+}
+
+// Reset forgets what was counted.
+func (s *Server) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.counts)
+	clear(s.last)
+}
+
+func newKey(name string, qtype uint16) key {
+	if name != "" {
+		name = dns.CanonicalName(name)
+	}
+	return key{name, qtype}
+}
+
+// ServeDNS answers one query; it is for the library that reads them.
+func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
+	if len(query.Question) != 1 {
+		_ = w.WriteMsg(new(dns.Msg).SetRcode(query, dns.RcodeFormatError))
+		return
+	}
+	_, overTCP := w.RemoteAddr().(*net.TCPAddr)
+	habit, gate := s.note(query, overTCP)
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-s.done:
+			return
+		}
+	}
+	out := s.respond(query, habit, overTCP)
+	if out == nil {
+		if overTCP {
+			w.Close()
+		}
+		return
+	}
+	// A client that went away is no concern of the server.
+	_, _ = w.Write(out)
+}
+
+// note counts a query and finds how it is to be met.
+func (s *Server) note(query *dns.Msg, overTCP bool) (Habit, chan struct{}) {
+	q := query.Question[0]
+	k := newKey(q.Name, q.Qtype)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.counts[k]
+	if overTCP {
+		n.TCP++
+	} else {
+		n.UDP++
+	}
+	s.counts[k] = n
+	s.last[k] = query.Copy()
+
+	var habit Habit
+	var gate chan struct{}
+	found := false
+	for _, k := range []key{k, {k.name, dns.TypeANY}, {"", k.qtype}, {"", dns.TypeANY}} {
+		if list := s.habits[k]; len(list) > 0 && !found {
+			habit, found = list[0], true
+			if len(list) > 1 {
+				s.habits[k] = list[1:]
+			}
+		}
+		if gate == nil {
+			gate = s.holds[k]
+		}
+	}
+	return habit, gate
+}
+
+// Timeout is a resolver time-out for tests that meet Silent: long enough for an answer over loopback on a busy machine,
+// short enough to wait for.
+const Timeout = 300 * time.Millisecond
