@@ -216,6 +216,8 @@ func nameCases(a *ca) []serverCase {
 	}
 	inside, insideRecords := under(only("example.test"))
 	outside, outsideRecords := under(only("partner.test"))
+	equal, equalRecords := under(only("partner.test", host))
+	above, aboveRecords := under(only("." + host))
 	banned, bannedRecords := under(never("example.test"))
 	dotted, dottedRecords := under(never("other.test"))
 	const rfc = "RFC 7672 §3.2.3"
@@ -232,7 +234,7 @@ func nameCases(a *ca) []serverCase {
 		{name: "none of three", rfc: "RFC 7672 §3.2.2", server: with(dnsID("evil.test")), records: anchor, names: []string{host, "example.test", "hosted.test"}, want: dane.ErrName},
 		{name: "the base domain first", rfc: "RFC 7671 §10.2", server: with(dnsID("example.test", host)), records: anchor, names: []string{host, "example.test"}, depth: 1, match: host},
 		{name: "no reference names", rfc: "RFC 7672 §3.2.2", server: with(), records: anchor, names: []string{}, want: dane.ErrName},
-		{name: "empty reference name", rfc: "RFC 7672 §3.2.2", server: with(cn(""), dnsID()), records: anchor, names: []string{"", "."}, want: dane.ErrName},
+		{name: "empty reference name", rfc: "RFC 7672 §3.2.2", server: with(dnsID(".")), records: anchor, names: []string{""}, want: dane.ErrName},
 		{name: "upper case in the certificate", rfc: "RFC 6125 §6.4.1", server: with(dnsID("MX.Example.TEST")), records: anchor, depth: 1, match: host},
 		{name: "upper case and root dot in the reference", rfc: "RFC 6125 §6.4.1", server: with(), records: anchor, names: []string{"MX.example.TEST."}, depth: 1, match: host,
 			openssl: "RFC 7672 §3.2.2: the TLSA base domain is a DNS name, whose root dot OpenSSL leaves for the caller to remove"},
@@ -255,6 +257,8 @@ func nameCases(a *ca) []serverCase {
 		{name: "no name at all", rfc: rfc, server: with(cn("a person"), dnsID()), records: anchor, want: dane.ErrName},
 		{name: "CN-ID within the permitted subtree", rfc: "RFC 5280 §4.2.1.10", server: inside, records: insideRecords, depth: 1, match: host},
 		{name: "CN-ID outside the permitted subtree", rfc: "RFC 5280 §4.2.1.10", server: outside, records: outsideRecords, want: dane.ErrName},
+		{name: "CN-ID is the permitted subtree's top", rfc: "RFC 5280 §4.2.1.10", server: equal, records: equalRecords, depth: 1, match: host},
+		{name: "CN-ID just above the permitted subtree", rfc: "RFC 5280 §4.2.1.10", server: above, records: aboveRecords, want: dane.ErrName},
 		{name: "CN-ID in the excluded subtree", rfc: "RFC 5280 §4.2.1.10", server: banned, records: bannedRecords, want: dane.ErrName},
 		{name: "CN-ID outside the excluded subtree", rfc: "RFC 5280 §4.2.1.10", server: dotted, records: dottedRecords, depth: 1, match: host},
 	}
@@ -323,6 +327,7 @@ func pathCases(t testing.TB, a *ca) []serverCase {
 	notIssuer := a.leaf(root, a.ec(), cn("not a CA"))
 	byLeaf := a.leaf(party{notIssuer.cert, notIssuer.key}, a.ec())
 	huge := a.root(newHugeRSA(t), "huge root")
+	hugeInter := a.issued(root, huge.key, "huge inter")
 	hugeLeaf := a.leaf(huge, a.ec())
 	loopKey1, loopKey2 := a.ec(), a.ec()
 	loop1 := a.issued(party{a.root(loopKey2, "loop 2").cert, loopKey2}, loopKey1, "loop 1")
@@ -346,6 +351,7 @@ func pathCases(t testing.TB, a *ca) []serverCase {
 		{name: "2 0 1 RSA key longer than 8,192 bits", rfc: "RFC 6698 §4.1", server: servers{hugeLeaf, huge}, records: r201(huge), want: dane.ErrPath, openssl: long},
 		{name: "2 0 0 RSA key longer than 8,192 bits, in DNS", rfc: "RFC 6698 §4.1", server: servers{hugeLeaf}, records: records{rec(u, dane.Cert, dane.Full, huge)}, want: dane.ErrPath, openssl: long},
 		{name: "2 1 0 RSA key longer than 8,192 bits", rfc: "RFC 6698 §4.1", server: servers{hugeLeaf}, records: records{rec(u, dane.SPKI, dane.Full, huge)}, want: dane.ErrNoMatch, openssl: long},
+		{name: "2 0 1 RSA key longer than 8,192 bits between", rfc: "RFC 6698 §4.1", server: servers{a.leaf(hugeInter, a.ec()), hugeInter, root}, records: r201(root), want: dane.ErrPath, openssl: long},
 		{name: "2 0 1 the anchor is no CA", rfc: "RFC 5280 §4.2.1.9", server: servers{byLeaf, notIssuer}, records: r201(notIssuer), want: dane.ErrPath},
 		{name: "2 1 0 signed a server that plays CA", rfc: "RFC 5280 §4.2.1.9", server: servers{byLeaf, notIssuer}, records: records{rec(u, dane.SPKI, dane.Full, root)}, want: dane.ErrNoMatch},
 		{name: "2 0 1 issuers in a circle", rfc: "RFC 5280 §6.1", server: servers{loopLeaf, loop1, loop2, root}, records: r201(root), want: dane.ErrPath},

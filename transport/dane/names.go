@@ -11,7 +11,8 @@ var commonName = asn1.ObjectIdentifier{2, 5, 4, 3}
 
 // matchName returns the first reference identifier that the last certificate
 // of a server bears (RFC 7672 §3.2.3); path is that certificate and those
-// above it up to the anchor. It returns "" when there is none.
+// above it up to the anchor. It returns "" when there is none, and so for an
+// empty reference identifier, which no certificate can prove.
 func matchName(path []*x509.Certificate, names []string) string {
 	leaf := path[0]
 	presented, byCN := leaf.DNSNames, false
@@ -21,7 +22,7 @@ func matchName(path []*x509.Certificate, names []string) string {
 	}
 	for _, name := range names {
 		reference := normalName(name)
-		if reference == "" || byCN && !permitted(path[1:], reference) {
+		if byCN && !permitted(path[1:], reference) {
 			continue
 		}
 		for _, p := range presented {

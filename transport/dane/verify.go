@@ -173,7 +173,7 @@ func (s Set) anchors(shown []*shownCert) anchors {
 // and constraints, and not the bare key (RFC 7671 §5.2.3).
 func issuerShown(c *shownCert, shown []*shownCert, key Record) bool {
 	for _, issuer := range shown[1:] {
-		if issuer != c && bytes.Equal(issuer.RawSubject, c.RawIssuer) && issuer.is(key) {
+		if bytes.Equal(issuer.RawSubject, c.RawIssuer) && issuer.is(key) {
 			return true
 		}
 	}
@@ -208,8 +208,7 @@ func affordable(c *x509.Certificate) bool {
 func findPaths(shown []*shownCert, ends anchors, now time.Time) ([][]*x509.Certificate, error) {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, a := range ends {
-		// The server's own certificate signs nothing, so its size costs nothing.
-		if a.cert == shown[0].Certificate || affordable(a.cert) {
+		if affordable(a.cert) {
 			roots.AddCert(a.cert)
 		}
 	}

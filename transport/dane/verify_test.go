@@ -31,13 +31,28 @@ func TestVerify(t *testing.T) {
 			if m.Depth != c.depth || m.Name != c.match {
 				t.Errorf("%s: matched at depth %d for name %q, want %d and %q", c.rfc, m.Depth, m.Name, c.depth, c.match)
 			}
-			if m.Anchor != nil && m.Record.Usage != dane.DANETA {
-				t.Errorf("DANE-EE has an anchor")
-			}
+			checkAnchor(t, m)
 		})
 	}
 	if len(seen) < 80 {
 		t.Errorf("only %d cases", len(seen))
+	}
+}
+
+// checkAnchor asserts that the anchor is the certificate that the record
+// describes, and absent only where the record describes none.
+func checkAnchor(t *testing.T, m dane.Match) {
+	t.Helper()
+	r := m.Record
+	switch {
+	case m.Anchor == nil:
+		if r.Usage == dane.DANETA && (r.Selector != dane.SPKI || r.Matching != dane.Full) {
+			t.Errorf("%v matched without an anchor", r)
+		}
+	case r.Usage != dane.DANETA:
+		t.Errorf("%v matched with an anchor", r)
+	case rec(r.Usage, r.Selector, r.Matching, party{cert: m.Anchor}).String() != r.String():
+		t.Errorf("%v matched, the anchor is another: %v", r, m.Anchor.Subject)
 	}
 }
 
