@@ -1,0 +1,173 @@
+package config
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/mxpipe/mxpipe/transport"
+)
+
+// config reads the whole file. What leans on other keys (policy sets on
+// state_dir, transports on hostname and policy sets, LMTP sockets on
+// transports) is read after them, whatever the order of the file.
+func (d *decoder) config(root value) *Config {
+	c := &Config{
+		ShutdownTimeout: 30 * time.Second,
+		Log:             Log{Level: slog.LevelInfo, Format: LogText},
+		DNS:             DNS{TrustAD: TrustLoopback, Timeout: 5 * time.Second, Attempts: 3},
+		MaxMessageSize:  100 << 20,
+		MaxDeliveries:   1000,
+	}
+	seen := root.block(d.topKeys(c)...)
+	if _, given := seen["state_dir"]; !given {
+		c.StateDir = d.defaultStateDir()
+	}
+	if _, given := seen["hostname"]; !given {
+		c.Hostname = d.defaultHostname()
+	}
+	c.MXAuth = map[string]transport.PolicySet{BuiltinPolicySet: builtinPolicies(c.StateDir)}
+	if v, given := seen["mx_auth"]; given && !v.isNull() {
+		c.MXAuth = d.policySets(v, c.StateDir)
+	}
+	c.Transports = make(map[string]*transport.Config)
+	if v, given := seen["transports"]; given && !v.isNull() {
+		d.transports(v, c)
+	}
+	if c.Transports[DefaultTransport] == nil {
+		t := newTransport(DefaultTransport, c.Hostname)
+		t.MXAuth = builtinPolicies(c.StateDir)
+		c.Transports[DefaultTransport] = t
+	}
+	if v, given := seen["listen"]; given && !v.isNull() {
+		d.listen(v, c)
+	} else {
+		c.Listen = Listen{Builtin: true, Pipe: newSocket("pipe", 0o660), Admin: newSocket("admin", 0o600)}
+	}
+	return c
+}
+
+// topKeys is the top level of the schema.
+func (d *decoder) topKeys(c *Config) []key {
+	later := func(value) {}
+	return []key{
+		{"hostname", set(&c.Hostname, hostname())},
+		{"state_dir", set(&c.StateDir, absolute())},
+		{"shutdown_timeout", set(&c.ShutdownTimeout, duration(0, time.Hour))},
+		{"log", func(v value) { v.block(logKeys(&c.Log)...) }},
+		{"dns", func(v value) { v.block(dnsKeys(&c.DNS)...) }},
+		{"listen", later},
+		{"max_message_size", set(&c.MaxMessageSize, size(1<<10, 2<<30))},
+		{"max_deliveries", set(&c.MaxDeliveries, number(1, 100_000))},
+		{"mx_auth", later},
+		{"transports", later},
+		{"tlsrpt", func(v value) { v.block(key{"socket", set(&c.TLSRPT.Socket, optional(socketPath()))}) }},
+	}
+}
+
+func logKeys(l *Log) []key {
+	return []key{
+		{"level", set(&l.Level, oneOf(choice[slog.Level]{"debug", slog.LevelDebug}, choice[slog.Level]{"info", slog.LevelInfo},
+			choice[slog.Level]{"warn", slog.LevelWarn}, choice[slog.Level]{"error", slog.LevelError}))},
+		{"format", set(&l.Format, oneOf(choice[LogFormat]{"text", LogText}, choice[LogFormat]{"json", LogJSON},
+			choice[LogFormat]{"journal", LogJournal}))},
+	}
+}
+
+func dnsKeys(n *DNS) []key {
+	return []key{
+		{"servers", setList(&n.Servers, 10, resolver())},
+		{"trust_ad", set(&n.TrustAD, oneOf(choice[TrustAD]{"loopback", TrustLoopback}, choice[TrustAD]{"all", TrustAll},
+			choice[TrustAD]{"none", TrustNone}))},
+		{"timeout", set(&n.Timeout, duration(time.Millisecond, time.Minute))},
+		{"attempts", set(&n.Attempts, number(1, 10))},
+	}
+}
+
+// elsewhere tells which key was given in the wrong place and where in the
+// schema it belongs, "" when it belongs nowhere.
+func (d *decoder) elsewhere(name string) (known, where string) {
+	var t transport.Config
+	var p transport.PolicySet
+	for _, place := range []struct {
+		where string
+		keys  []key
+	}{
+		{"at the top level", d.topKeys(&Config{})},
+		{"in listen", listenKeys(&Listen{}, nil)},
+		{"in dns", dnsKeys(&DNS{})},
+		{"in log", logKeys(&Log{})},
+		{"in mx_auth.NAME", policyKeys(&p, "")},
+		{"in mx_auth.NAME.mtasts", mtastsKeys(&transport.MTASTS{}, "")},
+		{"in mx_auth.NAME.local_policy", localPolicyKeys(&transport.LocalPolicy{})},
+		{"in transports.NAME", d.transportKeys(&t, nil, "")},
+		{"in transports.NAME", []key{{name: "overrides"}}},
+		{"in transports.NAME.overrides", overrideKeys(&transport.Override{})},
+		{"in transports.NAME.tls_client", d.tlsKeys(&t.TLSClient, new([]uint16))},
+		{"in transports.NAME.limits", limitsKeys(&t.Limits)},
+	} {
+		for _, k := range place.keys {
+			if folded(k.name) == folded(name) {
+				return k.name, place.where
+			}
+		}
+	}
+	return "", ""
+}
+
+// defaultStateDir takes the first of systemd's state directories.
+func (d *decoder) defaultStateDir() string {
+	first, _, _ := strings.Cut(d.env.StateDirectory, ":")
+	if first == "" {
+		return DefaultStateDir
+	}
+	dir, err := absolute().read(first)
+	if err != nil {
+		d.mistake(&yaml.Node{}, "state_dir: not given, and $STATE_DIRECTORY: %s, would be an absolute path", err)
+		return DefaultStateDir
+	}
+	return dir
+}
+
+// defaultHostname takes this host's own name, which need not be fit for EHLO.
+func (d *decoder) defaultHostname() string {
+	var name string
+	err := errors.New("is not known")
+	if d.env.FQDN != nil {
+		name, err = hostname().read(d.env.FQDN())
+	}
+	if err != nil {
+		d.mistake(&yaml.Node{}, "hostname: not given, and this host's own name: %s, would be a key such as hostname: mx.example.org", err)
+	}
+	return name
+}
+
+// transports reads the transports in the order of the file.
+func (d *decoder) transports(v value, c *Config) {
+	v.named("a transport", func(name string, v value) {
+		t := newTransport(name, c.Hostname)
+		c.Transports[name] = t
+		d.transport(v, t, c)
+	})
+}
+
+// policySets reads the named policy sets. One with a mistake is there all the
+// same, so that its users are not complained of too.
+func (d *decoder) policySets(v value, state string) map[string]transport.PolicySet {
+	sets := make(map[string]transport.PolicySet)
+	v.named("a policy set", func(name string, v value) {
+		if noPolicies(name) {
+			v.wrong("%s as a name means no mechanism at all, would be another name", quote(name))
+		}
+		sets[name] = policySet(v, state)
+	})
+	return sets
+}
+
+// sortedNames gives the keys of a map in order.
+func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

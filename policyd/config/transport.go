@@ -1,0 +1,193 @@
+package config
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/mxpipe/mxpipe/transport"
+)
+
+// newTransport gives a transport with the defaults of its keys; it obeys no
+// mechanism yet.
+func newTransport(name, hostname string) *transport.Config {
+	return &transport.Config{
+		Name:               name,
+		Hostname:           hostname,
+		Port:               25,
+		ConnectTimeout:     5 * time.Minute,
+		CommandTimeout:     5 * time.Minute,
+		SubmissionTimeout:  12 * time.Minute,
+		RequireTLSOverride: true,
+		RelaxedRequireTLS:  true,
+		ConnReuseLimit:     10,
+		ConnMaxIdleCount:   10,
+		ConnMaxIdleTime:    150 * time.Second,
+		Chunking:           transport.ChunkingPipelined,
+		TLSClient:          transport.TLSClient{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13},
+	}
+}
+
+// transport reads one transport and then its overrides, which start from it.
+func (d *decoder) transport(v value, t *transport.Config, c *Config) {
+	if v.isNull() {
+		v.wrong("has no value, would be a block of keys such as mx_auth: NAME")
+		return
+	}
+	overrides := key{"overrides", func(value) {}}
+	seen := v.block(append(d.transportKeys(t, c.MXAuth, c.StateDir), overrides)...)
+	checkSource(seen, t)
+	if v, given := seen["overrides"]; given && !v.isNull() {
+		d.overrides(v, t, c)
+	}
+}
+
+// transportKeys is the schema of a transport and of an override.
+func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.PolicySet, state string) []key {
+	timeout := duration(time.Millisecond, 24*time.Hour)
+	return []key{
+		{"mx_auth", mxAuth(&t.MXAuth, sets, state)},
+		{"hostname", set(&t.Hostname, hostname())},
+		{"local_ip", localIP(&t.LocalIP)},
+		{"force_ipv4", set(&t.ForceIPv4, truth())},
+		{"port", set(&t.Port, port())},
+		{"connect_timeout", set(&t.ConnectTimeout, timeout)},
+		{"command_timeout", set(&t.CommandTimeout, timeout)},
+		{"submission_timeout", set(&t.SubmissionTimeout, timeout)},
+		{"debug", set(&t.Debug, truth())},
+		{"requiretls_override", set(&t.RequireTLSOverride, truth())},
+		{"relaxed_requiretls", set(&t.RelaxedRequireTLS, truth())},
+		{"conn_reuse_limit", set(&t.ConnReuseLimit, number(0, 1_000_000))},
+		{"conn_max_idle_count", set(&t.ConnMaxIdleCount, number(0, 10_000))},
+		{"conn_max_idle_time", set(&t.ConnMaxIdleTime, timeout)},
+		{"chunking", set(&t.Chunking, oneOf(choice[transport.Chunking]{"pipelined", transport.ChunkingPipelined},
+			choice[transport.Chunking]{"waiting", transport.ChunkingWaiting}, choice[transport.Chunking]{"off", transport.ChunkingOff}))},
+		{"quarantine_header", set(&t.QuarantineHeader, optional(headerField()))},
+		{"tls_client", func(v value) { d.tlsClient(v, &t.TLSClient) }},
+		{"limits", func(v value) {
+			if v.isOff() {
+				t.Limits = transport.Limits{}
+				return
+			}
+			v.block(limitsKeys(&t.Limits)...)
+		}},
+	}
+}
+
+// localIP reads one source address or one of each family.
+func localIP(into *[]netip.Addr) func(value) {
+	return func(v value) {
+		var addrs []netip.Addr
+		setList(&addrs, 2, source())(v)
+		if len(addrs) == 2 && addrs[0].Is4() == addrs[1].Is4() {
+			v.wrong("%s and %s are of one family, would be one address of each family at most", addrs[0], addrs[1])
+			return
+		}
+		*into = addrs
+	}
+}
+
+// checkSource compares local_ip with force_ipv4 where the block touches either.
+func checkSource(seen map[string]value, t *transport.Config) {
+	at, touched := seen["force_ipv4"]
+	if !touched {
+		at, touched = seen["local_ip"]
+	}
+	if touched && t.ForceIPv4 && len(t.LocalIP) == 1 && t.LocalIP[0].Is6() {
+		at.wrong("force_ipv4 leaves no way to connect from local_ip %s, would be an IPv4 local_ip or force_ipv4: false", t.LocalIP[0])
+	}
+}
+
+// isOff reports whether a value is the word off, or false.
+func (v value) isOff() bool {
+	return v.node.Kind == yaml.ScalarNode && (v.node.Value == "off" || v.node.Value == "false")
+}
+
+// limitsKeys is the schema of limits. A limit replaces the one that an
+// override inherits as a whole.
+func limitsKeys(l *transport.Limits) []key {
+	limit := func(into *transport.Limit) func(value) {
+		return func(v value) {
+			*into = transport.Limit{}
+			if v.isOff() {
+				return
+			}
+			var bucket transport.Limit
+			v.block(
+				key{"rate", set(&bucket, rate())},
+				key{"concurrency", set(&into.Concurrency, number(1, 100_000))})
+			into.Rate, into.Period = bucket.Rate, bucket.Period
+		}
+	}
+	return []key{
+		{"all", limit(&l.All)},
+		{"ip", limit(&l.IP)},
+		{"source", limit(&l.Source)},
+		{"destination", limit(&l.Destination)},
+	}
+}
+
+// overrides reads a transport's overrides. Each is the transport's own
+// settings with the override's keys laid over: a key replaces the
+// transport's, the blocks tls_client and limits do so key by key, and mx_auth
+// as a whole.
+func (d *decoder) overrides(v value, t *transport.Config, c *Config) {
+	if v.node.Kind != yaml.SequenceNode {
+		v.notKind("a list of blocks such as - {match: example.org, mx_auth: none}")
+		return
+	}
+	lines := make(map[string]int) // of the patterns so far
+	var all []transport.Override
+	for i := range v.node.Content {
+		item := v.item(i)
+		laid := *t
+		o := transport.Override{Config: &laid}
+		nested := key{"overrides", func(v value) { v.wrong("an override has no overrides, would be an override of its own") }}
+		keys := append(overrideKeys(&o), d.transportKeys(&laid, c.MXAuth, c.StateDir)...)
+		if item.node.Kind != yaml.MappingNode {
+			item.notKind("a block with match and other keys")
+			continue
+		}
+		seen := item.block(append(keys, nested)...)
+		checkSource(seen, &laid)
+		if match, given := seen["match"]; !given {
+			item.wrong("match is missing, would be a key such as match: example.org")
+		} else if o.Match != "" {
+			if line := matchedBefore(o.Match, lines); line > 0 {
+				match.wrong("%s is never reached, as line %d matches it first, would be above that or left out", quote(o.Match), line)
+			} else {
+				lines[o.Match] = match.node.Line
+			}
+		}
+		all = append(all, o)
+	}
+	t.Overrides = all
+}
+
+func overrideKeys(o *transport.Override) []key {
+	return []key{
+		{"match", set(&o.Match, pattern())},
+		{"nexthop", set(&o.Nexthop, optional(nexthop()))},
+	}
+}
+
+// matchedBefore gives the line of an earlier pattern that takes everything a
+// pattern matches, 0 when there is none.
+func matchedBefore(match string, lines map[string]int) int {
+	if line := lines[match]; line > 0 {
+		return line
+	}
+	for rest := strings.TrimPrefix(match, "."); ; {
+		_, parent, found := strings.Cut(rest, ".")
+		if !found {
+			return 0
+		}
+		if line := lines["."+parent]; line > 0 {
+			return line
+		}
+		rest = parent
+	}
+}
