@@ -199,7 +199,7 @@ func (c *Canonicalizer) content(b []byte) {
 		b = b[n:]
 		c.put(fold)
 		c.facts.Folds++
-		c.col, c.mail = 1, noMail
+		c.col = 1
 	}
 	c.put(b)
 	c.col += len(b)

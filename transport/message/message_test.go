@@ -370,8 +370,8 @@ func FuzzCanonicalizer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, cut int, repeat uint16) {
 		// Long lines are out of a fuzzer's reach without help.
 		in = bytes.Repeat(in, 1+int(repeat)%64)
-		if len(in) > 1<<14 {
-			in = in[:1<<14]
+		if len(in) > 1<<12 {
+			in = in[:1<<12]
 		}
 		whole, facts := canonical(t, string(in))
 		check(t, "", whole)
