@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mxpipe/mxpipe/internal/wire"
+)
+
+// playMailServer is the process that starts mxpipe and is killed. Its arguments
+// are the program, the socket, how many bytes to write, and how many files to have
+// open besides; mxpipe prints to file descriptor 3. It tells mxpipe's process id
+// when mxpipe has read what was written, and then waits for its end.
+func playMailServer(args []string) {
+	check := func(err error) {
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+	}
+	size, err := strconv.Atoi(args[2])
+	check(err)
+	files, err := strconv.Atoi(args[3])
+	check(err)
+
+	r, w, err := os.Pipe()
+	check(err)
+	mxpipe, err := os.StartProcess(args[0], []string{"mxpipe", "--socket", args[1], "-f", "s@example.org", "r@example.net"},
+		&os.ProcAttr{Files: []*os.File{r, os.NewFile(3, "output"), nil}, Sys: &syscall.SysProcAttr{Setsid: true}})
+	check(err)
+	check(r.Close())
+	// Each of them is one more thing to close between the pipe and the end.
+	for range files {
+		_, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		check(err)
+	}
+	_, err = w.Write(bytes.Repeat([]byte("half a message\n"), size/15+1)[:size])
+	check(err)
+	raw, err := w.SyscallConn()
+	check(err)
+	for unread := 1; unread > 0; {
+		var failed error
+		check(raw.Control(func(fd uintptr) { unread, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }))
+		check(failed)
+		_, err := unix.Poll(nil, 1)
+		if err != unix.EINTR {
+			check(err)
+		}
+	}
+	fmt.Println(mxpipe.Pid)
+	for {
+		_ = unix.Pause()
+	}
+}
+
+// adoptOrphans makes processes that lose their parent children of the test, so
+// that it can learn their exit status. Else they are those of process 1.
+func adoptOrphans(t *testing.T, yes uintptr) {
+	t.Helper()
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, yes, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A mail server is killed within a message, again and again; never is the half
+// delivered.
+func TestKilledMailServer(t *testing.T) {
+	var lock sync.Mutex
+	var committed, uncommitted int
+	path := serve(t, func(c net.Conn) {
+		err := receive(c).err
+		lock.Lock()
+		defer lock.Unlock()
+		if err == nil {
+			committed++
+			_, _ = c.Write(wire.AppendAnswer(nil, wire.Answer{Code: "2.0.0", Text: "Ok"}))
+		} else if err == wire.ErrUncommitted {
+			uncommitted++
+		}
+	})
+	mxpipe := program(t)
+	adoptOrphans(t, 1)
+	defer adoptOrphans(t, 0)
+	const long, times = 200_000, 20
+	for i := range times {
+		size := []int{5_000, long}[i%2]
+		files := []int{0, 300}[i/2%2]
+		line, status := killMailServer(t, mxpipe, path, size, files)
+		if !strings.HasPrefix(line, "4.3.0 the mail server that started mxpipe is gone") || strings.Count(line, "\n") != 1 || status != 75 {
+			t.Errorf("%d bytes, %d files: %d %q", size, files, status, line)
+		}
+	}
+	// Connections are taken in turn, so with this one all are accounted for.
+	deliver(t, strings.NewReader(shortMessage), "--socket", path, "-f", "s@example.org", "r@example.net").wants(t, 0, "2.0.0 Ok\n")
+	lock.Lock()
+	defer lock.Unlock()
+	if committed != 1 {
+		t.Errorf("%d half messages were committed", committed-1)
+	}
+	// The short halves never leave mxpipe; each long one has begun to.
+	if uncommitted != times/2 {
+		t.Errorf("%d long halves were dropped by the daemon, want %d", uncommitted, times/2)
+	}
+}
+
+// killMailServer has a mail server killed within a message, and returns what
+// mxpipe printed and its exit status.
+func killMailServer(t *testing.T, mxpipe, path string, size, files int) (string, int) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, childOutput, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer output.Close()
+	cmd := exec.CommandContext(t.Context(), self, mxpipe, path, strconv.Itoa(size), strconv.Itoa(files))
+	cmd.Env = append(os.Environ(), roleVariable+"=mail server")
+	cmd.ExtraFiles = []*os.File{childOutput}
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	childOutput.Close()
+	word, err := bufio.NewReader(said).ReadString('\n')
+	pid, convErr := strconv.Atoi(strings.TrimSpace(word))
+	if err != nil || convErr != nil {
+		t.Fatalf("the mail server said %q, %v", word, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := io.ReadAll(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // only now, so that mxpipe also met a parent that is a zombie
+	var ws unix.WaitStatus
+	for {
+		if _, err = unix.Wait4(pid, &ws, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(line), ws.ExitStatus()
+}
+
+func TestStarter(t *testing.T) {
+	if s := findStarter(); s.pid != os.Getppid() || s.gone() {
+		t.Errorf("our own parent %d counts as gone: %+v", os.Getppid(), s)
+	}
+	if !(starter{pid: os.Getppid(), lost: true}).gone() {
+		t.Error("a starter that was lost from the start counts as there")
+	}
+	if !(starter{pid: os.Getpid()}).gone() {
+		t.Error("a starter that is not our parent any more counts as there")
+	}
+	if !(starter{pid: -1}).gone() {
+		t.Error("a starter that /proc does not know counts as there")
+	}
+}
+
+func TestAdopted(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		own, first int
+		want       bool
+	}{
+		{"a mail server's child that init took in", 4711, 1, true},
+		{"a child of a container's process 1", 1, 1, false},
+		{"a session from outside the process namespace", 0, 0, false},
+		{"another session than that from outside", 5, 0, true},
+		{"process 1 does not tell", 4711, -1, true},
+		{"no one tells", -1, -1, true},
+	} {
+		if got := adopted(c.own, c.first); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+func TestExiting(t *testing.T) {
+	const rest = " 100 0 0 0 0 20 0 1 0 162924 3133440 359"
+	for _, c := range []struct {
+		stat    string
+		yes, ok bool
+	}{
+		{"812 (pipe) S 1 812 812 0 -1 4194304" + rest, false, true},
+		{"812 (pipe) R 1 812 812 0 -1 4194308" + rest, true, true}, // PF_EXITING
+		{"812 (pipe) Z 1 812 812 0 -1 4194304" + rest, true, true},
+		{"812 (pipe) X 1 812 812 0 -1 0" + rest, true, true},
+		{"812 (a) Z 1 1 1 0 -1 4 b) S 1 812 812 0 -1 4194304" + rest, false, true}, // a name to fool us
+		{"812 ()) S 1 812 812 0 -1 4194304", false, true},
+		{"812 (pipe) S 1 812 812 0 -1", false, false},
+		{"812 (pipe) S 1 812 812 0 -1 x", false, false},
+		{"812 pipe S 1 812 812 0 -1 4194304", false, false},
+		{"", false, false},
+	} {
+		if yes, ok := exiting(c.stat); yes != c.yes || ok != c.ok {
+			t.Errorf("%q: %v, %v; want %v, %v", c.stat, yes, ok, c.yes, c.ok)
+		}
+	}
+	if yes, ok := exiting(readStat(os.Getpid())); yes || !ok {
+		t.Errorf("of ourselves: %v, %v", yes, ok)
+	}
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// starter is the process that started us. As long as it lives, the end of
+// standard input is its word that the message is whole.
+type starter struct {
+	pid  int
+	lost bool // it was gone before we could learn who it was
+}
+
+// findStarter must run before anything else takes time.
+func findStarter() starter {
+	ppid := unix.Getppid()
+	if ppid != 1 {
+		return starter{pid: ppid}
+	}
+	return starter{pid: ppid, lost: adopted(session(0), session(1))}
+}
+
+// adopted tells a child of process 1 that lost its parent from one that process
+// 1 started: init takes in processes of other sessions than its own. A session
+// that could not be learned proves nothing. 0 is one that started outside our
+// process namespace.
+func adopted(own, first int) bool { return own < 0 || own != first }
+
+// session returns the session of a process, or -1 when it cannot be learned.
+func session(pid int) int {
+	id, err := unix.Getsid(pid)
+	if err != nil {
+		return -1
+	}
+	return id
+}
+
+// unseen is how long a starter that /proc does not show is given, in
+// milliseconds, to finish dying.
+const unseen = 100
+
+// gone reports whether the starter has died, or is about to. It must be asked
+// after standard input ended and before the message is committed.
+//
+// The kernel closes a dying process's files first and gives its children to another
+// parent later, so the parent's id alone misses most deaths. The exiting flag
+// is set before the files are closed. It is read before the parent's id:
+// if the id is still the same afterwards, the flag was that of our starter, and
+// not of a newer process with its id.
+func (s starter) gone() bool {
+	if s.lost {
+		return true
+	}
+	dying, seen := exiting(readStat(s.pid))
+	if !seen {
+		// The outcome of this wait does not matter: the id decides.
+		_, _ = unix.Poll(nil, unseen)
+	}
+	return dying || unix.Getppid() != s.pid
+}
+
+// readStat returns /proc/PID/stat, or "" when it cannot be read.
+func readStat(pid int) string {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 1024)
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		return ""
+	}
+	return string(buf[:n])
+}
+
+// exiting reads from a line of /proc/PID/stat whether the process is on its way
+// out; ok is false when the line does not say (proc_pid_stat(5)).
+func exiting(stat string) (yes, ok bool) {
+	// The command's name stands in parentheses and may itself hold any
+	// character, so the fields are counted from the last one.
+	const flagsField = 6  // behind the name: state, ppid, pgrp, session, tty, tpgid, flags
+	const pfExiting = 0x4 // PF_EXITING, which Linux has had at this place since version 1
+	end := strings.LastIndexByte(stat, ')')
+	fields := strings.Fields(stat[end+1:])
+	if end < 0 || len(fields) <= flagsField {
+		return false, false
+	}
+	flags, err := strconv.ParseUint(fields[flagsField], 10, 64)
+	if err != nil {
+		return false, false
+	}
+	state := fields[0]
+	return flags&pfExiting != 0 || state == "Z" || state == "X" || state == "x", true
+}
+
+// forbidCore keeps a crash from leaving the message in a core file. The limit
+// stops the file; a collector that the kernel pipes cores to is stopped by the
+// process not being dumpable. If either fails there is nothing better to do.
+func forbidCore() {
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+}
