@@ -14,76 +14,88 @@ import (
 type Config struct {
 	// Name is the transport's name, "default" or another key of transports.
 	Name string
-	// MXAuth holds the policies that mail of this transport obeys (mx_auth).
+	// MXAuth holds the policies that mail of this transport obeys (mx_auth):
+	// the name of a policy set, a block in place, or none. Default: no
+	// mechanism at all; the built-in transport "default", of a file that does
+	// not configure it, has dnssec, dane and mtasts.
 	MXAuth PolicySet
-	// Hostname is what EHLO says (hostname).
+	// Hostname is what EHLO says (hostname): a domain name as lower-case
+	// A-labels, or an address literal. Default: the top level's hostname.
 	Hostname string
-	// LocalIP holds the source addresses, at most one of each family; empty
-	// leaves the choice to the kernel (local_ip).
+	// LocalIP holds the source addresses, one or a list with at most one of
+	// each family (local_ip). Default: empty, which leaves the choice to the
+	// kernel.
 	LocalIP []netip.Addr
-	// ForceIPv4 leaves IPv6 addresses out (force_ipv4).
+	// ForceIPv4 leaves IPv6 addresses out (force_ipv4). Default: false.
 	ForceIPv4 bool
-	// Port is where remote mail servers listen (port).
+	// Port is where remote mail servers listen (port): 1 to 65535. Default: 25.
 	Port uint16
 	// ConnectTimeout bounds the look-up of one host's addresses and TCP to
-	// all of them together (connect_timeout).
+	// all of them together (connect_timeout): 1ms to 24h. Default: 5m.
 	ConnectTimeout time.Duration
 	// CommandTimeout bounds the greeting, each reply, the TLS handshake, and
-	// each write that makes no progress (command_timeout).
+	// each write that makes no progress (command_timeout): 1ms to 24h. Default:
+	// 5m.
 	CommandTimeout time.Duration
 	// SubmissionTimeout bounds the reply to the final dot or to the last
-	// chunk (submission_timeout).
+	// chunk (submission_timeout): 1ms to 24h. Default: 12m.
 	SubmissionTimeout time.Duration
-	// Debug logs the SMTP dialogue, never message bodies (debug).
+	// Debug logs the SMTP dialogue, never message bodies (debug). Default:
+	// false.
 	Debug bool
 	// RequireTLSOverride honours the header field "TLS-Required: No"
-	// (requiretls_override).
+	// (requiretls_override). Default: true.
 	RequireTLSOverride bool
 	// RelaxedRequireTLS lets a REQUIRETLS message go to a host that does not
-	// offer the extension (relaxed_requiretls).
+	// offer the extension (relaxed_requiretls). Default: true.
 	RelaxedRequireTLS bool
 	// ConnReuseLimit is how many messages one connection serves; 0 means no
-	// reuse (conn_reuse_limit).
+	// reuse (conn_reuse_limit): up to 1000000. Default: 10.
 	ConnReuseLimit int
 	// ConnMaxIdleCount is how many idle connections are kept for one
-	// recipient domain (conn_max_idle_count).
+	// recipient domain (conn_max_idle_count): 0 to 10000. Default: 10.
 	ConnMaxIdleCount int
 	// ConnMaxIdleTime is how long a connection stays idle, from its last use
-	// (conn_max_idle_time).
+	// (conn_max_idle_time): 1ms to 24h. Default: 150s.
 	ConnMaxIdleTime time.Duration
-	// Chunking says how CHUNKING is used (chunking).
+	// Chunking says how CHUNKING is used (chunking): pipelined, waiting or off.
+	// Default: pipelined.
 	Chunking Chunking
 	// QuarantineHeader is a header field, "Name: value", whose presence in a
-	// message has it refused; empty: none (quarantine_header).
+	// message has it refused (quarantine_header). Default: empty, none.
 	QuarantineHeader string
 	// TLSClient restricts and equips TLS towards remote servers (tls_client).
 	TLSClient TLSClient
-	// Limits holds work back (limits).
+	// Limits holds work back (limits). Default: no limit.
 	Limits Limits
 	// Overrides are other Configs for some recipient domains; the first match
-	// wins (overrides).
+	// wins (overrides). An override starts from the transport's own settings:
+	// mx_auth, lists and each single limit replace the transport's, the other
+	// keys of tls_client and limits stay. An override has no overrides.
 	Overrides []Override
 }
 
 // PolicySet is one mx_auth block. The zero PolicySet has no mechanism at all.
+// A mechanism is used when its key has a block, "{}" for its defaults, or the
+// word on; it is not when the key is absent or off.
 type PolicySet struct {
-	DNSSEC bool
-	DANE   bool
-	MTASTS *MTASTS      // nil: not used
-	Local  *LocalPolicy // nil: off
+	DNSSEC bool         // dnssec
+	DANE   bool         // dane
+	MTASTS *MTASTS      // mtasts; nil: not used
+	Local  *LocalPolicy // local_policy; nil: off
 }
 
 // MTASTS says where MTA-STS policies are kept (mtasts).
 type MTASTS struct {
-	OnDisk    bool   // cache: fs; otherwise ram
-	Dir       string // fs_dir, made absolute below the state directory
-	HTTPSPort uint16 // https_port; other than 443 only in labs
+	OnDisk    bool   // cache: fs, the default; otherwise ram
+	Dir       string // fs_dir, made absolute below the state directory; default mtasts_cache; empty for ram
+	HTTPSPort uint16 // https_port, default 443; another one only in labs
 }
 
 // LocalPolicy is the least that a connection must reach (local_policy).
 type LocalPolicy struct {
-	MinTLS verdict.TLSLevel // min_tls_level
-	MinMX  verdict.MXLevel  // min_mx_level
+	MinTLS verdict.TLSLevel // min_tls_level: none, encrypted (the default) or authenticated
+	MinMX  verdict.MXLevel  // min_mx_level: none (the default), mtasts or dnssec
 }
 
 // Chunking says how RFC 3030 CHUNKING is used towards servers that offer it.
@@ -98,23 +110,26 @@ const (
 
 // TLSClient is the tls_client block.
 type TLSClient struct {
-	MinVersion, MaxVersion uint16   // of crypto/tls; from protocols
-	Ciphers                []uint16 // TLS 1.2 cipher suites of crypto/tls; empty: Go's choice
-	Curves                 []uint16 // of crypto/tls CurveID; empty: Go's choice
-	RootCA                 []string // PEM files of roots trusted beside the system's
-	Cert, Key              string   // PEM files of a client certificate; both or neither
+	MinVersion, MaxVersion uint16   // protocols, of crypto/tls: lowest and highest, or one alone; default tls1.2 tls1.3
+	Ciphers                []uint16 // ciphers: TLS 1.2 cipher suites of crypto/tls; empty, the default: Go's choice
+	Curves                 []uint16 // curves: of crypto/tls CurveID; empty, the default: Go's choice
+	RootCA                 []string // root_ca: absolute paths of PEM files of roots trusted beside the system's
+	Cert, Key              string   // cert, key: absolute paths of PEM files of a client certificate; both or neither
 }
 
-// Limits is the limits block; a zero Limit holds nothing back.
+// Limits is the limits block: for the whole transport, one remote address, one
+// sender domain, one destination. A zero Limit holds nothing back; it is
+// written as off or left out.
 type Limits struct {
 	All, IP, Source, Destination Limit
 }
 
-// Limit is a token bucket and a bound on work at once.
+// Limit is a token bucket (rate: N/period) and a bound on work at once
+// (concurrency).
 type Limit struct {
-	Rate        int           // tokens for each Period; 0: no bound
-	Period      time.Duration // 0 when Rate is 0
-	Concurrency int           // 0: no bound
+	Rate        int           // tokens for each Period, 1 to 1000000; 0: no bound
+	Period      time.Duration // 1ms to 24h; 0 when Rate is 0
+	Concurrency int           // 1 to 100000; 0: no bound
 }
 
 // Override is a Config for the recipient domains that Match names.
