@@ -10,9 +10,10 @@
 // [Session.Send] runs one mail transaction; [Session.Reset] makes ready for
 // another; [Session.Quit] or [Session.Close] end it.
 //
-// The client refuses: bytes that follow the reply to STARTTLS in the clear
-// (a man in the middle could inject replies so, RFC 3207 §5), replies that
-// are malformed or without end (package reply), and commands with control
+// The client refuses: bytes that follow the reply to STARTTLS in the clear,
+// by which a man in the middle could have his replies taken for the server's
+// (RFC 3207 §4.2 has everything forgotten that was said before); replies that
+// are malformed or without end (package reply); and commands with control
 // characters in them.
 //
 // Every method takes a context and ends when it ends. A Session is used by
@@ -85,7 +86,7 @@ func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 	s.use(s.raw)
 	s.raw.bind(ctx)
 	r, err := s.readReply(cfg.CommandTimeout)
-	if err == nil && r.Class() == 2 {
+	if err == nil && outcome.ForReply(outcome.Greeting, r, 0).Accepted {
 		return s, nil
 	}
 	s.Close()
@@ -112,16 +113,19 @@ func (s *Session) Hello(ctx context.Context) error {
 
 func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
 	r, err := s.command("EHLO " + s.cfg.Hostname)
-	if err == nil && r.Class() == 2 {
+	if err != nil {
+		return s.failure(ctx, stage, r, err)
+	}
+	switch decision := outcome.ForReply(stage, r, 0); {
+	case decision.Accepted:
 		s.ext = parseExtensions(r.Lines)
 		return nil
-	}
-	if err != nil || !outcome.ForReply(stage, r, 0).TryHELO {
-		return s.failure(ctx, stage, r, err)
+	case !decision.TryHELO:
+		return s.failure(ctx, stage, r, nil)
 	}
 	s.ext = Extensions{}
 	r, err = s.command("HELO " + s.cfg.Hostname)
-	if err != nil || r.Class() != 2 {
+	if err != nil || !outcome.ForReply(outcome.HELO, r, 0).Accepted {
 		return s.failure(ctx, outcome.HELO, r, err)
 	}
 	return nil
@@ -156,7 +160,7 @@ func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 func (s *Session) Reset(ctx context.Context) error {
 	s.raw.bind(ctx)
 	r, err := s.command("RSET")
-	if err != nil || r.Class() != 2 {
+	if err != nil || !outcome.ForReply(outcome.RSET, r, 0).Accepted {
 		return s.failure(ctx, outcome.RSET, r, err)
 	}
 	return nil

@@ -55,7 +55,7 @@ type Report struct {
 func (r *Report) Accepted() int {
 	n := 0
 	for _, rcpt := range r.Rcpts {
-		if rcpt.Class() == 2 {
+		if outcome.ForReply(outcome.RCPT, rcpt, 0).Accepted {
 			n++
 		}
 	}
@@ -80,7 +80,7 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	if report.Mail, err = s.command(s.mailCommand(tx)); err != nil {
 		return fail(outcome.MAIL, err)
 	}
-	if report.Mail.Class() != 2 {
+	if !outcome.ForReply(outcome.MAIL, report.Mail, 0).Accepted {
 		return report
 	}
 	for i := range tx.Recipients {
@@ -101,14 +101,15 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	if report.Data.Code != 354 {
 		return report
 	}
-	if err := s.writeBody(tx); err != nil {
+	dots := message.NewDotWriter(s.w)
+	if err := s.writeBody(dots, tx); err != nil {
 		return fail(outcome.Body, err)
 	}
 	if tx.Point != nil {
 		ctx = tx.Point()
 		s.raw.bind(ctx)
 	}
-	if _, err = io.WriteString(s.w, ".\r\n"); err == nil {
+	if err = dots.Close(); err == nil {
 		err = s.w.Flush()
 	}
 	if err != nil {
@@ -126,8 +127,7 @@ var errSize = errors.New("the message changed its size while it was sent")
 
 // writeBody writes the content with its dots stuffed, all but the end, and
 // has it on its way before it returns.
-func (s *Session) writeBody(tx *Transaction) error {
-	dots := message.NewDotWriter(s.w)
+func (s *Session) writeBody(dots *message.DotWriter, tx *Transaction) error {
 	n, err := io.Copy(dots, tx.Content)
 	if err != nil {
 		return err

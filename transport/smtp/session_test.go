@@ -1,0 +1,463 @@
+package smtp
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/script"
+	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/reply"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// play starts a server for the dialogue and connects to it.
+func play(t *testing.T, dialogue string) (*script.Server, net.Conn) {
+	t.Helper()
+	authority, err := ca.New(ca.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := authority.Issue(ca.For("mx.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := script.StartText(map[string]*tls.Config{"good": {Certificates: []tls.Certificate{cert}}}, dialogue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	conn, err := net.Dial("tcp", server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return server, conn
+}
+
+func config() Config {
+	return Config{Hostname: "client.example", CommandTimeout: 10 * time.Second, SubmissionTimeout: 10 * time.Second}
+}
+
+// begin opens a session and greets the server.
+func begin(t *testing.T, dialogue string) (*script.Server, *Session) {
+	t.Helper()
+	server, conn := play(t, dialogue)
+	s, err := Open(t.Context(), conn, config())
+	if err == nil {
+		err = s.Hello(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return server, s
+}
+
+// finish ends a session and has the script's own judgement.
+func finish(t *testing.T, server *script.Server, s *Session) {
+	t.Helper()
+	s.Quit(t.Context())
+	judge(t, server)
+}
+
+// judge waits for the end of the script and reports where it was left.
+func judge(t *testing.T, server *script.Server) {
+	t.Helper()
+	c, err := server.Wait(t.Context(), 1)
+	if err == nil {
+		err = c.Err
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func addr(t *testing.T, s string) address.Address {
+	t.Helper()
+	a, err := address.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func transaction(t *testing.T, body string, to ...string) *Transaction {
+	tx := &Transaction{From: addr(t, "a@client.example"), Content: strings.NewReader(body), Size: int64(len(body))}
+	for _, r := range to {
+		tx.Recipients = append(tx.Recipients, Recipient{Address: addr(t, r)})
+	}
+	return tx
+}
+
+func codes(report *Report) []int {
+	list := []int{report.Mail.Code}
+	for _, r := range report.Rcpts {
+		list = append(list, r.Code)
+	}
+	return append(list, report.Data.Code, report.Final.Code)
+}
+
+// RFC 5321 §3.3: MAIL, RCPT, DATA, each after the reply before; all parameters
+// that the server offers, and none that it does not.
+func TestTransaction(t *testing.T) {
+	server, s := begin(t, `
+		S: 220 mx.example ESMTP
+		C: EHLO client.example
+		S: 250-mx.example
+		S: 250-SIZE 1000
+		S: 250-8BITMIME
+		S: 250-SMTPUTF8
+		S: 250 dsn
+		C: MAIL FROM:<a@client.example> SIZE=15 BODY=8BITMIME RET=HDRS ENVID=x+3D1
+		S: 250 2.1.0 ok
+		C: RCPT TO:<b@mx.example> NOTIFY=FAILURE ORCPT=rfc822;B+2BB@old.example
+		S: 250 2.1.5 ok
+		C: RCPT TO:<c@mx.example> ORCPT=utf-8;\\x{FC}@old.example
+		S: 550 5.1.1 no such user
+		C: DATA
+		S: 354 go
+		BODY
+		S: 250 2.0.0 queued as X1
+		C: QUIT
+		S: 221 bye`)
+	tx := transaction(t, "Subject: x\r\n\r\n.\r", "b@mx.example", "c@mx.example")
+	tx.Content = strings.NewReader("A: \xfc\r\n\r\n.\r\n..\r\n")
+	tx.EightBit, tx.Ret, tx.EnvID = true, "HDRS", "x=1"
+	tx.Recipients[0].Notify, tx.Recipients[0].ORcpt = "FAILURE", "rfc822;B+B@old.example"
+	tx.Recipients[1].ORcpt = "rfc822;ü@old.example"
+	tx.Size = int64(len("A: \xfc\r\n\r\n.\r\n..\r\n"))
+	report := s.Send(t.Context(), tx)
+	if got, want := codes(report), []int{250, 250, 550, 354, 250}; !reflect.DeepEqual(got, want) || report.Err != nil {
+		t.Fatalf("%v, %v at %v; want %v", got, report.Err, report.Stage, want)
+	}
+	if got := report.Final.Text(); got != "250 2.0.0 queued as X1" {
+		t.Errorf("final reply %q", got)
+	}
+	finish(t, server, s)
+	messages, err := server.WaitMessages(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(messages[0].Wire), "A: \xfc\r\n\r\n..\r\n...\r\n.\r\n"; got != want {
+		t.Errorf("body on the wire %q, want %q", got, want)
+	}
+}
+
+// A server that offers nothing gets nothing but addresses; U-labels go as
+// A-labels (RFC 5321 §2.3.5).
+func TestNoExtensions(t *testing.T) {
+	server, s := begin(t, `
+		S: 220 mx.example
+		C: EHLO client.example
+		S: 502 5.5.2 what?
+		C: HELO client.example
+		S: 250 mx.example
+		C: MAIL FROM:<a@client.example>
+		S: 250 ok
+		C: RCPT TO:<b@xn--bcher-kva.example>
+		S: 250 ok
+		C: DATA
+		S: 354 go
+		BODY
+		S: 250 ok
+		C: QUIT
+		S: 221 bye`)
+	tx := transaction(t, "x\r\n", "b@bücher.example")
+	tx.EightBit, tx.Ret, tx.EnvID, tx.RequireTLS = true, "FULL", "x", true
+	tx.Recipients[0].Notify, tx.Recipients[0].ORcpt = "NEVER", "rfc822;x@y"
+	if report := s.Send(t.Context(), tx); report.Final.Code != 250 {
+		t.Errorf("%v, %v", codes(report), report.Err)
+	}
+	finish(t, server, s)
+}
+
+// SMTPUTF8 lets the address go as it is (RFC 6531 §3.4).
+func TestSMTPUTF8(t *testing.T) {
+	server, s := begin(t, `
+		S: 220 mx.example
+		C: EHLO client.example
+		S: 250-mx.example
+		S: 250-8bitmime
+		S: 250 smtputf8
+		C: MAIL FROM:<a@client.example> BODY=8BITMIME SMTPUTF8
+		S: 250 ok
+		C: RCPT TO:<ü@bücher.example>
+		S: 250 ok
+		C: DATA
+		S: 354 go
+		BODY
+		S: 250 ok
+		C: QUIT
+		S: 221 bye`)
+	tx := transaction(t, "x\r\n", "ü@bücher.example")
+	tx.UTF8 = true
+	if report := s.Send(t.Context(), tx); report.Final.Code != 250 {
+		t.Errorf("%v, %v", codes(report), report.Err)
+	}
+	finish(t, server, s)
+}
+
+// What the server refuses ends the transaction there, and nothing that needs
+// its consent is sent.
+func TestRefusals(t *testing.T) {
+	tests := []struct {
+		name, dialogue string
+		want           []int
+	}{
+		{"MAIL", "C: MAIL FROM:<*>\nS: 451 4.3.0 not now\nC: QUIT\nS: 221 bye", []int{451, 0, 0, 0, 0}},
+		{"every RCPT", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 550 no\nC: RCPT TO:<c@*>\nS: 450 later\nC: QUIT\nS: 221 bye", []int{250, 550, 450, 0, 0}},
+		{"421 at RCPT", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 421 closing\nC: QUIT\nS: 221 bye", []int{250, 421, 0, 0, 0}},
+		{"DATA", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 250 ok\nC: RCPT TO:<c@*>\nS: 250 ok\nC: DATA\nS: 554 no\nC: QUIT\nS: 221 bye", []int{250, 250, 250, 554, 0}},
+		{"DATA with 250", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 250 ok\nC: RCPT TO:<c@*>\nS: 250 ok\nC: DATA\nS: 250 ok\nC: QUIT\nS: 221 bye", []int{250, 250, 250, 250, 0}},
+		{"the message", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 250 ok\nC: RCPT TO:<c@*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 552 too big\nC: QUIT\nS: 221 bye", []int{250, 250, 250, 354, 552}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\n"+tt.dialogue)
+			report := s.Send(t.Context(), transaction(t, "x\r\n", "b@mx.example", "c@mx.example"))
+			if got := codes(report); !reflect.DeepEqual(got, tt.want) || report.Err != nil {
+				t.Errorf("%v, %v; want %v", got, report.Err, tt.want)
+			}
+			finish(t, server, s)
+		})
+	}
+}
+
+// RSET makes ready for another transaction (RFC 5321 §4.1.1.5).
+func TestReset(t *testing.T) {
+	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 550 no\nC: RSET\nS: 250 ok\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\nC: QUIT\nS: 221 bye")
+	s.Send(t.Context(), transaction(t, "x\r\n", "b@mx.example"))
+	if err := s.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if report := s.Send(t.Context(), transaction(t, "x\r\n", "c@mx.example")); report.Final.Code != 250 {
+		t.Errorf("%v, %v", codes(report), report.Err)
+	}
+	finish(t, server, s)
+}
+
+// RFC 3207 §4.2: what the server said in the clear is forgotten; the keyword is
+// found in any letter case.
+func TestStartTLS(t *testing.T) {
+	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250-SIZE 5\nS: 250 starttls\nC: STARTTLS\nS: 220 go\nTLS good\nC: EHLO client.example\nS: 250-mx\nS: 250 PIPELINING\nC: QUIT\nS: 221 bye")
+	if !s.Extensions().StartTLS || s.Extensions().MaxSize != 5 {
+		t.Fatalf("extensions %+v", s.Extensions())
+	}
+	if err := s.StartTLS(t.Context(), &tls.Config{ServerName: "mx.example", InsecureSkipVerify: true}); err != nil {
+		t.Fatal(err)
+	}
+	if ext := s.Extensions(); ext.StartTLS || ext.Size || !ext.Pipelining {
+		t.Errorf("extensions after TLS: %+v", ext)
+	}
+	if s.TLS() == nil || s.TLS().Version != tls.VersionTLS13 {
+		t.Errorf("TLS state %+v", s.TLS())
+	}
+	finish(t, server, s)
+}
+
+func TestStartTLSFailures(t *testing.T) {
+	tests := []struct {
+		name, dialogue string
+		stage          outcome.Stage
+		code           int
+		is             error
+	}{
+		{"refused", "S: 454 4.7.0 not now\nC: QUIT\nS: 221 bye", outcome.STARTTLS, 454, nil},
+		// RFC 3207 §5: a reply in the clear behind the 220 is an attack.
+		{"injection", `RAW "220 go\r\n250 injected\r\n"` + "\nREST", outcome.Handshake, 0, ErrInjection},
+		{"alert", "S: 220 go\nTLSALERT\nREST", outcome.Handshake, 0, nil},
+		{"closed", "S: 220 go\nDROP", outcome.Handshake, 0, nil},
+		{"EHLO refused after it", "S: 220 go\nTLS good\nC: EHLO *\nS: 550 no\nREST", outcome.EHLOAfterTLS, 550, nil},
+		{"silence instead of a reply", "DROP", outcome.STARTTLS, 0, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 STARTTLS\nC: STARTTLS\n"+tt.dialogue)
+			err := s.StartTLS(t.Context(), &tls.Config{ServerName: "mx.example", InsecureSkipVerify: true})
+			var at *Error
+			if !errors.As(err, &at) || at.Stage != tt.stage || at.Reply.Code != tt.code || (at.Err == nil) != (tt.code != 0) {
+				t.Fatalf("%#v, want stage %v and code %d", err, tt.stage, tt.code)
+			}
+			if tt.is != nil && !errors.Is(err, tt.is) {
+				t.Errorf("%v, want %v", err, tt.is)
+			}
+			if tt.name == "refused" {
+				finish(t, server, s)
+				return
+			}
+			s.Close()
+			judge(t, server)
+		})
+	}
+}
+
+func TestGreetings(t *testing.T) {
+	tests := []struct {
+		name, dialogue string
+		stage          outcome.Stage
+		code           int
+		is             error
+	}{
+		{"554 greeting", "S: 554 no service\nEND", outcome.Greeting, 554, nil},
+		{"421 greeting", "S: 421 busy\nEND", outcome.Greeting, 421, nil},
+		{"greeting cut off", `RAW "220 mx"` + "\nDROP", outcome.Greeting, 0, nil},
+		{"no greeting", "DROP", outcome.Greeting, 0, nil},
+		{"garbage", "S: SSH-2.0-OpenSSH\nREST", outcome.Greeting, 0, reply.ErrMalformed},
+		{"endless line", `RAW "220 "` + "\n" + `ENDLESS "xxxxxxxx"`, outcome.Greeting, 0, reply.ErrTooLong},
+		{"endless reply", `ENDLESS "220-x\r\n"`, outcome.Greeting, 0, reply.ErrTooLong},
+		{"EHLO 421", "S: 220 mx\nC: EHLO *\nS: 421 busy\nEND", outcome.EHLO, 421, nil},
+		{"EHLO and HELO refused", "S: 220 mx\nC: EHLO *\nS: 550 no\nC: HELO *\nS: 550 no\nEND", outcome.HELO, 550, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server, conn := play(t, tt.dialogue)
+			s, err := Open(t.Context(), conn, config())
+			if err == nil {
+				err = s.Hello(t.Context())
+				s.Close()
+			}
+			var at *Error
+			if !errors.As(err, &at) || at.Stage != tt.stage || at.Reply.Code != tt.code {
+				t.Fatalf("%v, want stage %v and code %d", err, tt.stage, tt.code)
+			}
+			if tt.is != nil && !errors.Is(err, tt.is) {
+				t.Errorf("%v, want %v", err, tt.is)
+			}
+			judge(t, server)
+		})
+	}
+}
+
+// A delivery that is cancelled stops at once, with the cause, at any stage
+// before the end of the data; after it the server's answer is waited for.
+func TestCancel(t *testing.T) {
+	why := errors.New("the client went away")
+	for _, tt := range []struct{ name, dialogue string }{
+		{"waiting for MAIL's reply", "C: MAIL FROM:<*>\nREST"},
+		{"waiting for DATA's reply", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nREST"},
+		{"writing the body", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nREAD 10\nWAIT end\nREST"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\n"+tt.dialogue)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			body := strings.Repeat("x\r\n", 10<<20)
+			tx := transaction(t, body, "b@mx.example")
+			commands := make(chan struct{})
+			go func() {
+				defer close(commands)
+				for {
+					c := server.Conversations()[0]
+					if got := len(c.Commands); got > 0 && (c.Commands[got-1] == "DATA" || strings.HasPrefix(tt.name, "waiting for MAIL") && strings.HasPrefix(c.Commands[got-1], "MAIL")) {
+						cancel(why)
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}()
+			report := s.Send(ctx, tx)
+			<-commands
+			if !errors.Is(report.Err, why) || report.Final.Code != 0 {
+				t.Errorf("%v at %v, want the cause", report.Err, report.Stage)
+			}
+			s.Close()
+			server.Open("end")
+		})
+	}
+}
+
+func TestNoCancelAfterThePoint(t *testing.T) {
+	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nWAIT answer\nS: 250 ok\nC: QUIT\nS: 221 bye")
+	ctx, cancel := context.WithCancel(t.Context())
+	tx := transaction(t, "x\r\n", "b@mx.example")
+	tx.Point = func() context.Context {
+		cancel()
+		server.Open("answer")
+		return t.Context()
+	}
+	if report := s.Send(ctx, tx); report.Final.Code != 250 {
+		t.Errorf("%v, %v; the server's answer was there", codes(report), report.Err)
+	}
+	finish(t, server, s)
+}
+
+// A body that is shorter than announced is never ended as if it were whole.
+func TestShortBody(t *testing.T) {
+	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nREST")
+	tx := transaction(t, "x\r\n", "b@mx.example")
+	tx.Size = 100
+	report := s.Send(t.Context(), tx)
+	if report.Err == nil || report.Stage != outcome.Body {
+		t.Errorf("%v at %v", report.Err, report.Stage)
+	}
+	s.Close()
+	c, err := server.Wait(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Messages) > 0 {
+		t.Errorf("the server took %q for a message", c.Messages[0].Wire)
+	}
+}
+
+// Time-outs: a reply must be there whole in time however it trickles, and a
+// peer that takes nothing ends a write.
+func TestTimeouts(t *testing.T) {
+	t.Run("reply", func(t *testing.T) {
+		_, conn := play(t, `RAW "220-x\r\n"`+"\nREST")
+		cfg := config()
+		cfg.CommandTimeout = 50 * time.Millisecond
+		_, err := Open(t.Context(), conn, cfg)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%v, want a time-out", err)
+		}
+	})
+	t.Run("write", func(t *testing.T) {
+		server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nWAIT end\nREST")
+		s.raw.stall = 50 * time.Millisecond
+		body := bytes.Repeat([]byte("x\r\n"), 10<<20)
+		tx := transaction(t, "", "b@mx.example")
+		tx.Content, tx.Size = bytes.NewReader(body), int64(len(body))
+		report := s.Send(t.Context(), tx)
+		if !errors.Is(report.Err, os.ErrDeadlineExceeded) || report.Stage != outcome.Body {
+			t.Errorf("%v at %v, want a time-out in the body", report.Err, report.Stage)
+		}
+		s.Close()
+		server.Open("end")
+	})
+}
+
+func TestExtensionsGrammar(t *testing.T) {
+	for _, tt := range []struct {
+		lines []string
+		want  Extensions
+	}{
+		{nil, Extensions{}},
+		{[]string{"mx PIPELINING"}, Extensions{}},
+		{[]string{"mx", "pipelining", "ChunKing", "8bitMIME"}, Extensions{Pipelining: true, Chunking: true, EightBitMIME: true}},
+		{[]string{"mx", "SIZE"}, Extensions{Size: true}},
+		{[]string{"mx", "SIZE 0"}, Extensions{Size: true}},
+		{[]string{"mx", "SIZE -5"}, Extensions{Size: true}},
+		{[]string{"mx", "SIZE 99999999999999999999"}, Extensions{Size: true}},
+		{[]string{"mx", "SIZE=35"}, Extensions{Size: true, MaxSize: 35}},
+		{[]string{"mx", "AUTH=LOGIN", "X STARTTLS", "STARTTLSX"}, Extensions{}},
+	} {
+		got := parseExtensions(tt.lines)
+		got.Keywords = nil
+		if !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%q: %+v, want %+v", tt.lines, got, tt.want)
+		}
+	}
+}
