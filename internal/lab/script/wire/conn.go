@@ -180,8 +180,8 @@ func (c *Conn) Skip(n int) error {
 // Buffered returns how many bytes have been read from the client and not yet taken.
 func (c *Conn) Buffered() int { return c.br.Buffered() }
 
-// Settle takes in what the client still sends until it has been silent for quiet, or until the buffer is full. The end
-// of the stream is silence too; the next read reports it.
+// Settle takes in what the client still sends until it has been silent for quiet, or until the buffer is full. When the
+// client has closed the connection it returns io.EOF or another error; what is buffered can still be read.
 func (c *Conn) Settle(quiet time.Duration) error {
 	c.setPatience(quiet)
 	defer c.setPatience(0)
@@ -189,7 +189,7 @@ func (c *Conn) Settle(quiet time.Duration) error {
 		_, err := c.br.Peek(c.br.Buffered() + 1)
 		switch {
 		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, bufio.ErrBufferFull), errors.Is(err, io.EOF):
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, bufio.ErrBufferFull):
 			return nil
 		default:
 			return err
