@@ -50,7 +50,7 @@ func TestFetchTakesAtMostAMinute(t *testing.T) {
 		"before the answer":    func(c net.Conn) { io.Copy(io.Discard, tls.Server(c, good)) },
 		"in a dribbled header": afterRequest(good, func(w io.Writer) { dribble(w, "HTTP/1.1 200 OK\r\nX-Header: ") }),
 		"in a dribbled body":   afterRequest(good, func(w io.Writer) { dribble(w, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n") }),
-		"in the middle of a one": afterRequest(good, func(w io.Writer) {
+		"after half a body": afterRequest(good, func(w io.Writer) {
 			io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nversion")
 			time.Sleep(time.Hour)
 		}),

@@ -401,10 +401,15 @@ func TestFSOnAFullDisk(t *testing.T) {
 
 func saveOnFullDisk(t *testing.T, dir string) {
 	signal.Ignore(syscall.SIGXFSZ)
-	limit := syscall.Rlimit{Cur: writeLimit, Max: writeLimit}
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	limit := syscall.Rlimit{Cur: writeLimit, Max: before.Max}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 		t.Fatal(err)
 	}
+	defer syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before)
 	f := openFS(t, FSConfig{Dir: dir})
 	for _, domain := range []string{"example.org", "new.example"} {
 		if err := f.Save(sample(domain, "2")); !errors.Is(err, syscall.EFBIG) {
