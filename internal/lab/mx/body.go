@@ -104,7 +104,7 @@ func (x *session) bdat(arg string) error {
 			x.fault(Unoffered, "BDAT")
 			x.say(x.coded(502, "5.5.1", "not implemented"))
 		}
-		return x.leave(Goodby)
+		return x.leave(Goodbye)
 	}
 	reply := ""
 	switch {

@@ -245,5 +245,5 @@ func (x *session) quit(arg string) error {
 	if _, err := x.answer(StageQUIT, x.coded(221, "2.0.0", fmt.Sprintf("%s says bye", x.s.habits().Hostname)), nil); err != nil {
 		return err
 	}
-	return x.leave(Goodby)
+	return x.leave(Goodbye)
 }

@@ -93,10 +93,10 @@ type Drop int
 
 // The ways to leave.
 const (
-	Stay   Drop = iota
-	Close       // close the TCP connection without a word
-	Reset       // close it with a TCP reset
-	Goodby      // close TLS and TCP in good order
+	Stay    Drop = iota
+	Close        // close the TCP connection without a word
+	Reset        // close it with a TCP reset
+	Goodbye      // close TLS and TCP in good order
 )
 
 // Act is what the server does at a stage instead of its duty. The zero value does nothing.

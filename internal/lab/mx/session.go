@@ -174,7 +174,7 @@ func (x *session) conclude(act Act, own string, effect func(reply string)) (ok b
 		return ok, x.leave(act.Drop)
 	}
 	if strings.HasPrefix(own, "421") {
-		return ok, x.leave(Goodby)
+		return ok, x.leave(Goodbye)
 	}
 	return ok, nil
 }
@@ -220,7 +220,7 @@ func (x *session) leave(how Drop) error {
 	switch how {
 	case Reset:
 		x.conn.Reset()
-	case Goodby:
+	case Goodbye:
 		x.conn.Bye()
 	default:
 		x.conn.Close()
