@@ -6,7 +6,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stream is a network connection none of whose waits is unbounded. Reads end
@@ -44,7 +47,8 @@ func (s *stream) bind(ctx context.Context) {
 	})
 }
 
-// readUntil has reads end at t, or with the bound context if that is sooner.
+// readUntil has reads end at t, or with the bound context if that is sooner;
+// the zero time leaves it to the context alone.
 func (s *stream) readUntil(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,7 +60,7 @@ func (s *stream) sooner(t time.Time) time.Time {
 	if s.ctx.Err() != nil {
 		return past
 	}
-	if d, ok := s.ctx.Deadline(); ok && d.Before(t) {
+	if d, ok := s.ctx.Deadline(); ok && (t.IsZero() || d.Before(t)) {
 		return d
 	}
 	return t
@@ -81,6 +85,28 @@ func (s *stream) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sooner(time.Now()).Before(time.Now())
+}
+
+// received is how much of what was sent the other side has.
+type received struct {
+	bytes uint64
+	known bool
+}
+
+// acked asks the kernel how many bytes the other side's kernel has
+// acknowledged (tcp(7), TCP_INFO). What was not acknowledged was never read.
+func (s *stream) acked() received {
+	var got received
+	if conn, ok := s.Conn.(syscall.Conn); ok {
+		if raw, err := conn.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) {
+				if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+					got = received{info.Bytes_acked, true}
+				}
+			})
+		}
+	}
+	return got
 }
 
 // Close closes the connection at once and lets the bound context go.

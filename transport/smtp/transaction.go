@@ -2,14 +2,12 @@ package smtp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 
 	"github.com/mxpipe/mxpipe/transport/address"
-	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/reply"
 )
@@ -20,9 +18,10 @@ type Transaction struct {
 	Recipients []Recipient
 	Content    io.Reader // canonical form (package message), Size octets
 	Size       int64
-	EightBit   bool   // the content is not ASCII, or was declared so
-	UTF8       bool   // the transaction needs SMTPUTF8; the caller checked that it is offered
-	RequireTLS bool   // ask for REQUIRETLS where it is offered (RFC 8689 §2)
+	EightBit   bool // the content is not ASCII, or was declared so
+	UTF8       bool // the transaction needs SMTPUTF8; the caller checked that it is offered
+	RequireTLS bool // ask for REQUIRETLS where it is offered (RFC 8689 §2)
+	Chunking   Chunking
 	Ret        string // RFC 3461 §4.3: "", "FULL" or "HDRS"
 	EnvID      string // RFC 3461 §4.4, plain text
 	// Point is called right before the end of the data is written: from then
@@ -49,7 +48,26 @@ type Report struct {
 	// was answered. The connection can not be used any more.
 	Err   error
 	Stage outcome.Stage
+	// Early says that Final came before the message was sent whole: as a
+	// refusal it counts, and it can be nothing else.
+	Early bool
+	// Broken says that client and server are out of step, so that the
+	// connection can not be used any more.
+	Broken bool
+	// Unseen says that the server has acted on nothing of the transaction:
+	// it can be run once more over another connection.
+	Unseen bool
 }
+
+// Chunking says how a message is sent to a server that offers CHUNKING.
+type Chunking uint8
+
+// The ways of chunking.
+const (
+	ChunkingOff       Chunking = iota // DATA
+	ChunkingWaiting                   // BDAT after the recipients' replies (RFC 3030 §2)
+	ChunkingPipelined                 // BDAT in one flight with MAIL and RCPT
+)
 
 // Accepted counts the recipients that the server took.
 func (r *Report) Accepted() int {
@@ -62,80 +80,35 @@ func (r *Report) Accepted() int {
 	return n
 }
 
-// Send runs one transaction, each command after the reply to the one before
-// (RFC 5321 §3.3). It goes on only while the server agrees: a refused MAIL
-// leaves RCPT unsaid, and without an accepted recipient there is no DATA.
+// Send runs one transaction (RFC 5321 §3.3), in as few flights as the server
+// allows:
+//
+//	CHUNKING and PIPELINING   MAIL RCPT.. BDAT            one flight
+//	PIPELINING                MAIL RCPT.. DATA | message  two flights
+//	CHUNKING                  MAIL | RCPT | .. | BDAT
+//	neither                   MAIL | RCPT | .. | DATA | message
+//
+// Replies are matched to commands strictly in their order, and are read while
+// commands and message are still being written, so that neither side can
+// block the other with full buffers.
 func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	s.raw.bind(ctx)
-	report := &Report{Rcpts: make([]reply.Reply, len(tx.Recipients))}
-	fail := func(stage outcome.Stage, err error) *Report {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		report.Stage, report.Err = stage, err
-		return report
+	t := &transfer{Session: s, ctx: ctx, tx: tx, report: &Report{Rcpts: make([]reply.Reply, len(tx.Recipients))}}
+	t.chunked = s.ext.Chunking && tx.Chunking != ChunkingOff
+	switch {
+	case t.chunked && s.ext.Pipelining && tx.Chunking == ChunkingPipelined:
+		t.oneFlight()
+	case s.ext.Pipelining:
+		t.pipelined()
+	default:
+		t.inSequence()
 	}
-
-	var err error
-	if report.Mail, err = s.command(s.mailCommand(tx)); err != nil {
-		return fail(outcome.MAIL, err)
+	// A reply that nothing was asked for: from now on nobody could tell which
+	// command a reply belongs to.
+	if s.r.Buffered() > 0 {
+		t.report.Broken = true
 	}
-	if !outcome.ForReply(outcome.MAIL, report.Mail, 0).Accepted {
-		return report
-	}
-	for i := range tx.Recipients {
-		if report.Rcpts[i], err = s.command(s.rcptCommand(tx, i)); err != nil {
-			return fail(outcome.RCPT, err)
-		}
-		// The server is closing: it would answer nothing more (RFC 5321 §3.8).
-		if report.Rcpts[i].Code == 421 {
-			return report
-		}
-	}
-	if report.Accepted() == 0 {
-		return report
-	}
-	if report.Data, err = s.command("DATA"); err != nil {
-		return fail(outcome.DATA, err)
-	}
-	if report.Data.Code != 354 {
-		return report
-	}
-	dots := message.NewDotWriter(s.w)
-	if err := s.writeBody(dots, tx); err != nil {
-		return fail(outcome.Body, err)
-	}
-	if tx.Point != nil {
-		ctx = tx.Point()
-		s.raw.bind(ctx)
-	}
-	if err = dots.Close(); err == nil {
-		err = s.w.Flush()
-	}
-	if err != nil {
-		return fail(outcome.Final, err)
-	}
-	if report.Final, err = s.readReply(s.cfg.SubmissionTimeout); err != nil {
-		return fail(outcome.Final, err)
-	}
-	return report
-}
-
-// errSize is a defect on our side: a body that is not what was announced must
-// not be ended as if it were whole.
-var errSize = errors.New("the message changed its size while it was sent")
-
-// writeBody writes the content with its dots stuffed, all but the end, and
-// has it on its way before it returns.
-func (s *Session) writeBody(dots *message.DotWriter, tx *Transaction) error {
-	n, err := io.Copy(dots, tx.Content)
-	if err != nil {
-		return err
-	}
-	if n != tx.Size {
-		return errSize
-	}
-	return s.w.Flush()
+	return t.report
 }
 
 // mailCommand builds MAIL with the parameters that the server offers.
