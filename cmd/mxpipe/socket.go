@@ -110,7 +110,8 @@ func spoken(revents int16) bool {
 // send writes all of b to the socket, unless the daemon speaks first.
 func send(fd int, b []byte, c clock) error {
 	for len(b) > 0 {
-		// Without MSG_NOSIGNAL a daemon that closes would send us SIGPIPE.
+		// A daemon that closed is to be an error here, not a SIGPIPE, and one
+		// that does not read must not keep us from hearing it.
 		n, err := unix.SendmsgN(fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		switch err {
 		case nil:
