@@ -104,7 +104,7 @@ func TestFetch(t *testing.T) {
 		t.Errorf("policy %+v", p)
 	}
 	// RFC 8461 §3.2 and §7.1
-	if asked.Method != "GET" || asked.URL.String() != "/.well-known/mta-sts.txt" || asked.TLS.ServerName != host ||
+	if asked.Method != "GET" || asked.URL.String() != "/.well-known/mta-sts.txt" || asked.TLS.ServerName != host || asked.TLS.NegotiatedProtocol != "http/1.1" ||
 		asked.Host != fmt.Sprintf("%s:%d", host, c.cfg.Port) {
 		t.Errorf("%s %s of %s with SNI %q", asked.Method, asked.URL, asked.Host, asked.TLS.ServerName)
 	}

@@ -339,6 +339,17 @@ func TestBackOff(t *testing.T) {
 	})
 }
 
+// What failed while there was a record is of no interest without one.
+func TestFailureEndsWithTheRecord(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, p *Policies) {
+		w.webErr = errDown
+		w.wantNone(w.look(p), Failed, mtasts.FailureFetch)
+		w.set(func() { w.texts = nil })
+		time.Sleep(ttl)
+		w.wantNone(w.look(p), NoPolicy, mtasts.FailureNone)
+	})
+}
+
 func TestNewIDEndsTheBackOff(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world, p *Policies) {
 		w.webErr = errDown
@@ -450,6 +461,10 @@ func TestPolicyThatEndsPolicies(t *testing.T) {
 				})
 				time.Sleep(ttl)
 				w.wantPolicy(w.look(p), "3", "mx3.example.org", SourceFetched)
+				// Nor does an ended id stay ended: ids have no order.
+				w.set(func() { w.texts, w.policy = txt("2"), enforce("mx2.example.org") })
+				time.Sleep(ttl)
+				w.wantPolicy(w.look(p), "2", "mx2.example.org", SourceFetched)
 			})
 		})
 	}

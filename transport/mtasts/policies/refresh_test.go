@@ -60,6 +60,23 @@ func TestRefreshDelaysNobody(t *testing.T) {
 	})
 }
 
+// Nor does it delay a look-up that finds the TXT record's TTL over meanwhile.
+func TestRefreshDelaysNobodyWhoWouldCheck(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, p *Policies) {
+		w.look(p)
+		w.set(func() { w.webWait = 90 * time.Minute })
+		for p.Stats().Flights == 0 {
+			time.Sleep(sweepEvery)
+			synctest.Wait()
+		}
+		e, took := w.timed(p)
+		w.wantPolicy(e, "1", "mx1.example.org", SourceCache)
+		if took != 0 {
+			t.Errorf("waited %v", took)
+		}
+	})
+}
+
 // RFC 8461 §10.2: the refresh does not ask what became of the record.
 func TestRefreshWithoutRecord(t *testing.T) {
 	for name, trouble := range map[string]func(w *world){
@@ -365,6 +382,35 @@ func TestFlightOutlivesMemory(t *testing.T) {
 		synctest.Wait()
 		w.wantPolicy(w.look(p), "1", "mx1.example.org", SourceFetched)
 		w.wantCalls(6, 6)
+	})
+}
+
+// And its failure holds the next fetch off all the same.
+func TestBackOffOutlivesMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.webWait, w.webErr = 8*time.Second, errDown
+		p := New(Config{Resolver: w, Fetcher: w, Store: w.store, Memory: 1000})
+		defer p.Close()
+		go p.Lookup(t.Context(), domain)
+		synctest.Wait()
+		go p.Lookup(t.Context(), "other.example")
+		synctest.Wait()
+		w.wantNone(w.look(p), Failed, mtasts.FailureFetch)
+		w.wantNone(w.look(p), Failed, mtasts.FailureFetch)
+		w.wantCalls(2, 2)
+	})
+}
+
+// A policy of mode none is never stored; one that lies there is none.
+func TestStoredModeNone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, p *Policies) {
+		w.texts = nil
+		w.store.Save(store.Policy{Domain: domain, ID: "1", Fetched: time.Now().UTC(), Policy: mtasts.Policy{MaxAge: week}})
+		if e, err := p.Cached(domain); err != nil || e.State == HasPolicy {
+			t.Errorf("Cached: %s, %v", describe(e), err)
+		}
+		w.wantNone(w.look(p), NoPolicy, mtasts.FailureNone)
 	})
 }
 

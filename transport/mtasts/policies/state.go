@@ -155,12 +155,7 @@ func (st *state) settle(now time.Time) {
 // need decides what must be done before, or besides, an answer.
 func (st *state) need(now time.Time) need {
 	switch {
-	case !st.loaded || !now.Before(st.recheck):
-		return needCheck
-	case st.wantsFetch(now):
-		if st.patient(now) {
-			return needRefresh
-		}
+	case !st.loaded || !now.Before(st.recheck) || st.wantsFetch(now):
 		return needCheck
 	case st.valid(now) && !now.Before(st.refresh):
 		return needRefresh
