@@ -382,11 +382,15 @@ func TestNoCancelAfterThePoint(t *testing.T) {
 	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nWAIT answer\nS: 250 ok\nC: QUIT\nS: 221 bye")
 	ctx, cancel := context.WithCancel(t.Context())
 	tx := transaction(t, "x\r\n", "b@mx.example")
-	tx.Point = func() context.Context {
+	tx.Point = func() context.Context { return t.Context() }
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		server.WaitMessages(t.Context(), 1)
 		cancel()
 		server.Open("answer")
-		return t.Context()
-	}
+	}()
+	defer func() { <-answered }()
 	if report := s.Send(ctx, tx); report.Final.Code != 250 {
 		t.Errorf("%v, %v; the server's answer was there", codes(report), report.Err)
 	}

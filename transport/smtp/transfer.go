@@ -23,6 +23,7 @@ type transfer struct {
 	tx      *Transaction
 	report  *Report
 	chunked bool
+	acked   received // what the server had when the connection failed
 }
 
 // due is a reply that is waited for.
@@ -46,8 +47,7 @@ func (t *transfer) oneFlight() {
 	})
 	if err != nil {
 		t.fail(outcome.Final, err)
-		after := t.raw.acked()
-		t.report.Unseen = read == 0 && before.known && after == before
+		t.report.Unseen = read == 0 && before.known && t.acked == before
 		return
 	}
 	// A server that forgot to swallow the chunk would run it as commands.
@@ -160,6 +160,7 @@ func (t *transfer) exchange(list []due, write func() error) (read int, early boo
 	for read < len(list) {
 		r, err := reply.Read(t.r)
 		if err != nil {
+			t.acked = t.raw.acked()
 			t.raw.Close()
 			return read, false, e.blame(err, <-e.written)
 		}

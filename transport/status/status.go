@@ -104,16 +104,21 @@ func number(s string) (uint16, bool) {
 type Error struct {
 	Code Code
 	Host string // the remote host it is about; empty when it is about none
-	Text string // one line for people, without Host and Code
+	Via  string // how the host was reached, as in "192.0.2.1, dane, TLS1.3"; may be empty
+	Text string // one line for people, without Host, Via and Code
 	Err  error  // the cause, for errors.Is; may be nil
 }
 
-// Error gives the line for people: "host: text", or the text alone. When Text
-// is empty the cause speaks.
+// Error gives the line for people: "host: text". When Text is empty the cause
+// speaks; when both are there, the cause follows the text.
 func (e *Error) Error() string {
 	text := e.Text
-	if text == "" && e.Err != nil {
+	switch {
+	case e.Err == nil:
+	case text == "":
 		text = e.Err.Error()
+	default:
+		text += ": " + e.Err.Error()
 	}
 	if e.Host == "" {
 		return text

@@ -1,0 +1,198 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// maxGreetings bounds how many addresses of one host are tried that accept a
+// connection but do not come as far as a mail transaction.
+const maxGreetings = 5
+
+// connection is a session that may carry the message: greeted, and judged.
+type connection struct {
+	*prospect
+	session *smtp.Session
+	addr    netip.Addr
+	proof   verdict.Proof
+}
+
+// via says where the message went, and how safely: a status.Error's Via.
+func (c *connection) via() string {
+	via := c.addr.String()
+	switch {
+	case c.proof.TLS == 0:
+		return via + ", plaintext"
+	case c.proof.DANE != nil && c.verdict.MX < verdict.MXDNSSEC:
+		// Never to be read as secure delivery to the domain (RFC 7672 §2.2.1).
+		via += ", dane for an unsigned MX"
+	case c.proof.DANE != nil:
+		via += ", dane"
+	case c.verdict.Need == verdict.NeedWebPKI:
+		via += ", mtasts"
+	case c.proof.WebPKI != "":
+		via += ", webpki"
+	default:
+		via += ", encrypted"
+	}
+	return via + ", " + tlsVersion(c.proof.TLS)
+}
+
+// tlsVersion names a TLS version without a blank, for texts and logs.
+func tlsVersion(v uint16) string { return strings.ReplaceAll(tls.VersionName(v), " ", "") }
+
+// connect opens a session with a host: its addresses are raced, and when one
+// does not come as far as a transaction the ones left are tried. The error is
+// the most temporary of the addresses' reasons.
+func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duration) (*connection, *status.Error) {
+	var reasons []*status.Error
+	left := p.addresses.Addrs
+	for len(left) > 0 && len(reasons) < maxGreetings {
+		start := time.Now()
+		conn, addr, err := d.dial(ctx, left, budget)
+		budget -= time.Since(start)
+		if err != nil {
+			reasons = append(reasons, d.reason(ctx, p, outcome.Connect, err))
+			break
+		}
+		c := &connection{prospect: p, addr: addr}
+		if err = d.open(ctx, c, conn, budget); err == nil {
+			return c, nil
+		}
+		reason := d.reason(ctx, p, outcome.Greeting, err)
+		reason.Via = addr.String()
+		reasons = append(reasons, reason)
+		if ctx.Err() != nil {
+			break
+		}
+		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return a == addr })
+	}
+	return nil, outcome.MostTemporary(reasons)
+}
+
+// dial connects to one of the addresses within the budget.
+func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Duration) (net.Conn, netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	return d.dialer.Dial(ctx, addrs, d.port(d.dest))
+}
+
+// open greets the server, starts TLS and has the connection judged. Where the
+// verdict allows plaintext and the handshake fails, the message goes in the
+// clear over a second connection (opportunistic TLS, RFC 7435): no attacker
+// gains what stripping STARTTLS would not have given him.
+func (d *delivery) open(ctx context.Context, c *connection, conn net.Conn, budget time.Duration) error {
+	if err := d.greet(ctx, c, conn); err != nil {
+		return err
+	}
+	err := d.secure(ctx, c)
+	if err == nil {
+		return nil
+	}
+	var at *smtp.Error
+	if !c.verdict.Plaintext() || ctx.Err() != nil || !errors.As(err, &at) || errors.Is(err, smtp.ErrInjection) {
+		c.session.Close()
+		return err
+	}
+	decision := decideSession(at)
+	if decision.TLSFailed && decision.Conn == outcome.Keep {
+		return nil // refused by a reply: the connection is as it was
+	}
+	c.session.Close()
+	if !decision.TLSFailed {
+		return err
+	}
+	d.log.Info("TLS handshake failed, going on in plaintext", "host", c.host.Name, "address", c.addr.String(), "error", at)
+	c.proof = verdict.Proof{}
+	if conn, _, err = d.dial(ctx, []netip.Addr{c.addr}, budget); err != nil {
+		return err
+	}
+	return d.greet(ctx, c, conn)
+}
+
+// greet opens the session. On error the connection is closed.
+func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err error) {
+	cfg := smtp.Config{
+		Hostname:          d.cfg.Hostname,
+		CommandTimeout:    d.cfg.CommandTimeout,
+		SubmissionTimeout: d.cfg.SubmissionTimeout,
+	}
+	if d.cfg.Debug {
+		cfg.Trace = func(who, line string) {
+			d.log.Info("smtp", "host", c.host.Name, "address", c.addr.String(), who, line)
+		}
+	}
+	if c.session, err = smtp.Open(ctx, conn, cfg); err != nil {
+		return err
+	}
+	if err = c.session.Hello(ctx); err != nil {
+		c.session.Close()
+	}
+	return err
+}
+
+// secure starts TLS if the server offers it, and has what it showed judged by
+// the verdict. A *verdict.Failure says that the host may not have the message.
+func (d *delivery) secure(ctx context.Context, c *connection) error {
+	v := &c.verdict
+	if c.session.Extensions().StartTLS {
+		err := c.session.StartTLS(ctx, d.tls.config(v, &c.proof))
+		var failed *verdict.Failure
+		switch {
+		case err == nil:
+		case errors.As(err, &failed):
+			return failed
+		case v.Plaintext() || ctx.Err() != nil || c.session.TLS() != nil:
+			return err
+		default:
+			return v.NoTLS(err)
+		}
+	}
+	if failed := v.Judge(&c.proof); failed != nil {
+		return failed
+	}
+	if failed := v.JudgeExtension(c.session.Extensions().RequireTLS); failed != nil {
+		return failed
+	}
+	if note := v.Note(&c.proof); note != "" {
+		d.log.Warn("a policy in testing mode is not met", "host", c.host.Name, "address", c.addr.String(), "text", note)
+	}
+	return nil
+}
+
+// decideSession says what a failure before the transaction means.
+func decideSession(err *smtp.Error) outcome.Decision {
+	if err.Err != nil {
+		return outcome.ForError(err.Stage, err.Err, 0)
+	}
+	return outcome.ForReply(err.Stage, err.Reply, 0)
+}
+
+// reason makes a host's reason out of an error; stage is where it happened,
+// unless the error itself knows better.
+func (d *delivery) reason(ctx context.Context, p *prospect, stage outcome.Stage, err error) *status.Error {
+	var at *smtp.Error
+	var failed *verdict.Failure
+	switch {
+	case errors.As(err, &failed):
+		return &status.Error{Code: failed.Code, Host: p.host.Name, Text: failed.Text}
+	case errors.As(err, &at) && at.Err == nil:
+		return &status.Error{Code: decideSession(at).Code, Host: p.host.Name, Text: at.Reply.Text()}
+	case errors.As(err, &at):
+		return &status.Error{Code: decideSession(at).Code, Host: p.host.Name, Err: at}
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	}
+	return &status.Error{Code: outcome.ForError(stage, err, 0).Code, Host: p.host.Name, Err: err}
+}

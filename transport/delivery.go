@@ -1,0 +1,299 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// delivery is one message on its way to the recipients of one destination.
+type delivery struct {
+	*Transport
+	*profile
+	env     *Envelope
+	msg     *Message
+	demands verdict.Demands
+	sender  address.Address
+	dest    route.Destination
+	rcpts   []recipient
+	log     *slog.Logger
+	tried   []string // each host's reason, for the log
+}
+
+// recipient is one recipient of a delivery.
+type recipient struct {
+	smtp.Recipient
+	index   int             // in the envelope
+	reasons []*status.Error // why each host tried so far did not take it
+	conn    *connection     // the last one it was offered over
+	result  *status.Error   // what became of it in the end
+}
+
+// run takes the hosts in their order until every recipient has its result.
+func (d *delivery) run(ctx context.Context) {
+	left := make([]*recipient, len(d.rcpts))
+	for i := range d.rcpts {
+		left[i] = &d.rcpts[i]
+	}
+	if err := d.refuse(); err != nil {
+		d.settle(left, err)
+		return
+	}
+	way, sts, err := d.find(ctx)
+	if err != nil {
+		d.settle(left, asStatus(ctx, err, d.dest.String()))
+		return
+	}
+	for _, host := range way.Hosts {
+		left = d.tryHost(ctx, &way, host, sts, left)
+		if len(left) == 0 {
+			return
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	for _, r := range left {
+		r.result = outcome.MostTemporary(r.reasons)
+	}
+}
+
+// find finds the route and, at the same time, the domain's MTA-STS policy.
+func (d *delivery) find(ctx context.Context) (way route.Route, sts verdict.STS, err error) {
+	var both errgroup.Group
+	both.Go(func() error {
+		sts = d.sts(ctx, d.dest, d.demands)
+		return nil
+	})
+	way, err = d.finder.Route(ctx, d.dest)
+	both.Wait()
+	return way, sts, err
+}
+
+// refuse gives the reason for which the message goes nowhere.
+func (d *delivery) refuse() *status.Error {
+	quarantined := d.env.Quarantined
+	if name, value, ok := strings.Cut(d.cfg.QuarantineHeader, ":"); ok {
+		quarantined = quarantined || d.msg.Header.Has(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	if quarantined {
+		return &status.Error{Code: status.New(status.Permanent, 7, 0), Text: "the message is quarantined"}
+	}
+	return nil
+}
+
+// tryHost offers the message to one host and gives back the recipients for
+// whom the next one should be tried.
+func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS, rcpts []*recipient) []*recipient {
+	start := time.Now()
+	lookup, cancel := context.WithTimeout(ctx, d.cfg.ConnectTimeout)
+	p := d.survey(lookup, way, host, sts, d.demands)
+	cancel()
+	if p.err != nil {
+		return d.pass(rcpts, asStatus(ctx, p.err, host.Name))
+	}
+	if f := p.verdict.Refusal; f != nil {
+		return d.pass(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})
+	}
+	if p.verdict.Noted != "" {
+		d.log.Warn("a policy in testing mode is not met", "host", host.Name, "text", p.verdict.Noted)
+	}
+	c, err := d.connect(ctx, &p, d.cfg.ConnectTimeout-time.Since(start))
+	if err != nil {
+		return d.pass(rcpts, err)
+	}
+	send, left := d.suited(c, rcpts)
+	if len(send) == 0 {
+		d.later(c.session)
+		return left
+	}
+	tx := &smtp.Transaction{
+		From:       d.sender,
+		Recipients: make([]smtp.Recipient, len(send)),
+		Content:    d.msg.reader(),
+		Size:       d.msg.Facts.Size,
+		EightBit:   d.msg.Facts.EightBit || d.env.EightBit,
+		UTF8:       d.useUTF8(c, send),
+		RequireTLS: d.demands.RequireTLS,
+		Chunking:   d.chunking(),
+		Ret:        d.ret(),
+		EnvID:      d.env.EnvID,
+		Point:      func() context.Context { return d.ctx },
+	}
+	for i, r := range send {
+		tx.Recipients[i] = r.Recipient
+	}
+	report := c.session.Send(ctx, tx)
+	again, keep := d.judge(c, send, report)
+	if keep {
+		d.later(c.session)
+	} else {
+		c.session.Close()
+	}
+	return append(left, again...)
+}
+
+// inOneFlight is the largest message that is sent before the recipients'
+// replies are known.
+const inOneFlight = 256 << 10
+
+// chunking says how a server that offers CHUNKING gets the message. One that
+// refuses every recipient and forgets to swallow the chunk runs the message as
+// commands; without a MAIL line in it nothing can come of that.
+func (d *delivery) chunking() smtp.Chunking {
+	switch {
+	case d.cfg.Chunking == ChunkingOff:
+		return smtp.ChunkingOff
+	case d.cfg.Chunking == ChunkingPipelined && d.msg.Facts.Size <= inOneFlight && !d.msg.Facts.LineStartsWithMAIL:
+		return smtp.ChunkingPipelined
+	}
+	return smtp.ChunkingWaiting
+}
+
+// ret gives the RET parameter: a bounce of a message that requires TLS bears
+// no more than its header (RFC 8689 §5).
+func (d *delivery) ret() string {
+	if d.demands.RequireTLS && d.env.Ret == "FULL" {
+		return "HDRS"
+	}
+	return d.env.Ret
+}
+
+// suited parts the recipients that this server can take from those that it
+// can not: for its SIZE limit, or because it lacks SMTPUTF8. Another host may
+// do better.
+func (d *delivery) suited(c *connection, rcpts []*recipient) (send, left []*recipient) {
+	ext := c.session.Extensions()
+	if ext.MaxSize > 0 && d.msg.Facts.Size > ext.MaxSize {
+		return nil, d.pass(rcpts, &status.Error{Code: status.New(status.Permanent, 3, 4), Host: c.host.Name,
+			Text: "the message has " + size(d.msg.Facts.Size) + ", the server takes at most " + size(ext.MaxSize)})
+	}
+	if ext.SMTPUTF8 {
+		return rcpts, nil
+	}
+	noUTF8 := &status.Error{Code: status.New(status.Permanent, 6, 7), Host: c.host.Name,
+		Text: "the message needs SMTPUTF8, which the server does not offer"}
+	if d.sender.NeedsUTF8() || d.env.SMTPUTF8 && d.msg.Facts.HeaderEightBit {
+		return nil, d.pass(rcpts, noUTF8)
+	}
+	for _, r := range rcpts {
+		if r.Address.NeedsUTF8() {
+			left = append(left, r)
+		} else {
+			send = append(send, r)
+		}
+	}
+	return send, d.pass(left, noUTF8)
+}
+
+// useUTF8 says whether the transaction is one with SMTPUTF8 (RFC 6531 §3.1).
+func (d *delivery) useUTF8(c *connection, rcpts []*recipient) bool {
+	use := d.env.SMTPUTF8 || d.sender.NeedsUTF8()
+	for _, r := range rcpts {
+		use = use || r.Address.NeedsUTF8()
+	}
+	return use && c.session.Extensions().SMTPUTF8
+}
+
+// judge turns the server's replies into results. It gives back the recipients
+// for whom the next host should be tried, and whether the connection is still
+// good for a goodbye.
+func (d *delivery) judge(c *connection, rcpts []*recipient, report *smtp.Report) (again []*recipient, keep bool) {
+	keep = report.Err == nil && !report.Broken
+	for i, r := range rcpts {
+		decision, text := decide(report, i)
+		keep = keep && decision.Conn != outcome.Close
+		reason := &status.Error{Code: decision.Code, Host: c.host.Name, Via: c.via(), Text: text}
+		r.conn = c
+		if decision.NextHost {
+			r.reasons = append(r.reasons, reason)
+			again = append(again, r)
+		} else {
+			// The host spoke for the domain: what other hosts failed with
+			// before no longer matters.
+			r.result = reason
+		}
+	}
+	if len(again) > 0 {
+		d.note(again[0].reasons[len(again[0].reasons)-1])
+	}
+	return again, keep
+}
+
+// decide finds the reply, or the failure, that settles the recipient i, and
+// gives what it means and how it reads.
+func decide(report *smtp.Report, i int) (outcome.Decision, string) {
+	accepted := report.Accepted()
+	said := func(stage outcome.Stage, r reply.Reply) (outcome.Decision, string) {
+		return outcome.ForReply(stage, r, accepted), r.Text()
+	}
+	rcpt := report.Rcpts[i]
+	switch {
+	case report.Mail.Code != 0 && !outcome.ForReply(outcome.MAIL, report.Mail, 0).Accepted:
+		return said(outcome.MAIL, report.Mail)
+	case rcpt.Code != 0 && !outcome.ForReply(outcome.RCPT, rcpt, accepted).Accepted:
+		return said(outcome.RCPT, rcpt)
+	case report.Early:
+		return said(outcome.Body, report.Final)
+	case report.Final.Code != 0:
+		return said(outcome.Final, report.Final)
+	case report.Err != nil:
+		return outcome.ForError(report.Stage, report.Err, accepted), report.Stage.String() + ": " + report.Err.Error()
+	case report.Data.Code != 0:
+		return said(outcome.DATA, report.Data)
+	}
+	// The server said 421 to another recipient and is going away.
+	for _, other := range report.Rcpts {
+		if other.Code == 421 {
+			return said(outcome.RCPT, other)
+		}
+	}
+	return said(outcome.RCPT, rcpt)
+}
+
+// pass notes why a host was passed over and gives the recipients back.
+func (d *delivery) pass(rcpts []*recipient, err *status.Error) []*recipient {
+	if len(rcpts) > 0 {
+		d.note(err)
+	}
+	for _, r := range rcpts {
+		r.reasons = append(r.reasons, err)
+	}
+	return rcpts
+}
+
+// note keeps a host's reason for the log line of the delivery.
+func (d *delivery) note(err *status.Error) {
+	d.tried = append(d.tried, err.Code.String()+" "+err.Error())
+}
+
+// settle gives all of rcpts the same result.
+func (d *delivery) settle(rcpts []*recipient, err *status.Error) {
+	for _, r := range rcpts {
+		r.result = err
+	}
+}
+
+// asStatus takes a route's error as it is, or says why ctx ended.
+func asStatus(ctx context.Context, err error, host string) *status.Error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	var s *status.Error
+	if errors.As(err, &s) {
+		return s
+	}
+	return &status.Error{Code: status.New(status.Temporary, 4, 3), Host: host, Err: err}
+}

@@ -1,0 +1,72 @@
+package transport
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"io"
+	"strings"
+
+	"github.com/mxpipe/mxpipe/transport/message"
+	"github.com/mxpipe/mxpipe/transport/status"
+)
+
+// Envelope is what a mail server asks for: a message's sender, recipients and
+// the parameters of their delivery. Addresses are as the mail server wrote
+// them; Deliver reads and judges them.
+type Envelope struct {
+	ID      string // our name for this delivery, from NewID
+	QueueID string // the mail server's own; may be empty
+	Peer    Peer
+
+	Sender     string // "" is the null sender
+	Recipients []Recipient
+	Nexthop    string // deliver there instead of to the recipients' domains; may be empty
+
+	EightBit    bool   // BODY=8BITMIME was declared
+	SMTPUTF8    bool   // RFC 6531
+	RequireTLS  bool   // RFC 8689
+	Ret         string // RFC 3461 §4.3: "", "FULL" or "HDRS"
+	EnvID       string // RFC 3461 §4.4, plain text
+	Quarantined bool   // a content check marked the message: refuse it
+}
+
+// Recipient is one envelope recipient.
+type Recipient struct {
+	Address string
+	Notify  string // RFC 3461 §4.1, upper case: "", "NEVER", or a comma list
+	ORcpt   string // RFC 3461 §4.2: "TYPE;ADDRESS", plain text; may be empty
+}
+
+// Peer is the local process that handed the message over, for the log; the
+// zero Peer is unknown.
+type Peer struct {
+	UID, PID int
+}
+
+// Message is the content of a message, in canonical form (package message).
+// It is read several times, and by several goroutines at once.
+type Message struct {
+	Content io.ReaderAt // Facts.Size octets
+	Facts   message.Facts
+	Header  message.Header
+}
+
+// reader gives the content from its start.
+func (m *Message) reader() io.Reader {
+	return io.NewSectionReader(m.Content, 0, m.Facts.Size)
+}
+
+// Result is what became of one recipient.
+type Result struct {
+	Recipient string      // as in the envelope
+	Code      status.Code // its class is what the mail server acts on
+	Text      string      // one printable line for the mail server's log and bounces
+}
+
+// NewID makes a name for a delivery: short, so that it fits a log line, and
+// unlikely enough to be unique in any log that is kept.
+func NewID() string {
+	var b [6]byte
+	rand.Read(b[:])
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
+}

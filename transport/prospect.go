@@ -1,0 +1,128 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// prospect is one host with all that must be known before it is dialled. A
+// delivery and an explanation are made from the same prospects, so that they
+// can not disagree.
+type prospect struct {
+	host      route.Host
+	addresses route.Addresses
+	facts     verdict.Facts
+	verdict   verdict.Verdict
+	err       error // the addresses can not be had; nothing else is known then
+}
+
+// survey finds out about one host. sts is what is known of the domain's
+// MTA-STS policy.
+func (p *profile) survey(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS, demands verdict.Demands) prospect {
+	s := prospect{host: host}
+	if s.addresses, s.err = p.finder.Addresses(ctx, host); s.err != nil {
+		return s
+	}
+	s.facts = verdict.Facts{Host: host.Name, Signed: way.Secure, STS: sts}
+	if p.rules.DANE && !demands.Optional {
+		s.facts.TLSA = p.tlsa(ctx, way, host, &s.addresses)
+	}
+	s.verdict = verdict.Decide(s.facts, p.rules, demands)
+	return s
+}
+
+// sts finds the MTA-STS policy that governs a destination (RFC 8461 §3.4): the
+// domain's own, or none where MX records are not what leads to the hosts.
+func (p *profile) sts(ctx context.Context, dest route.Destination, demands verdict.Demands) verdict.STS {
+	if p.policies == nil || demands.Optional || dest.Domain == "" || dest.Nexthop {
+		return verdict.STS{}
+	}
+	entry, err := p.policies.Lookup(ctx, dest.Domain)
+	if err != nil {
+		return verdict.STS{State: verdict.STSFailed, Err: err}
+	}
+	return stsOf(entry)
+}
+
+// tlsa finds the TLSA records of a host (RFC 7672 §2.2.2, §2.2.3), after its
+// addresses: where those are not signed there is nothing to ask for, and
+// asking would fail at the name servers of some large providers.
+func (p *profile) tlsa(ctx context.Context, way *route.Route, host route.Host, found *route.Addresses) verdict.TLSA {
+	if host.Literal() {
+		return verdict.TLSA{}
+	}
+	bases, err := p.tlsaBases(ctx, host, found)
+	if err != nil {
+		return verdict.TLSA{State: verdict.TLSAFailed, Err: err}
+	}
+	for _, base := range bases {
+		answer, err := p.resolver.Lookup(ctx, fmt.Sprintf("_%d._tcp.%s", p.port(way.Destination), base), dns.TypeTLSA)
+		if err != nil {
+			return verdict.TLSA{State: verdict.TLSAFailed, Err: err}
+		}
+		if !answer.Secure || len(answer.RRs) == 0 {
+			continue
+		}
+		records := make([]dane.Record, 0, len(answer.RRs))
+		for _, rr := range answer.RRs {
+			if t, ok := rr.(*dns.TLSA); ok {
+				records = append(records, dane.FromRR(t))
+			}
+		}
+		return verdict.TLSA{
+			State: verdict.TLSAPresent,
+			Set:   dane.NewSet(records),
+			Base:  base,
+			Names: referenceNames(way, host, base),
+		}
+	}
+	return verdict.TLSA{}
+}
+
+// tlsaBases lists the candidates for the TLSA base domain. An alias into an
+// unsigned zone still counts by its own name if the alias itself is signed.
+func (p *profile) tlsaBases(ctx context.Context, host route.Host, found *route.Addresses) ([]string, error) {
+	canonical := strings.TrimSuffix(found.Canonical, ".")
+	switch {
+	case found.Secure && canonical != host.Name:
+		return []string{canonical, host.Name}, nil
+	case found.Secure:
+		return []string{host.Name}, nil
+	case canonical == host.Name:
+		return nil, nil
+	}
+	alias, err := p.resolver.Lookup(ctx, host.Name, dns.TypeCNAME)
+	if err != nil || !alias.Secure {
+		return nil, err
+	}
+	return []string{host.Name}, nil
+}
+
+// referenceNames lists the names that a DANE-TA certificate may bear: the TLSA
+// base domain first, then the host's name, and where the MX set is signed the
+// next-hop domain before and after its own CNAME (RFC 7672 §3.2.2).
+func referenceNames(way *route.Route, host route.Host, base string) []string {
+	names := []string{base}
+	add := func(name string) {
+		name = strings.TrimSuffix(name, ".")
+		for _, n := range names {
+			if n == name || name == "" {
+				return
+			}
+		}
+		names = append(names, name)
+	}
+	add(host.Name)
+	if way.Secure {
+		add(way.Destination.Domain)
+		add(way.Canonical)
+	}
+	return names
+}

@@ -1,0 +1,158 @@
+package resolver
+
+import (
+	"errors"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Existence is what an Answer says about the records asked for.
+type Existence uint8
+
+// What can be known. The last two are proven, as far as the DNS proves
+// anything; when Answer.Secure is set, by signatures (RFC 2308 §2).
+const (
+	Exists   Existence = iota // there are records
+	NoData                    // the name exists, but has no record of this type
+	NXDomain                  // the name does not exist, and so has no record of any type
+)
+
+// String gives the word for the log.
+func (e Existence) String() string {
+	switch e {
+	case NoData:
+		return "no data"
+	case NXDomain:
+		return "no such name"
+	}
+	return "exists"
+}
+
+// Answer is what the DNS says to a question.
+type Answer struct {
+	Name      string    // asked for: lower case, absolute
+	Type      uint16    // asked for
+	Canonical string    // Name, or the end of its chain of aliases: lower case, absolute
+	Existence Existence // of the records at Canonical
+	Secure    bool      // a trusted resolver validated all of it: each alias, and the records or their absence
+	RRs       []dns.RR  // the records, all of the type asked for; empty unless Existence is Exists
+	Expires   time.Time // when it is asked for again
+}
+
+// Bounds on what is believed.
+const (
+	maxAliases     = 16
+	maxRRs         = 1000
+	maxTTL         = 24 * time.Hour
+	maxNegativeTTL = time.Hour // RFC 2308 §5
+	// noSOATTL is for negative answers without an SOA record. RFC 2308 §5
+	// would not cache them, lest servers hand them round for ever; nobody
+	// asks a stub resolver, and some forwarders leave the record out.
+	noSOATTL = 30 * time.Second
+)
+
+// What can be wrong with a message that is well formed and answers the
+// question.
+var (
+	errAliases       = errors.New("the aliases form a loop, or there are more than 16 of them")
+	errContradiction = errors.New("the answer says both that the name exists and that it does not")
+	errReferral      = errors.New("the server refers to others and does not resolve names itself")
+)
+
+// part is what one message contributes to an Answer.
+type part struct {
+	canonical  string
+	existence  Existence
+	rrs        []dns.RR
+	ttl        time.Duration
+	aliases    int
+	unfinished bool // canonical is the target of an alias, and the message says no more about it
+	secure     bool
+}
+
+// interpret reads what a message with the code NOERROR or NXDOMAIN says to a
+// question. It looks at nothing but the chain that leads from the name to the
+// records, so that nothing a server adds to it is believed.
+func interpret(msg *dns.Msg, q question) (part, error) {
+	p := part{canonical: q.name, ttl: maxTTL}
+	seen := map[string]bool{q.name: true}
+	for {
+		var alias *dns.CNAME
+		for _, rr := range msg.Answer {
+			h := rr.Header()
+			if h.Class != dns.ClassINET || dns.CanonicalName(h.Name) != p.canonical {
+				continue
+			}
+			if h.Rrtype == q.qtype {
+				if len(p.rrs) < maxRRs {
+					p.rrs = append(p.rrs, rr)
+				}
+				p.ttl = min(p.ttl, ttlOf(h.Ttl))
+			} else if c, ok := rr.(*dns.CNAME); ok && alias == nil {
+				alias = c
+			}
+		}
+		if len(p.rrs) > 0 {
+			if msg.Rcode == dns.RcodeNameError {
+				return part{}, errContradiction
+			}
+			return p, nil
+		}
+		if alias == nil {
+			return p.absent(msg)
+		}
+		p.ttl = min(p.ttl, ttlOf(alias.Hdr.Ttl))
+		p.canonical = dns.CanonicalName(alias.Target)
+		if p.aliases++; p.aliases > maxAliases || seen[p.canonical] {
+			return part{}, errAliases
+		}
+		seen[p.canonical] = true
+	}
+}
+
+// absent reads what a message says about a name for which it has no records.
+func (p part) absent(msg *dns.Msg) (part, error) {
+	var soa *dns.SOA
+	referral := false
+	for _, rr := range msg.Ns {
+		switch rr := rr.(type) {
+		case *dns.SOA:
+			// One of another zone is about an alias on the way, not about
+			// the end of it.
+			if dns.IsSubDomain(dns.CanonicalName(rr.Hdr.Name), p.canonical) {
+				soa = rr
+			}
+		case *dns.NS:
+			referral = true
+		}
+	}
+	if msg.Rcode == dns.RcodeNameError {
+		// After aliases the code is about the last of them (RFC 6604 §3).
+		p.existence = NXDomain
+	} else {
+		p.existence = NoData
+		switch {
+		case soa != nil:
+		case p.aliases > 0:
+			p.unfinished = true
+			return p, nil
+		case referral:
+			return part{}, errReferral
+		}
+	}
+	if soa == nil {
+		p.ttl = min(p.ttl, noSOATTL)
+	} else {
+		p.ttl = min(p.ttl, maxNegativeTTL, ttlOf(soa.Hdr.Ttl), ttlOf(soa.Minttl))
+	}
+	return p, nil
+}
+
+// ttlOf reads a TTL; with the top bit set it means zero (RFC 2181 §8).
+func ttlOf(ttl uint32) time.Duration {
+	if ttl > 1<<31-1 {
+		return 0
+	}
+	return time.Duration(ttl) * time.Second
+}

@@ -1,0 +1,253 @@
+package resolver
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+func records(t testing.TB, lines ...string) []dns.RR {
+	t.Helper()
+	var list []dns.RR
+	for _, line := range lines {
+		rr, err := dns.NewRR(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, rr)
+	}
+	return list
+}
+
+func TestInterpret(t *testing.T) {
+	long := []string{"x.example. 60 IN CNAME a0.example."}
+	for i := range 20 {
+		long = append(long, fmt.Sprintf("a%d.example. 60 IN CNAME a%d.example.", i, i+1))
+	}
+	for _, tc := range []struct {
+		what       string
+		rcode      int
+		answer, ns []string
+		want       part
+		err        error
+	}{
+		{what: "records of the name, in any letter case and order", answer: []string{
+			"y.example. 60 IN A 192.0.2.1", "X.Example. 90 IN A 192.0.2.2", "x.example. 80 IN A 192.0.2.3"},
+			want: part{canonical: "x.example.", ttl: 80 * time.Second, rrs: records(t, "X.Example. 90 IN A 192.0.2.2", "x.example. 80 IN A 192.0.2.3")}},
+		{what: "records beside the chain are ignored", answer: []string{"evil.example. 60 IN A 192.0.2.1", "z.example. IN CNAME x.example."},
+			want: part{canonical: "x.example.", existence: NoData, ttl: noSOATTL}},
+		{what: "a chain in disorder", answer: []string{
+			"z.example. 60 IN A 192.0.2.1", "y.example. 50 IN CNAME z.example.", "x.example. 70 IN CNAME y.example."},
+			want: part{canonical: "z.example.", ttl: 50 * time.Second, aliases: 2, rrs: records(t, "z.example. 60 IN A 192.0.2.1")}},
+		{what: "a chain that leads out", answer: []string{"x.example. 70 IN CNAME y.test."}, ns: []string{"example. 60 IN SOA ns. h. 1 1 1 1 1"},
+			want: part{canonical: "y.test.", existence: NoData, ttl: 70 * time.Second, aliases: 1, unfinished: true}},
+		{what: "a chain whose end has no such record (RFC 2308 §2.2)", answer: []string{"x.example. 70 IN CNAME y.test."}, ns: []string{"test. 60 IN SOA ns. h. 1 1 1 1 40"},
+			want: part{canonical: "y.test.", existence: NoData, ttl: 40 * time.Second, aliases: 1}},
+		{what: "a chain whose end does not exist (RFC 6604 §3)", rcode: dns.RcodeNameError, answer: []string{"x.example. 70 IN CNAME y.test."}, ns: []string{"test. 30 IN SOA ns. h. 1 1 1 1 40"},
+			want: part{canonical: "y.test.", existence: NXDomain, ttl: 30 * time.Second, aliases: 1}},
+		{what: "a loop", answer: []string{"x.example. IN CNAME y.example.", "y.example. IN CNAME x.example."}, err: errAliases},
+		{what: "an alias of itself", answer: []string{"x.example. IN CNAME x.example."}, err: errAliases},
+		{what: "an endless chain", answer: long, err: errAliases},
+		{what: "records at a name that does not exist", rcode: dns.RcodeNameError, answer: []string{"x.example. 60 IN A 192.0.2.1"}, err: errContradiction},
+		{what: "a referral (RFC 2308 §2.2)", ns: []string{"example. 60 IN NS ns.example."}, err: errReferral},
+		{what: "no data with name servers, RFC 2308 §2.2 type 1", ns: []string{"example. 60 IN NS ns.example.", "example. 60 IN SOA ns. h. 1 1 1 1 7200"},
+			want: part{canonical: "x.example.", existence: NoData, ttl: 60 * time.Second}},
+		{what: "a negative TTL beyond an hour", ns: []string{"example. 90000 IN SOA ns. h. 1 1 1 1 90000"},
+			want: part{canonical: "x.example.", existence: NoData, ttl: time.Hour}},
+		{what: "a TTL with its top bit set is zero (RFC 2181 §8)", answer: []string{"x.example. 2147483648 IN A 192.0.2.1"},
+			want: part{canonical: "x.example.", rrs: records(t, "x.example. 2147483648 IN A 192.0.2.1")}},
+		{what: "another class", answer: []string{"x.example. 60 CH A 192.0.2.1"}, want: part{canonical: "x.example.", existence: NoData, ttl: noSOATTL}},
+	} {
+		msg := &dns.Msg{Answer: nil}
+		msg.Rcode = tc.rcode
+		for _, line := range tc.answer {
+			if strings.Contains(line, " CH ") {
+				rr := records(t, strings.Replace(line, " CH ", " IN ", 1))[0]
+				rr.Header().Class = dns.ClassCHAOS
+				msg.Answer = append(msg.Answer, rr)
+				continue
+			}
+			msg.Answer = append(msg.Answer, records(t, line)...)
+		}
+		msg.Ns = records(t, tc.ns...)
+		got, err := interpret(msg, question{"x.example.", dns.TypeA})
+		if err != tc.err || !reflect.DeepEqual(got, tc.want) {
+			t.Errorf("%s:\n got %v, %v\nwant %v, %v", tc.what, got, err, tc.want, tc.err)
+		}
+	}
+}
+
+func TestInterpretKeepsABoundedNumber(t *testing.T) {
+	msg := new(dns.Msg)
+	for i := range 3000 {
+		msg.Answer = append(msg.Answer, &dns.MX{Hdr: dns.RR_Header{Name: "x.example.", Rrtype: dns.TypeMX, Class: 1, Ttl: 60}, Preference: uint16(i), Mx: "mx.example."})
+	}
+	if p, err := interpret(msg, question{"x.example.", dns.TypeMX}); err != nil || len(p.rrs) != maxRRs {
+		t.Errorf("%d records kept, %v", len(p.rrs), err)
+	}
+}
+
+func TestServers(t *testing.T) {
+	for text, want := range map[string]*server{
+		"127.0.0.1":        {addr: "127.0.0.1:53", local: true},
+		"127.8.8.8:5353":   {addr: "127.8.8.8:5353", local: true},
+		"::1":              {addr: "[::1]:53", local: true},
+		"[::1]":            {addr: "[::1]:53", local: true},
+		"[::1]:5353":       {addr: "[::1]:5353", local: true},
+		"fe80::1%eth0":     {addr: "[fe80::1%eth0]:53"},
+		"192.0.2.1":        {addr: "192.0.2.1:53"},
+		"[2001:db8::1]:54": {addr: "[2001:db8::1]:54"},
+		"localhost":        {addr: "localhost:53", local: true},
+		"unbound:5353":     {addr: "unbound:5353"},
+	} {
+		s, err := parseServer(text)
+		if err != nil || s.addr != want.addr || s.local != want.local {
+			t.Errorf("%s: %+v, %v", text, s, err)
+		}
+	}
+}
+
+func TestTrustTable(t *testing.T) {
+	for _, tc := range []struct {
+		addr string
+		want [3]bool // loopback, all, none
+	}{
+		{"127.0.0.1", [3]bool{true, true, false}},
+		{"127.0.0.53", [3]bool{true, true, false}},
+		{"::1", [3]bool{true, true, false}},
+		{"::ffff:127.0.0.1", [3]bool{true, true, false}},
+		{"192.0.2.1", [3]bool{false, true, false}},
+		{"10.0.0.1", [3]bool{false, true, false}},
+		{"fe80::1", [3]bool{false, true, false}},
+	} {
+		for trust, want := range tc.want {
+			if got := TrustAD(trust).trusts(netip.MustParseAddr(tc.addr)); got != want {
+				t.Errorf("trust %d of %s: %v", trust, tc.addr, got)
+			}
+		}
+	}
+}
+
+// An untrusted server behind a trusted one would have forged answers taken
+// that the trusted one refused.
+func TestTrustedServersAreNotBackedUpByOthers(t *testing.T) {
+	for _, tc := range []struct {
+		servers []string
+		trust   TrustAD
+		use     []string
+	}{
+		{[]string{"127.0.0.1", "192.0.2.1", "::1"}, TrustLoopback, []string{"127.0.0.1:53", "[::1]:53"}},
+		{[]string{"192.0.2.1", "192.0.2.2"}, TrustLoopback, []string{"192.0.2.1:53", "192.0.2.2:53"}},
+		{[]string{"127.0.0.1", "192.0.2.1"}, TrustAll, []string{"127.0.0.1:53", "192.0.2.1:53"}},
+		{[]string{"127.0.0.1", "192.0.2.1"}, TrustNone, []string{"127.0.0.1:53", "192.0.2.1:53"}},
+	} {
+		all, err := parseServers(tc.servers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		use, left := choose(all, tc.trust)
+		var got []string
+		for _, s := range use {
+			got = append(got, s.addr)
+		}
+		if !slices.Equal(got, tc.use) || len(use)+len(left) != len(all) {
+			t.Errorf("%v with trust %d: %v", tc.servers, tc.trust, got)
+		}
+	}
+}
+
+func TestFromResolvConf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	for text, want := range map[string][]string{
+		"search lab.example\nnameserver 192.0.2.1\noptions edns0\nnameserver ::1\n": {"192.0.2.1", "::1"},
+		"# nobody\nsearch lab.example\n":                                            {"127.0.0.1"},
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := FromResolvConf(path); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+	if _, err := FromResolvConf(path + ".none"); err == nil {
+		t.Error("a missing file is no error")
+	}
+}
+
+// FuzzAnswer gives the octets of a datagram to the reader of answers.
+func FuzzAnswer(f *testing.F) {
+	query := newQuery(question{"x.example.", dns.TypeMX})
+	query.Id = 0x1234
+	seed := func(change func(*dns.Msg)) {
+		m := new(dns.Msg).SetReply(query)
+		change(m)
+		out, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(out)
+	}
+	seed(func(*dns.Msg) {})
+	seed(func(m *dns.Msg) {
+		m.AuthenticatedData = true
+		m.Answer = records(f, "x.example. 60 IN CNAME y.example.", "y.example. 60 IN MX 10 mx.example.", "y.example. 60 IN MX 0 .")
+	})
+	seed(func(m *dns.Msg) {
+		m.Rcode = dns.RcodeNameError
+		m.Ns = records(f, "example. 60 IN SOA ns. h. 1 1 1 1 1")
+	})
+	seed(func(m *dns.Msg) { m.Truncated = true })
+	seed(func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure; m.SetEdns0(1232, true) })
+	seed(func(m *dns.Msg) { m.Answer = records(f, `x.example. 60 IN CNAME a\.\000\255.example.`) })
+	f.Add([]byte{0x12, 0x34, 0x81, 0x85, 0, 0, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		msg, err := decode(in, query)
+		if err != nil {
+			if msg != nil {
+				t.Error("a message with an error")
+			}
+			return
+		}
+		if msg.Id != query.Id || !msg.Response || msg.Truncated {
+			t.Errorf("not an answer: %v", msg.MsgHdr.String())
+		}
+		if msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
+			if err := extendedError(msg); err != nil && !isPrintable(err.Error()) {
+				t.Errorf("reason %q", err)
+			}
+			return
+		}
+		p, err := interpret(msg, question{"x.example.", dns.TypeMX})
+		if err != nil {
+			return
+		}
+		if (p.existence == Exists) != (len(p.rrs) > 0) || len(p.rrs) > maxRRs || p.aliases > maxAliases || p.ttl < 0 || p.ttl > maxTTL {
+			t.Errorf("impossible: %+v", p)
+		}
+		if !isPrintable(p.canonical) || p.aliases == 0 && p.canonical != "x.example." {
+			t.Errorf("canonical name %q", p.canonical)
+		}
+		for _, rr := range p.rrs {
+			if _, ok := rr.(*dns.MX); !ok || dns.CanonicalName(rr.Header().Name) != p.canonical {
+				t.Errorf("a stranger: %v", rr)
+			}
+		}
+	})
+}
+
+func isPrintable(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,266 @@
+// Package resolver asks the DNS, as a stub resolver that trusts a validating
+// one nearby (RFC 4035 §4.9). A [Resolver.Lookup] goes this way:
+//
+//  1. The name is checked and brought to one form. It is always absolute:
+//     search domains are never applied.
+//  2. The cache answers, or the flight that is under way for the same name and
+//     type is waited for. Negative answers are cached too (RFC 2308). Entries
+//     in use are refreshed ahead of their expiry.
+//  3. Otherwise the servers are asked in their order, in several rounds, by
+//     UDP from a fresh socket with EDNS, DO and AD, and by TCP when an answer
+//     is truncated. What does not match the question is no answer to it. A
+//     server that answers SERVFAIL, REFUSED, NOTIMP, FORMERR or nonsense is
+//     passed over for the next one.
+//  4. The answer's CNAME records are followed from the name to the records.
+//     Records beside that chain are ignored. Where the server did not follow
+//     it to the end, the target is asked for by itself.
+//
+// An [Answer] is secure when a server whose AD flag counts said so in every
+// step. An [Answer] without records is proven: it says that the name has none
+// of the type, or does not exist. Everything else is an [*Error] and temporary;
+// no failure ever turns into "there is no such record".
+//
+// A resolver whose AD flag counts is not backed up by one whose flag does not:
+// as soon as one server of the list is trusted, the untrusted ones of the list
+// are left out. Otherwise whoever makes validation fail (SERVFAIL for a forged
+// answer) would have the forged answer taken from the next server, and DANE
+// switched off with it.
+//
+// Bounds: 16 aliases, 1,000 records an answer, 64 KiB a message, 100 datagrams
+// that are no answer to a question, 500 questions at once, a day for a TTL and
+// an hour for a negative one.
+package resolver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/cache"
+)
+
+// maxAtOnce is how many questions are under way at once.
+const maxAtOnce = 500
+
+// Config says whom a Resolver asks, and how patiently.
+type Config struct {
+	// Servers are asked in this order: host, host:port, [v6] or [v6]:port;
+	// the port is 53 if there is none. A host that is a name is looked up by
+	// the system. A server that did not answer is asked last for a while.
+	Servers []string
+	// TrustAD says which servers' AD flag counts.
+	TrustAD TrustAD
+	// Timeout is how long one server may take over one question; 0 means 5s.
+	Timeout time.Duration
+	// Attempts is how many times the list of servers is gone through; 0
+	// means 3.
+	Attempts int
+	// CacheSize is how many answers are cached; 0 means 20,000.
+	CacheSize int
+	// Now is the clock that answers expire by; nil means time.Now.
+	Now func() time.Time
+	// Logger is told what servers do wrong; nil means nobody is.
+	Logger *slog.Logger
+}
+
+// Resolver looks names up. It is safe for concurrent use.
+type Resolver struct {
+	cfg     Config
+	servers []*server
+	cache   *cache.Cache[question, Answer]
+	slots   chan struct{}
+}
+
+// question is what is asked for; its name is normal.
+type question struct {
+	name  string
+	qtype uint16
+}
+
+// New makes a Resolver, which must be closed. An error means that the list of
+// servers is empty or malformed.
+func New(cfg Config) (*Resolver, error) {
+	cfg.Timeout = cmp.Or(max(cfg.Timeout, 0), 5*time.Second)
+	cfg.Attempts = cmp.Or(max(cfg.Attempts, 0), 3)
+	cfg.CacheSize = cmp.Or(max(cfg.CacheSize, 0), 20_000)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	all, err := parseServers(cfg.Servers)
+	if err != nil {
+		return nil, err
+	}
+	servers, left := choose(all, cfg.TrustAD)
+	for _, s := range left {
+		cfg.Logger.Warn("resolver left out: its answers cannot be trusted as those of the other servers are (trust_ad)", "server", s.addr)
+	}
+	r := &Resolver{cfg: cfg, servers: servers, slots: make(chan struct{}, maxAtOnce)}
+	r.cache = cache.New(r.load, cache.Options{
+		Size: cfg.CacheSize,
+		Now:  cfg.Now,
+		// Every server times out in every round, by UDP and then by TCP.
+		Timeout: 2 * cfg.Timeout * time.Duration(cfg.Attempts*len(servers)),
+	})
+	return r, nil
+}
+
+// Close cancels the look-ups under way and waits for them to end.
+func (r *Resolver) Close() {
+	// The error could only be that of the context, which has no end.
+	_ = r.cache.Close(context.Background())
+}
+
+// Lookup finds the records of a type at a name, following aliases unless CNAME
+// itself is asked for. The name is in DNS presentation form, with or without
+// the final dot; international names come as A-labels.
+//
+// The error is always an *Error, and temporary. When ctx ends the look-up goes
+// on for others and for the cache. What Answer points to is shared: do not
+// change it.
+func (r *Resolver) Lookup(ctx context.Context, name string, qtype uint16) (Answer, error) {
+	normal, err := normalName(name)
+	if err != nil {
+		return Answer{}, &Error{Name: name, Type: qtype, Kind: BadName, Err: err}
+	}
+	a, err := r.cache.Get(ctx, question{normal, qtype})
+	if err == nil {
+		return a, nil
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		// The caller's context has ended, or the resolver is closed.
+		e = &Error{Name: normal, Type: qtype, Kind: Cancelled, Err: err}
+		if errors.Is(err, context.DeadlineExceeded) {
+			e.Kind = Timeout
+		}
+	}
+	return Answer{}, e
+}
+
+// Cached lists the answers in the cache, the last used first.
+func (r *Resolver) Cached() []Answer {
+	var list []Answer
+	for _, q := range r.cache.Keys() {
+		if e, ok := r.cache.Peek(q); ok && e.Err == nil {
+			list = append(list, e.Value)
+		}
+	}
+	return list
+}
+
+// Flush forgets the cached answers about a domain and the names below it, and
+// tells how many there were.
+func (r *Resolver) Flush(domain string) int {
+	normal, err := normalName(domain)
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for _, q := range r.cache.Keys() {
+		if (q.name == normal || strings.HasSuffix(q.name, "."+normal)) && r.cache.Flush(q) {
+			n++
+		}
+	}
+	return n
+}
+
+// Stats gives the cache's counters.
+func (r *Resolver) Stats() cache.Stats { return r.cache.Stats() }
+
+// load answers a question from the servers, for the cache.
+func (r *Resolver) load(ctx context.Context, q question) (Answer, time.Time, error) {
+	a := Answer{Name: q.name, Type: q.qtype, Canonical: q.name, Secure: true}
+	ttl, aliases := maxTTL, 0
+	for {
+		p, err := r.ask(ctx, question{a.Canonical, q.qtype})
+		if err != nil {
+			// The caller knows the name that it asked for.
+			err.Name = q.name
+			return Answer{}, time.Time{}, err
+		}
+		a.Canonical, a.Existence, a.RRs = p.canonical, p.existence, p.rrs
+		a.Secure = a.Secure && p.secure
+		ttl, aliases = min(ttl, p.ttl), aliases+p.aliases
+		if !p.unfinished {
+			a.Expires = r.cfg.Now().Add(ttl)
+			return a, a.Expires, nil
+		}
+		if aliases > maxAliases {
+			return Answer{}, time.Time{}, &Error{Name: q.name, Type: q.qtype, Kind: Malformed, Err: errAliases}
+		}
+	}
+}
+
+// ask puts one question to the servers until one of them answers.
+func (r *Resolver) ask(ctx context.Context, q question) (part, *Error) {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return part{}, ended(ctx, q)
+	}
+	var reason *Error
+	for range r.cfg.Attempts {
+		for _, s := range inOrder(r.servers, r.cfg.Now()) {
+			p, err := r.askServer(ctx, s, q)
+			if ctx.Err() != nil && err != nil {
+				return part{}, ended(ctx, q)
+			}
+			if err == nil {
+				s.answered()
+				return p, nil
+			}
+			r.cfg.Logger.Debug("look-up failed", "name", q.name, "type", typeName(q.qtype), "server", s.addr, "error", err)
+			if err.Kind == Timeout || err.Kind == Unreachable {
+				s.failed(r.cfg.Now())
+			}
+			// What a server said tells more than the silence of another.
+			if reason == nil || reason.silent() || !err.silent() {
+				reason = err
+			}
+		}
+	}
+	return part{}, reason
+}
+
+// askServer puts one question to one server.
+func (r *Resolver) askServer(ctx context.Context, s *server, q question) (part, *Error) {
+	fail := func(kind Kind, err error) (part, *Error) {
+		return part{}, &Error{Name: q.name, Type: q.qtype, Kind: kind, Server: s.addr, Err: err}
+	}
+	query := newQuery(q)
+	got, err := exchange(ctx, udp, s.addr, query, r.cfg.Timeout)
+	if errors.Is(err, errTruncated) {
+		// RFC 2181 §9: a truncated answer says nothing but that there is more.
+		got, err = exchange(ctx, tcp, s.addr, query, r.cfg.Timeout)
+	}
+	if err != nil {
+		return fail(kindOf(err), err)
+	}
+	if got.msg.Rcode != dns.RcodeSuccess && got.msg.Rcode != dns.RcodeNameError {
+		return fail(kindOfRcode(got.msg.Rcode), extendedError(got.msg))
+	}
+	p, err := interpret(got.msg, q)
+	if err != nil {
+		return fail(Malformed, err)
+	}
+	p.secure = got.msg.AuthenticatedData && r.cfg.TrustAD.trusts(got.from)
+	return p, nil
+}
+
+// ended is the error of a look-up whose own context has ended.
+func ended(ctx context.Context, q question) *Error {
+	e := &Error{Name: q.name, Type: q.qtype, Kind: Cancelled, Err: context.Cause(ctx)}
+	if errors.Is(e.Err, context.DeadlineExceeded) {
+		e.Kind = Timeout
+	}
+	return e
+}

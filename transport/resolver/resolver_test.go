@@ -1,0 +1,504 @@
+package resolver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+
+	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	"github.com/mxpipe/mxpipe/transport/resolver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func lab(t *testing.T, zone string) *labdns.Server {
+	t.Helper()
+	s, err := labdns.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	if err := s.Add(zone); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func open(t *testing.T, cfg resolver.Config, servers ...*labdns.Server) *resolver.Resolver {
+	t.Helper()
+	for _, s := range servers {
+		cfg.Servers = append(cfg.Servers, s.Addr())
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 100 * labdns.Timeout
+	}
+	r, err := resolver.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+// clock is a clock that only the test moves.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) Pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+func lookup(t *testing.T, r *resolver.Resolver, name string, qtype uint16) resolver.Answer {
+	t.Helper()
+	a, err := r.Lookup(t.Context(), name, qtype)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func fails(t *testing.T, r *resolver.Resolver, name string, qtype uint16) *resolver.Error {
+	t.Helper()
+	a, err := r.Lookup(t.Context(), name, qtype)
+	var e *resolver.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("Lookup(%s) = %+v, %v; want an *Error", name, a, err)
+	}
+	return e
+}
+
+const zone = `
+$ORIGIN example.org.
+@       3600 IN SOA ns hostmaster 1 3600 600 86400 60
+@        600 IN MX  10 mx
+mx       300 IN A   192.0.2.1
+mx       300 IN A   192.0.2.2
+alias    200 IN CNAME mx
+alias2   100 IN CNAME alias
+loop     300 IN CNAME loop2
+loop2    300 IN CNAME loop
+out      300 IN CNAME mx.unsigned.example.
+dangling 300 IN CNAME nowhere.example.org.
+instant    0 IN A   192.0.2.3
+long  999999 IN A   192.0.2.4
+mx.unsigned.example. 50 IN A 192.0.2.5
+`
+
+func TestAnswers(t *testing.T) {
+	s := lab(t, zone)
+	s.Secure("example.org", true)
+	c := newClock()
+	r := open(t, resolver.Config{Now: c.Now}, s)
+	for _, tc := range []struct {
+		name      string
+		qtype     uint16
+		canonical string
+		existence resolver.Existence
+		secure    bool
+		n         int
+		ttl       time.Duration
+	}{
+		{"example.org", dns.TypeMX, "example.org.", resolver.Exists, true, 1, 600 * time.Second},
+		{"EXAMPLE.Org.", dns.TypeMX, "example.org.", resolver.Exists, true, 1, 600 * time.Second},
+		{"mx.example.org", dns.TypeA, "mx.example.org.", resolver.Exists, true, 2, 300 * time.Second},
+		{"alias2.example.org", dns.TypeA, "mx.example.org.", resolver.Exists, true, 2, 100 * time.Second},
+		{"alias2.example.org", dns.TypeCNAME, "alias2.example.org.", resolver.Exists, true, 1, 100 * time.Second},
+		// One insecure step makes the whole insecure (RFC 7672 §2.1.3).
+		{"out.example.org", dns.TypeA, "mx.unsigned.example.", resolver.Exists, false, 1, 50 * time.Second},
+		// RFC 2308 §5: the lesser of the SOA record's TTL and its MINIMUM.
+		{"mx.example.org", dns.TypeAAAA, "mx.example.org.", resolver.NoData, true, 0, 60 * time.Second},
+		{"none.example.org", dns.TypeA, "none.example.org.", resolver.NXDomain, true, 0, 60 * time.Second},
+		// RFC 6604 §3: the code is about the end of the chain.
+		{"dangling.example.org", dns.TypeA, "nowhere.example.org.", resolver.NXDomain, true, 0, 60 * time.Second},
+		{"none.unsigned.example", dns.TypeA, "none.unsigned.example.", resolver.NXDomain, false, 0, 300 * time.Second},
+		{"instant.example.org", dns.TypeA, "instant.example.org.", resolver.Exists, true, 1, 0},
+		{"long.example.org", dns.TypeA, "long.example.org.", resolver.Exists, true, 1, 24 * time.Hour},
+	} {
+		a := lookup(t, r, tc.name, tc.qtype)
+		if a.Canonical != tc.canonical || a.Existence != tc.existence || a.Secure != tc.secure || len(a.RRs) != tc.n {
+			t.Errorf("%s %s: %+v", tc.name, dns.TypeToString[tc.qtype], a)
+		}
+		if ttl := a.Expires.Sub(c.Now()); ttl != tc.ttl {
+			t.Errorf("%s %s: kept for %v, want %v", tc.name, dns.TypeToString[tc.qtype], ttl, tc.ttl)
+		}
+	}
+	if e := fails(t, r, "loop.example.org", dns.TypeA); e.Kind != resolver.Malformed {
+		t.Errorf("a loop of aliases: %v", e)
+	}
+}
+
+func TestQuerySaysWhatWeWant(t *testing.T) {
+	s := lab(t, zone)
+	lookup(t, open(t, resolver.Config{}, s), "example.org", dns.TypeMX)
+	q := s.Last("example.org", dns.TypeMX)
+	if !q.RecursionDesired || !q.AuthenticatedData || q.CheckingDisabled {
+		t.Errorf("flags: %v", q.MsgHdr.String())
+	}
+	if opt := q.IsEdns0(); opt == nil || !opt.Do() || opt.UDPSize() != 1232 {
+		t.Errorf("EDNS: %v", opt)
+	}
+}
+
+func TestChainsThatTheServerDoesNotFollow(t *testing.T) {
+	s := lab(t, zone)
+	s.Secure("example.org", true)
+	s.SetHabit("", dns.TypeANY, labdns.NoFollow)
+	r := open(t, resolver.Config{}, s)
+	a := lookup(t, r, "alias2.example.org", dns.TypeA)
+	if a.Canonical != "mx.example.org." || len(a.RRs) != 2 || !a.Secure {
+		t.Errorf("all steps signed: %+v", a)
+	}
+	a = lookup(t, r, "out.example.org", dns.TypeA)
+	if a.Canonical != "mx.unsigned.example." || len(a.RRs) != 1 || a.Secure {
+		t.Errorf("the last step unsigned: %+v", a)
+	}
+	if e := fails(t, r, "loop.example.org", dns.TypeA); e.Kind != resolver.Malformed {
+		t.Errorf("loop: %v", e)
+	}
+	// The target's failure is the whole's failure, never "no such record".
+	s.SetHabit("mx.unsigned.example", dns.TypeAAAA, labdns.ServFail)
+	if e := fails(t, r, "out.example.org", dns.TypeAAAA); e.Kind != resolver.ServFail || e.Name != "out.example.org." {
+		t.Errorf("failing target: %v", e)
+	}
+	if n := s.Queries("loop.example.org", dns.TypeA).UDP + s.Queries("loop2.example.org", dns.TypeA).UDP; n > 20 {
+		t.Errorf("%d questions for a loop", n)
+	}
+}
+
+func TestFailuresAreNeverAnAnswer(t *testing.T) {
+	for habit, kind := range map[labdns.Habit]resolver.Kind{
+		labdns.ServFail: resolver.ServFail, labdns.Bogus: resolver.ServFail, labdns.Refused: resolver.Refused,
+		labdns.BareRefused: resolver.Refused, labdns.NotImp: resolver.NotImp, labdns.FormErr: resolver.FormErr,
+		labdns.Silent: resolver.Timeout, labdns.WrongID: resolver.Malformed, labdns.WrongQuestion: resolver.Malformed,
+		labdns.NoQuestion: resolver.Malformed, labdns.NotResponse: resolver.Malformed, labdns.Garbage: resolver.Malformed,
+		labdns.LyingCount: resolver.Malformed, labdns.Referral: resolver.Malformed, labdns.TruncateMute: resolver.Unreachable,
+	} {
+		t.Run(fmt.Sprint(habit), func(t *testing.T) {
+			t.Parallel()
+			bad, good := lab(t, zone), lab(t, zone)
+			bad.SetHabit("", dns.TypeANY, habit)
+			for _, name := range []string{"mx.example.org", "none.example.org"} {
+				alone := open(t, resolver.Config{Timeout: labdns.Timeout, Attempts: 2}, bad)
+				if e := fails(t, alone, name, dns.TypeA); e.Kind != kind || e.Server != bad.Addr() {
+					t.Errorf("%s: %v (kind %d), want kind %d", name, e, e.Kind, kind)
+				}
+			}
+			if n := bad.Queries("mx.example.org", dns.TypeA).UDP; n != 2 {
+				t.Errorf("%d questions in 2 attempts", n)
+			}
+			// The next server is asked.
+			both := open(t, resolver.Config{Timeout: labdns.Timeout}, bad, good)
+			if a := lookup(t, both, "mx.example.org", dns.TypeA); len(a.RRs) != 2 {
+				t.Errorf("with a good second server: %+v", a)
+			}
+		})
+	}
+}
+
+func TestServerThatIsDown(t *testing.T) {
+	gone, good := lab(t, ""), lab(t, zone)
+	gone.Stop()
+	if e := fails(t, open(t, resolver.Config{}, gone), "example.org", dns.TypeMX); e.Kind != resolver.Unreachable {
+		t.Errorf("resolver down: %v", e)
+	}
+	if a := lookup(t, open(t, resolver.Config{}, gone, good), "example.org", dns.TypeMX); len(a.RRs) != 1 {
+		t.Errorf("second server: %+v", a)
+	}
+}
+
+func TestSilentServerIsAskedLastForAWhile(t *testing.T) {
+	mute, good := lab(t, zone), lab(t, zone)
+	mute.SetHabit("", dns.TypeANY, labdns.Silent)
+	c := newClock()
+	r := open(t, resolver.Config{Timeout: labdns.Timeout, Now: c.Now}, mute, good)
+	lookup(t, r, "example.org", dns.TypeMX)
+	lookup(t, r, "mx.example.org", dns.TypeA)
+	if n := mute.Queries("", dns.TypeANY).UDP; n != 1 {
+		t.Errorf("the silent server was asked %d times", n)
+	}
+	mute.SetHabit("", dns.TypeANY)
+	c.Pass(time.Minute)
+	lookup(t, r, "alias.example.org", dns.TypeA)
+	if n := mute.Queries("", dns.TypeANY).UDP; n != 2 {
+		t.Errorf("the first server was not asked first again")
+	}
+}
+
+func TestFailureIsForgottenAtOnce(t *testing.T) {
+	s := lab(t, zone)
+	s.SetHabit("example.org", dns.TypeMX, labdns.ServFail)
+	r := open(t, resolver.Config{}, s)
+	fails(t, r, "example.org", dns.TypeMX)
+	s.SetHabit("example.org", dns.TypeMX)
+	lookup(t, r, "example.org", dns.TypeMX)
+}
+
+func TestSecondRoundHelps(t *testing.T) {
+	s := lab(t, zone)
+	s.SetHabit("example.org", dns.TypeMX, labdns.Silent, labdns.ServFail, labdns.Normal)
+	r := open(t, resolver.Config{Timeout: labdns.Timeout, Attempts: 3}, s)
+	lookup(t, r, "example.org", dns.TypeMX)
+}
+
+func TestFailureNamesTheReason(t *testing.T) {
+	s := lab(t, zone)
+	s.SetHabit("example.org", dns.TypeMX, labdns.Bogus)
+	e := fails(t, open(t, resolver.Config{}, s), "example.org", dns.TypeMX)
+	if want := "example.org. MX: SERVFAIL from " + s.Addr() + ": DNSSEC Bogus"; e.Error() != want {
+		t.Errorf("%q, want %q", e.Error(), want)
+	}
+}
+
+func TestTruncationGoesToTCP(t *testing.T) {
+	for _, habit := range []labdns.Habit{labdns.Normal, labdns.Truncate, labdns.CutRecord} {
+		s := lab(t, "")
+		for i := range 40 {
+			s.Add(fmt.Sprintf("big.example. 300 IN MX %d mail-exchanger-%d.with-a-long-name.example.", i, i))
+		}
+		s.SetHabit("big.example", dns.TypeMX, habit)
+		if a := lookup(t, open(t, resolver.Config{}, s), "big.example", dns.TypeMX); len(a.RRs) != 40 {
+			t.Errorf("habit %d: %d of 40 records", habit, len(a.RRs))
+		}
+		if n := s.Queries("big.example", dns.TypeMX); n != (labdns.Count{UDP: 1, TCP: 1}) {
+			t.Errorf("habit %d: %+v", habit, n)
+		}
+	}
+}
+
+func TestCacheKeepsForTheTTL(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		qtype uint16
+		habit labdns.Habit
+		ttl   time.Duration
+	}{
+		{"mx.example.org", dns.TypeA, labdns.Normal, 300 * time.Second},
+		{"alias2.example.org", dns.TypeA, labdns.Normal, 100 * time.Second},
+		{"none.example.org", dns.TypeA, labdns.Normal, 60 * time.Second},
+		{"mx.example.org", dns.TypeAAAA, labdns.Normal, 60 * time.Second},
+		{"mx.example.org", dns.TypeAAAA, labdns.NoSOA, 30 * time.Second},
+		{"none.example.org", dns.TypeA, labdns.NoSOA, 30 * time.Second},
+		{"instant.example.org", dns.TypeA, labdns.Normal, 0},
+	} {
+		s, c := lab(t, zone), newClock()
+		s.SetHabit("", dns.TypeANY, tc.habit)
+		r := open(t, resolver.Config{Now: c.Now}, s)
+		asked := func(n int) {
+			t.Helper()
+			lookup(t, r, tc.name, tc.qtype)
+			if got := s.Queries(tc.name, tc.qtype).UDP; got != n {
+				t.Errorf("%s %s: %d questions, want %d", tc.name, dns.TypeToString[tc.qtype], got, n)
+			}
+		}
+		asked(1)
+		if tc.ttl > 0 {
+			asked(1)
+			c.Pass(tc.ttl * 8 / 10)
+			asked(1)
+			c.Pass(tc.ttl * 2 / 10)
+		}
+		asked(2)
+	}
+}
+
+func TestRefreshAhead(t *testing.T) {
+	s, c := lab(t, zone), newClock()
+	r := open(t, resolver.Config{Now: c.Now}, s)
+	lookup(t, r, "mx.example.org", dns.TypeA)
+	s.Remove("mx.example.org", dns.TypeA)
+	s.Add("mx.example.org. 300 IN A 192.0.2.99")
+	c.Pass(300*time.Second - 1)
+	if a := lookup(t, r, "mx.example.org", dns.TypeA); len(a.RRs) != 2 {
+		t.Errorf("not served from the cache: %+v", a)
+	}
+	for s.Queries("mx.example.org", dns.TypeA).UDP != 2 || len(r.Cached()[0].RRs) != 1 {
+		runtime.Gosched() // until the refresh has landed
+	}
+	if a := lookup(t, r, "mx.example.org", dns.TypeA); len(a.RRs) != 1 {
+		t.Errorf("the refresh is not used: %+v", a)
+	}
+}
+
+func TestOneFlightForAQuestion(t *testing.T) {
+	s := lab(t, zone)
+	release := s.Hold("mx.example.org", dns.TypeA)
+	r := open(t, resolver.Config{}, s)
+	var all sync.WaitGroup
+	for range 30 {
+		all.Go(func() {
+			if _, err := r.Lookup(t.Context(), "mx.example.org", dns.TypeA); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for r.Stats().Misses < 30 {
+		runtime.Gosched()
+	}
+	release()
+	all.Wait()
+	if n := s.Queries("", dns.TypeANY).UDP; n != 1 {
+		t.Errorf("%d questions for 30 callers", n)
+	}
+}
+
+func TestCallerMayLeave(t *testing.T) {
+	s := lab(t, zone)
+	release := s.Hold("mx.example.org", dns.TypeA)
+	r := open(t, resolver.Config{}, s)
+	gone := errors.New("the mail server went away")
+	ctx, leave := context.WithCancelCause(t.Context())
+	leave(gone)
+	_, err := r.Lookup(ctx, "mx.example.org", dns.TypeA)
+	var e *resolver.Error
+	if !errors.Is(err, gone) || !errors.As(err, &e) || e.Kind != resolver.Cancelled {
+		t.Errorf("who left got %v", err)
+	}
+	release()
+	lookup(t, r, "mx.example.org", dns.TypeA)
+	if n := s.Queries("mx.example.org", dns.TypeA).UDP; n != 1 {
+		t.Errorf("%d questions: the flight did not go on", n)
+	}
+}
+
+func TestCloseEndsWhatIsUnderWay(t *testing.T) {
+	s := lab(t, zone)
+	s.Hold("mx.example.org", dns.TypeA)
+	r := open(t, resolver.Config{}, s)
+	failed := make(chan error)
+	go func() {
+		_, err := r.Lookup(t.Context(), "mx.example.org", dns.TypeA)
+		failed <- err
+	}()
+	for s.Queries("", dns.TypeANY).UDP == 0 {
+		runtime.Gosched()
+	}
+	r.Close()
+	var e *resolver.Error
+	if err := <-failed; !errors.As(err, &e) || e.Kind != resolver.Cancelled {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTrust(t *testing.T) {
+	s := lab(t, zone)
+	s.Secure("example.org", true)
+	for trust, secure := range map[resolver.TrustAD]bool{
+		resolver.TrustLoopback: true, resolver.TrustAll: true, resolver.TrustNone: false,
+	} {
+		if a := lookup(t, open(t, resolver.Config{TrustAD: trust}, s), "example.org", dns.TypeMX); a.Secure != secure {
+			t.Errorf("trust %d: secure %v", trust, a.Secure)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	s := lab(t, zone)
+	r := open(t, resolver.Config{}, s)
+	label := strings.Repeat("a", 63)
+	long := strings.Join([]string{label, label, label, strings.Repeat("b", 61)}, ".") // 253 octets
+	for _, name := range []string{"_25._tcp.mx.example.org", label + ".example", long, "a/b.example"} {
+		if _, err := r.Lookup(t.Context(), name, dns.TypeA); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"", ".", "a..b", ".a", label + "x.example", long + "x", "bücher.example", "a b.example", "a\nb.example", "a\x00b"} {
+		_, err := r.Lookup(t.Context(), name, dns.TypeA)
+		var e *resolver.Error
+		if !errors.As(err, &e) || e.Kind != resolver.BadName {
+			t.Errorf("%q: %v", name, err)
+		} else if strings.ContainsAny(e.Error(), "\n\x00") {
+			t.Errorf("%q: control characters in %q", name, e.Error())
+		}
+	}
+	if n := s.Queries("a.b", dns.TypeA).UDP; n != 0 {
+		t.Error("a bad name was asked for")
+	}
+}
+
+func TestFlushIsByDomain(t *testing.T) {
+	s := lab(t, zone)
+	r := open(t, resolver.Config{}, s)
+	for _, name := range []string{"example.org", "mx.example.org", "mx.unsigned.example", "notexample.org"} {
+		lookup(t, r, name, dns.TypeA)
+	}
+	if n := r.Flush("Example.ORG"); n != 2 {
+		t.Errorf("%d flushed, want 2", n)
+	}
+	if left := r.Cached(); len(left) != 2 || left[0].Name != "notexample.org." || left[0].Type != dns.TypeA {
+		t.Errorf("left %+v", left)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for _, servers := range [][]string{nil, {""}, {"127.0.0.1:"}, {"127.0.0.1:0"}, {"127.0.0.1:x"}, {"[::1"}, {"a b"}, {"::1:53:x"}} {
+		if r, err := resolver.New(resolver.Config{Servers: servers}); err == nil {
+			r.Close()
+			t.Errorf("%q: no error", servers)
+		}
+	}
+}
+
+// A real socket that answers with rubbish before the good answer: rubbish with
+// the wrong id does not stop the good answer from being found.
+func TestStrayDatagramsAreIgnored(t *testing.T) {
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serve sync.WaitGroup
+	defer serve.Wait()
+	defer conn.Close()
+	serve.Go(func() {
+		in := make([]byte, 4096)
+		n, from, err := conn.ReadFrom(in)
+		if err != nil {
+			return
+		}
+		query := new(dns.Msg)
+		if query.Unpack(in[:n]) != nil {
+			return
+		}
+		forged := new(dns.Msg).SetReply(query)
+		forged.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "x.example.", Rrtype: dns.TypeA, Class: 1, Ttl: 60}, A: net.IPv4(6, 6, 6, 6)}}
+		good := forged.Copy()
+		good.Answer[0].(*dns.A).A = net.IPv4(192, 0, 2, 1)
+		forged.Id++
+		for _, m := range [][]byte{{1, 2, 3}, pack(forged), pack(good)} {
+			conn.WriteTo(m, from)
+		}
+	})
+	r := open(t, resolver.Config{Servers: []string{conn.LocalAddr().String()}})
+	a := lookup(t, r, "x.example", dns.TypeA)
+	if len(a.RRs) != 1 || !a.RRs[0].(*dns.A).A.Equal(net.IPv4(192, 0, 2, 1)) {
+		t.Errorf("got %+v", a)
+	}
+}
+
+func pack(m *dns.Msg) []byte {
+	out, err := m.Pack()
+	if err != nil {
+		panic(err)
+	}
+	return out
+}

@@ -1,0 +1,70 @@
+package transport
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/status"
+)
+
+// set fills the result in. The text ends with our delivery's id, by which the
+// log of mxpolicyd tells the whole story.
+func (r *Result) set(s *status.Error, id string) {
+	r.Code = s.Code
+	r.Text = s.Error() + " ("
+	if s.Via != "" {
+		r.Text += s.Via + ", "
+	}
+	r.Text += "id=" + id + ")"
+}
+
+// report writes one log line for each group of recipients that share a result.
+func (d *delivery) report(took time.Duration) {
+	type group struct {
+		code, host, text string
+		conn             *connection
+	}
+	to := map[group][]string{}
+	var order []group
+	for _, r := range d.rcpts {
+		g := group{r.result.Code.String(), r.result.Host, r.result.Error(), nil}
+		if r.conn != nil && r.conn.host.Name == g.host {
+			g.conn = r.conn
+		}
+		if to[g] == nil {
+			order = append(order, g)
+		}
+		to[g] = append(to[g], r.Address.String())
+	}
+	for _, g := range order {
+		log := d.log.With("from", d.sender.String(), "to", strings.Join(to[g], ","),
+			"host", g.host, "dsn", g.code, "text", g.text, "size", d.msg.Facts.Size, "time", took.Round(time.Millisecond))
+		if c := g.conn; c != nil {
+			log = log.With("address", c.addr.String(), "via", c.via(), "tls_level", c.proof.Level().String(), "mx_level", c.verdict.MX.String())
+		}
+		if d.env.Peer != (Peer{}) {
+			log = log.With("uid", d.env.Peer.UID, "pid", d.env.Peer.PID)
+		}
+		if len(d.tried) > 0 {
+			log = log.With("tried", strings.Join(d.tried, "; "))
+		}
+		switch g.code[0] {
+		case '2':
+			log.Info("delivered")
+		case '4':
+			log.Info("deferred")
+		default:
+			log.Info("refused")
+		}
+	}
+}
+
+func quote(s string) string {
+	if len(s) > 200 {
+		s = s[:200] + "..."
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+func size(n int64) string { return strconv.FormatInt(n, 10) + " bytes" }

@@ -1,0 +1,248 @@
+package smtp
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/transport/outcome"
+)
+
+// serve starts a modern server and opens a TLS session with it.
+func serve(t *testing.T, change func(*mx.Habits)) (*mx.Server, *Session) {
+	t.Helper()
+	authority, err := ca.New(ca.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := authority.Issue(ca.For("mx.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	habits := mx.Modern(cert)
+	change(&habits)
+	server, err := mx.Start(mx.Options{Habits: habits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Stop() })
+	conn, err := net.Dial("tcp", server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), conn, config())
+	if err == nil {
+		err = s.Hello(t.Context())
+	}
+	if err == nil && s.Extensions().StartTLS {
+		err = s.StartTLS(t.Context(), &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return server, s
+}
+
+// The number of flights is the number of round trips a message costs.
+func TestFlights(t *testing.T) {
+	small := strings.Repeat("0123456789abcdef\r\n", 10<<10/18)
+	tests := []struct {
+		name     string
+		keywords mx.Keyword
+		tls      bool
+		chunking Chunking
+		want     int
+	}{
+		{"CHUNKING and PIPELINING", mx.AllKeywords, true, ChunkingPipelined, 1},
+		{"CHUNKING and PIPELINING, plaintext", mx.AllKeywords, false, ChunkingPipelined, 1},
+		{"CHUNKING and PIPELINING, waiting", mx.AllKeywords, true, ChunkingWaiting, 2},
+		{"PIPELINING", mx.AllKeywords &^ mx.Chunking, true, ChunkingPipelined, 2},
+		{"PIPELINING, chunking off", mx.AllKeywords, true, ChunkingOff, 2},
+		{"CHUNKING", mx.AllKeywords &^ mx.Pipelining, true, ChunkingPipelined, 4},
+		{"neither", mx.Size, true, ChunkingPipelined, 5},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server, s := serve(t, func(h *mx.Habits) {
+				h.Keywords = tt.keywords
+				if !tt.tls {
+					h.TLS.Mode = mx.TLSNone
+				}
+			})
+			for n := range 3 {
+				body := fmt.Sprintf("N: %d\r\n\r\n.dot\r\n%s", n, small)
+				tx := transaction(t, body, "a@mx.example", "b@mx.example")
+				tx.Chunking = tt.chunking
+				report := s.Send(t.Context(), tx)
+				if report.Final.Code != 250 || report.Broken || report.Err != nil {
+					t.Fatalf("message %d: %v, %v at %v", n, codes(report), report.Err, report.Stage)
+				}
+				messages, err := server.Wait(t.Context(), n+1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m := messages[n]; m.Flights != tt.want || !bytes.Equal(m.Body, []byte(body)) || len(m.Recipients) != 2 || (m.TLS != nil) != tt.tls {
+					t.Errorf("message %d took %d flights, %d bytes, want %d flights, %d bytes", n, m.Flights, len(m.Body), tt.want, len(body))
+				}
+			}
+			s.Quit(t.Context())
+			if v := server.Violations(); len(v) > 0 {
+				t.Errorf("rules broken: %v", v)
+			}
+		})
+	}
+}
+
+// Neither side blocks the other: a server that writes much while it reads
+// little, and a message larger than all buffers.
+func TestLargeMessages(t *testing.T) {
+	body := strings.Repeat("0123456789abcdef\r\n", 5<<20/18)
+	for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking, mx.Size} {
+		server, s := serve(t, func(h *mx.Habits) { h.Keywords = keywords })
+		tx := transaction(t, body, "a@mx.example")
+		tx.Chunking = ChunkingWaiting
+		for i := range 200 {
+			tx.Recipients = append(tx.Recipients, Recipient{Address: addr(t, fmt.Sprintf("nosuch%d@mx.example", i))})
+		}
+		report := s.Send(t.Context(), tx)
+		if report.Final.Code != 250 || report.Broken {
+			t.Fatalf("%v, %v at %v", report.Final, report.Err, report.Stage)
+		}
+		messages, err := server.Wait(t.Context(), 1)
+		if err != nil || string(messages[0].Body) != body {
+			t.Errorf("%d bytes arrived, want %d; %v", len(messages[0].Body), len(body), err)
+		}
+	}
+}
+
+// Replies belong to their commands whatever the mixture, and the connection
+// stays usable where it can.
+func TestPipelinedRefusals(t *testing.T) {
+	rules := []mx.Rule{{Local: "no*", Reply: "550 5.1.1 no such user"}, {Local: "later*", Reply: "450 4.2.0 later"}}
+	tests := []struct {
+		name     string
+		chunking Chunking
+		change   func(*mx.Habits)
+		to       []string
+		want     []int // MAIL, RCPT.., DATA, final
+		broken   bool
+	}{
+		{"some refused, BDAT", ChunkingPipelined, nil, []string{"no1@x", "a@x", "later@x", "b@x"}, []int{250, 550, 250, 450, 250, 0, 250}, false},
+		{"some refused, DATA", ChunkingOff, nil, []string{"no1@x", "a@x", "later@x", "b@x"}, []int{250, 550, 250, 450, 250, 354, 250}, false},
+		{"all refused, BDAT (RFC 3030 §4.2)", ChunkingPipelined, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 0, 554}, true},
+		{"all refused, DATA (RFC 2920 §3.1)", ChunkingOff, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 554, 0}, false},
+		{"all refused, BDAT waiting", ChunkingWaiting, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 0, 0}, false},
+		{"message refused, BDAT", ChunkingPipelined, func(h *mx.Habits) {
+			h.At = map[mx.Stage]mx.Act{mx.StageFinal: {Reply: "554 5.7.1 spam"}}
+		}, []string{"a@x"}, []int{250, 250, 0, 554}, false},
+		{"421 at the second recipient", ChunkingPipelined, func(h *mx.Habits) {
+			h.At = map[mx.Stage]mx.Act{mx.StageRCPT: {Reply: "421 4.3.2 closing", Skip: 1}}
+		}, []string{"a@x", "b@x", "c@x"}, []int{250, 250, 421, 0, 0, 0}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server, s := serve(t, func(h *mx.Habits) {
+				h.Recipients = rules
+				if tt.change != nil {
+					tt.change(h)
+				}
+			})
+			tx := transaction(t, "A: b\r\n\r\nx\r\n", tt.to...)
+			tx.Chunking = tt.chunking
+			report := s.Send(t.Context(), tx)
+			if got := codes(report); fmt.Sprint(got) != fmt.Sprint(tt.want) || report.Broken != tt.broken || report.Err != nil {
+				t.Errorf("%v, broken %v, %v at %v; want %v, broken %v", got, report.Broken, report.Err, report.Stage, tt.want, tt.broken)
+			}
+			if v := server.Violations(); len(v) > 0 {
+				t.Errorf("rules broken: %v", v)
+			}
+		})
+	}
+}
+
+// A server whose replies outnumber the commands can not be trusted any more.
+func TestMoreRepliesThanCommands(t *testing.T) {
+	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 PIPELINING\nC: MAIL FROM:<*>\nC: RCPT TO:<*>\nC: DATA\n"+
+		`RAW "250 ok\r\n250 ok\r\n354 go\r\n"`+"\nBODY\n"+`RAW "250 ok\r\n250 ok again\r\n"`+"\nREST")
+	report := s.Send(t.Context(), transaction(t, "x\r\n", "b@mx.example"))
+	if report.Final.Code != 250 || !report.Broken {
+		t.Errorf("%v, broken %v; want a delivery over a connection that is not used again", codes(report), report.Broken)
+	}
+	s.Close()
+	judge(t, server)
+}
+
+// A server that refuses in the middle of the message is heard, and what it
+// says counts only as a refusal.
+func TestEarlyReply(t *testing.T) {
+	body := strings.Repeat("x\r\n", 10<<20)
+	for _, tt := range []struct{ name, reply, extensions string }{
+		{"refused", "552 5.3.4 too big", "250 mx"},
+		{"accepted", "250 2.0.0 ok", "250 mx"},
+		{"refused, BDAT", "552 5.3.4 too big", "250-mx\nS: 250 CHUNKING"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			data := "C: DATA\nS: 354 go\nREAD 100\n"
+			if strings.Contains(tt.extensions, "CHUNKING") {
+				data = "C: BDAT * LAST\nREAD 100\n"
+			}
+			server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: "+tt.extensions+"\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\n"+data+"S: "+tt.reply+"\nWAIT end\nREST")
+			tx := transaction(t, body, "b@mx.example")
+			tx.Chunking = ChunkingWaiting
+			report := s.Send(t.Context(), tx)
+			if !report.Early || !report.Broken || report.Final.Text() != tt.reply {
+				t.Errorf("%q, early %v, broken %v, %v at %v", report.Final.Text(), report.Early, report.Broken, report.Err, report.Stage)
+			}
+			server.Open("end")
+		})
+	}
+}
+
+// What the server can have seen decides whether the transaction may be run
+// again over another connection.
+func TestUnseen(t *testing.T) {
+	for _, tt := range []struct {
+		name, extensions, dialogue string
+		chunking                   Chunking
+		unseen                     bool
+		stage                      outcome.Stage
+	}{
+		{"closed before MAIL", "250 mx", "DROP", ChunkingOff, true, outcome.MAIL},
+		{"closed after MAIL", "250 mx", "C: MAIL *\nDROP", ChunkingOff, true, outcome.MAIL},
+		{"closed after MAIL's reply", "250 mx", "C: MAIL *\nS: 250 ok\nDROP", ChunkingOff, false, outcome.RCPT},
+		{"pipelined, closed before", "250-mx\nS: 250 PIPELINING", "DROP", ChunkingOff, true, outcome.MAIL},
+		{"pipelined, half of MAIL's reply", "250-mx\nS: 250 PIPELINING", "C: MAIL *\nC: RCPT *\nC: DATA\nRAW \"250 \"\nDROP", ChunkingOff, true, outcome.MAIL},
+		{"one flight, read and closed", "250-mx\nS: 250-CHUNKING\nS: 250 PIPELINING", "C: MAIL *\nC: RCPT *\nBDAT\nDROP", ChunkingPipelined, false, outcome.Final},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, s := begin(t, "S: 220 mx\nC: EHLO *\nS: "+tt.extensions+"\n"+tt.dialogue)
+			tx := transaction(t, "x\r\n", "b@mx.example")
+			tx.Chunking = tt.chunking
+			report := s.Send(t.Context(), tx)
+			if report.Err == nil || report.Unseen != tt.unseen || report.Stage != tt.stage {
+				t.Errorf("unseen %v, %v at %v; want unseen %v at %v", report.Unseen, report.Err, report.Stage, tt.unseen, tt.stage)
+			}
+		})
+	}
+}
+
+// A connection that had died before one flight was sent proves by the
+// kernel's books that the message went nowhere.
+func TestUnseenOneFlight(t *testing.T) {
+	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250-CHUNKING\nS: 250 PIPELINING\nRESET")
+	if c, err := server.Wait(t.Context(), 1); err != nil || c.Err != nil {
+		t.Fatal(err, c.Err)
+	}
+	tx := transaction(t, "x\r\n", "b@mx.example")
+	tx.Chunking = ChunkingPipelined
+	report := s.Send(t.Context(), tx)
+	if report.Err == nil || !report.Unseen {
+		t.Errorf("unseen %v, %v at %v", report.Unseen, report.Err, report.Stage)
+	}
+}

@@ -1,0 +1,105 @@
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// tlsClient is what tls_client makes: the ground of every handshake.
+type tlsClient struct {
+	base  *tls.Config
+	roots *x509.CertPool // the system's and the configured ones
+}
+
+// newTLSClient reads the files that tls_client names.
+func newTLSClient(cfg *TLSClient) (*tlsClient, error) {
+	c := &tlsClient{base: &tls.Config{
+		MinVersion:   cfg.MinVersion,
+		MaxVersion:   cfg.MaxVersion,
+		CipherSuites: cfg.Ciphers,
+		// Go's own check knows neither DANE nor a certificate that is noted
+		// without being insisted on; VerifyConnection does all of it.
+		InsecureSkipVerify: true,
+	}}
+	for _, id := range cfg.Curves {
+		c.base.CurvePreferences = append(c.base.CurvePreferences, tls.CurveID(id))
+	}
+	if cfg.Cert != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls_client: %w", err)
+		}
+		c.base.Certificates = []tls.Certificate{cert}
+	}
+	var err error
+	if c.roots, err = x509.SystemCertPool(); err != nil {
+		// Nothing can be proven by WebPKI then; what needs it waits.
+		c.roots = x509.NewCertPool()
+	}
+	for _, file := range cfg.RootCA {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("tls_client: %w", err)
+		}
+		if !c.roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls_client: %s holds no certificate", file)
+		}
+	}
+	return c, nil
+}
+
+// config makes the configuration of one handshake. What the server proves is
+// written to proof, and the handshake fails with a *verdict.Failure when that
+// is not enough: one handshake, judged once, also when a session is resumed.
+func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config {
+	cfg := c.base.Clone()
+	cfg.ServerName = strings.Trim(v.Names[0], "[]")
+	if v.Need == verdict.NeedWebPKI && cfg.MinVersion < tls.VersionTLS12 {
+		cfg.MinVersion = tls.VersionTLS12 // RFC 8461 §4
+	}
+	cfg.VerifyConnection = func(state tls.ConnectionState) error {
+		*proof = c.prove(state, v, time.Now())
+		if f := v.Judge(proof); f != nil {
+			return f
+		}
+		return nil
+	}
+	return cfg
+}
+
+// prove finds out what a server's certificate proves: by the verdict's TLSA
+// records where there are some, and by WebPKI for the host's name in any case.
+func (c *tlsClient) prove(state tls.ConnectionState, v *verdict.Verdict, now time.Time) verdict.Proof {
+	p := verdict.Proof{TLS: state.Version}
+	chain := state.PeerCertificates
+	if len(chain) == 0 {
+		p.PKIErr = errNoCertificate
+		return p
+	}
+	if v.Need == verdict.NeedDANE {
+		p.TLSA = v.TLSA.Fingerprint()
+		if match, err := v.TLSA.Verify(chain, v.Names, now); err != nil {
+			p.DANEErr = err
+		} else {
+			p.DANE = &match
+		}
+	}
+	options := x509.VerifyOptions{DNSName: v.Host, Roots: c.roots, CurrentTime: now, Intermediates: x509.NewCertPool()}
+	for _, cert := range chain[1:] {
+		options.Intermediates.AddCert(cert)
+	}
+	if _, err := chain[0].Verify(options); err != nil {
+		p.PKIErr = err
+	} else {
+		p.WebPKI = v.Host
+	}
+	return p
+}
+
+var errNoCertificate = fmt.Errorf("the server presents no certificate")

@@ -1,0 +1,292 @@
+// Package transport is a message's way out. For one envelope it finds the
+// mail servers of each recipient's domain, connects to the best of them that
+// answers, speaks SMTP, and says for each recipient what became of it.
+//
+// The order of work, for the recipients of one destination at a time:
+//
+//  1. The route: MX hosts in the order to try them (package route).
+//  2. For each host its addresses, raced against each other (package dial).
+//  3. Greeting, EHLO, STARTTLS (package smtp). Other addresses of the host
+//     are tried when one of them greets badly.
+//  4. One transaction. What each reply means is looked up in package outcome,
+//     and says whether another host may still do better.
+//
+// Recipients that no host took get the most temporary of the reasons: a
+// message is refused for good only when nothing is left that could change.
+//
+// A delivery ends early when its context does, until the end of the data is
+// on its way; from then on only the server's answer, the submission time-out
+// or [Transport.Close] end it, because the server may have accepted the
+// message and the answer is the only way to know.
+package transport
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/dial"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// Causes for which the context handed to Deliver is cancelled. Their code and
+// text become those of the recipients that have no result by then.
+var (
+	// ErrGone says that the mail server no longer waits for the answer.
+	ErrGone error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "the mail server went away"}
+	// ErrStopping says that mxpolicyd is being stopped; the mail server keeps
+	// the message.
+	ErrStopping error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "mxpolicyd is stopping"}
+	// ErrTimeout says that the time is over which the mail server gave.
+	ErrTimeout error = &status.Error{Code: status.New(status.Temporary, 4, 7), Text: "the time for this delivery is over"}
+)
+
+// maxDestinations bounds how many destinations of one message are worked on
+// at once.
+const maxDestinations = 20
+
+// Deps is what transports share.
+type Deps struct {
+	Resolver route.Resolver
+	Self     route.Self // Hostname and LocalIP are filled in from each Config
+	// Policies gives the MTA-STS policies that are kept as cfg says and
+	// fetched from web servers that roots vouch for. Equal calls share one.
+	Policies func(cfg *MTASTS, roots *x509.CertPool) (Policies, error)
+	Logger   *slog.Logger
+}
+
+// Transport delivers messages in the way that one Config says. It is safe for
+// concurrent use.
+type Transport struct {
+	base      *profile
+	overrides []override
+	log       *slog.Logger
+
+	ctx     context.Context // ends with Close
+	stop    context.CancelCauseFunc
+	closing sync.WaitGroup // connections saying goodbye
+}
+
+// profile is a Config with what was made from it.
+type profile struct {
+	cfg      *Config
+	rules    verdict.Rules
+	resolver route.Resolver
+	finder   *route.Finder
+	policies Policies // nil: no MTA-STS
+	dialer   *dial.Dialer
+	tls      *tlsClient
+}
+
+type override struct {
+	match   string
+	nexthop route.Destination // zero: by MX
+	*profile
+}
+
+// New makes a transport. An error means that the Config is impossible; it is
+// for whoever wrote the configuration.
+func New(cfg *Config, deps Deps) (*Transport, error) {
+	base, err := newProfile(cfg, deps)
+	if err != nil {
+		return nil, err
+	}
+	t := &Transport{base: base, log: deps.Logger}
+	for _, o := range cfg.Overrides {
+		over := override{match: o.Match}
+		if over.profile, err = newProfile(o.Config, deps); err != nil {
+			return nil, err
+		}
+		if o.Nexthop != "" {
+			if over.nexthop, err = route.ParseNexthop(o.Nexthop); err != nil {
+				return nil, err
+			}
+		}
+		t.overrides = append(t.overrides, over)
+	}
+	t.ctx, t.stop = context.WithCancelCause(context.Background())
+	return t, nil
+}
+
+func newProfile(cfg *Config, deps Deps) (*profile, error) {
+	self := deps.Self
+	self.Hostname, self.LocalIP = cfg.Hostname, cfg.LocalIP
+	client, err := newTLSClient(&cfg.TLSClient)
+	if err != nil {
+		return nil, err
+	}
+	p := &profile{
+		cfg:      cfg,
+		rules:    verdict.Rules{DNSSEC: cfg.MXAuth.DNSSEC, DANE: cfg.MXAuth.DANE, MTASTS: cfg.MXAuth.MTASTS != nil},
+		resolver: deps.Resolver,
+		finder: route.New(route.Config{
+			Resolver: deps.Resolver, Self: self, ForceIPv4: cfg.ForceIPv4, Port: cfg.Port,
+		}),
+		dialer: &dial.Dialer{LocalIPs: cfg.LocalIP},
+		tls:    client,
+	}
+	if local := cfg.MXAuth.Local; local != nil {
+		p.rules.MinTLS, p.rules.MinMX = local.MinTLS, local.MinMX
+	}
+	if sts := cfg.MXAuth.MTASTS; sts != nil && deps.Policies != nil {
+		if p.policies, err = deps.Policies(sts, client.roots); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// port is where a destination's hosts listen.
+func (p *profile) port(dest route.Destination) uint16 {
+	if dest.Port != 0 {
+		return dest.Port
+	}
+	return p.cfg.Port
+}
+
+// demands reads what the message itself asks for: the envelope's REQUIRETLS,
+// or the header field by which Postfix carries it over a local hop; and
+// "TLS-Required: No" (RFC 8689 §5). A bounce goes even to hosts that do not
+// offer the extension, as it would be lost otherwise (RFC 8689 §5).
+func demands(cfg *Config, env *Envelope, msg *Message) verdict.Demands {
+	require := env.RequireTLS || msg.Header.Has("Require-TLS-ESMTP", "yes")
+	return verdict.Demands{
+		RequireTLS: require,
+		Relaxed:    cfg.RelaxedRequireTLS || env.Sender == "" || env.Sender == "<>",
+		Optional:   !require && cfg.RequireTLSOverride && msg.Header.Has("TLS-Required", "No"),
+	}
+}
+
+// Close gives up what is still under way, waits for it, and closes every
+// connection. Deliver may not be called any more.
+func (t *Transport) Close() {
+	t.stop(ErrStopping)
+	t.closing.Wait()
+}
+
+// Deliver delivers one message and says what became of each recipient, in
+// their order. When ctx ends, what is not done yet is temporary, with the
+// cause of ctx in the text.
+func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []Result {
+	results := make([]Result, len(env.Recipients))
+	for i := range results {
+		results[i].Recipient = env.Recipients[i].Address
+	}
+	sender, err := address.Parse(env.Sender)
+	if err != nil {
+		for i := range results {
+			results[i].set(&status.Error{Code: status.New(status.Permanent, 1, 7), Text: "sender " + quote(env.Sender), Err: err}, env.ID)
+		}
+		return results
+	}
+
+	var all errgroup.Group
+	all.SetLimit(maxDestinations)
+	for _, d := range t.split(env, results) {
+		d.env, d.msg, d.sender = env, msg, sender
+		d.demands = demands(d.cfg, env, msg)
+		d.log = t.log.With("id", env.ID, "queue_id", env.QueueID, "transport", d.cfg.Name)
+		all.Go(func() error {
+			start := time.Now()
+			d.run(ctx)
+			d.report(time.Since(start))
+			for _, r := range d.rcpts {
+				results[r.index].set(r.result, env.ID)
+			}
+			return nil
+		})
+	}
+	all.Wait()
+	return results
+}
+
+// split sorts the recipients by destination, in the order of their first
+// recipients. Recipients that have none get their result here.
+func (t *Transport) split(env *Envelope, results []Result) []*delivery {
+	var list []*delivery
+	byKey := map[string]*delivery{}
+	for i, r := range env.Recipients {
+		addr, err := address.Parse(r.Address)
+		if err == nil && addr.IsNull() {
+			err = address.ErrEmpty
+		}
+		if err != nil {
+			results[i].set(&status.Error{Code: status.New(status.Permanent, 1, 3), Text: "recipient " + quote(r.Address), Err: err}, env.ID)
+			continue
+		}
+		p, dest, failed := t.destination(addr, env.Nexthop)
+		if failed != nil {
+			results[i].set(failed, env.ID)
+			continue
+		}
+		key := p.cfg.Name + " " + dest.String()
+		d := byKey[key]
+		if d == nil {
+			d = &delivery{Transport: t, profile: p, dest: dest}
+			byKey[key] = d
+			list = append(list, d)
+		}
+		d.rcpts = append(d.rcpts, recipient{index: i, Recipient: smtp.Recipient{Address: addr, Notify: r.Notify, ORcpt: r.ORcpt}})
+	}
+	return list
+}
+
+// destination says where mail for a recipient goes, and in which way. What
+// the mail server names as its next hop comes before the recipient's domain,
+// and overrides are looked for under the name that was chosen.
+func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profile, dest route.Destination, failed *status.Error) {
+	var err error
+	switch {
+	case nexthop != "":
+		if dest, err = route.ParseNexthop(nexthop); err != nil {
+			// The mail server's configuration is wrong, not the address.
+			return nil, dest, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: "next hop " + quote(nexthop), Err: err}
+		}
+	case rcpt.ASCII == "":
+		return nil, dest, &status.Error{Code: status.New(status.Permanent, 1, 3), Text: "recipient " + quote(rcpt.String()) + " has no domain"}
+	default:
+		if dest, err = route.ForDomain(rcpt.ASCII); err != nil {
+			return nil, dest, &status.Error{Code: status.New(status.Permanent, 1, 2), Text: "domain " + quote(rcpt.Domain), Err: err}
+		}
+	}
+	for i := range t.overrides {
+		o := &t.overrides[i]
+		if !matches(o.match, dest.Domain) {
+			continue
+		}
+		if o.nexthop != (route.Destination{}) {
+			dest = o.nexthop
+		}
+		return o.profile, dest, nil
+	}
+	return t.base, dest, nil
+}
+
+// matches reports whether an override's pattern names a domain.
+func matches(pattern, domain string) bool {
+	if strings.HasPrefix(pattern, ".") {
+		return len(domain) > len(pattern) && strings.HasSuffix(domain, pattern)
+	}
+	return domain == pattern
+}
+
+// later runs a goodbye that no delivery has to wait for.
+func (t *Transport) later(s *smtp.Session) {
+	t.closing.Go(func() {
+		ctx, cancel := context.WithTimeout(t.ctx, quitTimeout)
+		defer cancel()
+		s.Quit(ctx)
+	})
+}
+
+// quitTimeout is how long the reply to QUIT may take.
+const quitTimeout = 10 * time.Second
