@@ -272,7 +272,8 @@ func (c *Cache[K, V]) begin(key K, refresh bool) *flight[V] {
 func (c *Cache[K, V]) land(key K, f *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	close(f.done)
+	// Whoever waits goes on when what it gets is kept, not before.
+	defer close(f.done)
 	if c.flights[key] == f {
 		delete(c.flights, key)
 	}

@@ -198,8 +198,12 @@ func TestFailuresAreNeverAnAnswer(t *testing.T) {
 			t.Parallel()
 			bad, good := lab(t, zone), lab(t, zone)
 			bad.SetHabit("", dns.TypeANY, habit)
+			timeout := 100 * labdns.Timeout
+			if kind == resolver.Timeout || kind == resolver.Malformed {
+				timeout = labdns.Timeout // what answers another question is waited out
+			}
 			for _, name := range []string{"mx.example.org", "none.example.org"} {
-				alone := open(t, resolver.Config{Timeout: labdns.Timeout, Attempts: 2}, bad)
+				alone := open(t, resolver.Config{Timeout: timeout, Attempts: 2}, bad)
 				if e := fails(t, alone, name, dns.TypeA); e.Kind != kind || e.Server != bad.Addr() {
 					t.Errorf("%s: %v (kind %d), want kind %d", name, e, e.Kind, kind)
 				}
@@ -208,7 +212,7 @@ func TestFailuresAreNeverAnAnswer(t *testing.T) {
 				t.Errorf("%d questions in 2 attempts", n)
 			}
 			// The next server is asked.
-			both := open(t, resolver.Config{Timeout: labdns.Timeout}, bad, good)
+			both := open(t, resolver.Config{Timeout: timeout, Attempts: 10}, bad, good)
 			if a := lookup(t, both, "mx.example.org", dns.TypeA); len(a.RRs) != 2 {
 				t.Errorf("with a good second server: %+v", a)
 			}
@@ -257,7 +261,7 @@ func TestFailureIsForgottenAtOnce(t *testing.T) {
 func TestSecondRoundHelps(t *testing.T) {
 	s := lab(t, zone)
 	s.SetHabit("example.org", dns.TypeMX, labdns.Silent, labdns.ServFail, labdns.Normal)
-	r := open(t, resolver.Config{Timeout: labdns.Timeout, Attempts: 3}, s)
+	r := open(t, resolver.Config{Timeout: labdns.Timeout, Attempts: 10}, s)
 	lookup(t, r, "example.org", dns.TypeMX)
 }
 

@@ -234,4 +234,4 @@ func (s *Server) note(query *dns.Msg, overTCP bool) (Habit, chan struct{}) {
 
 // Timeout is a resolver time-out for tests that meet Silent: long enough for an answer over loopback on a busy machine,
 // short enough to wait for.
-const Timeout = 300 * time.Millisecond
+const Timeout = 500 * time.Millisecond
