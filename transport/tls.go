@@ -13,9 +13,13 @@ import (
 
 // tlsClient is what tls_client makes: the ground of every handshake.
 type tlsClient struct {
-	base  *tls.Config
-	roots *x509.CertPool // the system's and the configured ones
+	base     *tls.Config
+	roots    *x509.CertPool // the system's and the configured ones
+	sessions tls.ClientSessionCache
 }
+
+// maxSessions bounds the TLS sessions that are kept for resumption.
+const maxSessions = 2000
 
 // newTLSClient reads the files that tls_client names.
 func newTLSClient(cfg *TLSClient) (*tlsClient, error) {
@@ -26,7 +30,10 @@ func newTLSClient(cfg *TLSClient) (*tlsClient, error) {
 		// Go's own check knows neither DANE nor a certificate that is noted
 		// without being insisted on; VerifyConnection does all of it.
 		InsecureSkipVerify: true,
-	}}
+		// Small first records help pages that are rendered as they arrive; a
+		// message is of use only when it is whole.
+		DynamicRecordSizingDisabled: true,
+	}, sessions: tls.NewLRUClientSessionCache(maxSessions)}
 	for _, id := range cfg.Curves {
 		c.base.CurvePreferences = append(c.base.CurvePreferences, tls.CurveID(id))
 	}
@@ -63,6 +70,7 @@ func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config
 	if v.Need == verdict.NeedWebPKI && cfg.MinVersion < tls.VersionTLS12 {
 		cfg.MinVersion = tls.VersionTLS12 // RFC 8461 §4
 	}
+	cfg.ClientSessionCache = sessionsOf{c.sessions, v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " "}
 	cfg.VerifyConnection = func(state tls.ConnectionState) error {
 		*proof = c.prove(state, v, time.Now())
 		if f := v.Judge(proof); f != nil {
@@ -71,6 +79,23 @@ func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config
 		return nil
 	}
 	return cfg
+}
+
+// sessionsOf are the sessions of one host under one verdict: what was set up
+// under another is not even offered.
+type sessionsOf struct {
+	tls.ClientSessionCache
+	prefix string
+}
+
+// Get implements tls.ClientSessionCache.
+func (s sessionsOf) Get(key string) (*tls.ClientSessionState, bool) {
+	return s.ClientSessionCache.Get(s.prefix + key)
+}
+
+// Put implements tls.ClientSessionCache.
+func (s sessionsOf) Put(key string, state *tls.ClientSessionState) {
+	s.ClientSessionCache.Put(s.prefix+key, state)
 }
 
 // prove finds out what a server's certificate proves: by the verdict's TLSA
