@@ -1,0 +1,309 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
+)
+
+// difficult is a message that is easily changed on its way: dots, blanks at line ends, folded fields, eight-bit text,
+// lines of the greatest length, empty lines at the end.
+func difficult(subject string) []byte {
+	return []byte("From: \"A. Sender\" <a@e2e.example>\nTo: b@e2e.example\nDate: Sun, 23 Nov 2025 12:00:00 +0000\n" +
+		"Message-ID: <" + subject + "@e2e.example>\nSubject: " + subject + "\n\tfolded with a tab\n  and two blanks  \n" +
+		"MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n" +
+		".\n..\n...dots\n.x\nFrom the first of a line\n>From quoted\nMAIL FROM:<x@example.org>\nQUIT\n" +
+		"blanks at the end   \t\n\t\n \nGr\u00fc\u00dfe \u2014 \u65e5\u672c\u8a9e\n" +
+		strings.Repeat("x", 990) + "\n" + strings.Repeat("\u00e9", 495) + "\n\n\n.\n\n\n")
+}
+
+// received are the fields that the two Postfix servers put on top.
+var received = []string{"Received"}
+
+// queuedAs finds the receiving server's queue id in the text that Postfix logs of a success.
+var queuedAs = regexp.MustCompile(`: 250 2\.0\.0 Ok: (?:\d+ bytes )?queued as (\w+) `)
+
+func TestBytesArriveAsTheyWere(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	for name, submit := range map[string]func(*testing.T, mail) string{"smtp": w.out.submit, "sendmail": w.out.sendmail} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := difficult("bytes-by-" + name)
+			to := name + "@" + inDomain
+			m := mail{from: "bytes-" + name + "@" + keepDomain, to: []string{to}, text: text}
+			if name == "smtp" {
+				m.params = "BODY=8BITMIME"
+			}
+			id := submit(t, m)
+			f := w.out.sent(t, id, 1)
+
+			// The first 100 bytes of mxpipe's line are in the log: what the remote server said is among them.
+			match := queuedAs.FindStringSubmatch(f.text)
+			if match == nil || !strings.Contains(f.text, "2.0.0 mx."+inDomain) {
+				t.Fatalf("the log does not show who took the message under which id: %s", f.text)
+			}
+			got := w.in.arrived(t, to)
+			if got.queueID != match[1] {
+				t.Errorf("the log says it was queued as %s, it was as %s", match[1], got.queueID)
+			}
+			if got.sender != m.from {
+				t.Errorf("sender %q, want %q", got.sender, m.from)
+			}
+			if rest := got.original(t, received...); !bytes.Equal(rest, text) {
+				t.Errorf("arrived:\n%q\nsent:\n%q", rest, text)
+			}
+			// The receiving server's own Received field tells how it came: over TLS, with an EHLO of the configured name.
+			if !bytes.Contains(got.text, []byte("Received: from out.e2e.example ")) || !regexp.MustCompile(`with ESMTPS(\s+id|\n)`).Match(got.text) ||
+				!bytes.Contains(got.text, []byte("using TLSv1.3")) {
+				t.Errorf("not over TLS 1.3, or not from the configured name:\n%.600s", got.text)
+			}
+		})
+	}
+}
+
+func TestThirtyMegabytes(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	var text bytes.Buffer
+	text.Write(difficult("thirty megabytes"))
+	random := rand.New(rand.NewPCG(1, 2))
+	line := make([]byte, 76)
+	for text.Len() < 30<<20 {
+		for i := range line {
+			line[i] = byte('!' + random.IntN(94))
+		}
+		if random.IntN(50) == 0 {
+			line[0] = '.'
+		}
+		text.Write(line[:1+random.IntN(76)])
+		text.WriteByte('\n')
+	}
+	to := "large@" + inDomain
+	id := w.out.submit(t, mail{from: "a@" + keepDomain, to: []string{to}, text: text.Bytes(), params: "BODY=8BITMIME"})
+	w.out.sent(t, id, 1)
+	got := w.in.arrived(t, to).original(t, received...)
+	if sha256.Sum256(got) != sha256.Sum256(text.Bytes()) {
+		t.Errorf("%d bytes arrived, %d were sent, and they differ", len(got), text.Len())
+	}
+}
+
+func TestRefusedRecipientBounces(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	habits := modern(t)
+	habits.Recipients = []mx.Rule{{Local: "nosuch", Reply: "550 5.1.1 <nosuch> is nobody we know\n550 5.1.1 ask the postmaster"}}
+	s, domain := remote(t, "mxpipe", habits)
+	from := "refused@" + keepDomain
+	id := w.out.submit(t, note(from, "nosuch@"+domain))
+	f := w.out.fate(t, id)
+	if f.status != "bounced" || f.dsn != "5.1.1" || !strings.Contains(f.text, "<nosuch> is nobody we know") || !strings.Contains(f.text, "mx."+domain) {
+		t.Errorf("want a bounce with 5.1.1, the host and its words: %+v", f)
+	}
+	w.out.removed(t, id)
+	bounce := w.out.arrived(t, from)
+	if bounce.sender != "" {
+		t.Errorf("the bounce's sender is %q", bounce.sender)
+	}
+	text := strings.Join(strings.Fields(string(bounce.text)), " ")
+	for _, want := range []string{"Final-Recipient: rfc822; nosuch@" + domain, "Action: failed", "Status: 5.1.1", "is nobody we know", "ask the postmaster"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the bounce does not have %q:\n%s", want, bounce.text)
+		}
+	}
+	if n := s.Counters().Messages; n != 0 {
+		t.Errorf("%d messages were delivered", n)
+	}
+}
+
+func TestLaterIsDeferredThenDelivered(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	habits := modern(t)
+	habits.Recipients = []mx.Rule{{Local: "busy", Reply: "450 4.2.1 busy today"}}
+	s, domain := remote(t, "mxpipe", habits)
+	id := w.out.submit(t, note("a@"+keepDomain, "busy@"+domain))
+	w.out.deferred(t, id, 1, "4.2.1", "mx."+domain+".*busy today")
+	habits.Recipients = nil
+	s.SetHabits(habits)
+	w.out.flush(t, id)
+	w.out.sent(t, id, 2)
+	if n := s.Counters().Messages; n != 1 {
+		t.Errorf("%d messages were delivered", n)
+	}
+}
+
+// A bounce is a message from the null sender, and goes the same way as any other.
+func TestBounceGoesOut(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	s, home := remote(t, "mxpipe", modern(t))
+	_, away := remote(t, "mxpipe", modern(t))
+	id := w.out.submit(t, note("author@"+home, "nosuch@"+away))
+	if f := w.out.fate(t, id); f.status != "bounced" {
+		t.Fatalf("not bounced: %+v", f)
+	}
+	bounce := w.out.find(t, `bounce\[\d+\]: `+id+`: sender non-delivery notification: (\w+)`)
+	w.out.sent(t, bounce, 1)
+	m := s.Messages()[0]
+	if m.Sender != "" || m.Recipients[0].Address != "author@"+home || !bytes.Contains(m.Body, []byte("no such user")) {
+		t.Errorf("the bounce came from %q to %+v:\n%s", m.Sender, m.Recipients, m.Body)
+	}
+}
+
+// The addresses go through Postfix, the shell-less command line, the pipe protocol and SMTP, and come out the same.
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	s, domain := remote(t, "mxpipe", modern(t))
+	local := []string{
+		`"with blank"`, `"quote\"d"`, `"back\\slash"`, `"at@sign"`, `"(comment)"`, `"-f"`, `"a,b"`, `"<>"`,
+		`plus+tag`, `per%cent`, `ex!clam`, `-f`, `--version`, `-`, `--`, `'single'`, "`id`", `$HOME`, `{x}`, `a=b`, `a|c`, `*`, `UPPER.lower`,
+		strings.Repeat("l", 64),
+	}
+	wireForm := map[string]string{`"-f"`: `-f`} // quotes that are not needed go
+	for _, l := range local {
+		to, from := l+"@"+domain, l+"@"+keepDomain
+		id := w.out.submit(t, note(from, to))
+		f := w.out.sent(t, id, 1)
+		m := received1(t, s, id)
+		want := l
+		if bare, ok := wireForm[l]; ok {
+			want = bare
+		}
+		if m.Recipients[0].Address != want+"@"+domain || m.Sender != want+"@"+keepDomain {
+			t.Errorf("%s to %s arrived as %s to %s (%s)", from, to, m.Sender, m.Recipients[0].Address, f.text)
+		}
+		if _, ok := m.Param("SMTPUTF8"); ok {
+			t.Errorf("%s needs no SMTPUTF8", to)
+		}
+	}
+}
+
+// received1 waits for the next message of a server and has it forgotten.
+func received1(t *testing.T, s *mx.Server, id string) mx.Message {
+	t.Helper()
+	list := s.Messages()
+	if len(list) != 1 {
+		t.Fatalf("%d messages arrived for %s, want 1", len(list), id)
+	}
+	s.Forget()
+	return list[0]
+}
+
+// RFC 6531 §3.3: addresses outside ASCII need SMTPUTF8, and so does a domain that is written so.
+func TestInternationalAddresses(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	s, domain := remote(t, "mxpipe", modern(t))
+	for _, m := range []mail{
+		note("a@"+keepDomain, "jos\u00e9@"+domain),
+		note("\u7528\u6237@"+keepDomain, "plain@"+domain),
+		note("a@"+keepDomain, "\"\u00e9 \u00e8\"@"+domain),
+	} {
+		m.params = "SMTPUTF8"
+		id := w.out.submit(t, m)
+		w.out.sent(t, id, 1)
+		got := received1(t, s, id)
+		if _, ok := got.Param("SMTPUTF8"); !ok || got.Sender != m.from || got.Recipients[0].Address != m.to[0] {
+			t.Errorf("%s to %s arrived as %s %v to %+v", m.from, m.to[0], got.Sender, got.Params, got.Recipients)
+		}
+	}
+
+	t.Run("through Postfix", func(t *testing.T) {
+		to := "\u3042\u3044@" + inDomain
+		m := note("\u00fc@"+keepDomain, to)
+		m.params = "SMTPUTF8"
+		w.out.sent(t, w.out.submit(t, m), 1)
+		if got := w.in.arrived(t, to); got.sender != m.from {
+			t.Errorf("the sender is %q", got.sender)
+		}
+	})
+
+	t.Run("a server without SMTPUTF8", func(t *testing.T) {
+		habits := modern(t)
+		habits.Keywords &^= mx.SMTPUTF8
+		s, domain := remote(t, "mxpipe", habits)
+		m := note("a@"+keepDomain, "jos\u00e9@"+domain)
+		m.params = "SMTPUTF8"
+		f := w.out.fate(t, w.out.submit(t, m))
+		if f.status != "bounced" || f.dsn != "5.6.7" {
+			t.Errorf("want a bounce with 5.6.7 (RFC 6531 §3.5): %+v", f)
+		}
+		if n := s.Counters().Messages; n != 0 {
+			t.Errorf("%d messages were delivered", n)
+		}
+	})
+
+	t.Run("an international domain", func(t *testing.T) {
+		const ascii, unicode = "xn--bcher-kva.e2e.example", "b\u00fccher.e2e.example"
+		address, err := w.host(ascii)
+		if err != nil {
+			t.Fatal(err)
+		}
+		habits := modern(t)
+		habits.Keywords &^= mx.SMTPUTF8
+		s, err := mx.Start(mx.Options{Addr: address, Habits: habits})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Stop()
+		m := note("a@"+keepDomain, "plain@"+unicode)
+		m.params = "SMTPUTF8"
+		id := w.out.submit(t, m)
+		w.out.sent(t, id, 1)
+		if got := received1(t, s, id).Recipients[0].Address; got != "plain@"+ascii {
+			t.Errorf("arrived for %s, want the A-label", got)
+		}
+	})
+}
+
+// Several recipients in one call have one exit status. The one that was served is not served again with the rest.
+func TestMixedRecipientsAreServedOnce(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	habits := modern(t)
+	habits.Recipients = []mx.Rule{{Local: "later", Reply: "450 4.2.1 busy today"}}
+	s, domain := remote(t, "many", habits)
+	m := note("a@"+keepDomain, "")
+	m.to = []string{"first@" + domain, "later@" + domain, "third@" + domain}
+	id := w.out.submit(t, m)
+	list := w.out.tries(t, id, 3)
+	for _, f := range list {
+		if f.status != "deferred" || f.dsn[0] != '4' || !strings.Contains(f.text, "later@"+domain) || !strings.Contains(f.text, "busy today") {
+			t.Errorf("want all deferred with the reason and who is to blame: %+v", f)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	before, err := s.Wait(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	habits.Recipients = nil
+	s.SetHabits(habits)
+	w.out.flush(t, id)
+	for _, f := range w.out.tries(t, id, 6)[3:] {
+		if f.status != "sent" {
+			t.Errorf("not sent at the second try: %+v", f)
+		}
+	}
+	w.out.removed(t, id)
+	served := map[string]int{}
+	for _, m := range s.Messages() {
+		for _, r := range m.Recipients {
+			served[r.Address]++
+		}
+	}
+	want := map[string]int{m.to[0]: 1, m.to[1]: 1, m.to[2]: 1}
+	if fmt.Sprint(served) != fmt.Sprint(want) || len(before[0].Recipients) != 2 {
+		t.Errorf("served %v, want each once; the first time %+v", served, before[0].Recipients)
+	}
+}

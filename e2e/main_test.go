@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// roleVar names, in the environment, the part that this program plays when a test starts it once more.
+const roleVar = "MXPIPE_E2E_ROLE"
+
+// patience is how long anything may take that a test waits for. It only decides when a test has failed.
+const patience = 60 * time.Second
+
+func TestMain(m *testing.M) {
+	switch role := os.Getenv(roleVar); role {
+	case "":
+		code := m.Run()
+		if err := closeLab(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			code = max(code, 1)
+		}
+		os.Exit(code)
+	case "caretaker":
+		caretaker(os.Args[1])
+	case "writer":
+		writer()
+	case "activate":
+		activate()
+	default:
+		fmt.Fprintln(os.Stderr, "e2e: no such role:", role)
+		os.Exit(1)
+	}
+}
+
+// again returns the command that starts this program once more, in another role.
+func again(role string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), roleVar+"="+role)
+	return cmd
+}
+
+// yard is the directory that everything lives in, and the caretaker who clears it away.
+type yard struct {
+	dir   string
+	bye   io.Closer
+	cmd   *exec.Cmd
+	texts strings.Builder
+}
+
+// newYard makes the directory. Postfix's users must get through it.
+func newYard() (*yard, error) {
+	dir, err := os.MkdirTemp("", "mxpipe-e2e-")
+	if err != nil {
+		return nil, err
+	}
+	y := &yard{dir: dir, cmd: again("caretaker", dir)}
+	y.cmd.Stderr = &y.texts
+	y.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives an interrupt from the keyboard
+	if y.bye, err = y.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	return y, errors.Join(os.Chmod(dir, 0o755), y.cmd.Start())
+}
+
+func (y *yard) close() error {
+	y.bye.Close()
+	if err := y.cmd.Wait(); err != nil {
+		return fmt.Errorf("clearing away %s: %w: %s", y.dir, err, y.texts.String())
+	}
+	return nil
+}
+
+// caretaker waits until the test has ended, in whatever way, and leaves nothing behind. The processes die by themselves,
+// but may need a moment.
+func caretaker(dir string) {
+	io.Copy(io.Discard, os.Stdin)
+	var err error
+	for range 100 {
+		mounts, _ := os.ReadFile("/proc/self/mounts")
+		for line := range strings.Lines(string(mounts)) {
+			if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
+				unix.Unmount(fields[1], unix.MNT_DETACH)
+			}
+		}
+		if err = os.RemoveAll(dir); err == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// folder makes a directory for one test, gone when it ends. Everybody may enter it, unlike that of testing.T.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(lab(t).dir, "test-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// await asks until the answer is yes, and gives it back. It fails the test when none comes, and shows the files at hand.
+func await[T any](t *testing.T, what string, ask func() (T, bool), files ...string) T {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		got, ok := ask()
+		if ok {
+			return got
+		}
+		if time.Now().After(deadline) {
+			for _, path := range files {
+				t.Logf("%s:\n%s", filepath.Base(path), tail(path))
+			}
+			t.Fatalf("waited %s in vain for %s; last seen: %v", patience, what, got)
+		}
+	}
+}
+
+// tail gives the end of a log.
+func tail(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	const most = 20_000
+	return string(text[max(0, len(text)-most):])
+}
+
+// write writes a file that everybody may read.
+func write(path, text string) error { return os.WriteFile(path, []byte(text), 0o644) }

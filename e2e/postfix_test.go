@@ -1,0 +1,387 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// postfix is a Postfix of our own.
+type postfix struct {
+	*process
+	dir     string
+	address string // where it takes mail by SMTP
+	log     string
+	kept    string // what its transport "keep" delivered
+}
+
+// services are the lines of master.cf that every Postfix here has. The transport keep stores what it gets, with its
+// envelope, where the test can read it.
+const services = `
+%s inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+showq unix n - n - - showq
+flush unix n - n 1000? 0 flush
+postlog unix-dgram n - n - 1 postlogd
+keep unix - n n - - pipe
+  flags=q user=nobody null_sender= argv=%s %s ${queue_id} ${sender} ${recipient}
+`
+
+const basics = `
+compatibility_level = 3.6
+queue_directory = %[1]s/queue
+data_directory = %[1]s/data
+maillog_file = %[1]s/mail.log
+maillog_file_prefixes = %[1]s
+myhostname = %[2]s.e2e.example
+mydestination =
+alias_maps =
+alias_database =
+local_recipient_maps =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtputf8_enable = yes
+allow_min_user = yes
+enable_long_queue_ids = yes
+message_size_limit = 104857600
+notify_classes =
+keep_destination_recipient_limit = 1
+queue_run_delay = 1h
+minimal_backoff_time = 1h
+`
+
+// keeper stores a message and its envelope under a name that is there only when all of it is.
+const keeper = `#!/bin/sh
+set -e
+umask 022
+name="$2.$$"
+{ printf '%s\n' "$2" "$3" "$4"; cat; } >"$1/.$name"
+mv "$1/.$name" "$1/$name"
+`
+
+// newPostfix starts a Postfix with further lines in main.cf and master.cf.
+func newPostfix(dir, name, address, mainCF, masterCF string) (*postfix, error) {
+	p := &postfix{dir: dir, address: address, log: filepath.Join(dir, "mail.log"), kept: filepath.Join(dir, "kept")}
+	owner, err := user.Lookup("postfix")
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.Atoi(owner.Uid)
+	if err != nil {
+		return nil, err
+	}
+	script := filepath.Join(dir, "keep")
+	for _, sub := range []string{"", "conf", "queue", "data", "kept"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	err = errors.Join(
+		os.Chown(filepath.Join(dir, "data"), uid, -1),
+		os.Chown(p.kept, nobody, nobody),
+		write(script, keeper), os.Chmod(script, 0o755),
+		write(p.conf()+"/main.cf", fmt.Sprintf(basics, dir, name)+mainCF),
+		write(p.conf()+"/master.cf", fmt.Sprintf(services, address, script, p.kept)+masterCF),
+	)
+	if err != nil {
+		return nil, err
+	}
+	// This makes the queue's directories.
+	if out, err := exec.Command("postfix", "-c", p.conf(), "check").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("postfix check: %w\n%s%s", err, out, tail(p.log))
+	}
+	daemons, err := p.setting("daemon_directory")
+	if err != nil {
+		return nil, err
+	}
+	// "postfix start" would leave the server to process 1; this way it is our child, and dies with us.
+	cmd := exec.Command(filepath.Join(daemons, "master"), "-d")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + p.conf()}
+	p.process, err = start("postfix "+name, cmd)
+	return p, err
+}
+
+func (p *postfix) conf() string { return filepath.Join(p.dir, "conf") }
+
+// setting asks Postfix for a parameter's value.
+func (p *postfix) setting(name string) (string, error) {
+	out, err := exec.Command("postconf", "-c", p.conf(), "-h", name).Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// postqueue runs postqueue(1).
+func (p *postfix) postqueue(t *testing.T, args ...string) []byte {
+	t.Helper()
+	var errs bytes.Buffer
+	cmd := exec.Command("postqueue", append([]string{"-c", p.conf()}, args...)...)
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("postqueue %s: %v\n%s", args, err, &errs)
+	}
+	return out
+}
+
+// close ends the server.
+func (p *postfix) close() error { return p.stop(syscall.SIGTERM) }
+
+// mail is a message for Postfix.
+type mail struct {
+	from   string
+	to     []string
+	params string // of MAIL
+	text   []byte // with LF line ends
+}
+
+// note is a short message.
+func note(from, to string) mail {
+	return mail{from: from, to: []string{to}, text: []byte("Subject: a note\n\nThis is all.\n")}
+}
+
+// submit hands a message over by SMTP and gives its queue id.
+func (p *postfix) submit(t *testing.T, m mail) string {
+	t.Helper()
+	conn, err := textproto.Dial("tcp", p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	reply := func(code int) string {
+		t.Helper()
+		_, text, err := conn.ReadResponse(code)
+		if err != nil {
+			t.Fatalf("submission to Postfix: %v", err)
+		}
+		return text
+	}
+	say := func(code int, format string, args ...any) {
+		t.Helper()
+		if err := conn.PrintfLine(format, args...); err != nil {
+			t.Fatal(err)
+		}
+		reply(code)
+	}
+	reply(220)
+	say(250, "EHLO client.e2e.example")
+	say(250, "MAIL FROM:<%s> %s", m.from, m.params)
+	for _, to := range m.to {
+		say(250, "RCPT TO:<%s>", to)
+	}
+	say(354, "DATA")
+	w := conn.DotWriter()
+	if _, err := w.Write(m.text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, id, ok := strings.Cut(reply(250), "queued as ")
+	if !ok {
+		t.Fatal("Postfix did not name the queue id")
+	}
+	return id
+}
+
+// sendmail hands a message over by sendmail(1) and gives its queue id. Its sender must not be used by another message.
+func (p *postfix) sendmail(t *testing.T, m mail) string {
+	t.Helper()
+	cmd := exec.Command("sendmail", append([]string{"-C", p.conf(), "-i", "-f", m.from, "--"}, m.to...)...)
+	cmd.Stdin = bytes.NewReader(m.text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("sendmail: %v\n%s", err, out)
+	}
+	return p.find(t, `pickup\[\d+\]: (\w+): uid=\d+ from=<`+regexp.QuoteMeta(m.from)+`>`)
+}
+
+// find waits for a line of the log and gives its first group.
+func (p *postfix) find(t *testing.T, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	return await(t, "a line like "+pattern, func() (string, bool) {
+		text, _ := os.ReadFile(p.log)
+		match := re.FindSubmatch(text)
+		if match == nil {
+			return "", false
+		}
+		return string(match[len(match)-1]), true
+	}, p.log)
+}
+
+// fate is what the log says of one try for one recipient.
+type fate struct {
+	to, relay, dsn, status, text string
+}
+
+var fateLine = regexp.MustCompile(`(?m): (\w+): to=<(.*?)>, (?:orig_to=<.*?>, )?relay=([^,]+), .*?dsn=([\d.]+), status=(\w+) \((.*)\)$`)
+
+// fates lists every try so far for a message.
+func (p *postfix) fates(id string) []fate {
+	text, _ := os.ReadFile(p.log)
+	var list []fate
+	for _, m := range fateLine.FindAllStringSubmatch(string(text), -1) {
+		if m[1] == id {
+			list = append(list, fate{m[2], m[3], m[4], m[5], m[6]})
+		}
+	}
+	return list
+}
+
+// tries waits for the n-th result of a message, counted from 1 over all of its recipients, and gives all n.
+func (p *postfix) tries(t *testing.T, id string, n int) []fate {
+	t.Helper()
+	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]fate, bool) {
+		list := p.fates(id)
+		return list, len(list) >= n
+	}, p.log)
+}
+
+// fate waits for the first result of a message.
+func (p *postfix) fate(t *testing.T, id string) fate {
+	t.Helper()
+	return p.tries(t, id, 1)[0]
+}
+
+// sent waits until the last try of a message, number n, is known, asserts that it was sent, and that Postfix let it go.
+func (p *postfix) sent(t *testing.T, id string, n int) fate {
+	t.Helper()
+	f := p.tries(t, id, n)[n-1]
+	if f.status != "sent" {
+		t.Fatalf("the message was not sent: %+v", f)
+	}
+	p.removed(t, id)
+	return f
+}
+
+// removed waits until Postfix lets a message go.
+func (p *postfix) removed(t *testing.T, id string) {
+	t.Helper()
+	p.find(t, `(qmgr)\[\d+\]: `+id+`: removed`)
+}
+
+// deferred waits until try n of a message is over, and asserts that all tries were deferred, that Postfix keeps the
+// message, and that the reason is as wanted.
+func (p *postfix) deferred(t *testing.T, id string, n int, dsn, pattern string) {
+	t.Helper()
+	list := p.tries(t, id, n)
+	last := list[n-1]
+	if last.dsn != dsn || !regexp.MustCompile(pattern).MatchString(last.text) {
+		t.Errorf("deferred with %s (%s), want %s (%s)", last.dsn, last.text, dsn, pattern)
+	}
+	p.waiting(t, id)
+	for _, f := range p.fates(id) {
+		if f.status != "deferred" {
+			t.Fatalf("not deferred: %+v", f)
+		}
+	}
+}
+
+// waiting waits until a message lies in the deferred queue.
+func (p *postfix) waiting(t *testing.T, id string) {
+	t.Helper()
+	await(t, id+" in the deferred queue", func() (string, bool) {
+		var entry struct {
+			QueueName string `json:"queue_name"`
+			QueueID   string `json:"queue_id"`
+		}
+		for line := range bytes.Lines(p.postqueue(t, "-j")) {
+			if err := json.Unmarshal(line, &entry); err != nil {
+				t.Fatalf("postqueue -j: %v: %s", err, line)
+			}
+			if entry.QueueID == id {
+				return entry.QueueName, entry.QueueName == "deferred"
+			}
+		}
+		return "not in the queue", false
+	}, p.log)
+}
+
+// flush has Postfix try a deferred message again.
+func (p *postfix) flush(t *testing.T, id string) {
+	t.Helper()
+	p.waiting(t, id)
+	p.postqueue(t, "-i", id)
+}
+
+// arrival is what the transport keep stored.
+type arrival struct {
+	queueID, sender, recipient string
+	text                       []byte
+}
+
+// arrivals lists what was kept for a recipient.
+func (p *postfix) arrivals(t *testing.T, recipient string) []arrival {
+	t.Helper()
+	entries, err := os.ReadDir(p.kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []arrival
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(p.kept, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := bytes.SplitN(text, []byte("\n"), 4)
+		if len(parts) == 4 && string(parts[2]) == recipient {
+			list = append(list, arrival{string(parts[0]), string(parts[1]), recipient, parts[3]})
+		}
+	}
+	return list
+}
+
+// arrived waits for the one message that a recipient gets.
+func (p *postfix) arrived(t *testing.T, recipient string) arrival {
+	t.Helper()
+	list := await(t, "mail for "+recipient, func() ([]arrival, bool) {
+		list := p.arrivals(t, recipient)
+		return list, len(list) > 0
+	}, p.log)
+	if len(list) != 1 {
+		t.Fatalf("%d messages for %s", len(list), recipient)
+	}
+	return list[0]
+}
+
+// original takes away the header fields that Postfix adds on top, and gives what is left.
+func (a arrival) original(t *testing.T, added ...string) []byte {
+	t.Helper()
+	text := a.text
+	for {
+		name, _, ok := bytes.Cut(text, []byte(":"))
+		if !ok || !slices.Contains(added, string(name)) {
+			return text
+		}
+		_, text, _ = bytes.Cut(text, []byte("\n"))
+		for len(text) > 0 && (text[0] == ' ' || text[0] == '\t') {
+			_, text, _ = bytes.Cut(text, []byte("\n"))
+		}
+	}
+}

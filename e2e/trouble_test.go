@@ -1,0 +1,149 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
+)
+
+// What is our own trouble leaves the message in the queue: Postfix never bounces.
+func TestOwnTroubleIsDeferred(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	for _, c := range []struct{ name, transport, dsn, text string }{
+		{"a wrong flag in master.cf", "usage", "4.3.5", `unknown flag "--queue-identity"`},
+		{"no socket", "absent", "4.3.2", `no such file.*is mxpolicyd.socket running`},
+		// Of a command that died by a signal Postfix takes no code.
+		{"a panic", "panicking", "4.3.0", `died with signal 6.*about to panic`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, domain := remote(t, c.transport, modern(t))
+			id := w.out.submit(t, note("a@"+keepDomain, "b@"+domain))
+			w.out.deferred(t, id, 1, c.dsn, c.text)
+			if n := s.Counters().Connections; n != 0 {
+				t.Errorf("the server saw %d connections", n)
+			}
+		})
+	}
+}
+
+// The daemon is stopped while mail goes on coming, and nothing of it is lost.
+func TestDaemonStoppedAndStarted(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	var s settings
+	d := startDaemon(t, s)
+	server, domain := remote(t, "mxpipe", modern(t))
+	entry, err := w.masterEntry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := anotherOutOf(t, strings.Replace(entry, w.daemon.socket, d.socket, 1), "default_transport = mxpipe")
+	before := p.submit(t, note("before@"+keepDomain, "b@"+domain))
+	p.sent(t, before, 1)
+	if err := d.stop(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]string{}
+	for _, from := range []string{"one", "two", "three"} {
+		from += "@" + keepDomain
+		ids[from] = p.submit(t, note(from, "b@"+domain))
+	}
+	for _, id := range ids {
+		p.deferred(t, id, 1, "4.3.2", `is mxpolicyd.socket running`)
+	}
+	d.told.close()
+	if err := d.start(w, s); err != nil {
+		t.Fatal(err)
+	}
+	p.postqueue(t, "-f")
+	for _, id := range ids {
+		p.sent(t, id, 2)
+	}
+	got := map[string]int{}
+	for _, m := range server.Messages() {
+		got[m.Sender]++
+	}
+	for _, from := range []string{"before", "one", "two", "three"} {
+		if n := got[from+"@"+keepDomain]; n != 1 {
+			t.Errorf("%d messages from %s arrived, want 1", n, from)
+		}
+	}
+}
+
+// A command that is killed while it waits is deferred by Postfix. Whether the remote server takes the message all the
+// same depends on how far it was; either way it is delivered once.
+func TestKilledWhileWaiting(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	for name, stage := range map[string]mx.Stage{"at RCPT": mx.StageRCPT, "before the final reply": mx.StageFinal} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			habits := modern(t)
+			habits.Keywords &^= mx.Pipelining | mx.Chunking
+			gate := make(chan struct{})
+			habits.At = map[mx.Stage]mx.Act{stage: {Hold: gate, Times: 1}}
+			s, domain := remote(t, "mxpipe", habits)
+			id := w.out.submit(t, note("a@"+keepDomain, "b@"+domain))
+			verb := map[mx.Stage]string{mx.StageRCPT: "RCPT", mx.StageFinal: "DATA"}[stage]
+			await(t, verb, func() (int, bool) { n := s.Counters().Verbs[verb]; return n, n > 0 }, w.out.log)
+			if err := syscall.Kill(commandOf(t, id), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			w.out.deferred(t, id, 1, "4.3.0", `died with signal 9`)
+			close(gate)
+			await(t, "the end of the session", func() (int, bool) { n := s.Counters().Open; return n, n == 0 })
+			w.daemon.logged(t, `queue_id=`+id+`.*(deferred|delivered|did not wait)|(deferred|delivered|did not wait).*queue_id=`+id)
+			w.out.flush(t, id)
+			w.out.sent(t, id, 2)
+			if n := s.Counters().Messages; n != 1 {
+				t.Errorf("delivered %d times", n)
+			}
+		})
+	}
+}
+
+// commandOf finds the process of the mxpipe that Postfix runs for a message.
+func commandOf(t *testing.T, id string) int {
+	t.Helper()
+	return await(t, "the process for "+id, func() (int, bool) {
+		entries, _ := os.ReadDir("/proc")
+		for _, e := range entries {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil {
+				continue
+			}
+			line, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+			args := bytes.Split(line, []byte{0})
+			if len(args) > 0 && string(args[0]) == lab(t).mxpipe && bytes.Contains(line, []byte("--queue-id\x00"+id+"\x00")) {
+				return pid, true
+			}
+		}
+		return 0, false
+	})
+}
+
+// A server that never answers: mxpipe gives up in its own time, before Postfix's time limit bounces the message.
+func TestTimeoutIsDeferred(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	habits := modern(t)
+	gate := make(chan struct{})
+	habits.At = map[mx.Stage]mx.Act{mx.StageGreeting: {Hold: gate, Times: 1}}
+	s, domain := remote(t, "slow", habits)
+	t.Cleanup(func() { close(gate) })
+	id := w.out.submit(t, note("a@"+keepDomain, "b@"+domain))
+	w.out.deferred(t, id, 1, "4.4.7", `time`)
+	w.out.flush(t, id)
+	w.out.sent(t, id, 2)
+	if n := s.Counters().Messages; n != 1 {
+		t.Errorf("delivered %d times", n)
+	}
+}
