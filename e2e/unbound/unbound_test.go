@@ -55,6 +55,7 @@ func ask(t *testing.T, addr, name string, qtype uint16) *dns.Msg {
 }
 
 func TestUnboundAndTheLabsFrontAgree(t *testing.T) {
+	t.Parallel()
 	s, u := serve(t, sample.Zones()...)
 	sample.Spoil(s)
 	f, err := dnssec.NewFront(s)
@@ -79,6 +80,7 @@ func TestUnboundAndTheLabsFrontAgree(t *testing.T) {
 
 // A mended record is seen as soon as its TTL has passed, and one that Unbound could not find or believe a second later.
 func TestUnboundSeesChangesSoon(t *testing.T) {
+	t.Parallel()
 	const name = "_25._tcp.mx.example.test"
 	s, u := serve(t, dnssec.Zone{Name: "example.test", Text: "mx IN A 127.0.0.1"})
 	steps := []struct {
@@ -114,6 +116,7 @@ func TestUnboundSeesChangesSoon(t *testing.T) {
 }
 
 func TestUnboundIsStoppedAndComesBack(t *testing.T) {
+	t.Parallel()
 	s, u := serve(t, dnssec.Zone{Name: "example.test", Text: "mx 600 IN A 127.0.0.1"})
 	if got := sample.Read(ask(t, u.Addr(), "mx.example.test", dns.TypeA)); got.Verdict != sample.Secure {
 		t.Fatal(got)
@@ -136,17 +139,18 @@ func TestUnboundIsStoppedAndComesBack(t *testing.T) {
 }
 
 func TestUnboundThatCannotRunSaysWhy(t *testing.T) {
+	t.Parallel()
 	s, _ := serve(t)
 	if _, err := dnssec.StartUnbound(t.Context(), s, t.TempDir()+"/none"); err == nil {
 		t.Fatal("it runs in a directory that does not exist")
 	}
-	// A configuration that Unbound refuses: a directory whose name it cannot take.
-	dir := t.TempDir() + "/\"quoted\""
+	// A directory whose name cannot stand in a configuration.
+	dir := t.TempDir() + "/quoted\" name"
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	_, err := dnssec.StartUnbound(t.Context(), s, dir)
-	if err == nil || !strings.Contains(err.Error(), "unbound.conf") {
+	if err == nil || !strings.Contains(err.Error(), "unbound.conf:") {
 		t.Fatalf("the error does not show what Unbound says: %v", err)
 	}
 }
