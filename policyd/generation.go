@@ -18,6 +18,7 @@ import (
 type generation struct {
 	resolver   *resolver.Resolver
 	policies   *policyCaches
+	idle       *transport.Idle
 	transports map[string]*transport.Transport
 
 	mu      sync.Mutex
@@ -44,6 +45,7 @@ func newGeneration(cfg *config.Config, log *slog.Logger) (*generation, error) {
 	g := &generation{
 		resolver:   res,
 		policies:   &policyCaches{resolver: res, log: log},
+		idle:       transport.NewIdle(maxIdle),
 		transports: map[string]*transport.Transport{},
 		closed:     make(chan struct{}),
 	}
@@ -52,7 +54,7 @@ func newGeneration(cfg *config.Config, log *slog.Logger) (*generation, error) {
 		g.close()
 		return nil, fmt.Errorf("this host's addresses: %w", err)
 	}
-	deps := transport.Deps{Resolver: res, Self: self, Policies: g.policies.get, Logger: log}
+	deps := transport.Deps{Resolver: res, Self: self, Policies: g.policies.get, Idle: g.idle, Logger: log}
 	for name, c := range cfg.Transports {
 		if g.transports[name], err = transport.New(c, deps); err != nil {
 			g.close()
@@ -61,6 +63,10 @@ func newGeneration(cfg *config.Config, log *slog.Logger) (*generation, error) {
 	}
 	return g, nil
 }
+
+// maxIdle bounds the idle connections of all transports together: a quarter of
+// the descriptors that the unit allows.
+const maxIdle = 16384
 
 func trust(t config.TrustAD) resolver.TrustAD {
 	switch t {
@@ -98,6 +104,7 @@ func (g *generation) abort() {
 }
 
 func (g *generation) close() {
+	g.idle.Stop()
 	for _, t := range g.transports {
 		if t != nil {
 			t.Close()

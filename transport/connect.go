@@ -23,15 +23,17 @@ const maxGreetings = 5
 // connection is a session that may carry the message: greeted, and judged.
 type connection struct {
 	*prospect
-	session *smtp.Session
-	addr    netip.Addr
-	proof   verdict.Proof
+	*link
+	reused  bool // it served a message before this delivery had it
+	chunked bool // the message went by BDAT
 }
 
 // via says where the message went, and how safely: a status.Error's Via.
 func (c *connection) via() string {
 	via := c.addr.String()
 	switch {
+	case c.proof.TLS == 0 && c.reused:
+		return via + ", plaintext, reused"
 	case c.proof.TLS == 0:
 		return via + ", plaintext"
 	case c.proof.DANE != nil && c.verdict.MX < verdict.MXDNSSEC:
@@ -46,7 +48,11 @@ func (c *connection) via() string {
 	default:
 		via += ", encrypted"
 	}
-	return via + ", " + tlsVersion(c.proof.TLS)
+	via += ", " + tlsVersion(c.proof.TLS)
+	if c.reused {
+		via += ", reused"
+	}
+	return via
 }
 
 // tlsVersion names a TLS version without a blank, for texts and logs.
@@ -66,7 +72,7 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 			reasons = append(reasons, d.reason(ctx, p, outcome.Connect, err))
 			break
 		}
-		c := &connection{prospect: p, addr: addr}
+		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}}
 		if err = d.open(ctx, c, conn, budget); err == nil {
 			return c, nil
 		}

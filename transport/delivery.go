@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -94,83 +93,6 @@ func (d *delivery) refuse() *status.Error {
 	return nil
 }
 
-// tryHost offers the message to one host and gives back the recipients for
-// whom the next one should be tried.
-func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS, rcpts []*recipient) []*recipient {
-	start := time.Now()
-	lookup, cancel := context.WithTimeout(ctx, d.cfg.ConnectTimeout)
-	p := d.survey(lookup, way, host, sts, d.demands)
-	cancel()
-	if p.err != nil {
-		return d.pass(rcpts, asStatus(ctx, p.err, host.Name))
-	}
-	if f := p.verdict.Refusal; f != nil {
-		return d.pass(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})
-	}
-	if p.verdict.Noted != "" {
-		d.log.Warn("a policy in testing mode is not met", "host", host.Name, "text", p.verdict.Noted)
-	}
-	c, err := d.connect(ctx, &p, d.cfg.ConnectTimeout-time.Since(start))
-	if err != nil {
-		return d.pass(rcpts, err)
-	}
-	send, left := d.suited(c, rcpts)
-	if len(send) == 0 {
-		d.later(c.session)
-		return left
-	}
-	tx := &smtp.Transaction{
-		From:       d.sender,
-		Recipients: make([]smtp.Recipient, len(send)),
-		Content:    d.msg.reader(),
-		Size:       d.msg.Facts.Size,
-		EightBit:   d.msg.Facts.EightBit || d.env.EightBit,
-		UTF8:       d.useUTF8(c, send),
-		RequireTLS: d.demands.RequireTLS,
-		Chunking:   d.chunking(),
-		Ret:        d.ret(),
-		EnvID:      d.env.EnvID,
-		Point:      func() context.Context { return d.ctx },
-	}
-	for i, r := range send {
-		tx.Recipients[i] = r.Recipient
-	}
-	report := c.session.Send(ctx, tx)
-	again, keep := d.judge(c, send, report)
-	if keep {
-		d.later(c.session)
-	} else {
-		c.session.Close()
-	}
-	return append(left, again...)
-}
-
-// inOneFlight is the largest message that is sent before the recipients'
-// replies are known.
-const inOneFlight = 256 << 10
-
-// chunking says how a server that offers CHUNKING gets the message. One that
-// refuses every recipient and forgets to swallow the chunk runs the message as
-// commands; without a MAIL line in it nothing can come of that.
-func (d *delivery) chunking() smtp.Chunking {
-	switch {
-	case d.cfg.Chunking == ChunkingOff:
-		return smtp.ChunkingOff
-	case d.cfg.Chunking == ChunkingPipelined && d.msg.Facts.Size <= inOneFlight && !d.msg.Facts.LineStartsWithMAIL:
-		return smtp.ChunkingPipelined
-	}
-	return smtp.ChunkingWaiting
-}
-
-// ret gives the RET parameter: a bounce of a message that requires TLS bears
-// no more than its header (RFC 8689 §5).
-func (d *delivery) ret() string {
-	if d.demands.RequireTLS && d.env.Ret == "FULL" {
-		return "HDRS"
-	}
-	return d.env.Ret
-}
-
 // suited parts the recipients that this server can take from those that it
 // can not: for its SIZE limit, or because it lacks SMTPUTF8. Another host may
 // do better.
@@ -208,19 +130,21 @@ func (d *delivery) useUTF8(c *connection, rcpts []*recipient) bool {
 }
 
 // judge turns the server's replies into results. It gives back the recipients
-// for whom the next host should be tried, and whether the connection is still
-// good for a goodbye.
-func (d *delivery) judge(c *connection, rcpts []*recipient, report *smtp.Report) (again []*recipient, keep bool) {
-	keep = report.Err == nil && !report.Broken
+// for whom the next host should be tried, those who did not fit into this
+// transaction, and what has become of the connection.
+func (d *delivery) judge(c *connection, rcpts []*recipient, report *smtp.Report) (again, more []*recipient, state outcome.ConnState) {
 	for i, r := range rcpts {
 		decision, text := decide(report, i)
-		keep = keep && decision.Conn != outcome.Close
+		state = max(state, decision.Conn)
 		reason := &status.Error{Code: decision.Code, Host: c.host.Name, Via: c.via(), Text: text}
 		r.conn = c
-		if decision.NextHost {
+		switch {
+		case decision.MoreLater:
+			more = append(more, r)
+		case decision.NextHost:
 			r.reasons = append(r.reasons, reason)
 			again = append(again, r)
-		} else {
+		default:
 			// The host spoke for the domain: what other hosts failed with
 			// before no longer matters.
 			r.result = reason
@@ -229,7 +153,10 @@ func (d *delivery) judge(c *connection, rcpts []*recipient, report *smtp.Report)
 	if len(again) > 0 {
 		d.note(again[0].reasons[len(again[0].reasons)-1])
 	}
-	return again, keep
+	if report.Err != nil || report.Broken {
+		state = outcome.Close
+	}
+	return again, more, state
 }
 
 // decide finds the reply, or the failure, that settles the recipient i, and

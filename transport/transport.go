@@ -61,6 +61,7 @@ type Deps struct {
 	// Policies gives the MTA-STS policies that are kept as cfg says and
 	// fetched from web servers that roots vouch for. Equal calls share one.
 	Policies func(cfg *MTASTS, roots *x509.CertPool) (Policies, error)
+	Idle     *Idle // nil: no connection is used twice
 	Logger   *slog.Logger
 }
 
@@ -70,6 +71,9 @@ type Transport struct {
 	base      *profile
 	overrides []override
 	log       *slog.Logger
+	idle      *Idle
+
+	noChunking hostMarks
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelCauseFunc
@@ -79,6 +83,7 @@ type Transport struct {
 // profile is a Config with what was made from it.
 type profile struct {
 	cfg      *Config
+	id       string // the transport's name, and the override's match
 	rules    verdict.Rules
 	resolver route.Resolver
 	finder   *route.Finder
@@ -96,14 +101,14 @@ type override struct {
 // New makes a transport. An error means that the Config is impossible; it is
 // for whoever wrote the configuration.
 func New(cfg *Config, deps Deps) (*Transport, error) {
-	base, err := newProfile(cfg, deps)
+	base, err := newProfile(cfg, "", deps)
 	if err != nil {
 		return nil, err
 	}
-	t := &Transport{base: base, log: deps.Logger}
+	t := &Transport{base: base, log: deps.Logger, idle: deps.Idle}
 	for _, o := range cfg.Overrides {
 		over := override{match: o.Match}
-		if over.profile, err = newProfile(o.Config, deps); err != nil {
+		if over.profile, err = newProfile(o.Config, o.Match, deps); err != nil {
 			return nil, err
 		}
 		if o.Nexthop != "" {
@@ -117,7 +122,7 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 	return t, nil
 }
 
-func newProfile(cfg *Config, deps Deps) (*profile, error) {
+func newProfile(cfg *Config, match string, deps Deps) (*profile, error) {
 	self := deps.Self
 	self.Hostname, self.LocalIP = cfg.Hostname, cfg.LocalIP
 	client, err := newTLSClient(&cfg.TLSClient)
@@ -126,6 +131,7 @@ func newProfile(cfg *Config, deps Deps) (*profile, error) {
 	}
 	p := &profile{
 		cfg:      cfg,
+		id:       strings.TrimSpace(cfg.Name + " " + match),
 		rules:    verdict.Rules{DNSSEC: cfg.MXAuth.DNSSEC, DANE: cfg.MXAuth.DANE, MTASTS: cfg.MXAuth.MTASTS != nil},
 		resolver: deps.Resolver,
 		finder: route.New(route.Config{
@@ -228,7 +234,7 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 			results[i].set(failed, env.ID)
 			continue
 		}
-		key := p.cfg.Name + " " + dest.String()
+		key := p.id + " " + dest.String()
 		d := byKey[key]
 		if d == nil {
 			d = &delivery{Transport: t, profile: p, dest: dest}
@@ -279,14 +285,17 @@ func matches(pattern, domain string) bool {
 	return domain == pattern
 }
 
-// later runs a goodbye that no delivery has to wait for.
-func (t *Transport) later(s *smtp.Session) {
+// later says goodbye over a session, without anybody waiting for it.
+func (t *Transport) later(s *smtp.Session) { t.afterwards(s.Quit) }
+
+// afterwards runs what no delivery has to wait for.
+func (t *Transport) afterwards(f func(ctx context.Context)) {
 	t.closing.Go(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, quitTimeout)
+		ctx, cancel := context.WithTimeout(t.ctx, afterTimeout)
 		defer cancel()
-		s.Quit(ctx)
+		f(ctx)
 	})
 }
 
-// quitTimeout is how long the reply to QUIT may take.
-const quitTimeout = 10 * time.Second
+// afterTimeout is how long the replies to RSET and QUIT may take.
+const afterTimeout = 10 * time.Second

@@ -156,6 +156,10 @@ func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 	return s.hello(ctx, outcome.EHLOAfterTLS)
 }
 
+// Stale reports whether an idle session is of no use any more: the server has
+// closed it, or said something unasked. It asks the kernel, not the server.
+func (s *Session) Stale() bool { return s.r.Buffered() > 0 || s.raw.readable() }
+
 // Reset ends a failed transaction (RFC 5321 §4.1.1.5).
 func (s *Session) Reset(ctx context.Context) error {
 	s.raw.bind(ctx)

@@ -109,6 +109,24 @@ func (s *stream) acked() received {
 	return got
 }
 
+// readable reports whether there is something to read, the end included.
+func (s *stream) readable() bool {
+	conn, ok := s.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var waits bool
+	err = raw.Control(func(fd uintptr) {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		waits = err == unix.EAGAIN
+	})
+	return err != nil || !waits
+}
+
 // Close closes the connection at once and lets the bound context go.
 func (s *stream) Close() error {
 	s.mu.Lock()

@@ -1,0 +1,80 @@
+package transport
+
+import (
+	"net/netip"
+
+	"github.com/mxpipe/mxpipe/transport/pool"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// Idle keeps the idle connections of transports. Stop it before the transports
+// are closed, so that the goodbyes are waited for.
+type Idle struct {
+	*pool.Pool[*link]
+}
+
+// NewIdle makes a pool of at most total idle connections.
+func NewIdle(total int) *Idle { return &Idle{pool.New[*link](total)} }
+
+// link is what lasts of a connection from one message to the next: the
+// session, and what it proved.
+type link struct {
+	session *smtp.Session
+	addr    netip.Addr
+	proof   verdict.Proof
+	// lifted: it was opened for a message with "TLS-Required: No", and serves
+	// only such.
+	lifted bool
+	served int // messages
+	owner  *Transport
+}
+
+// Served is the number of messages sent over the connection.
+func (l *link) Served() int { return l.served }
+
+// Close says goodbye in the background.
+func (l *link) Close() { l.owner.later(l.session) }
+
+// fits says whether an idle connection may carry a message: it is judged by
+// the verdict of the day, as a new one would be.
+func (l *link) fits(v *verdict.Verdict, demands verdict.Demands) pool.Fit {
+	switch {
+	case l.lifted && !demands.Optional:
+		return pool.Skip
+	case l.proof.DANE != nil && v.Need == verdict.NeedDANE && l.proof.TLSA != v.TLSA.Fingerprint():
+		return pool.Retire // the host's records have changed since
+	case l.session.Stale():
+		return pool.Retire
+	case v.Judge(&l.proof) != nil, v.JudgeExtension(l.session.Extensions().RequireTLS) != nil:
+		return pool.Skip
+	}
+	return pool.Use
+}
+
+func (d *delivery) poolKey(p *prospect) pool.Key {
+	return pool.Key{Transport: d.profile.id, Host: p.host.Name, Port: d.port(d.dest)}
+}
+
+// reuse takes an idle connection that the verdict is satisfied with.
+func (d *delivery) reuse(p *prospect) (*connection, bool) {
+	if d.idle == nil || d.cfg.ConnReuseLimit == 0 {
+		return nil, false
+	}
+	l, ok := d.idle.Get(d.poolKey(p), func(l *link) pool.Fit { return l.fits(&p.verdict, d.demands) })
+	if !ok {
+		return nil, false
+	}
+	return &connection{prospect: p, link: l, reused: true}, true
+}
+
+// keep gives a connection back for other messages.
+func (d *delivery) keep(c *connection) {
+	if d.idle == nil {
+		c.link.Close()
+		return
+	}
+	d.idle.Put(d.poolKey(c.prospect), d.dest.String(), c.link, pool.Limits{
+		IdleCount: d.cfg.ConnMaxIdleCount, IdleTime: d.cfg.ConnMaxIdleTime, Uses: d.cfg.ConnReuseLimit,
+	})
+}

@@ -1,0 +1,201 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+const (
+	// inOneFlight is the largest message that is sent before the recipients'
+	// replies are known, in octets.
+	inOneFlight = 256 << 10
+	// inOneTransaction is how many recipients a transaction has at most: what
+	// every server must take (RFC 5321 §4.5.3.1.8).
+	inOneTransaction = 100
+)
+
+// visit is one host's part in a delivery: as many transactions as its
+// recipients need, over one connection if that lasts.
+type visit struct {
+	*delivery
+	prospect *prospect
+	budget   time.Duration // what is left of connect_timeout
+	conn     *connection   // nil: none
+	room     int           // recipients that one transaction takes
+}
+
+// tryHost offers the message to one host and gives back the recipients for
+// whom the next one should be tried.
+func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS, rcpts []*recipient) []*recipient {
+	start := time.Now()
+	lookup, cancel := context.WithTimeout(ctx, d.cfg.ConnectTimeout)
+	p := d.survey(lookup, way, host, sts, d.demands)
+	cancel()
+	if p.err != nil {
+		return d.pass(rcpts, asStatus(ctx, p.err, host.Name))
+	}
+	if f := p.verdict.Refusal; f != nil {
+		return d.pass(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})
+	}
+	if p.verdict.Noted != "" {
+		d.log.Warn("a policy in testing mode is not met", "host", host.Name, "text", p.verdict.Noted)
+	}
+	v := &visit{delivery: d, prospect: &p, budget: d.cfg.ConnectTimeout - time.Since(start), room: inOneTransaction}
+	return v.run(ctx, rcpts)
+}
+
+// run makes transactions until every recipient had its turn.
+func (v *visit) run(ctx context.Context, rcpts []*recipient) (left []*recipient) {
+	for len(rcpts) > 0 {
+		if v.conn == nil {
+			v.conn, _ = v.reuse(v.prospect)
+		}
+		if failed := v.arrive(ctx); failed != nil {
+			return append(left, v.pass(rcpts, failed)...)
+		}
+		batch := rcpts[:min(len(rcpts), v.room)]
+		rcpts = rcpts[len(batch):]
+		send, unsuited := v.suited(v.conn, batch)
+		left = append(left, unsuited...)
+		if len(send) > 0 {
+			again, more := v.transact(ctx, send)
+			left = append(left, again...)
+			rcpts = append(more, rcpts...)
+		}
+	}
+	if v.conn != nil {
+		v.keep(v.conn)
+	}
+	return left
+}
+
+// arrive sees to it that there is a connection.
+func (v *visit) arrive(ctx context.Context) (failed *status.Error) {
+	if v.conn == nil {
+		start := time.Now()
+		v.conn, failed = v.connect(ctx, v.prospect, v.budget)
+		v.budget -= time.Since(start)
+	}
+	return failed
+}
+
+// transact runs one transaction, a second time over a new connection if the
+// first was for nothing.
+func (v *visit) transact(ctx context.Context, rcpts []*recipient) (again, more []*recipient) {
+	report := v.send(ctx, rcpts)
+	for v.inVain(report) {
+		v.conn.session.Close()
+		v.conn = nil
+		if failed := v.arrive(ctx); failed != nil {
+			return v.pass(rcpts, failed), nil
+		}
+		report = v.send(ctx, rcpts)
+	}
+	again, more, state := v.judge(v.conn, rcpts, report)
+	if len(more) > 0 {
+		v.room = max(1, len(rcpts)-len(more))
+	}
+	v.settleConnection(ctx, report, state, len(more) > 0)
+	return again, more
+}
+
+// inVain says whether a transaction that failed may be run once more, as if
+// nothing had been: when the connection had died while it was idle, or when
+// the server does not know the BDAT that it offers.
+func (v *visit) inVain(report *smtp.Report) bool {
+	if v.conn.reused && (report.Err != nil && report.Unseen || report.Mail.Code == 421) {
+		return true
+	}
+	if !v.conn.chunked {
+		return false
+	}
+	switch {
+	case report.Final.Code >= 500 && report.Final.Code <= 502 && report.Accepted() > 0:
+		// Some device between us and the server takes CHUNKING for noise.
+		v.noChunking.mark(v.prospect.host.Name)
+		return true
+	case report.Err != nil && !errors.Is(report.Err, ErrGone) && !report.Unseen && report.Stage >= outcome.Body:
+		v.noChunking.mark(v.prospect.host.Name)
+	}
+	return false
+}
+
+// send runs one transaction.
+func (v *visit) send(ctx context.Context, rcpts []*recipient) *smtp.Report {
+	tx := &smtp.Transaction{
+		From:       v.sender,
+		Recipients: make([]smtp.Recipient, len(rcpts)),
+		Content:    v.msg.reader(),
+		Size:       v.msg.Facts.Size,
+		EightBit:   v.msg.Facts.EightBit || v.env.EightBit,
+		UTF8:       v.useUTF8(v.conn, rcpts),
+		RequireTLS: v.demands.RequireTLS,
+		Chunking:   v.chunking(),
+		Ret:        v.ret(),
+		EnvID:      v.env.EnvID,
+		Point:      func() context.Context { return v.ctx },
+	}
+	for i, r := range rcpts {
+		tx.Recipients[i] = r.Recipient
+	}
+	v.conn.chunked = tx.Chunking != smtp.ChunkingOff && v.conn.session.Extensions().Chunking
+	v.conn.served++
+	return v.conn.session.Send(ctx, tx)
+}
+
+// chunking says how a server that offers CHUNKING gets the message. One that
+// refuses every recipient and forgets to swallow the chunk runs the message as
+// commands; without a MAIL line in it nothing can come of that.
+func (v *visit) chunking() smtp.Chunking {
+	switch {
+	case v.cfg.Chunking == ChunkingOff || v.noChunking.marked(v.prospect.host.Name):
+		return smtp.ChunkingOff
+	case v.cfg.Chunking == ChunkingPipelined && v.msg.Facts.Size <= inOneFlight && !v.msg.Facts.LineStartsWithMAIL:
+		return smtp.ChunkingPipelined
+	}
+	return smtp.ChunkingWaiting
+}
+
+// ret gives the RET parameter: a bounce of a message that requires TLS bears
+// no more than its header (RFC 8689 §5).
+func (v *visit) ret() string {
+	if v.demands.RequireTLS && v.env.Ret == "FULL" {
+		return "HDRS"
+	}
+	return v.env.Ret
+}
+
+// settleConnection keeps the connection for the next transaction, or parts
+// with it. Nobody waits for a goodbye.
+func (v *visit) settleConnection(ctx context.Context, report *smtp.Report, state outcome.ConnState, more bool) {
+	c := v.conn
+	switch {
+	case report.Err != nil || report.Broken:
+		c.session.Close()
+	case state == outcome.Close || c.served >= v.cfg.ConnReuseLimit:
+		c.link.Close()
+	case state == outcome.Reset && more:
+		if c.session.Reset(ctx) == nil {
+			return
+		}
+		c.session.Close()
+	case state == outcome.Reset:
+		v.afterwards(func(ctx context.Context) {
+			if c.session.Reset(ctx) == nil {
+				v.keep(c)
+			} else {
+				c.session.Close()
+			}
+		})
+	default:
+		return
+	}
+	v.conn = nil
+}
