@@ -34,6 +34,7 @@ type lab struct {
 	hosts     int
 	log       bytes.Buffer
 	logMu     sync.Mutex
+	idle      *Idle // nil: none is kept
 	transport *Transport
 }
 
@@ -128,7 +129,7 @@ func (l *lab) start(change func(*Config)) {
 		change(cfg)
 	}
 	var err error
-	l.transport, err = New(cfg, Deps{Resolver: l.resolver, Logger: slog.New(slog.NewTextHandler(l, nil))})
+	l.transport, err = New(cfg, Deps{Resolver: l.resolver, Idle: l.idle, Logger: slog.New(slog.NewTextHandler(l, nil))})
 	if err != nil {
 		l.t.Fatal(err)
 	}
