@@ -1,0 +1,80 @@
+package route
+
+import (
+	"net"
+	"net/netip"
+)
+
+// Self is what this host is known by, so that mail does not go round in
+// circles (RFC 5321 §5.1). The zero Self recognises nothing.
+type Self struct {
+	// Hostname is the name that we say in EHLO.
+	Hostname string
+	// LocalIP are the configured source addresses. They are ours at every
+	// port.
+	LocalIP []netip.Addr
+	// Interfaces are the addresses of this host's interfaces. Those of a
+	// loopback interface are ours only at port 25: whatever listens elsewhere
+	// on loopback is another server, of a lab or behind a tunnel.
+	Interfaces []netip.Addr
+}
+
+// ThisHost reads the addresses of this host's interfaces. The error is that of
+// the operating system.
+func ThisHost() (Self, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return Self{}, err
+	}
+	var self Self
+	for _, a := range list {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			self.Interfaces = append(self.Interfaces, prefix.Addr())
+		}
+	}
+	return self, nil
+}
+
+// is reports whether a host, with what was found of it, is ourselves. A host
+// whose look-up failed is not.
+func (s Self) is(h Host, found finding) bool {
+	if s.Hostname != "" && (h.Name == s.Hostname || found.Canonical == s.Hostname) {
+		return true
+	}
+	for _, addr := range found.Addrs {
+		if s.owns(addr, h.notPort) {
+			return true
+		}
+	}
+	return false
+}
+
+// owns reports whether a server at addr and port is ourselves.
+func (s Self) owns(addr netip.Addr, port uint16) bool {
+	addr = addr.Unmap()
+	for _, own := range s.LocalIP {
+		if own.Unmap().WithZone("") == addr {
+			return true
+		}
+	}
+	if addr.IsUnspecified() {
+		return port == smtpPort // a connection to it goes to this host
+	}
+	for _, own := range s.Interfaces {
+		if own.Unmap().WithZone("") == addr {
+			return !addr.IsLoopback() || port == smtpPort
+		}
+	}
+	return false
+}
+
+// normalHost brings a host name to the form in which names are compared: lower
+// case without a final dot. What cannot be the name of a mail server, such as
+// an address, gives "".
+func normalHost(name string) string {
+	ascii := asciiDomain(name)
+	if numeric(ascii) {
+		return ""
+	}
+	return ascii
+}
