@@ -26,6 +26,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -74,7 +75,6 @@ type Session struct {
 	raw  *stream
 	conn net.Conn // raw, or the TLS connection over it
 	r    *bufio.Reader
-	w    *bufio.Writer
 	ext  Extensions
 	tls  *tls.ConnectionState
 }
@@ -96,7 +96,6 @@ func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 func (s *Session) use(conn net.Conn) {
 	s.conn = conn
 	s.r = bufio.NewReaderSize(conn, 4096)
-	s.w = bufio.NewWriterSize(conn, 16<<10)
 }
 
 // Extensions returns what the server offered in its last EHLO reply.
@@ -184,10 +183,7 @@ func (s *Session) Close() { s.raw.Close() }
 
 // command sends one line and waits for its reply.
 func (s *Session) command(line string) (reply.Reply, error) {
-	if err := s.writeLine(line); err != nil {
-		return reply.Reply{}, err
-	}
-	if err := s.w.Flush(); err != nil {
+	if err := s.writeLine(s.conn, line); err != nil {
 		return reply.Reply{}, err
 	}
 	return s.readReply(s.cfg.CommandTimeout)
@@ -196,15 +192,12 @@ func (s *Session) command(line string) (reply.Reply, error) {
 // errControl is a defect of the caller: addresses are checked long before.
 var errControl = errors.New("a command may not contain control characters")
 
-func (s *Session) writeLine(line string) error {
+func (s *Session) writeLine(w io.Writer, line string) error {
 	if strings.ContainsFunc(line, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
 		return errControl
 	}
 	s.trace("C", line)
-	if _, err := s.w.WriteString(line); err != nil {
-		return err
-	}
-	_, err := s.w.WriteString("\r\n")
+	_, err := io.WriteString(w, line+"\r\n")
 	return err
 }
 

@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -80,6 +81,10 @@ func (r *Report) Accepted() int {
 	return n
 }
 
+// writeSize is how much goes out in one write: a full TLS record, which holds
+// the whole flight of an ordinary message.
+const writeSize = 16 << 10
+
 // Send runs one transaction (RFC 5321 §3.3), in as few flights as the server
 // allows:
 //
@@ -93,7 +98,11 @@ func (r *Report) Accepted() int {
 // block the other with full buffers.
 func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	s.raw.bind(ctx)
-	t := &transfer{Session: s, ctx: ctx, tx: tx, report: &Report{Rcpts: make([]reply.Reply, len(tx.Recipients))}}
+	t := &transfer{
+		Session: s, ctx: ctx, tx: tx,
+		report: &Report{Rcpts: make([]reply.Reply, len(tx.Recipients))},
+		w:      bufio.NewWriterSize(s.conn, writeSize),
+	}
 	t.chunked = s.ext.Chunking && tx.Chunking != ChunkingOff
 	switch {
 	case t.chunked && s.ext.Pipelining && tx.Chunking == ChunkingPipelined:

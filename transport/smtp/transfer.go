@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -22,6 +23,7 @@ type transfer struct {
 	ctx     context.Context
 	tx      *Transaction
 	report  *Report
+	w       *bufio.Writer // an idle session has no use for its memory
 	chunked bool
 	acked   received // what the server had when the connection failed
 }
@@ -66,7 +68,7 @@ func (t *transfer) pipelined() {
 		if err := t.writeEnvelope(); err != nil || t.chunked {
 			return err
 		}
-		return t.writeLine("DATA")
+		return t.writeLine(t.w, "DATA")
 	})
 	if err != nil {
 		t.report.Unseen = read == 0
@@ -258,11 +260,11 @@ func (t *transfer) envelope() []due {
 }
 
 func (t *transfer) writeEnvelope() error {
-	if err := t.writeLine(t.mailCommand(t.tx)); err != nil {
+	if err := t.writeLine(t.w, t.mailCommand(t.tx)); err != nil {
 		return err
 	}
 	for i := range t.tx.Recipients {
-		if err := t.writeLine(t.rcptCommand(t.tx, i)); err != nil {
+		if err := t.writeLine(t.w, t.rcptCommand(t.tx, i)); err != nil {
 			return err
 		}
 	}
@@ -271,7 +273,7 @@ func (t *transfer) writeEnvelope() error {
 
 // writeChunk writes the message as one chunk, the last (RFC 3030 §2).
 func (t *transfer) writeChunk() error {
-	if err := t.writeLine("BDAT " + strconv.FormatInt(t.tx.Size, 10) + " LAST"); err != nil {
+	if err := t.writeLine(t.w, "BDAT "+strconv.FormatInt(t.tx.Size, 10)+" LAST"); err != nil {
 		return err
 	}
 	return t.copy(t.w)
