@@ -1,5 +1,18 @@
-// Package dial connects to one of a host's addresses. (Walking version, so that
-// the rest can be built; whoever owns this package replaces it.)
+// Package dial connects to one of a host's addresses. It looks at nothing but
+// the addresses handed in: it asks no resolver and knows no names.
+//
+// The addresses are raced in the spirit of RFC 8305: the families alternate,
+// IPv6 first, and within a family the order stays. An attempt is followed by
+// the next one after 250 ms, or at once when an attempt fails. The first
+// connection wins; the other attempts are cancelled, waited for, and what they
+// still brought is closed.
+//
+// A source address pins its own family only, as Postfix's smtp_bind_address
+// and smtp_bind_address6 do: towards addresses of a family that has no source
+// address configured, the kernel chooses. Who wants one family alone has
+// force_ipv4, or gives source addresses of both. A source address that this
+// host does not have fails the attempt; nothing ever leaves from another one
+// in its place.
 package dial
 
 import (
@@ -7,28 +20,270 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
 )
 
-// Dialer connects.
+// MaxAddresses is how many addresses one Dial tries.
+const MaxAddresses = 20
+
+// delay is the Connection Attempt Delay of RFC 8305 §5.
+const delay = 250 * time.Millisecond
+
+// Connect opens one TCP connection. The zero local leaves the source address
+// to the kernel.
+type Connect func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
+
+// Dialer connects. The zero Dialer is ready for use; it is safe for concurrent
+// use as long as its fields are not changed.
 type Dialer struct {
-	LocalIPs []netip.Addr
+	LocalIPs []netip.Addr  // source addresses, at most one of each family
+	Delay    time.Duration // between two attempts; 0 means 250 ms
+	Connect  Connect       // nil means TCP of this host
 }
 
-// Dial tries the addresses in turn.
+// ErrNoAddress says that there was nothing to connect to.
+var ErrNoAddress = errors.New("no address to connect to")
+
+// Dial connects to the first of addrs that accepts, at port, and tells which
+// it was, so that the caller can try the others when the server there is not
+// fit. ctx bounds it all; it has no other time limit. The error is an *Error,
+// and temporary.
 func (d *Dialer) Dial(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, netip.Addr, error) {
-	var failed error
-	for _, a := range addrs {
-		var nd net.Dialer
-		for _, l := range d.LocalIPs {
-			if l.Is4() == a.Is4() {
-				nd.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(l, 0))
-			}
-		}
-		conn, err := nd.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
-		if err == nil {
-			return conn, a, nil
-		}
-		failed = errors.Join(failed, err)
+	order := alternate(addrs)
+	if len(order) > MaxAddresses {
+		order = order[:MaxAddresses]
+	}
+	r := race{d: d, port: port, results: make(chan result, len(order))}
+	won := r.run(ctx, order)
+	if won.conn != nil {
+		return won.conn, won.addr, nil
+	}
+	failed := &Error{Port: port, Attempts: r.failures}
+	switch {
+	case ctx.Err() != nil:
+		failed.Cause = context.Cause(ctx)
+	case len(order) == 0:
+		failed.Cause = ErrNoAddress
 	}
 	return nil, netip.Addr{}, failed
+}
+
+// race is one Dial.
+type race struct {
+	d        *Dialer
+	port     uint16
+	results  chan result
+	running  int
+	failures []Attempt
+}
+
+type result struct {
+	addr netip.Addr
+	conn net.Conn
+	err  error
+}
+
+// run starts the attempts and returns the winner, or the zero result. No
+// attempt is left when it returns.
+func (r *race) run(ctx context.Context, order []netip.Addr) (won result) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer r.drain(ctx)
+	defer cancel()
+	pause := r.d.Delay
+	if pause <= 0 {
+		pause = delay
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		next := timer.C
+		if len(order) == 0 {
+			if r.running == 0 {
+				return result{}
+			}
+			next = nil
+		}
+		select {
+		case <-ctx.Done():
+			return result{}
+		case <-next:
+			r.start(ctx, order[0])
+			order = order[1:]
+			timer.Reset(pause)
+		case got := <-r.results:
+			r.running--
+			if got.err == nil {
+				return got
+			}
+			r.failures = append(r.failures, Attempt{got.addr, got.err})
+			timer.Reset(0)
+		}
+	}
+}
+
+func (r *race) start(ctx context.Context, addr netip.Addr) {
+	r.running++
+	connect := r.d.Connect
+	if connect == nil {
+		connect = connectTCP
+	}
+	go func() {
+		conn, err := connect(ctx, r.d.source(addr), netip.AddrPortFrom(addr, r.port))
+		r.results <- result{addr, conn, err}
+	}()
+}
+
+// drain waits for the attempts that lost, and closes what they brought.
+func (r *race) drain(ctx context.Context) {
+	for ; r.running > 0; r.running-- {
+		lost := <-r.results
+		if lost.err == nil {
+			// Nothing was said over it, so nothing can be lost with it.
+			_ = lost.conn.Close()
+			lost.err = ctx.Err()
+		}
+		r.failures = append(r.failures, Attempt{lost.addr, lost.err})
+	}
+}
+
+// source gives the source address towards addr; the zero Addr is the kernel's
+// choice.
+func (d *Dialer) source(addr netip.Addr) netip.Addr {
+	for _, local := range d.LocalIPs {
+		if local.Unmap().Is4() == addr.Is4() {
+			return local.Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+func connectTCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
+	var dialer net.Dialer
+	var from netip.AddrPort
+	if local.IsValid() {
+		from = netip.AddrPortFrom(local, 0)
+	}
+	conn, err := dialer.DialTCP(ctx, "tcp", from, remote)
+	if err != nil {
+		return nil, err // not a *net.TCPConn of nil in a net.Conn
+	}
+	return conn, nil
+}
+
+// alternate orders addresses by turns, IPv6 first (RFC 8305 §4). Repetitions
+// and what is no address are left out.
+func alternate(addrs []netip.Addr) []netip.Addr {
+	var v6, v4 []netip.Addr
+	for _, a := range addrs {
+		a = a.Unmap()
+		switch {
+		case a.Is4() && !slices.Contains(v4, a):
+			v4 = append(v4, a)
+		case a.Is6() && !slices.Contains(v6, a):
+			v6 = append(v6, a)
+		}
+	}
+	var order []netip.Addr
+	for i := range max(len(v6), len(v4)) {
+		if i < len(v6) {
+			order = append(order, v6[i])
+		}
+		if i < len(v4) {
+			order = append(order, v4[i])
+		}
+	}
+	return order
+}
+
+// Error is a host none of whose addresses could be connected to. It is
+// temporary: the caller tries another host, or later.
+type Error struct {
+	Port     uint16
+	Attempts []Attempt // in the order in which they ended
+	Cause    error     // why it ended early; nil when every address had its turn
+}
+
+// Attempt is one address and why it could not be connected to.
+type Attempt struct {
+	Addr netip.Addr
+	Err  error
+}
+
+// maxText bounds the text of an Error.
+const maxText = 400
+
+// Error names each address with its reason, as far as there is room.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Cause != nil {
+		b.WriteString(reason(e.Cause))
+	}
+	for i, a := range e.Attempts {
+		text := netip.AddrPortFrom(a.Addr, e.Port).String() + ": " + reason(a.Err)
+		if b.Len()+len(text) > maxText {
+			b.WriteString("; and " + strconv.Itoa(len(e.Attempts)-i) + " more addresses")
+			break
+		}
+		if b.Len() > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(text)
+	}
+	if b.Len() == 0 {
+		return ErrNoAddress.Error()
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause and the attempts' errors.
+func (e *Error) Unwrap() []error {
+	var list []error
+	if e.Cause != nil {
+		list = append(list, e.Cause)
+	}
+	for _, a := range e.Attempts {
+		list = append(list, a.Err)
+	}
+	return list
+}
+
+// Timeout reports whether time ran out: for all of it, or for each address.
+func (e *Error) Timeout() bool {
+	if e.Cause != nil {
+		return errors.Is(e.Cause, context.DeadlineExceeded)
+	}
+	for _, a := range e.Attempts {
+		if !timedOut(a.Err) {
+			return false
+		}
+	}
+	return len(e.Attempts) > 0
+}
+
+// reason says in few words why an attempt failed. The errors of package net
+// repeat the address.
+func reason(err error) string {
+	var errno syscall.Errno
+	text := err.Error()
+	switch {
+	case timedOut(err):
+		text = "timed out"
+	case errors.Is(err, context.Canceled):
+		text = "given up"
+	case errors.As(err, &errno):
+		text = errno.Error()
+	}
+	if len(text) > maxText/2 {
+		text = text[:maxText/2] + "..."
+	}
+	return text
+}
+
+func timedOut(err error) bool {
+	var network net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout()
 }
