@@ -65,8 +65,8 @@ func (r *request) conclude(msg *spool.Message, results []transport.Result) {
 		return
 	}
 	if err := r.answer(code, text); err != nil {
-		r.log.Warn("the mail server did not wait for its answer", "dsn", code.String(), "error", err)
 		r.remember(msg, have)
+		r.log.Warn("the mail server did not wait for its answer", "dsn", code.String(), "error", err)
 		return
 	}
 	if r.Served.Known(r.env.QueueID) {
