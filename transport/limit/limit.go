@@ -1,0 +1,280 @@
+// Package limit holds work back: so many messages in a period, so many at
+// once. It does so for four scopes, of which each counts by keys of its own:
+// the transport as a whole, one remote address, one sender domain, one
+// destination.
+//
+// A delivery gets a [Ticket] and acquires the scopes that it needs, as it
+// comes to know their keys. Where a limit is reached it waits for its turn:
+// first come, first served among those with the same key. All waiting on one
+// ticket together takes no longer than the patience, 5 seconds; then the
+// delivery is told [ErrBusy], and the mail server tries again later.
+//
+// What one call of Acquire asks for it gets as a whole or not at all. It takes
+// the narrow scopes first (address, destination, sender domain) and the
+// transport as a whole last, so that whoever waits for one busy destination
+// keeps nobody else from working. Tokens of the rate that were taken in vain
+// go back; those of work that was done are spent, and only the place is given
+// back by [Ticket.Release].
+//
+// A rate of N in a period is a bucket of N tokens that starts full and fills
+// evenly: N at once, and N more spread over each period.
+//
+// Keys that were not seen for long are forgotten, and so is the longest unused
+// one when there are too many. A key in use never is, so that a place is always
+// given back to where it came from. There is no goroutine.
+//
+// [Pacer], beside it, is a limit that nobody configured: it slows down towards
+// hosts that complain of too many connections.
+package limit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// ErrBusy says that no turn came in time. The caller defers the work, 4.4.5,
+// with the text of the [*Error] that wraps it.
+var ErrBusy = errors.New("a limit is reached")
+
+// Error says which limit held the work back. It wraps ErrBusy.
+type Error struct {
+	Scope    Scope
+	Key      string
+	Patience time.Duration // within which no turn came
+}
+
+// Error gives the line for people.
+func (e *Error) Error() string {
+	switch e.Scope {
+	case All:
+		return fmt.Sprintf("the limit for all mail of the transport is reached, no turn within %v", e.Patience)
+	case Host:
+		return fmt.Sprintf("%s complained of too many connections, no turn within %v", e.Key, e.Patience)
+	}
+	return fmt.Sprintf("the limit for %v %s is reached, no turn within %v", e.Scope, e.Key, e.Patience)
+}
+
+// Unwrap gives ErrBusy.
+func (e *Error) Unwrap() error { return ErrBusy }
+
+// Scope is what a limit counts by. The order of the scopes is the order in
+// which one call acquires them.
+type Scope uint8
+
+// The scopes.
+const (
+	IP          Scope    = iota // one remote address
+	Destination                 // one destination: a recipient domain, or the next hop in its place
+	Source                      // one sender domain
+	All                         // everything; its key is ""
+	Scopes                      // how many of them can be configured
+	Host        = Scopes        // one remote host, in the errors of a Pacer
+)
+
+// String gives the word for the scope's key.
+func (s Scope) String() string {
+	if s > Host {
+		return "unknown"
+	}
+	return [Scopes + 1]string{"address", "destination", "sender domain", "all mail", "host"}[s]
+}
+
+// Limit is what one scope allows for each of its keys. The zero Limit allows
+// everything.
+type Limit struct {
+	Rate        int           // tokens for each Period; 0: no bound
+	Period      time.Duration // without meaning when Rate is 0
+	Concurrency int           // work at once; 0: no bound
+}
+
+// Config says what Limits hold back.
+type Config struct {
+	All, IP, Source, Destination Limit
+	// Patience is how long one ticket waits in all; 0 means 5 seconds.
+	Patience time.Duration
+	// Keys is how many keys each scope remembers; 0 means 100,000. More are
+	// remembered only while more are in use.
+	Keys int
+}
+
+// defaults for what a Config or Pacing leaves out.
+const (
+	defaultPatience = 5 * time.Second
+	defaultKeys     = 100_000
+)
+
+// Limits are the limits of one transport. They are safe for concurrent use.
+type Limits struct {
+	gates    [Scopes]*gate // nil where nothing is limited
+	patience time.Duration
+}
+
+// New makes limits. There is nothing to stop.
+func New(cfg Config) *Limits {
+	l := &Limits{patience: cfg.Patience}
+	if l.patience == 0 {
+		l.patience = defaultPatience
+	}
+	keys := cfg.Keys
+	if keys == 0 {
+		keys = defaultKeys
+	}
+	for scope, limit := range map[Scope]Limit{IP: cfg.IP, Destination: cfg.Destination, Source: cfg.Source, All: cfg.All} {
+		if limit.Rate > 0 || limit.Concurrency > 0 {
+			l.gates[scope] = newGate(keys, func(now time.Time) rule {
+				return &bucket{limit: limit, tokens: float64(limit.Rate), at: now}
+			})
+		}
+	}
+	return l
+}
+
+// Stats are what one scope has to do now, and how often it sent work away.
+type Stats struct {
+	Keys    int    // remembered
+	Open    int    // at work
+	Waiting int    // for their turn
+	Late    uint64 // turns that did not come in time
+}
+
+// Stats gives the state of one scope.
+func (l *Limits) Stats(s Scope) Stats {
+	if s >= Scopes || l.gates[s] == nil {
+		return Stats{}
+	}
+	return l.gates[s].stats()
+}
+
+func (g *gate) stats() Stats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return Stats{Keys: len(g.places), Open: g.open, Waiting: g.waiting, Late: g.late}
+}
+
+// bucket is the rule of one key: a token bucket, and a bound on work at once.
+type bucket struct {
+	limit  Limit
+	tokens float64
+	at     time.Time // when tokens was right
+}
+
+// almost is what counts as a whole token: the sums of fractions are not exact,
+// and no turn may be missed for that.
+const almost = 1 - 1e-6
+
+func (b *bucket) admit(open int, now time.Time) (bool, time.Duration) {
+	if b.limit.Concurrency > 0 && open >= b.limit.Concurrency {
+		return false, 0
+	}
+	if b.limit.Rate <= 0 {
+		return true, 0
+	}
+	full := float64(b.limit.Rate)
+	perToken := float64(b.limit.Period) / full
+	if passed := now.Sub(b.at); passed > 0 {
+		b.tokens = min(full, b.tokens+float64(passed)/perToken)
+		b.at = now
+	}
+	if b.tokens < almost {
+		return false, time.Duration(math.Ceil((1 - b.tokens) * perToken))
+	}
+	b.tokens--
+	return true, 0
+}
+
+func (b *bucket) undo() {
+	if b.limit.Rate > 0 {
+		b.tokens = min(float64(b.limit.Rate), b.tokens+1)
+	}
+}
+
+// forget: after a period the bucket is as full as a new one. A minute keeps
+// the keys of lively traffic from being made anew all the time.
+func (b *bucket) forget(since, now time.Time) bool {
+	return now.Sub(since) >= max(b.limit.Period, time.Minute)
+}
+
+// Want is one scope to acquire, with its key. Keys are compared as they are:
+// the caller gives domains in lower case, and addresses in one form.
+type Want struct {
+	Scope Scope
+	Key   string
+}
+
+// Ticket is one delivery's stay. It belongs to one goroutine at a time, must
+// not be copied once used, and is to be released in the end, whatever became
+// of the delivery. The zero Ticket meets no limits.
+type Ticket struct {
+	limits *Limits
+	left   time.Duration // of the patience
+	held   []held
+}
+
+type held struct {
+	scope Scope
+	gate  *gate
+	place *place
+}
+
+// Ticket gives a ticket that holds nothing yet.
+func (l *Limits) Ticket() Ticket { return Ticket{limits: l, left: l.patience} }
+
+// Acquire waits until every limit lets the ticket in, and holds its places
+// until Release. The error is an *Error that wraps ErrBusy when the ticket's
+// patience is over, or the cause of ctx's end; nothing of what this call asked
+// for is held then, but what earlier calls acquired is.
+func (t *Ticket) Acquire(ctx context.Context, wants ...Want) error {
+	if t.limits == nil {
+		return nil
+	}
+	before := len(t.held)
+	for scope, g := range t.limits.gates {
+		if g == nil {
+			continue
+		}
+		for _, w := range wants {
+			if w.Scope != Scope(scope) {
+				continue
+			}
+			in, waited, err := g.enter(ctx, w.Key, t.left)
+			t.left = max(0, t.left-waited)
+			if err != nil {
+				for _, h := range t.held[before:] {
+					h.gate.leave(h.place, true)
+				}
+				t.held = t.held[:before]
+				if err == errLate {
+					err = &Error{Scope: w.Scope, Key: w.Key, Patience: t.limits.patience}
+				}
+				return err
+			}
+			t.held = append(t.held, held{w.Scope, g, in.place})
+		}
+	}
+	return nil
+}
+
+// Give gives back what the ticket holds in one scope: the address's place,
+// say, when the next address is tried.
+func (t *Ticket) Give(scope Scope) {
+	kept := t.held[:0]
+	for _, h := range t.held {
+		if h.scope == scope {
+			h.gate.leave(h.place, false)
+		} else {
+			kept = append(kept, h)
+		}
+	}
+	t.held = kept
+}
+
+// Release gives back all that the ticket holds. Calling it again does nothing.
+func (t *Ticket) Release() {
+	for _, h := range t.held {
+		h.gate.leave(h.place, false)
+	}
+	t.held = nil
+}

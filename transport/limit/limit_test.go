@@ -1,0 +1,543 @@
+package limit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mxpipe/mxpipe/transport/limit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func want(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// allZero checks that every place was given back.
+func allZero(t *testing.T, l *limit.Limits) {
+	t.Helper()
+	for s := range limit.Scopes {
+		if st := l.Stats(s); st.Open != 0 || st.Waiting != 0 {
+			t.Errorf("%v: %d open, %d waiting in the end", s, st.Open, st.Waiting)
+		}
+	}
+}
+
+func TestNoLimits(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	l := limit.New(limit.Config{})
+	for _, ticket := range []limit.Ticket{l.Ticket(), {}} {
+		if err := ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"}); err != nil {
+			t.Error(err)
+		}
+		ticket.Give(limit.IP)
+		ticket.Release()
+	}
+	ctx = t.Context()
+	if n := testing.AllocsPerRun(100, func() {
+		ticket := l.Ticket()
+		ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
+		ticket.Release()
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// The bucket starts full, and fills evenly.
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{Source: limit.Limit{Rate: 20, Period: time.Second}})
+		start := time.Now()
+		for i := range 100 {
+			ticket := l.Ticket()
+			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"}); err != nil {
+				t.Fatal(err)
+			}
+			ticket.Release() // a token is spent all the same
+			due := max(0, time.Duration(i-19)*50*time.Millisecond)
+			if at := time.Since(start); at < due || at > due+time.Microsecond {
+				t.Errorf("message %d after %v, want %v", i, at, due)
+			}
+		}
+		time.Sleep(time.Hour) // it gets no fuller than full
+		start = time.Now()
+		for range 21 {
+			ticket := l.Ticket()
+			ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"})
+		}
+		want(t, "the 21st waits", time.Since(start).Round(time.Millisecond), 50*time.Millisecond)
+	})
+}
+
+// Whatever the numbers, no stretch of time sees more than N and what the time
+// itself brings, and a taker who never pauses gets that much.
+func TestRateNumbers(t *testing.T) {
+	for _, c := range []limit.Limit{
+		{Rate: 1, Period: time.Millisecond}, {Rate: 3, Period: time.Second}, {Rate: 7, Period: 10 * time.Second},
+		{Rate: 700, Period: time.Millisecond}, {Rate: 100, Period: time.Minute}, {Rate: 1000, Period: 24 * time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := limit.New(limit.Config{All: c, Patience: 24 * time.Hour})
+			start := time.Now()
+			n := 3 * c.Rate
+			for range n {
+				ticket := l.Ticket()
+				if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// The first N at once, the others in two periods; a wait is rounded
+			// up to whole nanoseconds.
+			got := time.Since(start)
+			if got < 2*c.Period-time.Microsecond || got > 2*c.Period+time.Duration(n) {
+				t.Errorf("%d per %v: %d took %v", c.Rate, c.Period, n, got)
+			}
+		})
+	}
+}
+
+func TestConcurrency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{Destination: limit.Limit{Concurrency: 3}})
+		var now, most, busy atomic.Int32
+		var wg sync.WaitGroup
+		for range 30 {
+			wg.Go(func() {
+				ticket := l.Ticket()
+				defer ticket.Release()
+				err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "example.org"})
+				if err != nil {
+					busy.Add(1)
+					return
+				}
+				most.Store(max(most.Load(), now.Add(1)))
+				time.Sleep(time.Second)
+				now.Add(-1)
+			})
+		}
+		// Another destination is not held back.
+		other := l.Ticket()
+		start := time.Now()
+		other.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "example.net"})
+		want(t, "another key waited", time.Since(start), time.Duration(0))
+		other.Release()
+		wg.Wait()
+		want(t, "at once", most.Load(), 3)
+		// Three each at 0, 1, 2, 3, 4 s; at 5 s patience and a place come together.
+		if n := busy.Load(); n < 12 || n > 15 {
+			t.Errorf("%d were sent away, want 12 to 15", n)
+		}
+		want(t, "late", l.Stats(limit.Destination).Late, busy.Load())
+		allZero(t, l)
+	})
+}
+
+func TestPatienceIsSharedAndSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := limit.Limit{Concurrency: 1}
+		l := limit.New(limit.Config{All: one, IP: one, Source: one})
+		all, ip := l.Ticket(), l.Ticket()
+		all.Acquire(t.Context(), limit.Want{Scope: limit.All})
+		ip.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
+		time.AfterFunc(3*time.Second, all.Release)
+
+		ticket := l.Ticket()
+		start := time.Now()
+		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
+			t.Fatal(err)
+		}
+		want(t, "waited for all", time.Since(start), 3*time.Second)
+		time.Sleep(time.Hour) // work is not waiting
+		start = time.Now()
+		err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
+		want(t, "waited for ip", time.Since(start), 2*time.Second)
+		var busy *limit.Error
+		if !errors.Is(err, limit.ErrBusy) || !errors.As(err, &busy) {
+			t.Fatalf("got %v", err)
+		}
+		want(t, "text", err, "the limit for address 192.0.2.1 is reached, no turn within 5s")
+		want(t, "error", *busy, limit.Error{Scope: limit.IP, Key: "192.0.2.1", Patience: 5 * time.Second})
+
+		// Without patience left, what is free can still be had.
+		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"}); err != nil {
+			t.Error(err)
+		}
+		ticket.Release()
+		ticket.Release()
+		ip.Release()
+		allZero(t, l)
+	})
+}
+
+func TestGiveGivesOneScopeBack(t *testing.T) {
+	one := limit.Limit{Concurrency: 1}
+	l := limit.New(limit.Config{All: one, IP: one})
+	ticket := l.Ticket()
+	for _, address := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1"} {
+		wants := []limit.Want{{Scope: limit.IP, Key: address}}
+		if l.Stats(limit.All).Open == 0 {
+			wants = append(wants, limit.Want{Scope: limit.All})
+		}
+		if err := ticket.Acquire(t.Context(), wants...); err != nil {
+			t.Fatal(err)
+		}
+		want(t, "addresses held", l.Stats(limit.IP).Open, 1)
+		ticket.Give(limit.IP)
+		ticket.Give(limit.IP)
+		want(t, "addresses held", l.Stats(limit.IP).Open, 0)
+		want(t, "the transport's place held", l.Stats(limit.All).Open, 1)
+	}
+	ticket.Release()
+	allZero(t, l)
+}
+
+func TestErrorTexts(t *testing.T) {
+	for scope, text := range map[limit.Scope]string{
+		limit.All:         "the limit for all mail of the transport is reached, no turn within 5s",
+		limit.Source:      "the limit for sender domain x is reached, no turn within 5s",
+		limit.Destination: "the limit for destination x is reached, no turn within 5s",
+		limit.Host:        "x complained of too many connections, no turn within 5s",
+	} {
+		want(t, scope.String(), &limit.Error{Scope: scope, Key: "x", Patience: 5 * time.Second}, text)
+	}
+}
+
+// What a call took before it failed goes back, tokens included.
+func TestAllOrNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{
+			All:         limit.Limit{Concurrency: 1},
+			Source:      limit.Limit{Rate: 2, Period: time.Hour},
+			Destination: limit.Limit{Concurrency: 1},
+		})
+		holder := l.Ticket()
+		holder.Acquire(t.Context(), limit.Want{Scope: limit.All})
+		for range 5 {
+			ticket := l.Ticket()
+			err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All},
+				limit.Want{Scope: limit.Source, Key: "a.example"}, limit.Want{Scope: limit.Destination, Key: "b.example"})
+			if !errors.Is(err, limit.ErrBusy) {
+				t.Fatalf("got %v", err)
+			}
+			want(t, "destination held", l.Stats(limit.Destination).Open, 0)
+			ticket.Release()
+		}
+		holder.Release()
+		for range 2 {
+			ticket := l.Ticket()
+			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "a.example"}); err != nil {
+				t.Fatalf("a token was lost: %v", err)
+			}
+			ticket.Release()
+		}
+		allZero(t, l)
+	})
+}
+
+// Waiting for one busy destination keeps no other mail from its way, though
+// all of it goes through one narrow transport.
+func TestNarrowBeforeWide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{All: limit.Limit{Concurrency: 2}, Destination: limit.Limit{Concurrency: 1}})
+		deliver := func(domain string) limit.Ticket {
+			ticket := l.Ticket()
+			ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Destination, Key: domain})
+			return ticket
+		}
+		busy := deliver("busy.example")
+		for range 10 {
+			go func() { ticket := deliver("busy.example"); ticket.Release() }()
+		}
+		synctest.Wait()
+		start := time.Now()
+		other := deliver("other.example")
+		want(t, "the other waited", time.Since(start), time.Duration(0))
+		other.Release()
+		busy.Release()
+		synctest.Wait()
+		allZero(t, l)
+	})
+}
+
+func TestFirstComeFirstServed(t *testing.T) {
+	for name, limits := range map[string]limit.Limit{
+		"concurrency": {Concurrency: 1},
+		"rate":        {Rate: 1, Period: 10 * time.Millisecond},
+		"both":        {Rate: 1, Period: 10 * time.Millisecond, Concurrency: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := limit.New(limit.Config{All: limits})
+				var order []int
+				for i := range 50 {
+					go func() {
+						ticket := l.Ticket()
+						if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
+							t.Error(err)
+						}
+						order = append(order, i) // one at a time
+						time.Sleep(time.Millisecond)
+						ticket.Release()
+					}()
+					synctest.Wait()
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				for i, got := range order {
+					want(t, "place in the queue", got, i)
+				}
+				want(t, "served", len(order), 50)
+				allZero(t, l)
+			})
+		})
+	}
+}
+
+// Somebody in the queue goes away: the others still get their turns.
+func TestCancelledInTheQueue(t *testing.T) {
+	gone := errors.New("the mail server went away")
+	for _, limits := range []limit.Limit{{Concurrency: 1}, {Rate: 1, Period: time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			l := limit.New(limit.Config{All: limits})
+			first := l.Ticket()
+			first.Acquire(t.Context(), limit.Want{Scope: limit.All})
+			ctx, cancel := context.WithCancelCause(t.Context())
+			var served int
+			for i := range 5 {
+				go func() {
+					use := t.Context()
+					if i%2 == 0 { // the head of the queue among them
+						use = ctx
+					}
+					ticket := l.Ticket()
+					defer ticket.Release()
+					switch err := ticket.Acquire(use, limit.Want{Scope: limit.All}); {
+					case i%2 == 0 && err != gone:
+						t.Errorf("got %v, want the cause", err)
+					case i%2 == 1 && err != nil:
+						t.Error(err)
+					case i%2 == 1:
+						served++
+					}
+				}()
+				synctest.Wait()
+			}
+			cancel(gone)
+			synctest.Wait()
+			want(t, "waiting", l.Stats(limit.All).Waiting, 2)
+			first.Release()
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			want(t, "served", served, 2)
+			allZero(t, l)
+		})
+	}
+}
+
+func TestCancelledBefore(t *testing.T) {
+	l := limit.New(limit.Config{All: limit.Limit{Rate: 1, Period: time.Hour}})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ticket := l.Ticket()
+	if err := ticket.Acquire(ctx, limit.Want{Scope: limit.All}); err != context.Canceled {
+		t.Errorf("got %v", err)
+	}
+	if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
+		t.Errorf("the token was spent: %v", err)
+	}
+}
+
+// Deliveries that fail, wait in vain and are cancelled at every point: no
+// bound is ever passed, and in the end all is as in the beginning.
+func TestNothingIsLostOrExceeded(t *testing.T) {
+	cfg := limit.Config{
+		All:         limit.Limit{Concurrency: 12, Rate: 400, Period: time.Second},
+		IP:          limit.Limit{Concurrency: 4},
+		Source:      limit.Limit{Rate: 50, Period: time.Second, Concurrency: 5},
+		Destination: limit.Limit{Concurrency: 3},
+		Keys:        3, // keys are forgotten all the time
+	}
+	for seed := range uint64(4) {
+		synctest.Test(t, func(t *testing.T) {
+			l := limit.New(cfg)
+			var mu sync.Mutex
+			open := map[limit.Want]int{}
+			most := map[limit.Scope]int{limit.All: 12, limit.IP: 4, limit.Source: 5, limit.Destination: 3}
+			count := func(by int, wants ...limit.Want) {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, w := range wants {
+					if open[w] += by; open[w] > most[w.Scope] {
+						t.Errorf("%d at once in %v", open[w], w)
+					}
+				}
+			}
+			var done, failed atomic.Int32
+			var wg sync.WaitGroup
+			for w := range 200 {
+				wg.Go(func() {
+					rnd := rand.New(rand.NewPCG(seed, uint64(w)))
+					for range 20 {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rnd.ExpFloat64()*float64(4*time.Second)))
+						ticket := l.Ticket()
+						key := func(s limit.Scope) limit.Want {
+							if s == limit.All {
+								return limit.Want{Scope: s}
+							}
+							return limit.Want{Scope: s, Key: fmt.Sprint(rnd.IntN(6))}
+						}
+						a := []limit.Want{key(limit.All), key(limit.Source), key(limit.Destination)}
+						ip := key(limit.IP)
+						if ticket.Acquire(ctx, a...) == nil {
+							count(1, a...)
+							if ticket.Acquire(ctx, ip) == nil {
+								count(1, ip)
+								time.Sleep(time.Duration(rnd.IntN(200)) * time.Millisecond)
+								count(-1, ip)
+								if rnd.IntN(2) == 0 {
+									ticket.Give(limit.IP)
+								}
+								done.Add(1)
+							} else {
+								failed.Add(1)
+							}
+							count(-1, a...)
+						} else {
+							failed.Add(1)
+						}
+						for range rnd.IntN(3) {
+							ticket.Release()
+						}
+						ticket.Release()
+						cancel()
+					}
+				})
+			}
+			wg.Wait()
+			allZero(t, l)
+			if done.Load() < 200 || failed.Load() < 200 {
+				t.Errorf("%d done, %d failed: the test tests little", done.Load(), failed.Load())
+			}
+			// Every bucket is whole again.
+			time.Sleep(time.Second)
+			for i := range 12 {
+				ticket := l.Ticket()
+				start := time.Now()
+				if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil || time.Since(start) > 0 {
+					t.Errorf("place %d is lost: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// The same with real threads and no sleeping, for the race detector.
+func TestNothingIsLostInParallel(t *testing.T) {
+	l := limit.New(limit.Config{
+		All: limit.Limit{Concurrency: 4}, Source: limit.Limit{Concurrency: 2, Rate: 100000, Period: time.Second}, Keys: 2,
+	})
+	var wg sync.WaitGroup
+	for w := range 16 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(7, uint64(w)))
+			for range 500 {
+				ctx, cancel := context.WithCancel(t.Context())
+				if rnd.IntN(3) == 0 {
+					go cancel()
+				}
+				ticket := l.Ticket()
+				ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Source, Key: fmt.Sprint(rnd.IntN(4))})
+				ticket.Release()
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	allZero(t, l)
+}
+
+func TestKeysAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{Source: limit.Limit{Rate: 1, Period: 5 * time.Minute, Concurrency: 2}, Keys: 1000})
+		keys := func() int { return l.Stats(limit.Source).Keys }
+		acquire := func(key string) (limit.Ticket, error) {
+			ticket := l.Ticket()
+			return ticket, ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: key})
+		}
+		acquire("in use")
+		for i := range 5000 { // beyond the bound, the longest unused goes
+			ticket := l.Ticket()
+			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: fmt.Sprint(i)}); err != nil {
+				t.Fatal(err)
+			}
+			ticket.Release()
+			if keys() > 1000 {
+				t.Fatalf("%d keys", keys())
+			}
+		}
+		if _, err := acquire("in use"); !errors.Is(err, limit.ErrBusy) {
+			t.Error("a key in use was forgotten")
+		}
+		if _, err := acquire("4999"); !errors.Is(err, limit.ErrBusy) {
+			t.Error("the key used last was forgotten")
+		}
+		if _, err := acquire("0"); err != nil {
+			t.Error("the longest unused key was not forgotten")
+		}
+
+		time.Sleep(5 * time.Minute)
+		for range 1000 { // as traffic goes on, old keys go a few at a time
+			ticket := l.Ticket()
+			ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "lively"})
+			ticket.Release()
+		}
+		if n := keys(); n > 3 {
+			t.Errorf("%d keys long after", n)
+		}
+	})
+}
+
+// More keys in use than are to be remembered: all of them count.
+func TestMoreKeysInUseThanRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{IP: limit.Limit{Concurrency: 1}, Keys: 5})
+		var tickets []*limit.Ticket
+		for i := range 20 {
+			ticket := l.Ticket()
+			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: fmt.Sprint(i)}); err != nil {
+				t.Fatal(err)
+			}
+			tickets = append(tickets, &ticket)
+		}
+		for i := range 20 {
+			ticket := l.Ticket()
+			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: fmt.Sprint(i)}); err == nil {
+				t.Errorf("key %d is counted twice", i)
+			}
+		}
+		for _, ticket := range tickets {
+			ticket.Release()
+		}
+		ticket := l.Ticket()
+		ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: strings.Repeat("x", 9)})
+		if n := l.Stats(limit.IP).Keys; n > 20 {
+			t.Errorf("%d keys", n)
+		}
+		ticket.Release()
+		allZero(t, l)
+	})
+}

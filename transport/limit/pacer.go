@@ -1,0 +1,180 @@
+package limit
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+)
+
+// Pacing says how a Pacer works; what is 0 has the default that is named.
+type Pacing struct {
+	Patience  time.Duration // how long a turn is waited for; 5 seconds
+	Successes int           // so many successes allow one more at once; 20
+	Step      time.Duration // so much time without a complaint does too; 30 seconds
+	Memory    time.Duration // a complaint within this time of the last one is no news; 15 minutes
+	Keys      int           // how many slowed hosts are remembered; 100,000
+}
+
+// Pacer bounds how much goes to one host at once, after the host said that it
+// is too much (421 or 451 "too many connections"). A host that never
+// complained has no bound.
+//
+// A complaint halves what is allowed, counted from what is open at that
+// moment; at least one stays. Everything that was open then belongs to the
+// same complaint: a burst that is refused twenty times is slowed once. From
+// there it climbs, by one for some successes or some time without a complaint,
+// and when it is where the host first complained the bound is gone.
+//
+// A Pacer is safe for concurrent use and has nothing to stop.
+type Pacer struct {
+	pacing Pacing
+	gate   *gate
+}
+
+// NewPacer makes a Pacer.
+func NewPacer(p Pacing) *Pacer {
+	p.Patience = cmp.Or(p.Patience, defaultPatience)
+	p.Successes = cmp.Or(p.Successes, 20)
+	p.Step = cmp.Or(p.Step, 30*time.Second)
+	p.Memory = cmp.Or(p.Memory, 15*time.Minute)
+	p.Keys = cmp.Or(p.Keys, defaultKeys)
+	return &Pacer{pacing: p, gate: newGate(p.Keys, func(time.Time) rule { return &pace{pacing: &p} })}
+}
+
+// Turn is the right to use a host, until Release. It belongs to one goroutine
+// at a time and must not be copied once used.
+type Turn struct {
+	gate *gate
+	stay // its round counts the host's complaints
+}
+
+// Acquire waits for a turn at a host. The error is an *Error that wraps
+// ErrBusy (the caller defers the work, 4.4.5), or the cause of ctx's end.
+func (p *Pacer) Acquire(ctx context.Context, host string) (Turn, error) {
+	in, _, err := p.gate.enter(ctx, host, p.pacing.Patience)
+	if err == errLate {
+		err = &Error{Scope: Host, Key: host, Patience: p.pacing.Patience}
+	}
+	if err != nil {
+		return Turn{}, err
+	}
+	return Turn{p.gate, in}, nil
+}
+
+// Slow says that the host complained of too many connections during this
+// turn, which is still to be released. It reports whether that is news, to be
+// logged.
+func (t *Turn) Slow() (news bool) {
+	if t.place == nil {
+		return false
+	}
+	t.gate.mu.Lock()
+	defer t.gate.mu.Unlock()
+	if t.round != t.place.round {
+		return false // it began before the last complaint
+	}
+	t.place.round++
+	return t.place.rule.(*pace).slow(t.place.open, time.Now())
+}
+
+// Release ends the turn; served says that the host took the message. Calling
+// it again does nothing.
+func (t *Turn) Release(served bool) {
+	if t.place == nil {
+		return
+	}
+	t.gate.mu.Lock()
+	defer t.gate.mu.Unlock()
+	if served && t.round == t.place.round {
+		t.place.rule.(*pace).success(time.Now())
+	}
+	t.gate.exit(t.place, false)
+	t.place = nil
+}
+
+// Paced is a host that is being slowed down towards.
+type Paced struct {
+	Host    string
+	Allowed int // at once, now
+	Open    int
+	Waiting int
+}
+
+// List gives the hosts that have a bound now, by name.
+func (p *Pacer) List() []Paced {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	var list []Paced
+	now := time.Now()
+	for host, place := range p.gate.places {
+		r := place.rule.(*pace)
+		if r.climb(now); r.allowed > 0 {
+			list = append(list, Paced{host, r.allowed, place.open, place.queue.Len()})
+		}
+	}
+	slices.SortFunc(list, func(a, b Paced) int { return cmp.Compare(a.Host, b.Host) })
+	return list
+}
+
+// pace is the rule of one host.
+type pace struct {
+	pacing    *Pacing
+	allowed   int       // at once; 0: no bound
+	goal      int       // where the bound goes away
+	successes int       // since the last step
+	stepped   time.Time // when allowed last changed
+	slowed    time.Time // when the host last complained; zero: never
+}
+
+func (r *pace) admit(open int, now time.Time) (bool, time.Duration) {
+	if r.climb(now); r.allowed == 0 || open < r.allowed {
+		return true, 0
+	}
+	return false, r.stepped.Add(r.pacing.Step).Sub(now)
+}
+
+func (r *pace) undo() {}
+
+func (r *pace) forget(since, now time.Time) bool {
+	// By then the bound has long gone, unless it was beyond all measure.
+	return r.slowed.IsZero() || now.Sub(since) >= r.pacing.Memory
+}
+
+func (r *pace) slow(open int, now time.Time) (news bool) {
+	news = r.slowed.IsZero() || now.Sub(r.slowed) >= r.pacing.Memory
+	if r.climb(now); r.allowed == 0 {
+		// One that was refused when it was alone climbs from 1 to 2.
+		r.goal = max(open, 2)
+	}
+	r.allowed = max(open/2, 1)
+	r.successes, r.stepped, r.slowed = 0, now, now
+	return news
+}
+
+func (r *pace) success(now time.Time) {
+	if r.allowed == 0 {
+		return
+	}
+	if r.successes++; r.successes >= r.pacing.Successes {
+		r.rise(1, now)
+	}
+}
+
+// climb takes the steps that time alone has brought.
+func (r *pace) climb(now time.Time) {
+	if r.allowed == 0 {
+		return
+	}
+	if steps := now.Sub(r.stepped) / r.pacing.Step; steps > 0 {
+		r.rise(int(steps), r.stepped.Add(steps*r.pacing.Step))
+	}
+}
+
+func (r *pace) rise(steps int, at time.Time) {
+	r.allowed += steps
+	r.successes, r.stepped = 0, at
+	if r.allowed >= r.goal {
+		r.allowed = 0
+	}
+}
