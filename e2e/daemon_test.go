@@ -28,8 +28,8 @@ type daemon struct {
 
 // settings are what a test wants of an mxpolicyd beside the usual, as YAML.
 type settings struct {
-	top       string // lines at the top level
-	transport string // lines of the default transport, indented by four blanks
+	top       string   // lines at the top level
+	transport string   // lines of the default transport, indented by four blanks
 	state     string   // its directory, unless it is to have an ordinary one
 	handover  *os.File // its socket, unless it is to open one itself
 	env       []string

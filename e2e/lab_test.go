@@ -126,7 +126,7 @@ func closeLab() error {
 		w.dns.Stop()
 	}
 	if w.yard != nil {
-		errs = append(errs, w.yard.close())
+		errs = append(errs, w.yard.leftovers(), w.yard.close())
 	}
 	return errors.Join(errs...)
 }
@@ -215,12 +215,19 @@ func (w *world) startOut() error {
 	if err != nil {
 		return err
 	}
+	// Its user may have no further process, and so mxpipe no thread.
+	starved := filepath.Join(w.dir, "starved")
+	script := "#!/bin/sh\nulimit -p 1 && exec " + w.mxpipe + ` "$@"` + "\n"
+	if err := errors.Join(write(starved, script), os.Chmod(starved, 0o755)); err != nil {
+		return err
+	}
 	variants := []struct{ name, old, new string }{
 		{"many", "", ""},
 		{"usage", "--queue-id", "--queue-identity"},
 		{"slow", "--queue-id", "--timeout 3s --queue-id"},
 		{"absent", w.daemon.socket, w.daemon.socket + ".absent"},
 		{"panicking", w.mxpipe, w.panicking},
+		{"starved", w.mxpipe, starved},
 		{"orcpt", "-f ${sender}", "--orcpt=rfc822;${original_recipient} -f ${sender}"},
 	}
 	table := "/@" + regexp.QuoteMeta(keepDomain) + "$/ keep:\n"

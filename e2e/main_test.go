@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,6 +80,32 @@ func (y *yard) close() error {
 		return fmt.Errorf("clearing away %s: %w: %s", y.dir, err, y.texts.String())
 	}
 	return nil
+}
+
+// leftovers reports processes that work in the directory although everything was ended. The last of them may take a
+// moment to go.
+func (y *yard) leftovers() error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		var found []string
+		entries, _ := os.ReadDir("/proc")
+		for _, e := range entries {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil || pid == os.Getpid() || pid == y.cmd.Process.Pid {
+				continue
+			}
+			command, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+			environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+			if bytes.Contains(command, []byte(y.dir)) || bytes.Contains(environ, []byte(y.dir)) {
+				found = append(found, e.Name()+" "+string(bytes.ReplaceAll(command, []byte{0}, []byte{' '})))
+			}
+		}
+		if found == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes were left behind: %q", found)
+		}
+	}
 }
 
 // caretaker waits until the test has ended, in whatever way, and leaves nothing behind. The processes die by themselves,
