@@ -74,6 +74,7 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 		}
 		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}}
 		if err = d.open(ctx, c, conn, budget); err == nil {
+			d.noteTesting(c)
 			return c, nil
 		}
 		reason := d.reason(ctx, p, outcome.Greeting, err)
@@ -171,10 +172,15 @@ func (d *delivery) secure(ctx context.Context, c *connection) error {
 	if failed := v.JudgeExtension(c.session.Extensions().RequireTLS); failed != nil {
 		return failed
 	}
-	if note := v.Note(&c.proof); note != "" {
+	return nil
+}
+
+// noteTesting logs what an MTA-STS policy in testing mode has against a
+// connection that is about to carry the message (RFC 8461 §5).
+func (d *delivery) noteTesting(c *connection) {
+	if note := c.verdict.Note(&c.proof); note != "" {
 		d.log.Warn("a policy in testing mode is not met", "host", c.host.Name, "address", c.addr.String(), "text", note)
 	}
-	return nil
 }
 
 // decideSession says what a failure before the transaction means.

@@ -65,7 +65,9 @@ func (d *delivery) reuse(p *prospect) (*connection, bool) {
 	if !ok {
 		return nil, false
 	}
-	return &connection{prospect: p, link: l, reused: true}, true
+	c := &connection{prospect: p, link: l, reused: true}
+	d.noteTesting(c)
+	return c, true
 }
 
 // keep gives a connection back for other messages.

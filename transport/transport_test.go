@@ -3,10 +3,14 @@ package transport
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -17,73 +21,116 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/script"
 	"github.com/mxpipe/mxpipe/transport/message"
+	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// lab is a small internet for one test: a DNS server, a certificate authority,
-// and mail servers that all listen on one port, each at its own address.
+// lab is a small internet for one test: a DNS server, a certificate authority
+// that clients trust, another that they do not, MTA-STS policies, and mail
+// servers that all listen on one port, each at its own address.
 type lab struct {
 	t         *testing.T
 	dns       *labdns.Server
-	ca        *ca.Authority
 	resolver  *resolver.Resolver
+	ca        *ca.Authority
+	strangers *ca.Authority
+	roots     string // the file with the root of ca, for root_ca
+	policies  stsTable
 	port      uint16
 	hosts     int
-	log       bytes.Buffer
-	logMu     sync.Mutex
+	journal   journal
 	idle      *Idle // nil: none is kept
 	transport *Transport
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t}
+	l := &lab{t: t, policies: stsTable{}, roots: filepath.Join(t.TempDir(), "roots.pem")}
 	var err error
-	if l.dns, err = labdns.Start(); err != nil {
-		t.Fatal(err)
-	}
+	l.dns, err = labdns.Start()
+	l.must(err)
 	t.Cleanup(func() { l.dns.Stop() })
-	if l.ca, err = ca.New(ca.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	if l.resolver, err = resolver.New(resolver.Config{Servers: []string{l.dns.Addr()}, Timeout: time.Second, Attempts: 1}); err != nil {
-		t.Fatal(err)
-	}
+	l.ca, err = ca.New(ca.Options{})
+	l.must(err)
+	l.must(l.ca.WriteRoots(l.roots))
+	l.strangers, err = ca.New(ca.Options{Name: "nobody's friend"})
+	l.must(err)
+	l.resolver, err = resolver.New(resolver.Config{Servers: []string{l.dns.Addr()}, Timeout: 2 * time.Second, Attempts: 1})
+	l.must(err)
 	t.Cleanup(l.resolver.Close)
-	// A port that is free at one address is taken as free at all of them.
+	// A port that is free at one address is taken as free at all of them, and
+	// kept from the labs of other tests until this one is over.
 	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l.must(err)
+	t.Cleanup(func() { probe.Close() })
 	l.port = netip.MustParseAddrPort(probe.Addr().String()).Port()
-	probe.Close()
 	return l
 }
 
-// mx starts a mail server named name at an address of its own.
-func (l *lab) mx(name string, change func(*mx.Habits)) *mx.Server {
+func (l *lab) must(err error) {
 	l.t.Helper()
-	cert, err := l.ca.Issue(ca.For(name))
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	habits := mx.Modern(cert)
+}
+
+// mx starts a mail server named name at an address of its own, with a
+// certificate for that name.
+func (l *lab) mx(name string, change func(*mx.Habits)) *mx.Server {
+	l.t.Helper()
+	habits := mx.Modern(l.cert(ca.For(name)))
 	habits.Hostname = name
-	habits.Recipients = mx.UsualRecipients()
 	if change != nil {
 		change(&habits)
 	}
 	addr := l.address()
 	server, err := mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", addr, l.port), Habits: habits})
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	l.must(err)
 	l.t.Cleanup(func() { server.Stop() })
 	l.zone("%s. A %s", name, addr)
 	return server
+}
+
+// play starts a server named name that plays a dialogue to each connection in
+// turn; its certificate is called "good". The test fails when the client does
+// not keep to what is written.
+func (l *lab) play(name string, dialogues ...string) *script.Server {
+	l.t.Helper()
+	addr := l.address()
+	cert := l.cert(ca.For(name))
+	opts := script.Options{
+		Addr: fmt.Sprintf("%s:%d", addr, l.port),
+		TLS:  map[string]*tls.Config{"good": {Certificates: []tls.Certificate{cert}}},
+	}
+	for _, text := range dialogues {
+		s, err := script.Parse(text)
+		l.must(err)
+		opts.Scripts = append(opts.Scripts, s)
+	}
+	server, err := script.Start(opts)
+	l.must(err)
+	l.t.Cleanup(func() {
+		for n := 1; n <= server.Connections(); n++ {
+			// Its error is in Close too.
+			_, _ = server.Wait(context.Background(), n)
+		}
+		if err := server.Close(); err != nil {
+			l.t.Errorf("%s: %v", name, err)
+		}
+	})
+	l.zone("%s. A %s", name, addr)
+	return server
+}
+
+// dead gives a host a name and an address at which nobody listens.
+func (l *lab) dead(name string) {
+	l.t.Helper()
+	l.zone("%s. A %s", name, l.address())
 }
 
 // address gives the next free loopback address.
@@ -94,31 +141,105 @@ func (l *lab) address() string {
 
 func (l *lab) zone(format string, args ...any) {
 	l.t.Helper()
-	if err := l.dns.Add(fmt.Sprintf(format, args...)); err != nil {
-		l.t.Fatal(err)
+	l.must(l.dns.Add(fmt.Sprintf(format, args...)))
+}
+
+// signed marks names, and all below them, as DNSSEC-validated.
+func (l *lab) signed(names ...string) {
+	for _, name := range names {
+		l.dns.Secure(name, true)
 	}
 }
 
-func (l *lab) Write(p []byte) (int, error) {
-	l.logMu.Lock()
-	defer l.logMu.Unlock()
-	return l.log.Write(p)
+// tlsa publishes TLSA records for the mail server of a host.
+func (l *lab) tlsa(host string, records ...ca.Record) {
+	l.t.Helper()
+	for _, r := range records {
+		l.zone("_%d._tcp.%s. TLSA %s", l.port, host, r)
+	}
+}
+
+// policy publishes an MTA-STS policy.
+func (l *lab) policy(domain string, mode mtasts.Mode, hosts ...string) {
+	l.policies[domain] = policies.Entry{
+		Domain: domain, State: policies.HasPolicy, ID: "1",
+		Policy: mtasts.Policy{Mode: mode, MaxAge: time.Hour, MX: hosts},
+	}
+}
+
+// stsTable stands for what is known of domains' MTA-STS policies. It is not
+// changed while something is delivered.
+type stsTable map[string]policies.Entry
+
+// Lookup implements Policies.
+func (s stsTable) Lookup(_ context.Context, domain string) (policies.Entry, error) {
+	if e, ok := s[domain]; ok {
+		return e, nil
+	}
+	return policies.Entry{Domain: domain, State: policies.NoPolicy}, nil
+}
+
+// cert issues a certificate that clients trust.
+func (l *lab) cert(spec ca.Spec) tls.Certificate {
+	l.t.Helper()
+	return issue(l.t, l.ca, spec)
+}
+
+func issue(t *testing.T, a *ca.Authority, spec ca.Spec) tls.Certificate {
+	t.Helper()
+	cert, err := a.Issue(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// journal collects the log.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
 }
 
 // logged gives the log so far.
 func (l *lab) logged() string {
-	l.logMu.Lock()
-	defer l.logMu.Unlock()
-	return l.log.String()
+	l.journal.mu.Lock()
+	defer l.journal.mu.Unlock()
+	return l.journal.text.String()
+}
+
+// lines gives the log's lines with this message.
+func (l *lab) lines(message string) (found []map[string]any) {
+	l.t.Helper()
+	for line := range strings.Lines(l.logged()) {
+		var entry map[string]any
+		l.must(json.Unmarshal([]byte(line), &entry))
+		if entry["msg"] == message {
+			found = append(found, entry)
+		}
+	}
+	return found
 }
 
 func (l *lab) config() *Config {
 	return &Config{
 		Name: "default", Hostname: "client.example", Port: l.port,
-		ConnectTimeout: 5 * time.Second, CommandTimeout: 5 * time.Second, SubmissionTimeout: 5 * time.Second,
+		ConnectTimeout: time.Minute, CommandTimeout: time.Minute, SubmissionTimeout: time.Minute,
 		RequireTLSOverride: true, RelaxedRequireTLS: true,
 		ConnReuseLimit: 10, ConnMaxIdleCount: 10, ConnMaxIdleTime: time.Minute,
+		TLSClient: TLSClient{RootCA: []string{l.roots}},
 	}
+}
+
+// everything turns all mechanisms on, as the built-in transport does.
+func everything(c *Config) {
+	c.MXAuth = PolicySet{DNSSEC: true, DANE: true, MTASTS: &MTASTS{}}
 }
 
 // start makes the transport.
@@ -129,10 +250,13 @@ func (l *lab) start(change func(*Config)) {
 		change(cfg)
 	}
 	var err error
-	l.transport, err = New(cfg, Deps{Resolver: l.resolver, Idle: l.idle, Logger: slog.New(slog.NewTextHandler(l, nil))})
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	l.transport, err = New(cfg, Deps{
+		Resolver: l.resolver,
+		Policies: func(*MTASTS, *x509.CertPool) (Policies, error) { return l.policies, nil },
+		Idle:     l.idle,
+		Logger:   slog.New(slog.NewJSONHandler(&l.journal, nil)),
+	})
+	l.must(err)
 	l.t.Cleanup(l.transport.Close)
 }
 
@@ -159,11 +283,23 @@ func (l *lab) send(to ...string) []Result { return l.sendText(l.t.Context(), tex
 
 func (l *lab) sendText(ctx context.Context, text string, to ...string) []Result {
 	l.t.Helper()
+	return l.transport.Deliver(ctx, envelope(to...), msg(l.t, text))
+}
+
+// sendAs delivers the usual message with something special about its envelope.
+func (l *lab) sendAs(change func(*Envelope), to ...string) []Result {
+	l.t.Helper()
+	env := envelope(to...)
+	change(env)
+	return l.transport.Deliver(l.t.Context(), env, msg(l.t, text))
+}
+
+func envelope(to ...string) *Envelope {
 	env := &Envelope{ID: "test", QueueID: "4XyZ", Sender: "a@client.example"}
 	for _, r := range to {
 		env.Recipients = append(env.Recipients, Recipient{Address: r})
 	}
-	return l.transport.Deliver(ctx, env, msg(l.t, text))
+	return env
 }
 
 // expect compares results with "code text" patterns: the code exactly, the
@@ -191,7 +327,7 @@ func TestDelivery(t *testing.T) {
 		"2.0.0 mx1.a.example: 250 2.0.0",
 		"5.1.1 mx1.a.example: 550 5.1.1",
 		"4.2.0 mx1.a.example: 450 4.2.0")
-	if want := "encrypted, TLS1.3, id=test)"; !strings.HasSuffix(results[0].Text, want) {
+	if want := "webpki, TLS1.3, id=test)"; !strings.HasSuffix(results[0].Text, want) {
 		t.Errorf("%q does not end with %q", results[0].Text, want)
 	}
 	messages, err := server.Wait(t.Context(), 1)
