@@ -1,0 +1,83 @@
+package deadhost
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// maxCause bounds the text of a cause, in bytes.
+const maxCause = 200
+
+// Dead is why a host is not tried. The caller defers the mail (4.4.1) when no
+// other host takes it; the text is for the mail server's log and its bounces.
+type Dead struct {
+	Host     string
+	Since    time.Time // when it was found dead, or the attempt under way began
+	Until    time.Time // when it may be tried again; zero when it only has been silent so far
+	Cause    string    // of the last failure; one printable line; empty when it only has been silent so far
+	Failures int       // in a row; 0 when it only has been silent so far
+	Trying   bool      // an attempt is under way
+
+	now time.Time
+}
+
+// Error gives the line for people. It is about the moment at which the error
+// was made.
+func (d *Dead) Error() string {
+	ago := span(d.now.Sub(d.Since))
+	if d.Failures == 0 {
+		return fmt.Sprintf("%s is silent: the attempt under way has had no answer for %s", d.Host, ago)
+	}
+	text := fmt.Sprintf("%s could not be reached %s ago", d.Host, ago)
+	if d.Failures > 1 {
+		text = fmt.Sprintf("%s can not be reached for %s", d.Host, ago)
+	}
+	if d.Cause != "" {
+		text += " (" + d.Cause + ")"
+	}
+	switch {
+	case d.Trying:
+		text += ", and is being tried again now"
+	case d.Until.After(d.now):
+		text += ", and will be tried again in " + span(d.Until.Sub(d.now))
+	default:
+		text += ", and will be tried again with the next message"
+	}
+	return text
+}
+
+// span is a duration in whole seconds, rounded up.
+func span(d time.Duration) string {
+	return ((d + time.Second - 1) / time.Second * time.Second).String()
+}
+
+// dead describes a host at a moment.
+func (e *host) dead(now time.Time) *Dead {
+	d := &Dead{Host: e.name, Trying: e.pending > 0, now: now}
+	if e.failures == 0 {
+		d.Since = e.since
+		return d
+	}
+	d.Since, d.Until, d.Cause, d.Failures = e.deadFrom, e.until, e.cause, e.failures
+	return d
+}
+
+// clean makes one short printable line of an error, which may hold what a
+// stranger sent.
+func clean(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	if len(text) > maxCause {
+		text = text[:maxCause]
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, text)
+}

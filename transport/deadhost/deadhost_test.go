@@ -1,0 +1,576 @@
+package deadhost_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mxpipe/mxpipe/transport/deadhost"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	host           = "mx.example.org:25"
+	connectTimeout = 5 * time.Minute
+)
+
+var errTimeout = errors.New("i/o timeout")
+
+func want(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// enter is for a host that should let one in at once.
+func enter(t *testing.T, h *deadhost.Hosts) *deadhost.Pass {
+	t.Helper()
+	start := time.Now()
+	p, err := h.Enter(t.Context(), host)
+	if err != nil {
+		t.Fatalf("not let in: %v", err)
+	}
+	if waited := time.Since(start); waited > 0 {
+		t.Fatalf("waited for %v", waited)
+	}
+	return &p
+}
+
+// refused is for a host that should let nobody in, at once.
+func refused(t *testing.T, h *deadhost.Hosts) *deadhost.Dead {
+	t.Helper()
+	start := time.Now()
+	p, err := h.Enter(t.Context(), host)
+	var dead *deadhost.Dead
+	if !errors.As(err, &dead) {
+		p.Abandoned()
+		t.Fatalf("let in, or another error: %v", err)
+	}
+	if waited := time.Since(start); waited > 0 {
+		t.Fatalf("waited for %v", waited)
+	}
+	return dead
+}
+
+// tally counts what many deliveries at once meet.
+type tally struct {
+	sync.WaitGroup
+	dialled, delivered, timedOut, fast atomic.Int32
+	slowest                            atomic.Int64 // of those that failed fast
+	texts                              sync.Map
+}
+
+// deliver starts n deliveries to a host that answers after so long, or never
+// when that is more than the time-out.
+func (c *tally) deliver(ctx context.Context, h *deadhost.Hosts, n int, answersAfter time.Duration) {
+	for range n {
+		c.Go(func() {
+			start := time.Now()
+			p, err := h.Enter(ctx, host)
+			if err != nil {
+				c.fast.Add(1)
+				c.slowest.Store(max(c.slowest.Load(), int64(time.Since(start))))
+				c.texts.Store(err.Error(), true)
+				return
+			}
+			defer p.Abandoned()
+			c.dialled.Add(1)
+			if answersAfter > connectTimeout {
+				time.Sleep(connectTimeout)
+				p.Failed(errTimeout)
+				c.timedOut.Add(1)
+				return
+			}
+			time.Sleep(answersAfter)
+			p.Succeeded()
+			c.delivered.Add(1)
+		})
+	}
+}
+
+// 200 at once to a black hole that nobody knows: one waits for its time-out,
+// the others fail within seconds; then one trial at a time; and when the host
+// is back, mail flows.
+func TestBlackHole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		var first tally
+		first.deliver(t.Context(), h, 200, time.Hour)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		want(t, "dialled", first.dialled.Load(), 1)
+		want(t, "failed fast", first.fast.Load(), 199)
+		want(t, "the slowest of them", time.Duration(first.slowest.Load()), 10*time.Second)
+		first.texts.Range(func(text, _ any) bool {
+			want(t, "text", text, host+" is silent: the attempt under way has had no answer for 10s")
+			return true
+		})
+
+		// While that attempt goes on, those who come do not wait at all.
+		var second tally
+		second.deliver(t.Context(), h, 200, time.Hour)
+		second.Wait()
+		want(t, "failed fast", second.fast.Load(), 200)
+		want(t, "the slowest of them", second.slowest.Load(), 0)
+		first.Wait()
+		want(t, "timed out", first.timedOut.Load(), 1)
+
+		// Dead for a minute; then one trial at a time.
+		d := refused(t, h)
+		want(t, "text", d, host+" could not be reached 0s ago (i/o timeout), and will be tried again in 1m0s")
+		time.Sleep(time.Minute)
+		var third tally
+		third.deliver(t.Context(), h, 200, time.Hour)
+		synctest.Wait()
+		want(t, "trials", third.dialled.Load(), 1)
+		want(t, "failed at once", third.fast.Load(), 199)
+		want(t, "text", refused(t, h), host+" could not be reached 1m0s ago (i/o timeout), and is being tried again now")
+		third.Wait()
+		d = refused(t, h)
+		want(t, "text", d, host+" can not be reached for 6m0s (i/o timeout), and will be tried again in 2m0s")
+
+		// The host comes back.
+		time.Sleep(2 * time.Minute)
+		var fourth tally
+		fourth.deliver(t.Context(), h, 200, 100*time.Millisecond)
+		fourth.Wait()
+		want(t, "delivered by the trial", fourth.delivered.Load(), 1)
+		var fifth tally
+		fifth.deliver(t.Context(), h, 200, 100*time.Millisecond)
+		fifth.Wait()
+		want(t, "delivered", fifth.delivered.Load(), 200)
+		want(t, "list", h.List(), []deadhost.Dead(nil))
+	})
+}
+
+// A host that is alive, however slowly it answers, has nothing deferred: not
+// when it is new, not when it was seen long ago, not when it was just seen.
+func TestLivingHostDefersNothing(t *testing.T) {
+	for _, answers := range []time.Duration{0, 20 * time.Millisecond, 3 * time.Second, 7 * time.Second, 9900 * time.Millisecond} {
+		t.Run(answers.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := deadhost.New(deadhost.Options{})
+				for _, pause := range []time.Duration{0, 0, 30 * time.Second, 10 * time.Minute, 24 * time.Hour} {
+					time.Sleep(pause)
+					var c tally
+					start := time.Now()
+					c.deliver(t.Context(), h, 100, answers)
+					time.Sleep(answers / 3) // some come while the first is under way
+					c.deliver(t.Context(), h, 100, answers)
+					c.Wait()
+					want(t, "delivered", c.delivered.Load(), 200)
+					if took := time.Since(start); took > 2*answers {
+						t.Errorf("took %v: more than one greeting's wait was added", took)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A host that greets after 25 s defers at its first sight only; once it is
+// known to be slow it is given its time.
+func TestVerySlowHostIsLearnt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		var first tally
+		first.deliver(t.Context(), h, 50, 25*time.Second)
+		first.Wait()
+		want(t, "first delivered", first.delivered.Load(), 1)
+		for _, pause := range []time.Duration{0, 5 * time.Minute} {
+			time.Sleep(pause)
+			var c tally
+			for range 20 { // a steady stream
+				c.deliver(t.Context(), h, 5, 25*time.Second)
+				time.Sleep(7 * time.Second)
+			}
+			c.Wait()
+			want(t, "delivered", c.delivered.Load(), 100)
+		}
+	})
+}
+
+func TestDeadTimeGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		enter(t, h).Failed(errTimeout)
+		since := time.Now()
+		for i, minutes := range []int{1, 2, 4, 8, 15, 15, 15} {
+			d := refused(t, h)
+			want(t, "until", d.Until.Sub(time.Now()), time.Duration(minutes)*time.Minute)
+			want(t, "since", d.Since, since)
+			want(t, "failures", d.Failures, i+1)
+			want(t, "list", fmt.Sprint(h.List()), fmt.Sprint([]deadhost.Dead{*d}))
+			time.Sleep(time.Duration(minutes)*time.Minute - time.Nanosecond)
+			refused(t, h)
+			time.Sleep(time.Nanosecond)
+			p := enter(t, h)
+			want(t, "is the trial", p.Trial(), true)
+			want(t, "trying", refused(t, h).Trying, true)
+			p.Failed(errTimeout)
+			p.Succeeded() // too late: it had its outcome
+		}
+		time.Sleep(15 * time.Minute)
+		enter(t, h).Succeeded()
+		want(t, "is a trial", enter(t, h).Trial(), false)
+		enter(t, h).Failed(errTimeout)
+		want(t, "dead for", refused(t, h).Until.Sub(time.Now()), time.Minute)
+	})
+}
+
+func TestAbandonedTrial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		enter(t, h).Failed(errTimeout)
+		time.Sleep(time.Minute)
+		p := enter(t, h)
+		time.Sleep(time.Minute)
+		p.Abandoned()
+		p.Abandoned()
+		next := enter(t, h)
+		want(t, "the next is the trial", next.Trial(), true)
+		refused(t, h)
+		next.Failed(errTimeout)
+		want(t, "dead for", refused(t, h).Until.Sub(time.Now()), 2*time.Minute)
+	})
+}
+
+// The first attempt is given up: one of those who wait is the next, and no
+// more than one.
+func TestAbandonedFirstAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		first := enter(t, h)
+		var c tally
+		c.deliver(t.Context(), h, 50, 3*time.Second)
+		time.Sleep(4 * time.Second)
+		first.Abandoned()
+		synctest.Wait()
+		want(t, "dialled", c.dialled.Load(), 1)
+		c.Wait()
+		want(t, "delivered", c.delivered.Load(), 50)
+	})
+}
+
+// However often the first attempt is given up, nobody waits for longer than
+// the patience.
+func TestWaitingIsBoundedOverAbandonedAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		var wg sync.WaitGroup
+		for range 30 {
+			wg.Go(func() {
+				start := time.Now()
+				p, err := h.Enter(t.Context(), host)
+				if waited := time.Since(start); waited > 10*time.Second {
+					t.Errorf("waited for %v", waited)
+				}
+				if err == nil {
+					time.Sleep(time.Second)
+					p.Abandoned()
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestCancelledWhileWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		first := enter(t, h)
+		gone := errors.New("the mail server went away")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(gone) })
+		if _, err := h.Enter(ctx, host); err != gone {
+			t.Errorf("got %v, want the cause", err)
+		}
+		first.Succeeded()
+		enter(t, h).Abandoned()
+	})
+}
+
+// The first failure reaches those who wait at once.
+func TestFailureWakesThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		first := enter(t, h)
+		var c tally
+		c.deliver(t.Context(), h, 50, 0)
+		time.Sleep(50 * time.Millisecond)
+		first.Failed(errors.New("connection refused"))
+		c.Wait()
+		want(t, "failed fast", c.fast.Load(), 50)
+		want(t, "after", time.Duration(c.slowest.Load()), 50*time.Millisecond)
+		c.texts.Range(func(text, _ any) bool {
+			want(t, "text", text, host+" could not be reached 0s ago (connection refused), and will be tried again in 1m0s")
+			return true
+		})
+	})
+}
+
+// A burst of attempts at a host that just died makes it dead once.
+func TestOneBurstIsOneFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		enter(t, h).Succeeded()
+		var burst []*deadhost.Pass
+		for range 50 {
+			burst = append(burst, enter(t, h))
+		}
+		time.Sleep(10 * time.Second)
+		refused(t, h) // silent, though it answered lately
+		time.Sleep(20 * time.Second)
+		for _, p := range burst {
+			p.Failed(errTimeout)
+			time.Sleep(time.Second)
+		}
+		d := refused(t, h)
+		want(t, "failures", d.Failures, 1)
+		want(t, "until", d.Until.Sub(time.Now()), 10*time.Second)
+	})
+}
+
+func TestAnswerOutweighsOlderAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		enter(t, h).Succeeded()
+		lost, late := enter(t, h), enter(t, h)
+
+		// One is lost on the way; another gets an answer after it began.
+		time.Sleep(time.Second)
+		enter(t, h).Succeeded()
+		time.Sleep(50 * time.Second)
+		lost.Failed(errTimeout)
+		enter(t, h).Abandoned()
+
+		// The host is found dead, and then an attempt from before is answered.
+		enter(t, h).Failed(errTimeout)
+		refused(t, h)
+		late.Succeeded()
+		enter(t, h).Abandoned()
+
+		// A trial that fails after somebody else had an answer says nothing.
+		straggler := enter(t, h)
+		enter(t, h).Failed(errTimeout)
+		time.Sleep(time.Minute)
+		trial := enter(t, h)
+		straggler.Succeeded()
+		trial.Failed(errTimeout)
+		enter(t, h).Abandoned()
+	})
+}
+
+// After a long time a dead host is as good as unknown: the burst that comes
+// then waits for the first attempt instead of failing beside it.
+func TestDeadIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		enter(t, h).Failed(errTimeout)
+		time.Sleep(16*time.Minute - time.Nanosecond)
+		want(t, "listed", len(h.List()), 1)
+		time.Sleep(time.Nanosecond)
+		want(t, "listed", len(h.List()), 0)
+		var c tally
+		c.deliver(t.Context(), h, 100, time.Second)
+		c.Wait()
+		want(t, "delivered", c.delivered.Load(), 100)
+	})
+}
+
+func TestHostsAreApart(t *testing.T) {
+	h := deadhost.New(deadhost.Options{})
+	for _, name := range []string{"b", "a", "c"} {
+		p, _ := h.Enter(t.Context(), name)
+		p.Failed(errTimeout)
+	}
+	p, err := h.Enter(t.Context(), "d")
+	if err != nil {
+		t.Error(err)
+	}
+	p.Succeeded()
+	var names []string
+	for _, d := range h.List() {
+		names = append(names, d.Host)
+	}
+	want(t, "list", names, []string{"a", "b", "c"})
+}
+
+func TestZeroPass(t *testing.T) {
+	var p deadhost.Pass
+	p.Succeeded()
+	p.Failed(nil)
+	p.Abandoned()
+}
+
+func TestCauseIsOneShortPrintableLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		enter(t, h).Failed(errors.New("554 go\r\naway\x1b[31m\u202e " + strings.Repeat("ü", 500)))
+		cause := refused(t, h).Cause
+		if !strings.HasPrefix(cause, "554 go??away?[31m? ü") || len(cause) > 200 {
+			t.Errorf("%d bytes: %q", len(cause), cause)
+		}
+		h = deadhost.New(deadhost.Options{})
+		enter(t, h).Failed(nil)
+		want(t, "text without a cause", refused(t, h), host+" could not be reached 0s ago, and will be tried again in 1m0s")
+	})
+}
+
+func TestTextWhenTheTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		enter(t, h).Failed(errTimeout)
+		time.Sleep(90 * time.Second)
+		d := h.List()[0]
+		want(t, "text", &d, host+" could not be reached 1m30s ago (i/o timeout), and will be tried again with the next message")
+	})
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{Size: 100})
+		// Being tried, a host is not forgotten, whatever comes.
+		pending := enter(t, h)
+		for i := range 1000 {
+			p, err := h.Enter(t.Context(), fmt.Sprint(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Failed(errTimeout)
+		}
+		want(t, "dead hosts remembered", len(h.List()), 99)
+		want(t, "the oldest of them", h.List()[0].Host, "901")
+		pending.Failed(errTimeout)
+		refused(t, h)
+
+		// More being tried than are remembered: all of them count.
+		h = deadhost.New(deadhost.Options{Size: 5})
+		var passes []*deadhost.Pass
+		for i := range 50 {
+			p, _ := h.Enter(t.Context(), fmt.Sprint(i))
+			passes = append(passes, &p)
+		}
+		for _, p := range passes {
+			p.Failed(errTimeout)
+		}
+		want(t, "dead hosts", len(h.List()), 50)
+	})
+}
+
+// Many deliveries to hosts that come and go: while a host is dead nobody but
+// one trial tries it, nobody waits for longer than the bound, and when it is
+// alive in the end, mail flows.
+func TestHostsThatComeAndGo(t *testing.T) {
+	for seed := range uint64(5) {
+		synctest.Test(t, func(t *testing.T) {
+			h := deadhost.New(deadhost.Options{Size: 50})
+			const names = 4
+			var alive [names]atomic.Bool
+			var trials [names]atomic.Int32
+			var end atomic.Bool
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				rnd := rand.New(rand.NewPCG(seed, 0))
+				for range 200 {
+					alive[rnd.IntN(names)].Store(rnd.IntN(2) == 0)
+					time.Sleep(time.Duration(rnd.IntN(120)) * time.Second)
+				}
+				end.Store(true)
+			})
+			var tried, fast int32
+			for w := range 30 {
+				wg.Go(func() {
+					rnd := rand.New(rand.NewPCG(seed, uint64(w+1)))
+					for !end.Load() {
+						time.Sleep(time.Duration(rnd.IntN(20000)) * time.Millisecond)
+						n := rnd.IntN(names)
+						start := time.Now()
+						p, err := h.Enter(t.Context(), fmt.Sprint(n))
+						if waited := time.Since(start); waited > time.Minute {
+							t.Errorf("waited for %v", waited)
+						}
+						if err != nil {
+							atomic.AddInt32(&fast, 1)
+							continue
+						}
+						atomic.AddInt32(&tried, 1)
+						trial := p.Trial()
+						if trial && trials[n].Add(1) > 1 {
+							t.Error("two trials at once")
+						}
+						up := alive[n].Load()
+						time.Sleep(time.Duration(rnd.IntN(5)) * time.Second)
+						if !up {
+							time.Sleep(25 * time.Second)
+						}
+						if trial {
+							trials[n].Add(-1)
+						}
+						switch {
+						case rnd.IntN(10) == 0:
+							p.Abandoned()
+						case up:
+							p.Succeeded()
+						default:
+							p.Failed(errTimeout)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if tried < 100 || fast < 100 {
+				t.Errorf("%d tried, %d failed fast: the test tests little", tried, fast)
+			}
+			time.Sleep(31 * time.Minute)
+			for n := range names {
+				for range 3 {
+					p, err := h.Enter(t.Context(), fmt.Sprint(n))
+					if err != nil {
+						t.Errorf("not let in: %v", err)
+					}
+					p.Succeeded()
+				}
+			}
+		})
+	}
+}
+
+// With real threads, for the race detector.
+func TestParallel(t *testing.T) {
+	h := deadhost.New(deadhost.Options{Min: time.Microsecond, Max: time.Millisecond, Wait: time.Millisecond, Fresh: time.Microsecond, Size: 3})
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, uint64(w)))
+			for range 2000 {
+				p, err := h.Enter(t.Context(), fmt.Sprint(rnd.IntN(5)))
+				if err != nil {
+					_ = err.Error()
+					continue
+				}
+				switch rnd.IntN(4) {
+				case 0:
+					p.Failed(errTimeout)
+				case 1:
+					p.Abandoned()
+				default:
+					p.Succeeded()
+				}
+				h.List()
+			}
+		})
+	}
+	wg.Wait()
+}
