@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -24,8 +27,9 @@ const maxGreetings = 5
 type connection struct {
 	*prospect
 	*link
-	reused  bool // it served a message before this delivery had it
-	chunked bool // the message went by BDAT
+	pass    *deadhost.Pass // of a new connection
+	reused  bool           // it served a message before this delivery had it
+	chunked bool           // the message went by BDAT
 }
 
 // via says where the message went, and how safely: a status.Error's Via.
@@ -59,9 +63,15 @@ func (c *connection) via() string {
 func tlsVersion(v uint16) string { return strings.ReplaceAll(tls.VersionName(v), " ", "") }
 
 // connect opens a session with a host: its addresses are raced, and when one
-// does not come as far as a transaction the ones left are tried. The error is
-// the most temporary of the addresses' reasons.
+// does not come as far as a transaction the ones left are tried. A host that
+// was found dead lately is not even tried. The error is the most temporary of
+// the addresses' reasons.
 func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duration) (*connection, *status.Error) {
+	pass, err := d.dead.Enter(ctx, d.profile.id+" "+p.host.Name+":"+strconv.Itoa(int(d.port(d.dest))))
+	if err != nil {
+		return nil, d.reason(ctx, p, outcome.Connect, err)
+	}
+	defer pass.Abandoned()
 	var reasons []*status.Error
 	left := p.addresses.Addrs
 	for len(left) > 0 && len(reasons) < maxGreetings {
@@ -72,11 +82,16 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 			reasons = append(reasons, d.reason(ctx, p, outcome.Connect, err))
 			break
 		}
-		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}}
+		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}, pass: &pass}
+		if err = d.take(ctx, addr); err != nil {
+			conn.Close()
+			return nil, d.reason(ctx, p, outcome.Connect, err)
+		}
 		if err = d.open(ctx, c, conn, budget); err == nil {
 			d.noteTesting(c)
 			return c, nil
 		}
+		d.ticket.Give(limit.IP)
 		reason := d.reason(ctx, p, outcome.Greeting, err)
 		reason.Via = addr.String()
 		reasons = append(reasons, reason)
@@ -85,7 +100,16 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 		}
 		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return a == addr })
 	}
-	return nil, outcome.MostTemporary(reasons)
+	failed := outcome.MostTemporary(reasons)
+	if ctx.Err() == nil {
+		pass.Failed(failed) // unless it greeted, which was said already
+	}
+	return nil, failed
+}
+
+// take acquires the limit of one remote address.
+func (d *delivery) take(ctx context.Context, addr netip.Addr) error {
+	return d.ticket.Acquire(ctx, limit.Want{Scope: limit.IP, Key: addr.String()})
 }
 
 // dial connects to one of the addresses within the budget.
@@ -140,7 +164,12 @@ func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err
 			d.log.Info("smtp", "host", c.host.Name, "address", c.addr.String(), who, line)
 		}
 	}
-	if c.session, err = smtp.Open(ctx, conn, cfg); err != nil {
+	c.session, err = smtp.Open(ctx, conn, cfg)
+	var at *smtp.Error
+	if err == nil || errors.As(err, &at) && at.Err == nil {
+		c.pass.Succeeded()
+	}
+	if err != nil {
 		return err
 	}
 	if err = c.session.Hello(ctx); err != nil {
@@ -197,6 +226,8 @@ func (d *delivery) reason(ctx context.Context, p *prospect, stage outcome.Stage,
 	var at *smtp.Error
 	var failed *verdict.Failure
 	switch {
+	case errors.Is(err, limit.ErrBusy):
+		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: p.host.Name, Err: err}
 	case errors.As(err, &failed):
 		return &status.Error{Code: failed.Code, Host: p.host.Name, Text: failed.Text}
 	case errors.As(err, &at) && at.Err == nil:

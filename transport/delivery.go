@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -27,6 +28,7 @@ type delivery struct {
 	sender  address.Address
 	dest    route.Destination
 	rcpts   []recipient
+	ticket  limit.Ticket
 	log     *slog.Logger
 	tried   []string // each host's reason, for the log
 }
@@ -48,6 +50,13 @@ func (d *delivery) run(ctx context.Context) {
 	}
 	if err := d.refuse(); err != nil {
 		d.settle(left, err)
+		return
+	}
+	d.ticket = d.limits.Ticket()
+	defer d.ticket.Release()
+	if err := d.ticket.Acquire(ctx, limit.Want{Scope: limit.All},
+		limit.Want{Scope: limit.Source, Key: d.sender.ASCII}, limit.Want{Scope: limit.Destination, Key: d.dest.String()}); err != nil {
+		d.settle(left, asStatus(ctx, err, d.dest.String()))
 		return
 	}
 	way, sts, err := d.find(ctx)
@@ -221,6 +230,9 @@ func asStatus(ctx context.Context, err error, host string) *status.Error {
 	var s *status.Error
 	if errors.As(err, &s) {
 		return s
+	}
+	if errors.Is(err, limit.ErrBusy) {
+		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: host, Err: err}
 	}
 	return &status.Error{Code: status.New(status.Temporary, 4, 3), Host: host, Err: err}
 }

@@ -31,7 +31,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/dial"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -73,6 +75,9 @@ type Transport struct {
 	log       *slog.Logger
 	idle      *Idle
 
+	limits     *limit.Limits
+	pacer      *limit.Pacer
+	dead       *deadhost.Hosts
 	noChunking hostMarks
 
 	ctx     context.Context // ends with Close
@@ -105,7 +110,17 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Transport{base: base, log: deps.Logger, idle: deps.Idle}
+	t := &Transport{
+		base: base, log: deps.Logger, idle: deps.Idle,
+		limits: limit.New(limit.Config{
+			All:         limit.Limit(cfg.Limits.All),
+			IP:          limit.Limit(cfg.Limits.IP),
+			Source:      limit.Limit(cfg.Limits.Source),
+			Destination: limit.Limit(cfg.Limits.Destination),
+		}),
+		pacer: limit.NewPacer(limit.Pacing{}),
+		dead:  deadhost.New(deadhost.Options{}),
+	}
 	for _, o := range cfg.Overrides {
 		over := override{match: o.Match}
 		if over.profile, err = newProfile(o.Config, o.Match, deps); err != nil {

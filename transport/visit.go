@@ -3,8 +3,10 @@ package transport
 import (
 	"context"
 	"errors"
+	"regexp"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/smtp"
@@ -47,17 +49,44 @@ func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Hos
 	if p.verdict.Noted != "" {
 		d.log.Warn("a policy in testing mode is not met", "host", host.Name, "text", p.verdict.Noted)
 	}
+	turn, err := d.pacer.Acquire(ctx, host.Name)
+	if err != nil {
+		return d.pass(rcpts, d.reason(ctx, &p, outcome.Connect, err))
+	}
 	v := &visit{delivery: d, prospect: &p, budget: d.cfg.ConnectTimeout - time.Since(start), room: inOneTransaction}
-	return v.run(ctx, rcpts)
+	left := v.run(ctx, rcpts)
+	v.pace(&turn, rcpts, left)
+	return left
 }
+
+// pace slows down towards a host that complained of too many connections.
+func (v *visit) pace(turn *limit.Turn, rcpts, left []*recipient) {
+	for _, r := range rcpts {
+		said := r.result
+		if said == nil && len(r.reasons) > 0 {
+			said = r.reasons[len(r.reasons)-1]
+		}
+		if said != nil && complains(said.Text) {
+			if turn.Slow() {
+				v.log.Warn("the host complains of too many connections, slowing down", "host", v.prospect.host.Name, "text", said.Text)
+			}
+			break
+		}
+	}
+	turn.Release(len(left) < len(rcpts))
+}
+
+// complaint finds what servers say with 421 and 451 when there is too much at
+// once; no code says it by itself.
+var complaint = regexp.MustCompile(`(?i)^4[25]1\b.*(too many|too much|concurren|simultaneous|rate.?limit|(connection|session)s?\b.*(limit|exceed|rate)|(limit|exceed).*\b(connection|session))`)
+
+// complains says whether a reply asks for fewer connections.
+func complains(text string) bool { return complaint.MatchString(text) }
 
 // run makes transactions until every recipient had its turn.
 func (v *visit) run(ctx context.Context, rcpts []*recipient) (left []*recipient) {
 	for len(rcpts) > 0 {
-		if v.conn == nil {
-			v.conn, _ = v.reuse(v.prospect)
-		}
-		if failed := v.arrive(ctx); failed != nil {
+		if failed := v.arrive(ctx, true); failed != nil {
 			return append(left, v.pass(rcpts, failed)...)
 		}
 		batch := rcpts[:min(len(rcpts), v.room)]
@@ -72,18 +101,36 @@ func (v *visit) run(ctx context.Context, rcpts []*recipient) (left []*recipient)
 	}
 	if v.conn != nil {
 		v.keep(v.conn)
+		v.part()
 	}
 	return left
 }
 
-// arrive sees to it that there is a connection.
-func (v *visit) arrive(ctx context.Context) (failed *status.Error) {
-	if v.conn == nil {
-		start := time.Now()
-		v.conn, failed = v.connect(ctx, v.prospect, v.budget)
-		v.budget -= time.Since(start)
+// arrive sees to it that there is a connection, an idle one if that will do.
+func (v *visit) arrive(ctx context.Context, idle bool) (failed *status.Error) {
+	if v.conn != nil {
+		return nil
 	}
+	if idle {
+		if c, ok := v.reuse(v.prospect); ok {
+			if err := v.take(ctx, c.addr); err != nil {
+				v.keep(c)
+				return v.reason(ctx, v.prospect, outcome.Connect, err)
+			}
+			v.conn = c
+			return nil
+		}
+	}
+	start := time.Now()
+	v.conn, failed = v.connect(ctx, v.prospect, v.budget)
+	v.budget -= time.Since(start)
 	return failed
+}
+
+// part forgets the connection, which somebody else has now or which is closed.
+func (v *visit) part() {
+	v.conn = nil
+	v.ticket.Give(limit.IP)
 }
 
 // transact runs one transaction, a second time over a new connection if the
@@ -92,8 +139,8 @@ func (v *visit) transact(ctx context.Context, rcpts []*recipient) (again, more [
 	report := v.send(ctx, rcpts)
 	for v.inVain(report) {
 		v.conn.session.Close()
-		v.conn = nil
-		if failed := v.arrive(ctx); failed != nil {
+		v.part()
+		if failed := v.arrive(ctx, false); failed != nil {
 			return v.pass(rcpts, failed), nil
 		}
 		report = v.send(ctx, rcpts)
@@ -197,5 +244,5 @@ func (v *visit) settleConnection(ctx context.Context, report *smtp.Report, state
 	default:
 		return
 	}
-	v.conn = nil
+	v.part()
 }
