@@ -103,6 +103,7 @@ dangling 300 IN CNAME nowhere.example.org.
 instant    0 IN A   192.0.2.3
 long  999999 IN A   192.0.2.4
 mx.unsigned.example. 50 IN A 192.0.2.5
+in.unsigned.example. 50 IN CNAME mx.example.org.
 `
 
 func TestAnswers(t *testing.T) {
@@ -172,6 +173,10 @@ func TestChainsThatTheServerDoesNotFollow(t *testing.T) {
 	a = lookup(t, r, "out.example.org", dns.TypeA)
 	if a.Canonical != "mx.unsigned.example." || len(a.RRs) != 1 || a.Secure {
 		t.Errorf("the last step unsigned: %+v", a)
+	}
+	a = lookup(t, r, "in.unsigned.example", dns.TypeA)
+	if a.Canonical != "mx.example.org." || len(a.RRs) != 2 || a.Secure {
+		t.Errorf("the first step unsigned: %+v", a)
 	}
 	if e := fails(t, r, "loop.example.org", dns.TypeA); e.Kind != resolver.Malformed {
 		t.Errorf("loop: %v", e)
