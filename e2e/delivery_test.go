@@ -37,8 +37,8 @@ func TestBytesArriveAsTheyWere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			text := difficult("bytes-by-" + name)
-			to := name + "@" + inDomain
-			m := mail{from: "bytes-" + name + "@" + keepDomain, to: []string{to}, text: text}
+			to := unique(t, name) + "@" + inDomain
+			m := mail{from: unique(t, "bytes") + "@" + keepDomain, to: []string{to}, text: text}
 			if name == "smtp" {
 				m.params = "BODY=8BITMIME"
 			}
@@ -88,7 +88,7 @@ func TestThirtyMegabytes(t *testing.T) {
 	for i := 0; text.Len() < 30<<20; i++ {
 		fmt.Fprintf(&text, "block %d\n%s", i, block)
 	}
-	to := "large@" + inDomain
+	to := unique(t, "large") + "@" + inDomain
 	id := w.out.submit(t, mail{from: "a@" + keepDomain, to: []string{to}, text: text.Bytes(), params: "BODY=8BITMIME"})
 	w.out.sent(t, id, 1)
 	got := w.in.arrived(t, to).original(t, received...)
@@ -103,7 +103,7 @@ func TestRefusedRecipientBounces(t *testing.T) {
 	habits := modern(t)
 	habits.Recipients = []mx.Rule{{Local: "nosuch", Reply: "550-5.1.1 <nosuch> is nobody we know\n550 5.1.1 ask the postmaster"}}
 	s, domain := remote(t, "mxpipe", habits)
-	from := "refused@" + keepDomain
+	from := unique(t, "refused") + "@" + keepDomain
 	id := w.out.submit(t, note(from, "nosuch@"+domain))
 	f := w.out.fate(t, id)
 	if f.status != "bounced" || f.dsn != "5.1.1" || !strings.Contains(f.text, "<nosuch> is nobody we know") || !strings.Contains(f.text, "mx."+domain) {
@@ -220,7 +220,7 @@ func TestInternationalAddresses(t *testing.T) {
 	}
 
 	t.Run("through Postfix", func(t *testing.T) {
-		to := "\u3042\u3044@" + inDomain
+		to := unique(t, "\u3042\u3044") + "@" + inDomain
 		m := note("\u00fc@"+keepDomain, to)
 		m.params = "SMTPUTF8"
 		w.out.sent(t, w.out.submit(t, m), 1)
@@ -245,7 +245,8 @@ func TestInternationalAddresses(t *testing.T) {
 	})
 
 	t.Run("an international domain", func(t *testing.T) {
-		const ascii, unicode = "xn--bcher-kva.e2e.example", "b\u00fccher.e2e.example"
+		parent := w.newDomain("mxpipe")
+		ascii, unicode := "xn--bcher-kva."+parent, "b\u00fccher."+parent
 		address, err := w.host(ascii)
 		if err != nil {
 			t.Fatal(err)

@@ -138,6 +138,12 @@ func (w *world) host(domain string) (address string, err error) {
 	return fmt.Sprintf("%s:%d", ip, w.port), w.dns.Add(fmt.Sprintf("%[1]s. MX 10 mx.%[1]s.\nmx.%[1]s. A %[2]s\n", domain, ip))
 }
 
+// unique makes a name that no other test has used, however often the tests run.
+func unique(t *testing.T, name string) string {
+	t.Helper()
+	return fmt.Sprintf("%s.%d", name, lab(t).number.Add(1))
+}
+
 // newDomain makes up a domain. Postfix brings mail for it to the transport of that name.
 func (w *world) newDomain(transport string) string {
 	return fmt.Sprintf("r%d.%s.example", w.number.Add(1), transport)
