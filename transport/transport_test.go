@@ -196,12 +196,16 @@ func issue(t *testing.T, a *ca.Authority, spec ca.Spec) tls.Certificate {
 
 // journal collects the log.
 type journal struct {
+	hook func(line string) // called with each line; may be nil
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
 // Write implements io.Writer.
 func (j *journal) Write(p []byte) (int, error) {
+	if j.hook != nil {
+		j.hook(string(p))
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.text.Write(p)
