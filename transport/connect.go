@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/smtp"
@@ -27,6 +28,7 @@ const maxGreetings = 5
 type connection struct {
 	*prospect
 	*link
+	place   *limit.Ticket  // at the address, for as long as a delivery has the connection
 	pass    *deadhost.Pass // of a new connection
 	reused  bool           // it served a message before this delivery had it
 	chunked bool           // the message went by BDAT
@@ -80,18 +82,17 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 		budget -= time.Since(start)
 		if err != nil {
 			reasons = append(reasons, d.reason(ctx, p, outcome.Connect, err))
+			if errors.Is(err, limit.ErrBusy) {
+				pass.Abandoned() // it was us who did not try
+			}
 			break
 		}
-		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}, pass: &pass}
-		if err = d.take(ctx, addr); err != nil {
-			conn.Close()
-			return nil, d.reason(ctx, p, outcome.Connect, err)
-		}
+		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}, place: conn.place, pass: &pass}
 		if err = d.open(ctx, c, conn, budget); err == nil {
 			d.noteTesting(c)
 			return c, nil
 		}
-		d.ticket.Give(limit.IP)
+		c.place.Release()
 		reason := d.reason(ctx, p, outcome.Greeting, err)
 		reason.Via = addr.String()
 		reasons = append(reasons, reason)
@@ -107,24 +108,57 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 	return nil, failed
 }
 
-// take acquires the limit of one remote address.
-func (d *delivery) take(ctx context.Context, addr netip.Addr) error {
-	return d.ticket.Acquire(ctx, limit.Want{Scope: limit.IP, Key: addr.String()})
+// take acquires a place at one remote address.
+func (d *delivery) take(ctx context.Context, addr netip.Addr) (*limit.Ticket, error) {
+	place := d.limits.Ticket()
+	err := place.Acquire(ctx, limit.Want{Scope: limit.IP, Key: addr.String()})
+	return &place, err
 }
 
-// dial connects to one of the addresses within the budget.
-func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Duration) (net.Conn, netip.Addr, error) {
+// placed is a TCP connection with the place at the remote address that it
+// holds. Whoever closes it gives the place back.
+type placed struct {
+	net.Conn
+	place *limit.Ticket
+}
+
+// Close implements net.Conn.
+func (p *placed) Close() error {
+	defer p.place.Release()
+	return p.Conn.Close()
+}
+
+// dial connects to one of the addresses within the budget, and to none that
+// there is no place at.
+func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Duration) (*placed, netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	return d.dialer.Dial(ctx, addrs, d.port(d.dest))
+	dialer := *d.dialer
+	dialer.Connect = func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
+		place, err := d.take(ctx, remote.Addr())
+		if err != nil {
+			return nil, err
+		}
+		conn, err := dial.TCP(ctx, local, remote)
+		if err != nil {
+			place.Release()
+			return nil, err
+		}
+		return &placed{conn, place}, nil
+	}
+	conn, addr, err := dialer.Dial(ctx, addrs, d.port(d.dest))
+	if err != nil {
+		return nil, addr, err
+	}
+	return conn.(*placed), addr, nil
 }
 
 // open greets the server, starts TLS and has the connection judged. Where the
 // verdict allows plaintext and the handshake fails, the message goes in the
 // clear over a second connection (opportunistic TLS, RFC 7435): no attacker
 // gains what stripping STARTTLS would not have given him.
-func (d *delivery) open(ctx context.Context, c *connection, conn net.Conn, budget time.Duration) error {
-	if err := d.greet(ctx, c, conn); err != nil {
+func (d *delivery) open(ctx context.Context, c *connection, conn *placed, budget time.Duration) error {
+	if err := d.greet(ctx, c, conn.Conn); err != nil {
 		return err
 	}
 	err := d.secure(ctx, c)
@@ -146,10 +180,12 @@ func (d *delivery) open(ctx context.Context, c *connection, conn net.Conn, budge
 	}
 	d.log.Info("TLS handshake failed, going on in plaintext", "host", c.host.Name, "address", c.addr.String(), "error", at)
 	c.proof = verdict.Proof{}
+	c.place.Release()
 	if conn, _, err = d.dial(ctx, []netip.Addr{c.addr}, budget); err != nil {
 		return err
 	}
-	return d.greet(ctx, c, conn)
+	c.place = conn.place
+	return d.greet(ctx, c, conn.Conn)
 }
 
 // greet opens the session. On error the connection is closed.

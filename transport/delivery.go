@@ -27,6 +27,7 @@ type delivery struct {
 	demands verdict.Demands
 	sender  address.Address
 	dest    route.Destination
+	named   bool // the administrator named it
 	rcpts   []recipient
 	ticket  limit.Ticket
 	log     *slog.Logger
@@ -61,7 +62,12 @@ func (d *delivery) run(ctx context.Context) {
 	}
 	way, sts, err := d.find(ctx)
 	if err != nil {
-		d.settle(left, asStatus(ctx, err, d.dest.String()))
+		failed := *asStatus(ctx, err, d.dest.String())
+		if d.named {
+			// A next hop that leads nowhere is a mistake on our side.
+			failed.Code.Class = status.Temporary
+		}
+		d.settle(left, &failed)
 		return
 	}
 	for _, host := range way.Hosts {
@@ -70,6 +76,8 @@ func (d *delivery) run(ctx context.Context) {
 			return
 		}
 		if ctx.Err() != nil {
+			// The hosts that were not tried might have taken it.
+			left = d.pass(left, asStatus(ctx, nil, d.dest.String()))
 			break
 		}
 	}

@@ -53,7 +53,7 @@ func (t *Transport) Explain(ctx context.Context, domain string) Explanation {
 			e.STS = &entry
 		}
 	}
-	if e.Route, err = p.finder.Route(ctx, dest); err != nil {
+	if e.Route, err = p.finder.Route(ctx, dest.Destination); err != nil {
 		e.Err = asStatus(ctx, err, dest.String())
 		return e
 	}

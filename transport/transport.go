@@ -252,7 +252,7 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 		key := p.id + " " + dest.String()
 		d := byKey[key]
 		if d == nil {
-			d = &delivery{Transport: t, profile: p, dest: dest}
+			d = &delivery{Transport: t, profile: p, dest: dest.Destination, named: dest.named}
 			byKey[key] = d
 			list = append(list, d)
 		}
@@ -263,21 +263,23 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 
 // destination says where mail for a recipient goes, and in which way. What
 // the mail server names as its next hop comes before the recipient's domain,
-// and overrides are looked for under the name that was chosen.
-func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profile, dest route.Destination, failed *status.Error) {
-	var err error
+// unless it is that; overrides are looked for under the name that was chosen.
+// named tells that the administrator chose it, so that it is no fault of the
+// address if there is nothing there.
+func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profile, dest destination, failed *status.Error) {
+	own, err := route.ForDomain(rcpt.ASCII)
 	switch {
-	case nexthop != "":
-		if dest, err = route.ParseNexthop(nexthop); err != nil {
-			// The mail server's configuration is wrong, not the address.
+	case nexthop != "" && !isOwn(nexthop, own, err):
+		dest.named = true
+		if dest.Destination, err = route.ParseNexthop(nexthop); err != nil {
 			return nil, dest, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: "next hop " + quote(nexthop), Err: err}
 		}
 	case rcpt.ASCII == "":
 		return nil, dest, &status.Error{Code: status.New(status.Permanent, 1, 3), Text: "recipient " + quote(rcpt.String()) + " has no domain"}
+	case err != nil:
+		return nil, dest, &status.Error{Code: status.New(status.Permanent, 1, 2), Text: "domain " + quote(rcpt.Domain), Err: err}
 	default:
-		if dest, err = route.ForDomain(rcpt.ASCII); err != nil {
-			return nil, dest, &status.Error{Code: status.New(status.Permanent, 1, 2), Text: "domain " + quote(rcpt.Domain), Err: err}
-		}
+		dest.Destination = own
 	}
 	for i := range t.overrides {
 		o := &t.overrides[i]
@@ -285,11 +287,27 @@ func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profil
 			continue
 		}
 		if o.nexthop != (route.Destination{}) {
-			dest = o.nexthop
+			dest = destination{o.nexthop, true}
 		}
 		return o.profile, dest, nil
 	}
 	return t.base, dest, nil
+}
+
+// destination is where mail goes, and whether the administrator named it.
+type destination struct {
+	route.Destination
+	named bool
+}
+
+// isOwn reports whether the mail server's next hop is nothing but the
+// recipient's own domain, as Postfix writes it when there is no other.
+func isOwn(nexthop string, own route.Destination, err error) bool {
+	if err != nil {
+		return false
+	}
+	d, err := route.ForDomain(nexthop)
+	return err == nil && d == own
 }
 
 // matches reports whether an override's pattern names a domain.

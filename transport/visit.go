@@ -113,7 +113,8 @@ func (v *visit) arrive(ctx context.Context, idle bool) (failed *status.Error) {
 	}
 	if idle {
 		if c, ok := v.reuse(v.prospect); ok {
-			if err := v.take(ctx, c.addr); err != nil {
+			var err error
+			if c.place, err = v.take(ctx, c.addr); err != nil {
 				v.keep(c)
 				return v.reason(ctx, v.prospect, outcome.Connect, err)
 			}
@@ -129,8 +130,8 @@ func (v *visit) arrive(ctx context.Context, idle bool) (failed *status.Error) {
 
 // part forgets the connection, which somebody else has now or which is closed.
 func (v *visit) part() {
+	v.conn.place.Release()
 	v.conn = nil
-	v.ticket.Give(limit.IP)
 }
 
 // transact runs one transaction, a second time over a new connection if the

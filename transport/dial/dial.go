@@ -129,7 +129,7 @@ func (r *race) start(ctx context.Context, addr netip.Addr) {
 	r.running++
 	connect := r.d.Connect
 	if connect == nil {
-		connect = connectTCP
+		connect = TCP
 	}
 	go func() {
 		conn, err := connect(ctx, r.d.source(addr), netip.AddrPortFrom(addr, r.port))
@@ -161,7 +161,8 @@ func (d *Dialer) source(addr netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-func connectTCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
+// TCP is the Connect of this host.
+func TCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
 	var dialer net.Dialer
 	var from netip.AddrPort
 	if local.IsValid() {

@@ -1,0 +1,189 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/transport/limit"
+)
+
+// blackHole listens at an address and never says a word.
+func (l *lab) blackHole(name string) net.Listener {
+	l.t.Helper()
+	addr := l.address()
+	hole, err := net.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { hole.Close() })
+	l.zone("%s. A %s", name, addr)
+	return hole
+}
+
+// Many deliveries to a host that never answers: one finds out, the others are
+// told, and no one is kept for the whole time-out but the first.
+func TestBlackHole(t *testing.T) {
+	l := newLab(t)
+	hole := l.blackHole("mx1.a.example")
+	l.zone("a.example. MX 10 mx1.a.example.")
+	l.start(func(c *Config) { c.CommandTimeout = 2 * time.Second })
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	told := 0
+	for range 200 {
+		all.Go(func() {
+			r := l.send("b@a.example")[0]
+			mu.Lock()
+			defer mu.Unlock()
+			if r.Code.Class != 4 {
+				t.Errorf("%v %s", r.Code, r.Text)
+			}
+			if strings.Contains(r.Text, "not tried") || strings.Contains(r.Text, "dead") || strings.Contains(r.Text, "reach") {
+				told++
+			}
+		})
+	}
+	all.Wait()
+	if told < 199 {
+		t.Errorf("%d of 200 were told that the host is dead", told)
+	}
+	connections := 0
+	hole.(*net.TCPListener).SetDeadline(time.Now().Add(50 * time.Millisecond))
+	for {
+		conn, err := hole.Accept()
+		if err != nil {
+			break
+		}
+		conn.Close()
+		connections++
+	}
+	if connections != 1 {
+		t.Errorf("the host had %d connections, want 1", connections)
+	}
+}
+
+// limits.*.concurrency, as the server sees it: it gets no MAIL command beyond.
+func TestConcurrencyLimits(t *testing.T) {
+	for name, tt := range map[string]struct {
+		limits Limits
+		scope  limit.Scope
+	}{
+		"all":         {Limits{All: Limit{Concurrency: 3}}, limit.All},
+		"ip":          {Limits{IP: Limit{Concurrency: 3}}, limit.IP},
+		"source":      {Limits{Source: Limit{Concurrency: 3}}, limit.Source},
+		"destination": {Limits{Destination: Limit{Concurrency: 3}}, limit.Destination},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			gate := make(chan struct{})
+			server := l.mx("mx1.a.example", func(h *mx.Habits) {
+				h.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate}}
+			})
+			l.zone("a.example. MX 10 mx1.a.example.")
+			l.startPooled(func(c *Config) { c.Limits = tt.limits })
+			// The host is known to be alive, so that all go at once.
+			first := make(chan struct{})
+			go func() {
+				defer close(first)
+				l.send("b@a.example")
+			}()
+			gate <- struct{}{}
+			<-first
+			var all sync.WaitGroup
+			for range 12 {
+				all.Go(func() { expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example") })
+			}
+			err := server.WaitUntil(t.Context(), func(c mx.Counters) bool { return c.Verbs["MAIL"] == 4 })
+			for err == nil && l.transport.limits.Stats(tt.scope).Waiting < 9 {
+				time.Sleep(time.Millisecond)
+			}
+			if c := server.Counters(); err != nil || c.Verbs["MAIL"] != 4 {
+				t.Errorf("%d transactions, want the first and 3 at once; %v", c.Verbs["MAIL"], err)
+			}
+			close(gate)
+			all.Wait()
+			if c := server.Counters(); c.Messages != 13 {
+				t.Errorf("%d messages, want 13", c.Messages)
+			}
+		})
+	}
+}
+
+// A limit that gives no turn in time is temporary, and says which it was.
+func TestLimitReached(t *testing.T) {
+	l := newLab(t)
+	l.mx("mx1.a.example", nil)
+	l.zone("a.example. MX 10 mx1.a.example.")
+	l.start(func(c *Config) { c.Limits.Source = Limit{Rate: 1, Period: time.Hour} })
+	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
+	expect(t, l.send("b@a.example"), "4.4.5 ")
+}
+
+// Whatever becomes of deliveries, every place is given back.
+func TestPlacesAreGivenBack(t *testing.T) {
+	l := newLab(t)
+	server := l.mx("mx1.a.example", nil)
+	l.zone("a.example. MX 10 mx1.a.example.")
+	l.startPooled(func(c *Config) {
+		one := Limit{Concurrency: 50}
+		c.Limits = Limits{All: one, IP: one, Source: one, Destination: one}
+	})
+	acts := []mx.Act{{Drop: mx.Close}, {Drop: mx.Reset}, {Reply: "421 4.3.2 bye"}, {Reply: "451 no"}, {Reply: "550 no"}, {Reply: "garbage"}}
+	stages := []mx.Stage{mx.StageEHLO, mx.StageSTARTTLS, mx.StageMAIL, mx.StageRCPT, mx.StageBDAT, mx.StageFinal, mx.StageDone}
+	habits := server.Habits()
+	for range 30 {
+		habits.At = map[mx.Stage]mx.Act{stages[rand.IntN(len(stages))]: acts[rand.IntN(len(acts))]}
+		server.SetHabits(habits)
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Duration(rand.IntN(50))*time.Millisecond, ErrTimeout)
+				defer cancel()
+				l.sendText(ctx, text, "b@a.example")
+			})
+		}
+		all.Wait()
+	}
+	for s := limit.IP; s < limit.Scopes; s++ {
+		if stats := l.transport.limits.Stats(s); stats.Open != 0 || stats.Waiting != 0 {
+			t.Errorf("%v: %+v", s, stats)
+		}
+	}
+}
+
+// The server closes at each byte of its replies to a warm transaction: there
+// is never a second copy, and the answer is temporary exactly when the server
+// could not be heard to accept.
+func TestExactlyOnce(t *testing.T) {
+	for _, chunking := range []Chunking{ChunkingPipelined, ChunkingOff} {
+		for _, stage := range []mx.Stage{mx.StageMAIL, mx.StageRCPT, mx.StageDATA, mx.StageBDAT, mx.StageFinal, mx.StageDone} {
+			for _, drop := range []mx.Drop{mx.Close, mx.Reset} {
+				l := newLab(t)
+				server := l.mx("mx1.a.example", nil)
+				l.zone("a.example. MX 10 mx1.a.example.")
+				l.startPooled(func(c *Config) { c.Chunking = chunking })
+				expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
+				habits := server.Habits()
+				habits.At = map[mx.Stage]mx.Act{stage: {Drop: drop, Times: 1}}
+				server.SetHabits(habits)
+				r := l.send("b@a.example")[0]
+				got := server.Counters().Messages - 1
+				switch {
+				case r.Code.Class == 2 && got != 1:
+					t.Errorf("%v %v: said to be delivered, but there are %d copies", stage, drop, got)
+				case r.Code.Class == 4 && got > 1:
+					t.Errorf("%v %v: %d copies", stage, drop, got)
+				case r.Code.Class == 5:
+					t.Errorf("%v %v: %v %s", stage, drop, r.Code, r.Text)
+				}
+			}
+		}
+	}
+}
