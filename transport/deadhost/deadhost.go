@@ -235,7 +235,6 @@ func (p *Pass) Failed(cause error) {
 	}
 	e.until = now.Add(h.deadTime(e.failures))
 	e.failures++
-	e.answered = time.Time{}
 	e.cause = clean(cause)
 	e.turn()
 }
@@ -337,6 +336,13 @@ func (h *Hosts) makeRoom(now time.Time) {
 func (h *Hosts) drop(e *host) {
 	h.used.Remove(e.used)
 	delete(h.byName, e.name)
+}
+
+// Len gives the number of hosts remembered, dead or not.
+func (h *Hosts) Len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.byName)
 }
 
 // List gives the hosts that are dead, by name.

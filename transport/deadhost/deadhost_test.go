@@ -106,8 +106,10 @@ func TestBlackHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
 		var first tally
-		first.deliver(t.Context(), h, 200, time.Hour)
-		time.Sleep(10 * time.Second)
+		first.deliver(t.Context(), h, 150, time.Hour)
+		time.Sleep(6 * time.Second)
+		first.deliver(t.Context(), h, 50, time.Hour) // these wait for less
+		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		want(t, "dialled", first.dialled.Load(), 1)
 		want(t, "failed fast", first.fast.Load(), 199)
@@ -454,6 +456,22 @@ func TestMemoryIsBounded(t *testing.T) {
 		want(t, "the oldest of them", h.List()[0].Host, "901")
 		pending.Failed(errTimeout)
 		refused(t, h)
+
+		// A host that is asked for stays, though many others come.
+		for i := range 1000 {
+			p, _ := h.Enter(t.Context(), fmt.Sprint("other", i))
+			p.Succeeded()
+			refused(t, h)
+		}
+		want(t, "remembered", h.Len(), 100)
+
+		// What is old goes by and by, when others come.
+		time.Sleep(time.Hour)
+		for i := range 60 {
+			p, _ := h.Enter(t.Context(), fmt.Sprint("new", i))
+			p.Succeeded()
+		}
+		want(t, "remembered", h.Len(), 60)
 
 		// More being tried than are remembered: all of them count.
 		h = deadhost.New(deadhost.Options{Size: 5})

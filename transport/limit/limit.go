@@ -161,10 +161,6 @@ type bucket struct {
 	at     time.Time // when tokens was right
 }
 
-// almost is what counts as a whole token: the sums of fractions are not exact,
-// and no turn may be missed for that.
-const almost = 1 - 1e-6
-
 func (b *bucket) admit(open int, now time.Time) (bool, time.Duration) {
 	if b.limit.Concurrency > 0 && open >= b.limit.Concurrency {
 		return false, 0
@@ -178,7 +174,7 @@ func (b *bucket) admit(open int, now time.Time) (bool, time.Duration) {
 		b.tokens = min(full, b.tokens+float64(passed)/perToken)
 		b.at = now
 	}
-	if b.tokens < almost {
+	if b.tokens < 1 {
 		return false, time.Duration(math.Ceil((1 - b.tokens) * perToken))
 	}
 	b.tokens--

@@ -73,7 +73,7 @@ func TestRate(t *testing.T) {
 				t.Errorf("message %d after %v, want %v", i, at, due)
 			}
 		}
-		time.Sleep(time.Hour) // it gets no fuller than full
+		time.Sleep(30 * time.Second) // it gets no fuller than full
 		start = time.Now()
 		for range 21 {
 			ticket := l.Ticket()
@@ -344,6 +344,61 @@ func TestCancelledInTheQueue(t *testing.T) {
 			synctest.Wait()
 			want(t, "served", served, 2)
 			allZero(t, l)
+		})
+	}
+}
+
+// A turn that comes together with the end of the context is given back whole.
+func TestCancelledWhenItsTurnComes(t *testing.T) {
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			l := limit.New(limit.Config{All: limit.Limit{Rate: 2, Period: time.Hour, Concurrency: 1}})
+			first := l.Ticket()
+			first.Acquire(t.Context(), limit.Want{Scope: limit.All})
+			ctx, cancel := context.WithCancel(t.Context())
+			var err error
+			go func() {
+				ticket := l.Ticket()
+				err = ticket.Acquire(ctx, limit.Want{Scope: limit.All})
+				ticket.Release()
+			}()
+			synctest.Wait()
+			first.Release()
+			cancel()
+			synctest.Wait()
+			next := l.Ticket()
+			spent := next.Acquire(t.Context(), limit.Want{Scope: limit.All})
+			if err != nil && spent != nil {
+				t.Error("cancelled, and the token is gone")
+			}
+			next.Release()
+			allZero(t, l)
+		})
+	}
+}
+
+// Who comes at the very moment at which the first in the queue is due comes
+// behind it.
+func TestNobodyPushesIn(t *testing.T) {
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			l := limit.New(limit.Config{All: limit.Limit{Rate: 1, Period: time.Second}})
+			used := l.Ticket()
+			used.Acquire(t.Context(), limit.Want{Scope: limit.All})
+			began := time.Now()
+			var at [2]time.Duration
+			var wg sync.WaitGroup
+			for i, comes := range []time.Duration{0, time.Second} {
+				wg.Go(func() {
+					time.Sleep(comes)
+					ticket := l.Ticket()
+					ticket.Acquire(t.Context(), limit.Want{Scope: limit.All})
+					at[i] = time.Since(began)
+					ticket.Release()
+				})
+			}
+			wg.Wait()
+			want(t, "turns", at, [2]time.Duration{time.Second, 2 * time.Second})
 		})
 	}
 }

@@ -13,7 +13,7 @@ type Pacing struct {
 	Successes int           // so many successes allow one more at once; 20
 	Step      time.Duration // so much time without a complaint does too; 30 seconds
 	Memory    time.Duration // a complaint within this time of the last one is no news; 15 minutes
-	Keys      int           // how many slowed hosts are remembered; 100,000
+	Keys      int           // how many hosts are remembered, slowed or in use; 100,000
 }
 
 // Pacer bounds how much goes to one host at once, after the host said that it
@@ -144,8 +144,7 @@ func (r *pace) forget(since, now time.Time) bool {
 func (r *pace) slow(open int, now time.Time) (news bool) {
 	news = r.slowed.IsZero() || now.Sub(r.slowed) >= r.pacing.Memory
 	if r.climb(now); r.allowed == 0 {
-		// One that was refused when it was alone climbs from 1 to 2.
-		r.goal = max(open, 2)
+		r.goal = open
 	}
 	r.allowed = max(open/2, 1)
 	r.successes, r.stepped, r.slowed = 0, now, now

@@ -2,6 +2,7 @@ package limit_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -183,6 +184,12 @@ func TestPacerForgets(t *testing.T) {
 		}
 		want(t, "hosts", len(p.List()), 10)
 		want(t, "the first", p.List()[0].Host, "d.example")
+		// Hosts that never complained take no room, but for the one in use.
+		for i := range 100 {
+			turn, _ := p.Acquire(t.Context(), fmt.Sprint(i))
+			turn.Release(true)
+		}
+		want(t, "hosts", len(p.List()), 9)
 	})
 }
 
