@@ -42,5 +42,5 @@ type TLSA struct {
 	Usage    ca.Usage
 	Selector ca.Selector
 	Matching ca.Matching
-	Spoiled  bool // it matches nothing
+	Other    bool // it is that of another key, which nobody here has
 }

@@ -19,7 +19,7 @@ var (
 	ee         = TLSA{Usage: ca.DANEEE, Selector: ca.SPKI, Matching: ca.SHA256}
 	ta         = TLSA{Usage: ca.DANETA, Selector: ca.Cert, Matching: ca.SHA256}
 	pkixEE     = TLSA{Usage: ca.PKIXEE, Selector: ca.SPKI, Matching: ca.SHA256}
-	wrongEE    = TLSA{Usage: ca.DANEEE, Selector: ca.SPKI, Matching: ca.SHA256, Spoiled: true}
+	wrongEE    = TLSA{Usage: ca.DANEEE, Selector: ca.SPKI, Matching: ca.SHA256, Other: true}
 )
 
 // Domains gives the well-known domains, in an order that reads well. Each server refuses recipients of bad luck, as

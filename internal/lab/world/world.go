@@ -205,7 +205,11 @@ func (w *World) addHost(zone *strings.Builder, d Domain, h Host) error {
 	fmt.Fprintf(zone, "%s A %s\n", label, ip)
 	owner := fmt.Sprintf("_%d._tcp.%s.", w.port, name)
 	for _, t := range h.TLSA {
-		fmt.Fprintf(zone, "%s TLSA %s\n", owner, t.record(cert.Leaf, w.Authority.Issuer()))
+		record, err := w.record(t, cert.Leaf)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(zone, "%s TLSA %s\n", owner, record)
 	}
 	if h.TLSAFault != dnssec.Sound {
 		w.DNS.Fault(owner, dns.TypeTLSA, h.TLSAFault)
@@ -213,17 +217,19 @@ func (w *World) addHost(zone *strings.Builder, d Domain, h Host) error {
 	return nil
 }
 
-// record makes the record for a server's certificate, or for the one that signed it.
-func (t TLSA) record(leaf, issuer *x509.Certificate) ca.Record {
-	of := leaf
-	if t.Usage == ca.PKIXTA || t.Usage == ca.DANETA {
-		of = issuer
+// record makes a record for a server's certificate, for the one that signed it, or for none that the server shows.
+func (w *World) record(t TLSA, of *x509.Certificate) (ca.Record, error) {
+	switch {
+	case t.Other:
+		other, err := w.Authority.Issue(ca.Spec{SelfSigned: true})
+		if err != nil {
+			return ca.Record{}, err
+		}
+		of = other.Leaf
+	case t.Usage == ca.PKIXTA || t.Usage == ca.DANETA:
+		of = w.Authority.Issuer()
 	}
-	r := ca.TLSA(t.Usage, t.Selector, t.Matching, of)
-	if t.Spoiled {
-		return r.Spoiled()
-	}
-	return r
+	return ca.TLSA(t.Usage, t.Selector, t.Matching, of), nil
 }
 
 // maxIP bounds the addresses that are tried: those of 127.0.0.0/16.
