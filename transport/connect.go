@@ -71,6 +71,10 @@ func tlsVersion(v uint16) string { return strings.ReplaceAll(tls.VersionName(v),
 func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duration) (*connection, *status.Error) {
 	pass, err := d.dead.Enter(ctx, d.profile.id+" "+p.host.Name+":"+strconv.Itoa(int(d.port(d.dest))))
 	if err != nil {
+		var dead *deadhost.Dead
+		if errors.As(err, &dead) {
+			dead.Host = "the host" // the reason names it, and our key for it is for nobody to read
+		}
 		return nil, d.reason(ctx, p, outcome.Connect, err)
 	}
 	defer pass.Abandoned()
@@ -103,7 +107,9 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 	}
 	failed := outcome.MostTemporary(reasons)
 	if ctx.Err() == nil {
-		pass.Failed(failed) // unless it greeted, which was said already
+		said := *failed
+		said.Host = ""     // as above
+		pass.Failed(&said) // unless it greeted, which was said already
 	}
 	return nil, failed
 }
