@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/miekg/dns"
 
@@ -55,13 +56,7 @@ type World struct {
 // Start makes a world of these domains; Stop must be called. An error means that a domain is malformed, or that no port
 // could be had.
 func Start(domains ...Domain) (*World, error) {
-	w := &World{
-		// Below the range of outgoing connections, and above those that need root.
-		port:    15000 + rand.IntN(16000),
-		ip:      1,
-		servers: map[string]*mx.Server{},
-		domains: map[string]Domain{},
-	}
+	w := &World{ip: 1, servers: map[string]*mx.Server{}, domains: map[string]Domain{}}
 	if err := w.start(domains); err != nil {
 		w.Stop()
 		return nil, fmt.Errorf("lab world: %w", err)
@@ -70,6 +65,9 @@ func Start(domains ...Domain) (*World, error) {
 }
 
 func (w *World) start(domains []Domain) (err error) {
+	if w.port, err = freePort(); err != nil {
+		return err
+	}
 	if w.Authority, err = ca.New(ca.Options{}); err != nil {
 		return err
 	}
@@ -232,19 +230,29 @@ func (w *World) record(t TLSA, of *x509.Certificate) (ca.Record, error) {
 	return ca.TLSA(t.Usage, t.Selector, t.Matching, of), nil
 }
 
+// freePort finds a port for all mail servers: below those of outgoing connections, above those that need root, and with
+// nobody listening at it on all addresses.
+func freePort() (port int, err error) {
+	for range 50 {
+		port = 15000 + rand.IntN(16000)
+		var probe net.Listener
+		if probe, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, probe.Close()
+		}
+	}
+	return 0, err
+}
+
 // maxIP bounds the addresses that are tried: those of 127.0.0.0/16.
 const maxIP = 65534
 
-var errNoAddress = errors.New("no address is free")
-
-// listen starts a mail server at the next address whose port is free.
+// listen starts a mail server at the next address whose port is free: another world may have the same port.
 func (w *World) listen(habits mx.Habits) (server *mx.Server, ip string, err error) {
-	for w.ip < maxIP {
+	err = syscall.EADDRINUSE
+	for w.ip < maxIP && errors.Is(err, syscall.EADDRINUSE) {
 		w.ip++
 		ip = fmt.Sprintf("127.0.%d.%d", w.ip>>8, w.ip&0xff)
-		if server, err = mx.Start(mx.Options{Addr: net.JoinHostPort(ip, strconv.Itoa(w.port)), Habits: habits}); err == nil {
-			return server, ip, nil
-		}
+		server, err = mx.Start(mx.Options{Addr: net.JoinHostPort(ip, strconv.Itoa(w.port)), Habits: habits})
 	}
-	return nil, "", errors.Join(errNoAddress, err)
+	return server, ip, err
 }

@@ -183,6 +183,22 @@ func TestAddToOneOfTwo(t *testing.T) {
 	}
 }
 
+// Where somebody else has the port on one address, the next address is taken.
+func TestAddressInUse(t *testing.T) {
+	w := start(t)
+	other, err := net.Listen("tcp", net.JoinHostPort("127.0.0.2", strconv.Itoa(w.Port())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := w.Add(world.Domain{Name: "late.example", Hosts: []world.Host{{Label: "mx"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if reply := ask(t, w, "mx.late.example", dns.TypeA); len(reply.Answer) != 1 || reply.Answer[0].(*dns.A).A.String() != "127.0.0.3" {
+		t.Error(reply)
+	}
+}
+
 func TestMalformedDomain(t *testing.T) {
 	if w, err := world.Start(world.Domain{Name: "bad.example", Zone: "@ MX ten\n", Signing: dnssec.Unsigned}); err == nil {
 		w.Stop()
