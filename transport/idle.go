@@ -17,6 +17,13 @@ type Idle struct {
 // NewIdle makes a pool of at most total idle connections.
 func NewIdle(total int) *Idle { return &Idle{pool.New[*link](total)} }
 
+// retire parts with a host's idle connections.
+func (i *Idle) retire(host string) {
+	if i != nil {
+		i.Retire(func(key pool.Key, _ *link) bool { return key.Host == host })
+	}
+}
+
 // link is what lasts of a connection from one message to the next: the
 // session, and what it proved.
 type link struct {

@@ -19,6 +19,17 @@ func (r *Result) set(s *status.Error, id string) {
 	r.Text += "id=" + id + ")"
 }
 
+// reject settles a recipient for whom there is nothing to try.
+func (t *Transport) reject(env *Envelope, r *Result, why *status.Error) {
+	r.set(why, env.ID)
+	said := "refused"
+	if why.Code.Class == status.Temporary {
+		said = "deferred"
+	}
+	t.log.Info(said, "id", env.ID, "queue_id", env.QueueID, "transport", t.base.cfg.Name,
+		"from", env.Sender, "to", r.Recipient, "dsn", why.Code.String(), "text", why.Error())
+}
+
 // report writes one log line for each group of recipients that share a result.
 func (d *delivery) report(took time.Duration) {
 	type group struct {

@@ -23,6 +23,7 @@ package transport
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -205,7 +206,7 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 	sender, err := address.Parse(env.Sender)
 	if err != nil {
 		for i := range results {
-			results[i].set(&status.Error{Code: status.New(status.Permanent, 1, 7), Text: "sender " + quote(env.Sender), Err: err}, env.ID)
+			t.reject(env, &results[i], &status.Error{Code: status.New(status.Permanent, 1, 7), Text: "sender " + quote(env.Sender), Err: err})
 		}
 		return results
 	}
@@ -241,15 +242,16 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 			err = address.ErrEmpty
 		}
 		if err != nil {
-			results[i].set(&status.Error{Code: status.New(status.Permanent, 1, 3), Text: "recipient " + quote(r.Address), Err: err}, env.ID)
+			t.reject(env, &results[i], &status.Error{Code: status.New(status.Permanent, 1, 3), Text: "recipient " + quote(r.Address), Err: err})
 			continue
 		}
 		p, dest, failed := t.destination(addr, env.Nexthop)
 		if failed != nil {
-			results[i].set(failed, env.ID)
+			t.reject(env, &results[i], failed)
 			continue
 		}
-		key := p.id + " " + dest.String()
+		// What leads nowhere is one recipient's own fault and another's not.
+		key := fmt.Sprint(p.id, " ", dest, dest.named)
 		d := byKey[key]
 		if d == nil {
 			d = &delivery{Transport: t, profile: p, dest: dest.Destination, named: dest.named}
