@@ -5,9 +5,9 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -66,7 +66,7 @@ func newTLSClient(cfg *TLSClient) (*tlsClient, error) {
 // is not enough: one handshake, judged once, also when a session is resumed.
 func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config {
 	cfg := c.base.Clone()
-	cfg.ServerName = strings.Trim(v.Names[0], "[]")
+	cfg.ServerName = certName(v.Names[0])
 	if v.Need == verdict.NeedWebPKI && cfg.MinVersion < tls.VersionTLS12 {
 		cfg.MinVersion = tls.VersionTLS12 // RFC 8461 §4
 	}
@@ -115,7 +115,7 @@ func (c *tlsClient) prove(state tls.ConnectionState, v *verdict.Verdict, now tim
 			p.DANE = &match
 		}
 	}
-	options := x509.VerifyOptions{DNSName: v.Host, Roots: c.roots, CurrentTime: now, Intermediates: x509.NewCertPool()}
+	options := x509.VerifyOptions{DNSName: certName(v.Host), Roots: c.roots, CurrentTime: now, Intermediates: x509.NewCertPool()}
 	for _, cert := range chain[1:] {
 		options.Intermediates.AddCert(cert)
 	}
@@ -125,6 +125,15 @@ func (c *tlsClient) prove(state tls.ConnectionState, v *verdict.Verdict, now tim
 		p.WebPKI = v.Host
 	}
 	return p
+}
+
+// certName gives a host's name as certificates bear it: an address without the
+// brackets and the tag of a literal. crypto/tls keeps addresses out of the SNI.
+func certName(host string) string {
+	if addr, ok := address.Literal(host); ok {
+		return addr.String()
+	}
+	return host
 }
 
 var errNoCertificate = fmt.Errorf("the server presents no certificate")

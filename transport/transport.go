@@ -23,7 +23,6 @@ package transport
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -235,7 +234,13 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 // recipients. Recipients that have none get their result here.
 func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 	var list []*delivery
-	byKey := map[string]*delivery{}
+	// Named or not: what leads nowhere is the fault of one address, and not of
+	// another that a next hop sent there.
+	type key struct {
+		*profile
+		destination
+	}
+	byKey := map[key]*delivery{}
 	for i, r := range env.Recipients {
 		addr, err := address.Parse(r.Address)
 		if err == nil && addr.IsNull() {
@@ -250,12 +255,11 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 			t.reject(env, &results[i], failed)
 			continue
 		}
-		// What leads nowhere is one recipient's own fault and another's not.
-		key := fmt.Sprint(p.id, " ", dest, dest.named)
-		d := byKey[key]
+		k := key{p, dest}
+		d := byKey[k]
 		if d == nil {
 			d = &delivery{Transport: t, profile: p, dest: dest.Destination, named: dest.named}
-			byKey[key] = d
+			byKey[k] = d
 			list = append(list, d)
 		}
 		d.rcpts = append(d.rcpts, recipient{index: i, Recipient: smtp.Recipient{Address: addr, Notify: r.Notify, ORcpt: r.ORcpt}})
