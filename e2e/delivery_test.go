@@ -166,7 +166,7 @@ func TestAddresses(t *testing.T) {
 	w := lab(t)
 	s, domain := remote(t, "mxpipe", modern(t))
 	local := []string{
-		`"with blank"`, `"quote\"d"`, `"back\\slash"`, `"at@sign"`, `"(comment)"`, `"-f"`, `"a,b"`, `"<>"`,
+		`"with blank"`, `"quote\"d"`, `"back\\slash"`, `"at@sign"`, `"(comment)"`, `"-f"`, `"a,b"`, `"<>"`, `"\"in quotes\""`, `"\"x\""`,
 		`plus+tag`, `per%cent`, `ex!clam`, `-f`, `--version`, `-`, `--`, `'single'`, "`id`", `$HOME`, `{x}`, `a=b`, `a|c`, `*`, `UPPER.lower`,
 		strings.Repeat("l", 64),
 	}
@@ -266,6 +266,24 @@ func TestInternationalAddresses(t *testing.T) {
 			t.Errorf("arrived for %s, want the A-label", got)
 		}
 	})
+}
+
+// With one recipient a call, as contrib has it, each recipient of a message meets its own fate.
+func TestEachRecipientByItself(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	_, domain := remote(t, "mxpipe", modern(t))
+	m := note(unique(t, "each")+"@"+keepDomain, "")
+	m.to = []string{"fine@" + domain, "later@" + domain, "nosuch@" + domain}
+	id := w.out.submit(t, m)
+	got := map[string]string{}
+	for _, f := range w.out.tries(t, id, 3) {
+		got[f.to] = f.status + " " + f.dsn
+	}
+	want := map[string]string{m.to[0]: "sent 2.0.0", m.to[1]: "deferred 4.2.0", m.to[2]: "bounced 5.1.1"}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }
 
 // Several recipients in one call have one exit status. The one that was served is not served again with the rest.

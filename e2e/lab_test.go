@@ -221,10 +221,14 @@ func (w *world) startOut() error {
 	if err != nil {
 		return err
 	}
-	// Its user may have no further process, and so mxpipe no thread.
-	starved := filepath.Join(w.dir, "starved")
-	script := "#!/bin/sh\nulimit -p 1 && exec " + w.mxpipe + ` "$@"` + "\n"
-	if err := errors.Join(write(starved, script), os.Chmod(starved, 0o755)); err != nil {
+	// A command that panics, without the variable that contrib exports: mxpipe itself sees to how it dies.
+	panicking, err := w.script("panicking", "unset GOTRACEBACK && exec "+w.panicking)
+	if err != nil {
+		return err
+	}
+	// A command whose user may have no further process, and so mxpipe no thread: only that variable helps.
+	starved, err := w.script("starved", "ulimit -p 1 && exec "+w.mxpipe)
+	if err != nil {
 		return err
 	}
 	variants := []struct{ name, old, new string }{
@@ -232,7 +236,7 @@ func (w *world) startOut() error {
 		{"usage", "--queue-id", "--queue-identity"},
 		{"slow", "--queue-id", "--timeout 3s --queue-id"},
 		{"absent", w.daemon.socket, w.daemon.socket + ".absent"},
-		{"panicking", w.mxpipe, w.panicking},
+		{"panicking", w.mxpipe, panicking},
 		{"starved", w.mxpipe, starved},
 		{"orcpt", "-f ${sender}", "--orcpt=rfc822;${original_recipient} -f ${sender}"},
 	}
@@ -259,6 +263,12 @@ transport_maps = regexp:`+transports+`
 slow_time_limit = 60s
 `, master)
 	return err
+}
+
+// script makes a program of a shell command, to which its arguments are added.
+func (w *world) script(name, command string) (path string, err error) {
+	path = filepath.Join(w.dir, name)
+	return path, errors.Join(write(path, "#!/bin/sh\n"+command+` "$@"`+"\n"), os.Chmod(path, 0o755))
 }
 
 // masterEntry is the entry of contrib with this test's paths and user.

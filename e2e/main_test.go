@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 func again(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), roleVar+"="+role)
+	if role != "caretaker" {
+		cmd.Env = append(cmd.Env, yardVar+"="+shared.world.dir+"/")
+	}
 	return cmd
 }
 
@@ -82,50 +85,69 @@ func (y *yard) close() error {
 	return nil
 }
 
-// leftovers reports processes that work in the directory although everything was ended. The last of them may take a
-// moment to go.
-func (y *yard) leftovers() error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		var found []string
-		entries, _ := os.ReadDir("/proc")
-		for _, e := range entries {
-			pid, err := strconv.Atoi(e.Name())
-			if err != nil || pid == os.Getpid() || pid == y.cmd.Process.Pid {
-				continue
-			}
-			command, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-			environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-			if bytes.Contains(command, []byte(y.dir)) || bytes.Contains(environ, []byte(y.dir)) {
-				found = append(found, e.Name()+" "+string(bytes.ReplaceAll(command, []byte{0}, []byte{' '})))
+// yardVar names, in the environment of whatever a test starts, the directory that it works in. Postfix hands on no such
+// variable to its processes, but the place of its configuration.
+const yardVar = "MXPIPE_E2E_YARD"
+
+// inhabitants lists the processes that a test started in its directory, and those started by them.
+func inhabitants(dir string) (found []int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+		for variable := range bytes.SplitSeq(environ, []byte{0}) {
+			name, value, _ := strings.Cut(string(variable), "=")
+			if (name == yardVar || name == "MAIL_CONFIG") && strings.HasPrefix(value, dir+"/") {
+				found = append(found, pid)
+				break
 			}
 		}
+	}
+	return found
+}
+
+// leftovers reports processes that are there although everything was ended. The last of them may take a moment to go.
+func (y *yard) leftovers() error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		found := inhabitants(y.dir)
 		if found == nil {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("processes were left behind: %q", found)
+			var commands []string
+			for _, pid := range found {
+				text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+				commands = append(commands, string(bytes.ReplaceAll(text, []byte{0}, []byte{' '})))
+			}
+			return fmt.Errorf("processes were left behind: %q", commands)
 		}
 	}
 }
 
-// caretaker waits until the test has ended, in whatever way, and leaves nothing behind. The processes die by themselves,
-// but may need a moment.
+// caretaker waits until the test has ended, in whatever way, and leaves nothing behind. After a crash there are
+// processes to be ended first.
 func caretaker(dir string) {
 	io.Copy(io.Discard, os.Stdin)
 	var err error
 	for range 100 {
+		for _, pid := range inhabitants(dir) {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
 		mounts, _ := os.ReadFile("/proc/self/mounts")
 		for line := range strings.Lines(string(mounts)) {
 			if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
 				unix.Unmount(fields[1], unix.MNT_DETACH)
 			}
 		}
-		if err = os.RemoveAll(dir); err == nil {
+		if err = os.RemoveAll(dir); err == nil && inhabitants(dir) == nil {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	fmt.Fprintln(os.Stderr, err)
+	fmt.Fprintln(os.Stderr, "processes or files remain:", inhabitants(dir), err)
 	os.Exit(1)
 }
 

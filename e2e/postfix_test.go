@@ -304,12 +304,12 @@ func (p *postfix) deferred(t *testing.T, id string, n int, dsn, pattern string) 
 	if !regexp.MustCompile("^"+dsn+"$").MatchString(last.dsn) || !regexp.MustCompile(pattern).MatchString(last.text) {
 		t.Errorf("deferred with %s (%s), want %s (%s)", last.dsn, last.text, dsn, pattern)
 	}
-	p.waiting(t, id)
 	for _, f := range p.fates(id) {
 		if f.status != "deferred" {
 			t.Fatalf("not deferred: %+v", f)
 		}
 	}
+	p.waiting(t, id)
 }
 
 // waiting waits until a message lies in the deferred queue.

@@ -128,7 +128,7 @@ func TestSystemdSocketActivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command(tool, "--listen="+d.socket, "--fdname=pipe", w.mxpolicyd, "serve", "-c", d.config)
+	cmd := exec.Command(tool, "--listen="+d.socket, "--fdname=pipe", "--setenv="+yardVar, w.mxpolicyd, "serve", "-c", d.config)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if d.process, err = start("systemd-socket-activate", cmd); err != nil {
 		t.Fatal(err)
