@@ -15,6 +15,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -184,7 +185,7 @@ func (d *delivery) open(ctx context.Context, c *connection, conn *placed, budget
 	if !decision.TLSFailed {
 		return err
 	}
-	d.log.Info("TLS handshake failed, going on in plaintext", "host", c.host.Name, "address", c.addr.String(), "error", at)
+	d.log.Info("TLS handshake failed, going on in plaintext", "host", c.host.Name, "address", c.addr.String(), "error", clean(at.Error()))
 	c.proof = verdict.Proof{}
 	c.place.Release()
 	if conn, _, err = d.dial(ctx, []netip.Addr{c.addr}, budget); err != nil {
@@ -203,7 +204,7 @@ func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err
 	}
 	if d.cfg.Debug {
 		cfg.Trace = func(who, line string) {
-			d.log.Info("smtp", "host", c.host.Name, "address", c.addr.String(), who, line)
+			d.log.Info("smtp", "host", c.host.Name, "address", c.addr.String(), who, reply.Clean(line))
 		}
 	}
 	c.session, err = smtp.Open(ctx, conn, cfg)
@@ -250,7 +251,7 @@ func (d *delivery) secure(ctx context.Context, c *connection) error {
 // connection that is about to carry the message (RFC 8461 §5).
 func (d *delivery) noteTesting(c *connection) {
 	if note := c.verdict.Note(&c.proof); note != "" {
-		d.log.Warn("a policy in testing mode is not met", "host", c.host.Name, "address", c.addr.String(), "text", note)
+		d.log.Warn("a policy in testing mode is not met", "host", c.host.Name, "address", c.addr.String(), "text", clean(note))
 	}
 }
 

@@ -220,7 +220,7 @@ func (d *delivery) pass(rcpts []*recipient, err *status.Error) []*recipient {
 
 // note keeps a host's reason for the log line of the delivery.
 func (d *delivery) note(err *status.Error) {
-	d.tried = append(d.tried, err.Code.String()+" "+err.Error())
+	d.tried = append(d.tried, err.Code.String()+" "+clean(err.Error()))
 }
 
 // settle gives all of rcpts the same result.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -12,7 +13,7 @@ import (
 // log of mxpolicyd tells the whole story.
 func (r *Result) set(s *status.Error, id string) {
 	r.Code = s.Code
-	r.Text = s.Error() + " ("
+	r.Text = clean(s.Error()) + " ("
 	if s.Via != "" {
 		r.Text += s.Via + ", "
 	}
@@ -27,7 +28,7 @@ func (t *Transport) reject(env *Envelope, r *Result, why *status.Error) {
 		said = "deferred"
 	}
 	t.log.Info(said, "id", env.ID, "queue_id", env.QueueID, "transport", t.base.cfg.Name,
-		"from", env.Sender, "to", r.Recipient, "dsn", why.Code.String(), "text", why.Error())
+		"from", clean(env.Sender), "to", clean(r.Recipient), "dsn", why.Code.String(), "text", clean(why.Error()))
 }
 
 // report writes one log line for each group of recipients that share a result.
@@ -39,7 +40,7 @@ func (d *delivery) report(took time.Duration) {
 	to := map[group][]string{}
 	var order []group
 	for _, r := range d.rcpts {
-		g := group{r.result.Code.String(), r.result.Host, r.result.Error(), nil}
+		g := group{r.result.Code.String(), r.result.Host, clean(r.result.Error()), nil}
 		if r.conn != nil && r.conn.host.Name == g.host {
 			g.conn = r.conn
 		}
@@ -49,7 +50,7 @@ func (d *delivery) report(took time.Duration) {
 		to[g] = append(to[g], r.Address.String())
 	}
 	for _, g := range order {
-		log := d.log.With("from", d.sender.String(), "to", strings.Join(to[g], ","),
+		log := d.log.With("from", reply.Clean(d.sender.String()), "to", reply.Clean(strings.Join(to[g], ",")),
 			"host", g.host, "dsn", g.code, "text", g.text, "size", d.msg.Facts.Size, "time", took.Round(time.Millisecond))
 		if c := g.conn; c != nil {
 			log = log.With("address", c.addr.String(), "via", c.via(), "tls_level", c.proof.Level().String(), "mx_level", c.verdict.MX.String())
@@ -70,6 +71,13 @@ func (d *delivery) report(took time.Duration) {
 		}
 	}
 }
+
+// maxText leaves room for the rest of a status line, which has 900 octets.
+const maxText = 700
+
+// clean makes a text fit for logs and bounces, whatever a stranger wrote into
+// a certificate or a record: one printable line of at most maxText octets.
+func clean(text string) string { return reply.Cut(reply.Clean(text), maxText) }
 
 func quote(s string) string {
 	if len(s) > 200 {
