@@ -66,7 +66,9 @@ type Config struct {
 	QuarantineHeader string
 	// TLSClient restricts and equips TLS towards remote servers (tls_client).
 	TLSClient TLSClient
-	// Limits holds work back (limits). Default: no limit.
+	// Limits holds work back (limits). An override with limits of its own is
+	// counted by itself; one without shares the transport's. Default: no
+	// limit.
 	Limits Limits
 	// Overrides are other Configs for some recipient domains; the first match
 	// wins (overrides). An override starts from the transport's own settings:

@@ -101,7 +101,7 @@ func TestConcurrencyLimits(t *testing.T) {
 				all.Go(func() { expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example") })
 			}
 			err := server.WaitUntil(t.Context(), func(c mx.Counters) bool { return c.Verbs["MAIL"] == 4 })
-			for err == nil && l.transport.limits.Stats(tt.scope).Waiting < 9 {
+			for err == nil && l.transport.base.limits.Stats(tt.scope).Waiting < 9 {
 				time.Sleep(time.Millisecond)
 			}
 			if c := server.Counters(); err != nil || c.Verbs["MAIL"] != 4 {
@@ -152,7 +152,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		all.Wait()
 	}
 	for s := limit.IP; s < limit.Scopes; s++ {
-		if stats := l.transport.limits.Stats(s); stats.Open != 0 || stats.Waiting != 0 {
+		if stats := l.transport.base.limits.Stats(s); stats.Open != 0 || stats.Waiting != 0 {
 			t.Errorf("%v: %+v", s, stats)
 		}
 	}

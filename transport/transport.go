@@ -4,12 +4,20 @@
 //
 // The order of work, for the recipients of one destination at a time:
 //
-//  1. The route: MX hosts in the order to try them (package route).
-//  2. For each host its addresses, raced against each other (package dial).
-//  3. Greeting, EHLO, STARTTLS (package smtp). Other addresses of the host
-//     are tried when one of them greets badly.
-//  4. One transaction. What each reply means is looked up in package outcome,
-//     and says whether another host may still do better.
+//  1. A place within the limits (package limit).
+//  2. The route: MX hosts in the order to try them (package route); and the
+//     domain's MTA-STS policy (package mtasts).
+//  3. For each host its addresses and TLSA records, and from these the verdict:
+//     what it must show before it may have the message (package verdict). A
+//     host that fails it already is not dialled.
+//  4. An idle connection that satisfies the verdict (package pool), or a new
+//     one, unless the host was found dead lately (package deadhost): its
+//     addresses are raced (package dial); greeting, EHLO, STARTTLS follow
+//     (package smtp), and what the server proved is judged. Other addresses of
+//     the host are tried when one does not come as far as that.
+//  5. One transaction, or several when the recipients are many. What each
+//     reply means is looked up in package outcome, which also says whether
+//     another host may still do better.
 //
 // Recipients that no host took get the most temporary of the reasons: a
 // message is refused for good only when nothing is left that could change.
@@ -75,7 +83,6 @@ type Transport struct {
 	log       *slog.Logger
 	idle      *Idle
 
-	limits     *limit.Limits
 	pacer      *limit.Pacer
 	dead       *deadhost.Hosts
 	noChunking hostMarks
@@ -95,6 +102,7 @@ type profile struct {
 	policies Policies // nil: no MTA-STS
 	dialer   *dial.Dialer
 	tls      *tlsClient
+	limits   *limit.Limits
 }
 
 type override struct {
@@ -112,12 +120,6 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 	}
 	t := &Transport{
 		base: base, log: deps.Logger, idle: deps.Idle,
-		limits: limit.New(limit.Config{
-			All:         limit.Limit(cfg.Limits.All),
-			IP:          limit.Limit(cfg.Limits.IP),
-			Source:      limit.Limit(cfg.Limits.Source),
-			Destination: limit.Limit(cfg.Limits.Destination),
-		}),
 		pacer: limit.NewPacer(limit.Pacing{}),
 		dead:  deadhost.New(deadhost.Options{}),
 	}
@@ -125,6 +127,9 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 		over := override{match: o.Match}
 		if over.profile, err = newProfile(o.Config, o.Match, deps); err != nil {
 			return nil, err
+		}
+		if o.Config.Limits == cfg.Limits {
+			over.limits = base.limits // one count for both
 		}
 		if o.Nexthop != "" {
 			if over.nexthop, err = route.ParseNexthop(o.Nexthop); err != nil {
@@ -154,6 +159,12 @@ func newProfile(cfg *Config, match string, deps Deps) (*profile, error) {
 		}),
 		dialer: &dial.Dialer{LocalIPs: cfg.LocalIP},
 		tls:    client,
+		limits: limit.New(limit.Config{
+			All:         limit.Limit(cfg.Limits.All),
+			IP:          limit.Limit(cfg.Limits.IP),
+			Source:      limit.Limit(cfg.Limits.Source),
+			Destination: limit.Limit(cfg.Limits.Destination),
+		}),
 	}
 	if local := cfg.MXAuth.Local; local != nil {
 		p.rules.MinTLS, p.rules.MinMX = local.MinTLS, local.MinMX
