@@ -253,13 +253,13 @@ func TestFailedRefreshKeepsWhatIsGood(t *testing.T) {
 		if st := c.Stats(); st.Refreshes != 1 || st.Failures != 1 {
 			t.Errorf("a dead source was asked at every use: %+v", st)
 		}
-		time.Sleep(8)
+		time.Sleep(8 * time.Nanosecond)
 		want(t, c, "a", 1)
 		synctest.Wait()
 		if st := c.Stats(); st.Refreshes != 2 {
 			t.Errorf("no second try: %+v", st)
 		}
-		time.Sleep(8)
+		time.Sleep(8 * time.Nanosecond)
 		if _, err := c.Get(t.Context(), "a"); !errors.Is(err, errSource) {
 			t.Errorf("after its expiry: %v", err)
 		}

@@ -72,10 +72,6 @@ func tlsaWrong(usage ca.Usage, selector ca.Selector, matching ca.Matching) thing
 	}
 }
 
-func tlsaRecord(r ca.Record) thing {
-	return func(_ *lab, s *stage) { s.tlsa = append(s.tlsa, r) }
-}
-
 func sts(mode mtasts.Mode, hosts ...string) thing {
 	return func(l *lab, _ *stage) { l.policy(theDomain, mode, hosts...) }
 }

@@ -210,7 +210,7 @@ func TestDeadTimeGrows(t *testing.T) {
 		since := time.Now()
 		for i, minutes := range []int{1, 2, 4, 8, 15, 15, 15} {
 			d := refused(t, h)
-			want(t, "until", d.Until.Sub(time.Now()), time.Duration(minutes)*time.Minute)
+			want(t, "until", time.Until(d.Until), time.Duration(minutes)*time.Minute)
 			want(t, "since", d.Since, since)
 			want(t, "failures", d.Failures, i+1)
 			want(t, "list", fmt.Sprint(h.List()), fmt.Sprint([]deadhost.Dead{*d}))
@@ -227,7 +227,7 @@ func TestDeadTimeGrows(t *testing.T) {
 		enter(t, h).Succeeded()
 		want(t, "is a trial", enter(t, h).Trial(), false)
 		enter(t, h).Failed(errTimeout)
-		want(t, "dead for", refused(t, h).Until.Sub(time.Now()), time.Minute)
+		want(t, "dead for", time.Until(refused(t, h).Until), time.Minute)
 	})
 }
 
@@ -244,7 +244,7 @@ func TestAbandonedTrial(t *testing.T) {
 		want(t, "the next is the trial", next.Trial(), true)
 		refused(t, h)
 		next.Failed(errTimeout)
-		want(t, "dead for", refused(t, h).Until.Sub(time.Now()), 2*time.Minute)
+		want(t, "dead for", time.Until(refused(t, h).Until), 2*time.Minute)
 	})
 }
 
@@ -340,7 +340,7 @@ func TestOneBurstIsOneFailure(t *testing.T) {
 		}
 		d := refused(t, h)
 		want(t, "failures", d.Failures, 1)
-		want(t, "until", d.Until.Sub(time.Now()), 10*time.Second)
+		want(t, "until", time.Until(d.Until), 10*time.Second)
 	})
 }
 
