@@ -52,16 +52,15 @@ func (s *stream) bind(ctx context.Context) {
 func (s *stream) readUntil(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Conn.SetReadDeadline(s.sooner(t))
+	s.Conn.SetReadDeadline(s.until(t))
 }
 
-// sooner gives t, or the time the bound context ends if that comes before.
-func (s *stream) sooner(t time.Time) time.Time {
+// until gives t, or a time long ago if the bound context has ended. The
+// context's own deadline is left out on purpose: a wait that it ends must find
+// it ended, or our lack of time would be taken for the server's silence.
+func (s *stream) until(t time.Time) time.Time {
 	if s.ctx.Err() != nil {
 		return past
-	}
-	if d, ok := s.ctx.Deadline(); ok && (t.IsZero() || d.Before(t)) {
-		return d
 	}
 	return t
 }
@@ -71,7 +70,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	done := 0
 	for {
 		s.mu.Lock()
-		s.Conn.SetWriteDeadline(s.sooner(time.Now().Add(s.stall)))
+		s.Conn.SetWriteDeadline(s.until(time.Now().Add(s.stall)))
 		s.mu.Unlock()
 		n, err := s.Conn.Write(p[done:])
 		done += n
@@ -81,10 +80,11 @@ func (s *stream) Write(p []byte) (int, error) {
 	}
 }
 
+// over reports whether all waits have ended, and not just one.
 func (s *stream) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sooner(time.Now()).Before(time.Now())
+	return s.ctx.Err() != nil
 }
 
 // received is how much of what was sent the other side has.
