@@ -49,8 +49,8 @@ func (l *link) fits(v *verdict.Verdict, demands verdict.Demands) pool.Fit {
 	switch {
 	case l.lifted && !demands.Optional:
 		return pool.Skip
-	case l.proof.DANE != nil && v.Need == verdict.NeedDANE && l.proof.TLSA != v.TLSA.Fingerprint():
-		return pool.Retire // the host's records have changed since
+	case !l.lifted && !demands.Optional && l.proof.TLSA != v.TLSA.Fingerprint():
+		return pool.Retire // the host's records have changed, came or went since
 	case l.session.Stale():
 		return pool.Retire
 	case v.Judge(&l.proof) != nil, v.JudgeExtension(l.session.Extensions().RequireTLS) != nil:
