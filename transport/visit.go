@@ -139,7 +139,7 @@ func (v *visit) part() {
 // first was for nothing.
 func (v *visit) transact(ctx context.Context, rcpts []*recipient) (again, more []*recipient) {
 	report := v.send(ctx, rcpts)
-	for v.inVain(report) {
+	for ctx.Err() == nil && v.inVain(report) {
 		v.conn.session.Close()
 		v.part()
 		if failed := v.arrive(ctx, false); failed != nil {
@@ -156,14 +156,15 @@ func (v *visit) transact(ctx context.Context, rcpts []*recipient) (again, more [
 }
 
 // inVain says whether a transaction that failed may be run once more, as if
-// nothing had been: when the connection had died while it was idle, or when
-// the server does not know the BDAT that it offers.
+// nothing had been: when a connection that had been idle died before the
+// server can have accepted the message, or when the server does not know the
+// BDAT that it offers.
 func (v *visit) inVain(report *smtp.Report) bool {
 	if v.conn.reused && (report.Err != nil && report.Unseen || report.Mail.Code == 421) {
 		return true
 	}
-	if !v.conn.chunked {
-		return false
+	if !v.conn.chunked || v.conn.reused && report.Mail.Code == 0 {
+		return false // BDAT is not to blame for a connection that was dead by then
 	}
 	switch {
 	case report.Final.Code >= 500 && report.Final.Code <= 502 && report.Accepted() > 0:

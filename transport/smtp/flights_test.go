@@ -215,9 +215,13 @@ func TestUnseen(t *testing.T) {
 	}{
 		{"closed before MAIL", "250 mx", "DROP", ChunkingOff, true, outcome.MAIL},
 		{"closed after MAIL", "250 mx", "C: MAIL *\nDROP", ChunkingOff, true, outcome.MAIL},
-		{"closed after MAIL's reply", "250 mx", "C: MAIL *\nS: 250 ok\nDROP", ChunkingOff, false, outcome.RCPT},
+		{"closed after MAIL's reply", "250 mx", "C: MAIL *\nS: 250 ok\nDROP", ChunkingOff, true, outcome.RCPT},
+		{"closed after RCPT's reply", "250 mx", "C: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nRESET", ChunkingOff, true, outcome.DATA},
+		{"closed after the end of the data", "250 mx", "C: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nDROP", ChunkingOff, false, outcome.Final},
+		{"chunk read, and reset", "250-mx\nS: 250 CHUNKING", "C: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nBDAT\nRESET", ChunkingWaiting, false, outcome.Final},
 		{"pipelined, closed before", "250-mx\nS: 250 PIPELINING", "DROP", ChunkingOff, true, outcome.MAIL},
 		{"pipelined, half of MAIL's reply", "250-mx\nS: 250 PIPELINING", "C: MAIL *\nC: RCPT *\nC: DATA\nRAW \"250 \"\nDROP", ChunkingOff, true, outcome.MAIL},
+		{"one flight, read and reset", "250-mx\nS: 250-CHUNKING\nS: 250 PIPELINING", "C: MAIL *\nC: RCPT *\nBDAT\nRESET", ChunkingPipelined, false, outcome.Final},
 		{"one flight, read and closed", "250-mx\nS: 250-CHUNKING\nS: 250 PIPELINING", "C: MAIL *\nC: RCPT *\nBDAT\nDROP", ChunkingPipelined, false, outcome.Final},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -235,14 +239,16 @@ func TestUnseen(t *testing.T) {
 // A connection that had died before one flight was sent proves by the
 // kernel's books that the message went nowhere.
 func TestUnseenOneFlight(t *testing.T) {
-	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250-CHUNKING\nS: 250 PIPELINING\nRESET")
-	if c, err := server.Wait(t.Context(), 1); err != nil || c.Err != nil {
-		t.Fatal(err, c.Err)
-	}
-	tx := transaction(t, "x\r\n", "b@mx.example")
-	tx.Chunking = ChunkingPipelined
-	report := s.Send(t.Context(), tx)
-	if report.Err == nil || !report.Unseen {
-		t.Errorf("unseen %v, %v at %v", report.Unseen, report.Err, report.Stage)
+	for _, how := range []string{"RESET", "DROP"} {
+		server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250-CHUNKING\nS: 250 PIPELINING\n"+how)
+		if c, err := server.Wait(t.Context(), 1); err != nil || c.Err != nil {
+			t.Fatal(err, c.Err)
+		}
+		tx := transaction(t, "x\r\n", "b@mx.example")
+		tx.Chunking = ChunkingPipelined
+		report := s.Send(t.Context(), tx)
+		if report.Err == nil || !report.Unseen {
+			t.Errorf("%s: unseen %v, %v at %v", how, report.Unseen, report.Err, report.Stage)
+		}
 	}
 }

@@ -20,9 +20,10 @@ type stream struct {
 	net.Conn
 	stall time.Duration // the longest a write may make no progress
 
-	mu     sync.Mutex
-	ctx    context.Context // the bound one
-	unbind func() bool
+	mu      sync.Mutex
+	ctx     context.Context // the bound one
+	unbind  func() bool
+	givenUp bool
 }
 
 // past is a deadline that ends every wait at once.
@@ -59,7 +60,7 @@ func (s *stream) readUntil(t time.Time) {
 // context's own deadline is left out on purpose: a wait that it ends must find
 // it ended, or our lack of time would be taken for the server's silence.
 func (s *stream) until(t time.Time) time.Time {
-	if s.ctx.Err() != nil {
+	if s.givenUp || s.ctx.Err() != nil {
 		return past
 	}
 	return t
@@ -84,29 +85,27 @@ func (s *stream) Write(p []byte) (int, error) {
 func (s *stream) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ctx.Err() != nil
+	return s.givenUp || s.ctx.Err() != nil
 }
 
-// received is how much of what was sent the other side has.
-type received struct {
-	bytes uint64
-	known bool
+// giveUp ends all waits, of now and of later.
+func (s *stream) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.givenUp = true
+	s.Conn.SetDeadline(past)
 }
 
-// acked asks the kernel how many bytes the other side's kernel has
-// acknowledged (tcp(7), TCP_INFO). What was not acknowledged was never read.
-func (s *stream) acked() received {
-	var got received
+// unacknowledged reports whether the other side's kernel is known to lack some
+// of what was sent (tcp(7), SIOCOUTQ). What it lacks, nobody there has read.
+func (s *stream) unacknowledged() bool {
+	n := 0
 	if conn, ok := s.Conn.(syscall.Conn); ok {
 		if raw, err := conn.SyscallConn(); err == nil {
-			raw.Control(func(fd uintptr) {
-				if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-					got = received{info.Bytes_acked, true}
-				}
-			})
+			raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
 		}
 	}
-	return got
+	return n > 0
 }
 
 // readable reports whether there is something to read, the end included.

@@ -55,8 +55,9 @@ type Report struct {
 	// Broken says that client and server are out of step, so that the
 	// connection can not be used any more.
 	Broken bool
-	// Unseen says that the server has acted on nothing of the transaction:
-	// it can be run once more over another connection.
+	// Unseen says that the server can not have seen the whole message, so that
+	// it has not accepted it: the transaction can be run once more over
+	// another connection. It is set with Err only.
 	Unseen bool
 }
 

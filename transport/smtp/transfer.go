@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"strconv"
 	"sync"
@@ -25,7 +24,7 @@ type transfer struct {
 	report  *Report
 	w       *bufio.Writer // an idle session has no use for its memory
 	chunked bool
-	acked   received // what the server had when the connection failed
+	cutOff  bool // the connection failed before the server had all of the flight
 }
 
 // due is a reply that is waited for.
@@ -39,9 +38,8 @@ type due struct {
 // is judged as if the whole message had been sent.
 func (t *transfer) oneFlight() {
 	t.point()
-	before := t.raw.acked()
 	list := append(t.envelope(), due{outcome.Final, &t.report.Final})
-	read, early, err := t.exchange(list, func() error {
+	_, early, err := t.exchange(list, func() error {
 		if err := t.writeEnvelope(); err != nil {
 			return err
 		}
@@ -49,7 +47,7 @@ func (t *transfer) oneFlight() {
 	})
 	if err != nil {
 		t.fail(outcome.Final, err)
-		t.report.Unseen = read == 0 && before.known && t.acked == before
+		t.report.Unseen = t.cutOff
 		return
 	}
 	// A server that forgot to swallow the chunk would run it as commands.
@@ -71,7 +69,7 @@ func (t *transfer) pipelined() {
 		return t.writeLine(t.w, "DATA")
 	})
 	if err != nil {
-		t.report.Unseen = read == 0
+		t.report.Unseen = true // there is no message without its content
 		t.fail(list[min(read, len(list)-1)].stage, err)
 		return
 	}
@@ -103,6 +101,7 @@ func (t *transfer) inSequence() {
 	}
 	for i := range t.tx.Recipients {
 		if t.report.Rcpts[i], err = t.command(t.rcptCommand(t.tx, i)); err != nil {
+			t.report.Unseen = true
 			t.fail(outcome.RCPT, err)
 			return
 		}
@@ -117,6 +116,7 @@ func (t *transfer) inSequence() {
 	}
 	if !t.chunked {
 		if t.report.Data, err = t.command("DATA"); err != nil {
+			t.report.Unseen = true
 			t.fail(outcome.DATA, err)
 			return
 		}
@@ -144,8 +144,10 @@ func (t *transfer) message() {
 	})
 	switch {
 	case err != nil && whole.Load():
+		t.report.Unseen = t.cutOff
 		t.fail(outcome.Final, err)
 	case err != nil:
+		t.report.Unseen = !errors.As(err, new(*contentError)) // which another connection would not mend
 		t.fail(outcome.Body, err)
 	case early || !whole.Load():
 		t.report.Early, t.report.Broken = true, true
@@ -162,9 +164,7 @@ func (t *transfer) exchange(list []due, write func() error) (read int, early boo
 	for read < len(list) {
 		r, err := reply.Read(t.r)
 		if err != nil {
-			t.acked = t.raw.acked()
-			t.raw.Close()
-			return read, false, e.blame(err, <-e.written)
+			return read, false, e.lost(err)
 		}
 		t.trace("S", r.Text())
 		*list[read].into = r
@@ -230,6 +230,21 @@ func (e *exchange) next(at int) {
 	}
 }
 
+// lost closes a connection that failed, finds out whether the server can have
+// all of the flight, and chooses the error to report. What did not even leave
+// was not seen. What left but was not acknowledged when the server's side was
+// closed in good order was not seen either: the end of a stream acknowledges
+// all that came before. A reset proves nothing, as a server that has read
+// everything may not have acknowledged it yet.
+func (e *exchange) lost(readErr error) error {
+	e.raw.giveUp()
+	writeErr := <-e.written
+	ended := errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF)
+	e.cutOff = writeErr != nil && !errors.As(writeErr, new(*contentError)) || ended && e.raw.unacknowledged()
+	e.raw.Close()
+	return e.blame(readErr, writeErr)
+}
+
 // patience is how long the next reply may take. The caller holds e.mu.
 func (e *exchange) patience() time.Duration {
 	if e.list[min(e.at, len(e.list)-1)].stage == outcome.Final {
@@ -244,7 +259,7 @@ func (e *exchange) blame(readErr, writeErr error) error {
 	switch {
 	case errors.As(writeErr, new(*contentError)):
 		return writeErr
-	case writeErr != nil && errors.Is(readErr, os.ErrDeadlineExceeded) && !errors.Is(writeErr, net.ErrClosed):
+	case writeErr != nil && errors.Is(readErr, os.ErrDeadlineExceeded):
 		return writeErr
 	}
 	return readErr
