@@ -274,7 +274,13 @@ func (d *delivery) reason(ctx context.Context, p *prospect, stage outcome.Stage,
 	case errors.As(err, &failed):
 		return &status.Error{Code: failed.Code, Host: p.host.Name, Text: failed.Text}
 	case errors.As(err, &at) && at.Err == nil:
-		return &status.Error{Code: decideSession(at).Code, Host: p.host.Name, Text: at.Reply.Text()}
+		code := decideSession(at).Code
+		if !p.verdict.Plaintext() && at.Stage < outcome.EHLOAfterTLS {
+			// Nobody has proven yet that he speaks for the host. A stranger's
+			// word must not bounce what may not even be shown to him.
+			code.Class = status.Temporary
+		}
+		return &status.Error{Code: code, Host: p.host.Name, Text: at.Reply.Text()}
 	case errors.As(err, &at):
 		return &status.Error{Code: decideSession(at).Code, Host: p.host.Name, Err: at}
 	case ctx.Err() != nil:

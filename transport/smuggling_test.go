@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -29,7 +31,8 @@ func mixtures(max int) (all []string) {
 // in a message, and at its end, before a server that ends DATA at CRLF.CRLF and
 // takes whatever comes behind it for commands. What it gets is one message, and
 // the canonical form of what was sent (package message), octet by octet, by
-// DATA as by BDAT.
+// DATA as by BDAT. Of texts with one canonical form one is sent: nothing behind
+// the canonical form knows what it was made of.
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
 	all := mixtures(8)
@@ -56,6 +59,16 @@ func TestSmuggling(t *testing.T) {
 	}
 	// A message of nothing but a mixture.
 	texts = append(texts, mixtures(5)...)
+	seen := map[string]bool{}
+	texts = slices.DeleteFunc(texts, func(text string) bool {
+		form, _ := io.ReadAll(msg(t, text).reader())
+		if lines := strings.ReplaceAll(string(form), "\r\n", ""); strings.ContainsAny(lines, "\r\n") {
+			t.Errorf("%.100q has the canonical form %.100q", text, form)
+		}
+		again := seen[string(form)]
+		seen[string(form)] = true
+		return again
+	})
 	for name, keywords := range map[string]mx.Keyword{"DATA": mx.AllKeywords &^ mx.Chunking, "BDAT": mx.AllKeywords} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -187,7 +187,7 @@ func (p *profile) port(dest route.Destination) uint16 {
 
 // demands reads what the message itself asks for: the envelope's REQUIRETLS,
 // or the header field by which Postfix carries it over a local hop; and
-// "TLS-Required: No" (RFC 8689 §5). A bounce goes even to hosts that do not
+// "TLS-Required: No" (RFC 8689 §3). A bounce goes even to hosts that do not
 // offer the extension, as it would be lost otherwise (RFC 8689 §5).
 func demands(cfg *Config, env *Envelope, msg *Message) verdict.Demands {
 	require := env.RequireTLS || msg.Header.Has("Require-TLS-ESMTP", "yes")

@@ -34,23 +34,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // that clients trust, another that they do not, MTA-STS policies, and mail
 // servers that all listen on one port, each at its own address.
 type lab struct {
-	t         *testing.T
-	dns       *labdns.Server
-	resolver  *resolver.Resolver
-	ca        *ca.Authority
-	strangers *ca.Authority
-	roots     string // the file with the root of ca, for root_ca
-	policies  stsTable
-	port      uint16
-	hosts     int
-	journal   journal
-	idle      *Idle // nil: none is kept
-	transport *Transport
+	t            *testing.T
+	dns          *labdns.Server
+	resolver     *resolver.Resolver
+	ca           *ca.Authority
+	strangers    *ca.Authority
+	roots        string                     // the file with the root of ca, for root_ca
+	certificates map[string]tls.Certificate // that mail servers began with
+	policies     stsTable
+	port         uint16
+	hosts        int
+	journal      journal
+	idle         *Idle // nil: none is kept
+	transport    *Transport
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, policies: stsTable{}, roots: filepath.Join(t.TempDir(), "roots.pem")}
+	l := &lab{t: t, policies: stsTable{}, certificates: map[string]tls.Certificate{}, roots: filepath.Join(t.TempDir(), "roots.pem")}
 	var err error
 	l.dns, err = labdns.Start()
 	l.must(err)
@@ -83,7 +84,8 @@ func (l *lab) must(err error) {
 // certificate for that name.
 func (l *lab) mx(name string, change func(*mx.Habits)) *mx.Server {
 	l.t.Helper()
-	habits := mx.Modern(l.cert(ca.For(name)))
+	l.certificates[name] = l.cert(ca.For(name))
+	habits := mx.Modern(l.certificates[name])
 	habits.Hostname = name
 	if change != nil {
 		change(&habits)

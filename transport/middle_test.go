@@ -1,0 +1,195 @@
+package transport
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// middle is a man in the middle: it takes connections to a mail server at the
+// server's address, passes on what is said, and tampers with it.
+type middle struct {
+	tamper   tamper
+	server   string // where the real one listens
+	listener net.Listener
+	wg       sync.WaitGroup
+	ctx      context.Context
+	cancel   context.CancelFunc
+
+	mu  sync.Mutex
+	saw bytes.Buffer // what the client said, as far as it was to be understood
+}
+
+// tamper is what a man in the middle does beyond listening.
+type tamper struct {
+	greeting string           // in place of the server's; he hangs up after it
+	hide     string           // the EHLO keyword that he takes out
+	starttls string           // his own reply to STARTTLS
+	behind   string           // what he sends in the clear behind the server's reply to STARTTLS
+	cut      bool             // he cuts the line in the handshake
+	cutAll   bool             // he cuts every line at once
+	cert     *tls.Certificate // he shakes hands himself, with this certificate
+}
+
+// between puts a man in the middle at an address, before a server.
+func between(t *testing.T, addr, server string, tamper tamper) *middle {
+	t.Helper()
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &middle{tamper: tamper, server: server, listener: listener}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.wg.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			m.wg.Go(func() { m.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		m.cancel()
+		listener.Close()
+		m.wg.Wait()
+	})
+	return m
+}
+
+// heard reports whether he could read a text.
+func (m *middle) heard(text string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return bytes.Contains(m.saw.Bytes(), []byte(text))
+}
+
+// Write notes what the client said.
+func (m *middle) Write(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.saw.Write(p)
+}
+
+// relay is one connection of a man in the middle.
+type relay struct {
+	*middle
+	client, server net.Conn
+	fromClient     *bufio.Reader
+	fromServer     *bufio.Reader
+}
+
+func (m *middle) serve(client net.Conn) {
+	defer client.Close()
+	if m.tamper.cutAll {
+		return
+	}
+	server, err := net.Dial("tcp", m.server)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	stop := context.AfterFunc(m.ctx, func() {
+		client.Close()
+		server.Close()
+	})
+	defer stop()
+	r := &relay{middle: m}
+	r.use(client, server)
+	if m.tamper.greeting != "" {
+		io.WriteString(client, m.tamper.greeting+"\r\n")
+		return
+	}
+	if !r.reply() {
+		return
+	}
+	for {
+		line, err := r.fromClient.ReadString('\n')
+		if err != nil {
+			return
+		}
+		m.Write([]byte(line))
+		verb := strings.ToUpper(strings.TrimSpace(line))
+		switch {
+		case verb == "STARTTLS" && m.tamper.starttls != "":
+			io.WriteString(client, m.tamper.starttls+"\r\n")
+		case verb == "STARTTLS":
+			io.WriteString(server, line)
+			r.secure()
+			return
+		case strings.HasPrefix(verb, "EHLO"), strings.HasPrefix(verb, "HELO"):
+			io.WriteString(server, line)
+			if !r.reply() {
+				return
+			}
+		default:
+			io.WriteString(server, line)
+			r.pass()
+			return
+		}
+	}
+}
+
+func (r *relay) use(client, server net.Conn) {
+	r.client, r.fromClient = client, bufio.NewReader(client)
+	r.server, r.fromServer = server, bufio.NewReader(server)
+}
+
+// reply passes a reply on, without what he hides.
+func (r *relay) reply() bool {
+	var lines []string
+	for {
+		line, err := r.fromServer.ReadString('\n')
+		if err != nil {
+			return false
+		}
+		last := len(line) > 3 && line[3] == ' '
+		if r.tamper.hide == "" || !strings.Contains(strings.ToUpper(line[4:]), r.tamper.hide) {
+			lines = append(lines, line)
+		}
+		if last {
+			break
+		}
+	}
+	end := []byte(lines[len(lines)-1])
+	end[3] = ' '
+	lines[len(lines)-1] = string(end)
+	_, err := io.WriteString(r.client, strings.Join(lines, ""))
+	return err == nil
+}
+
+// secure is what he does once the client has asked for TLS.
+func (r *relay) secure() {
+	line, err := r.fromServer.ReadString('\n')
+	if err != nil {
+		return
+	}
+	io.WriteString(r.client, line+r.tamper.behind)
+	if r.tamper.cut {
+		return
+	}
+	if r.tamper.cert != nil {
+		server := tls.Client(r.server, &tls.Config{InsecureSkipVerify: true})
+		client := tls.Server(r.client, &tls.Config{Certificates: []tls.Certificate{*r.tamper.cert}})
+		if server.HandshakeContext(r.ctx) != nil || client.HandshakeContext(r.ctx) != nil {
+			return
+		}
+		r.use(client, server)
+	}
+	r.pass()
+}
+
+// pass lets everything through, and listens, until either side is done.
+func (r *relay) pass() {
+	r.wg.Go(func() {
+		defer r.server.Close()
+		io.Copy(io.MultiWriter(r.middle, r.server), r.fromClient)
+	})
+	io.Copy(r.client, r.fromServer)
+}

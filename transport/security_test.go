@@ -1,0 +1,240 @@
+package transport
+
+import (
+	"crypto/tls"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// siege is one attack on one message: a.example's server is
+// mx1.hosts.example, behind a man in the middle.
+type siege struct {
+	*lab
+	tamper tamper
+	forge  []func() // what he does to the DNS, once the world is there
+	evil   *mx.Server
+	signed bool // the domain and its hosts
+}
+
+const attacker = "mx.attacker.example"
+
+// attacks are the rows of the table in docs/security.md, by their name there.
+// What an attacker forges in a signed zone, a validating resolver takes for
+// bogus.
+func attacks() map[string]func(*siege) {
+	return map[string]func(*siege){
+		"listens":              func(*siege) {},
+		"strips STARTTLS":      func(s *siege) { s.tamper.hide = "STARTTLS" },
+		"refuses STARTTLS":     func(s *siege) { s.tamper.starttls = "454 4.7.0 not now" },
+		"breaks the handshake": func(s *siege) { s.tamper.cut = true },
+		"swaps the certificate for one he made": func(s *siege) {
+			cert := s.cert(ca.Spec{Names: []string{theHost}, SelfSigned: true})
+			s.tamper.cert = &cert
+		},
+		"swaps the certificate for a valid one of his own name": func(s *siege) {
+			cert := s.cert(ca.For(attacker))
+			s.tamper.cert = &cert
+		},
+		"swaps the certificate for one that a public CA gave him in the host's name": func(s *siege) {
+			cert := s.cert(ca.For(theHost))
+			s.tamper.cert = &cert
+		},
+		"answers MX with his own host": func(s *siege) {
+			s.forged(theDomain, dns.TypeMX, theDomain+". MX 10 "+attacker+".")
+		},
+		"answers the host's address with his own": func(s *siege) {
+			address, _, _ := strings.Cut(s.evil.Addr(), ":")
+			s.forged(theHost, dns.TypeA, theHost+". A "+address)
+		},
+		"denies that the domain exists": func(s *siege) {
+			s.forged(theDomain, dns.TypeMX, "")
+		},
+		"suppresses TLSA records": func(s *siege) {
+			s.forge = append(s.forge, func() { s.dns.SetHabit("", dns.TypeTLSA, labdns.ServFail) })
+		},
+		"suppresses all DNS": func(s *siege) {
+			s.forge = append(s.forge, func() { s.dns.SetHabit("", dns.TypeANY, labdns.ServFail) })
+		},
+		"hides an MTA-STS policy never seen before, and strips STARTTLS": func(s *siege) {
+			s.tamper.hide = "STARTTLS"
+			s.forge = append(s.forge, func() {
+				if _, ok := s.policies[theDomain]; ok {
+					s.policies[theDomain] = policies.Entry{Domain: theDomain, State: policies.Failed}
+				}
+			})
+		},
+		"injects replies behind that to STARTTLS": func(s *siege) { s.tamper.behind = "250 mx1.hosts.example\r\n" },
+		"greets in the server's place with 554":   func(s *siege) { s.tamper.greeting = "554 5.7.1 no mail from you" },
+		"cuts the line":                           func(s *siege) { s.tamper.cutAll = true },
+	}
+}
+
+// forged puts a record in the place of the true ones.
+func (s *siege) forged(name string, qtype uint16, record string) {
+	s.forge = append(s.forge, func() {
+		if s.signed {
+			s.dns.SetHabit(name, qtype, labdns.Bogus)
+			return
+		}
+		s.dns.Remove(name, qtype)
+		if record != "" {
+			s.zone("%s", record)
+		}
+	})
+}
+
+// protections are the columns of the table, by their name there.
+func protections() map[string]func(*siege) (change func(*Config), require bool) {
+	publishes := func(things ...func(*siege)) func(*siege) (func(*Config), bool) {
+		return func(s *siege) (func(*Config), bool) {
+			for _, t := range things {
+				t(s)
+			}
+			return everything, false
+		}
+	}
+	sign := func(s *siege) {
+		s.signed = true
+		s.lab.signed(theDomain, "hosts.example")
+	}
+	enforce := func(s *siege) { s.policy(theDomain, mtasts.ModeEnforce, theHost) }
+	nothing := publishes()
+	return map[string]func(*siege) (func(*Config), bool){
+		"nothing":         nothing,
+		"DNSSEC and DANE": publishes(sign, func(s *siege) { s.tlsa(theHost, ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, s.genuine().Leaf)) }),
+		"MTA-STS enforce": publishes(enforce),
+		"MTA-STS testing": publishes(func(s *siege) { s.policy(theDomain, mtasts.ModeTesting, theHost) }),
+		"min_tls_level encrypted": func(*siege) (func(*Config), bool) {
+			return local(verdict.TLSEncrypted, verdict.MXNone), false
+		},
+		"min_tls_level authenticated": func(*siege) (func(*Config), bool) {
+			return local(verdict.TLSAuthenticated, verdict.MXNone), false
+		},
+		"REQUIRETLS, MTA-STS": func(s *siege) (func(*Config), bool) { enforce(s); return everything, true },
+		"REQUIRETLS, DNSSEC":  func(s *siege) (func(*Config), bool) { sign(s); return everything, true },
+	}
+}
+
+// genuine is the server's own certificate.
+func (s *siege) genuine() tls.Certificate { return s.certificates[theHost] }
+
+// lay plays one attack on one kind of protection, and says in the words of the
+// table what came of it.
+func lay(t *testing.T, attack func(*siege), protect func(*siege) (func(*Config), bool)) string {
+	const secret = "0xC0FFEE"
+	s := &siege{lab: newLab(t)}
+	server := s.mx(theHost, offering)
+	s.evil = s.mx(attacker, nil)
+	s.zone("%s. MX 10 %s.", theDomain, theHost)
+	// The address of the host is his, as everything on the way to it is.
+	address := s.address()
+	s.dns.Remove(theHost, dns.TypeA)
+	s.zone("%s. A %s", theHost, address)
+	change, require := protect(s)
+	attack(s)
+	for _, forge := range s.forge {
+		forge()
+	}
+	man := between(t, fmt.Sprintf("%s:%d", address, s.port), server.Addr(), s.tamper)
+	s.start(change)
+	env := envelope("b@" + theDomain)
+	env.RequireTLS = require
+	result := s.transport.Deliver(t.Context(), env, msg(t, text+secret+"\n"))[0]
+	read := man.heard(secret) || len(s.evil.Messages()) > 0
+	there := len(server.Messages())+len(s.evil.Messages()) > 0
+	switch class := result.Code.Class; {
+	case there != (class == 2), read && !there:
+		t.Errorf("%v %s, and the message is there: %v", result.Code, result.Text, there)
+		return "?"
+	case read:
+		return "**read**"
+	case class == 2:
+		return "delivered"
+	case class == 4:
+		return "kept, " + result.Code.String()
+	}
+	return "bounced, " + result.Code.String()
+}
+
+// TestManInTheMiddle holds the table of docs/security.md to the truth: what a
+// man in the middle gets of a message, for each attack and each protection.
+func TestManInTheMiddle(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns, rows := readTable(t, string(page))
+	attacks, protections := attacks(), protections()
+	if len(columns) != len(protections) || len(rows) != len(attacks) {
+		t.Errorf("the table has %d by %d cells, want %d attacks by %d protections", len(rows), len(columns), len(attacks), len(protections))
+	}
+	for _, row := range rows {
+		attack, ok := attacks[row[0]]
+		if !ok {
+			t.Errorf("the table has an attack %q that nobody plays", row[0])
+			continue
+		}
+		for i, column := range columns {
+			protect, ok := protections[column]
+			if !ok {
+				t.Errorf("the table has a protection %q that nobody plays", column)
+				continue
+			}
+			t.Run(row[0]+"/"+column, func(t *testing.T) {
+				t.Parallel()
+				if got := lay(t, attack, protect); got != row[i+1] {
+					t.Errorf("%s; the page says %s", got, row[i+1])
+				}
+			})
+		}
+	}
+}
+
+// readTable reads the one table of the page whose first column is the
+// attacker's deeds.
+func readTable(t *testing.T, page string) (columns []string, rows [][]string) {
+	t.Helper()
+	cells := func(line string) []string {
+		parts := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range parts {
+			parts[i] = strings.TrimSpace(parts[i])
+		}
+		return parts
+	}
+	var table []string
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(line, "| The attacker") || len(table) > 0 && strings.HasPrefix(line, "|") {
+			table = append(table, line)
+		} else if len(table) > 0 {
+			break
+		}
+	}
+	if len(table) < 3 {
+		t.Fatal("there is no table")
+	}
+	columns = cells(table[0])[1:]
+	for _, line := range table[2:] {
+		row := cells(line)
+		if len(row) != len(columns)+1 {
+			t.Fatalf("the row %q has %d cells", row[0], len(row))
+		}
+		if slices.ContainsFunc(rows, func(r []string) bool { return r[0] == row[0] }) {
+			t.Errorf("the row %q is there twice", row[0])
+		}
+		rows = append(rows, row)
+	}
+	return columns, rows
+}
