@@ -62,12 +62,7 @@ func (d *delivery) run(ctx context.Context) {
 	}
 	way, sts, err := d.find(ctx)
 	if err != nil {
-		failed := *asStatus(ctx, err, d.dest.String())
-		if d.named {
-			// A next hop that leads nowhere is a mistake on our side.
-			failed.Code.Class = status.Temporary
-		}
-		d.settle(left, &failed)
+		d.settle(left, noWay(ctx, err, destination{d.dest, d.named}))
 		return
 	}
 	for _, host := range way.Hosts {
@@ -228,6 +223,16 @@ func (d *delivery) settle(rcpts []*recipient, err *status.Error) {
 	for _, r := range rcpts {
 		r.result = err
 	}
+}
+
+// noWay is the answer when a destination has no route. A next hop that leads
+// nowhere is a mistake on our side, and bounces nothing.
+func noWay(ctx context.Context, err error, dest destination) *status.Error {
+	failed := *asStatus(ctx, err, dest.String())
+	if dest.named {
+		failed.Code.Class = status.Temporary
+	}
+	return &failed
 }
 
 // asStatus takes a route's error as it is, or says why ctx ended.

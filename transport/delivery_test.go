@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -541,4 +542,30 @@ func TestTimeOverIsTemporaryWhateverHostsSaidBefore(t *testing.T) {
 	}
 	expect(t, l.sendText(ctx, text, "b@a.example"), "4.4.7 the time for this delivery is over")
 	counts(t, second, 0, 0)
+}
+
+// A server that takes nothing of the body, or says nothing, is given up after
+// command_timeout, temporarily.
+func TestStalledServer(t *testing.T) {
+	t.Parallel()
+	long := msg(t, text+strings.Repeat(strings.Repeat("x", 78)+"\n", 200_000))
+	for _, stage := range []mx.Stage{mx.StageGreeting, mx.StageHandshake, mx.StageRCPT, mx.StageBody} {
+		for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking} {
+			t.Run(fmt.Sprintf("%v %d", stage, keywords), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t)
+				server := l.mx("mx1.a.example", func(h *mx.Habits) {
+					h.Keywords = keywords
+					h.At = map[mx.Stage]mx.Act{stage: {Hold: make(chan struct{})}}
+				})
+				l.zone("a.example. MX 10 mx1.a.example.")
+				l.policy("a.example", mtasts.ModeEnforce, "mx1.a.example")
+				l.start(func(c *Config) { everything(c); c.CommandTimeout = 300 * time.Millisecond })
+				r := l.transport.Deliver(t.Context(), envelope("b@a.example"), long)[0]
+				if r.Code.Class != 4 || len(server.Messages()) > 0 {
+					t.Errorf("%v %s", r.Code, r.Text)
+				}
+			})
+		}
+	}
 }

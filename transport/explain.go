@@ -54,7 +54,7 @@ func (t *Transport) Explain(ctx context.Context, domain string) Explanation {
 		}
 	}
 	if e.Route, err = p.finder.Route(ctx, dest.Destination); err != nil {
-		e.Err = asStatus(ctx, err, dest.String())
+		e.Err = noWay(ctx, err, dest)
 		return e
 	}
 	sts := verdict.STS{}
