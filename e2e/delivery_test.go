@@ -160,6 +160,20 @@ func TestBounceGoesOut(t *testing.T) {
 	}
 }
 
+// Who asked to hear of success is told by Postfix that the message was relayed, not that it was delivered: only the
+// remote server knows that (RFC 3461 §5.2.2).
+func TestSuccessNotice(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	_, domain := remote(t, "mxpipe", modern(t))
+	m := note(unique(t, "curious")+"@"+keepDomain, "b@"+domain)
+	m.notify = "NOTIFY=SUCCESS"
+	w.out.sent(t, w.out.submit(t, m), 1)
+	if notice := w.out.arrived(t, m.from); !bytes.Contains(notice.text, []byte("\nAction: relayed\nStatus: 2.0.0\n")) {
+		t.Errorf("the notice:\n%s", notice.text)
+	}
+}
+
 // The addresses go through Postfix, the shell-less command line, the pipe protocol and SMTP, and come out the same.
 func TestAddresses(t *testing.T) {
 	t.Parallel()

@@ -167,6 +167,7 @@ type mail struct {
 	from   string
 	to     []string
 	params string // of MAIL
+	notify string // parameters of RCPT
 	text   []byte // with LF line ends
 }
 
@@ -202,7 +203,7 @@ func (p *postfix) submit(t *testing.T, m mail) string {
 	say(250, "EHLO client.e2e.example")
 	say(250, "MAIL FROM:<%s> %s", m.from, m.params)
 	for _, to := range m.to {
-		say(250, "RCPT TO:<%s>", to)
+		say(250, "RCPT TO:<%s> %s", to, m.notify)
 	}
 	say(354, "DATA")
 	text := bytes.ReplaceAll(append([]byte("\n"), m.text...), []byte("\n."), []byte("\n.."))[1:]

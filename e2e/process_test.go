@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,6 +85,9 @@ type bins struct {
 func build(dir string) (bins, error) {
 	b := bins{filepath.Join(dir, "mxpipe"), filepath.Join(dir, "mxpolicyd"), filepath.Join(dir, "mxpipe-panicking")}
 	overlay, err := panicOverlay(dir)
+	if err == nil {
+		err = lookAtSources()
+	}
 	if err != nil {
 		return b, err
 	}
@@ -105,6 +109,25 @@ func build(dir string) (bins, error) {
 		}
 	}
 	return b, nil
+}
+
+// lookAtSources has go test know what the programs are made of: it takes a result of earlier only if no file has changed
+// that the test looked at, and does not know of those that the compiler reads.
+func lookAtSources() error {
+	return filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // gone meanwhile
+			return nil
+		case err != nil:
+			return err
+		case entry.IsDir() && entry.Name() == ".git":
+			return fs.SkipDir
+		}
+		if filepath.Ext(path) == ".go" || entry.Name() == "go.mod" || entry.Name() == "go.sum" {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
 }
 
 // panicOverlay makes an overlay for go build in which mxpipe panics.
