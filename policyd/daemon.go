@@ -4,9 +4,16 @@
 //
 // At start the configuration's transports are made, the sockets taken from
 // systemd or opened, and readiness is told. While it runs, HUP replaces the
-// transports by those of the newly read configuration, all of them or none.
-// At the end no new work is taken, deliveries may go on for
+// transports by those of the newly read configuration, all of them or none;
+// what the new configuration does not change is kept, with its caches and idle
+// connections. At the end no new work is taken, deliveries may go on for
 // shutdown_timeout, and what is left is cancelled: its mail server keeps it.
+//
+// The state directory holds what must survive: the record of served
+// recipients, MTA-STS policies, and for the time of a delivery a large message.
+// A directory that can not be made or read at start is a mistake to be mended,
+// and the daemon does not start. One that can not be written, then or later,
+// holds up large messages, and is in the log; everything else goes on.
 package policyd
 
 import (
@@ -19,7 +26,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -30,23 +36,47 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 )
 
-// waitingFactor is how many connections there may be for each delivery at
-// once: some are only just arriving, some wait for their turn.
-const waitingFactor = 2
+const (
+	// waitingFactor is how many connections there may be for each delivery at
+	// once: some are only just arriving, some wait for their turn.
+	waitingFactor = 2
+	// sweepEvery is how often what was remembered too long is forgotten.
+	sweepEvery = time.Hour
+)
+
+// Options are what a Daemon is made of.
+type Options struct {
+	// Config is the configuration to begin with.
+	Config *config.Config
+	// HangUp tells to read the configuration again, with Load. Nil: never.
+	HangUp <-chan os.Signal
+	Load   func() (*config.Config, error)
+	// Logger and Level are what NewLogger gave.
+	Logger *slog.Logger
+	Level  *slog.LevelVar
+}
 
 // Daemon is one mxpolicyd.
 type Daemon struct {
-	cfg    *config.Config
-	log    *slog.Logger
-	ways   generations
-	places *semaphore.Weighted
-	spool  *spool.Spool
-	served *served.Memory
+	options Options
+	log     *slog.Logger
+	served  *served.Memory
+	spool   *spool.Spool
+	ways    ways
+	pipe    *pipe.Server
+	// places are for all front ends together; max_deliveries is as it was at
+	// start.
+	places int
+
+	mu  sync.Mutex
+	cfg *config.Config // in force
 }
 
-// New makes a daemon. An error is for the administrator: the state directory
-// can not be used, or the configuration asks for what this host lacks.
-func New(cfg *config.Config, log *slog.Logger) (*Daemon, error) {
+// New makes a daemon, which must be served. An error is for the administrator:
+// the state directory can not be used, or the configuration asks for what this
+// host lacks.
+func New(o Options) (*Daemon, error) {
+	cfg := o.Config
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
@@ -54,140 +84,128 @@ func New(cfg *config.Config, log *slog.Logger) (*Daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	g, err := newGeneration(cfg, log)
-	if err != nil {
+	d := &Daemon{
+		options: o,
+		log:     o.Logger,
+		served:  memory,
+		spool:   spool.New(cfg.StateDir, cfg.MaxMessageSize),
+		ways:    ways{log: o.Logger, live: map[*way]struct{}{}},
+		places:  cfg.MaxDeliveries,
+		cfg:     cfg,
+	}
+	if err := d.spool.Check(); err != nil {
+		d.log.Error("the state directory can not be written; large messages have to wait, and who was served is not remembered", "error", err)
+	}
+	if err := d.ways.replace(cfg); err != nil {
+		d.ways.end()
 		return nil, err
 	}
-	return &Daemon{
-		cfg:    cfg,
-		log:    log,
-		ways:   generations{now: g},
-		places: semaphore.NewWeighted(int64(cfg.MaxDeliveries)),
-		spool:  spool.New(cfg.StateDir, cfg.MaxMessageSize),
-		served: memory,
-	}, nil
+	d.pipe = pipe.New(pipe.Config{
+		Transport:      d.ways.use,
+		Spool:          d.spool,
+		Served:         d.served,
+		Places:         semaphore.NewWeighted(int64(d.places)),
+		MaxConnections: d.places*waitingFactor + 1,
+		Logger:         d.log,
+	})
+	return d, nil
 }
 
-// Serve serves until ctx ends, and returns when all work is done or given up.
-// It is called once.
+// Serve serves until ctx ends or a socket can not be served any more, and
+// returns when all work is done or given up. It is called once.
 func (d *Daemon) Serve(ctx context.Context) error {
-	defer func() {
-		d.ways.now.retire()
-		<-d.ways.now.closed
-	}()
-	listeners, err := d.listen()
+	defer d.ways.end()
+	listeners, err := listen(ctx, &d.options.Config.Listen, d.log)
 	if err != nil {
 		return err
-	}
-	if len(listeners) == 0 {
-		return errors.New("there is no socket to serve: systemd handed over none and listen names none")
 	}
 	deliveries, giveUp := context.WithCancelCause(context.Background())
 	defer giveUp(nil)
 
-	front, ctx := errgroup.WithContext(ctx)
-	server := &pipe.Server{
-		Transport:      d.ways.use,
-		Spool:          d.spool,
-		Served:         d.served,
-		Places:         d.places,
-		MaxConnections: d.cfg.MaxDeliveries*waitingFactor + 1,
-		Logger:         d.log,
-	}
+	front, taking := errgroup.WithContext(ctx)
 	for name, l := range listeners {
 		d.log.Info("serving", "socket", name, "address", l.Addr().String())
-		front.Go(func() error { return server.Serve(ctx, deliveries, l) })
+		front.Go(func() error { return d.pipe.Serve(taking, deliveries, l) })
 	}
 	var chores sync.WaitGroup
 	alive, end := context.WithCancel(context.Background())
-	defer end()
 	chores.Go(func() { d.watchdog(alive) })
-	chores.Go(func() { d.shutdown(ctx, giveUp) })
-	d.notify(daemon.SdNotifyReady + "\nSTATUS=delivering mail")
+	chores.Go(func() { d.obey(alive) })
+	chores.Go(func() { d.sweep(alive) })
+	d.ready()
+
 	err = front.Wait()
+	if err != nil {
+		d.log.Error("a socket can not be served any more", "error", err)
+	}
+	d.drain(giveUp)
 	end()
 	chores.Wait()
 	d.log.Info("stopped")
 	return err
 }
 
-// listen takes systemd's sockets and opens the configured ones it has none for.
-func (d *Daemon) listen() (sockets, error) {
-	got, err := handedOver()
-	if err != nil {
-		return nil, err
-	}
-	for name, l := range got {
-		if name != "pipe" {
-			l.Close()
-			delete(got, name)
-			d.log.Warn("systemd handed over a socket that is not served", "socket", name)
-		}
-	}
-	want := d.cfg.Listen.Pipe
-	if want == nil || got["pipe"] != nil {
-		return got, nil
-	}
-	l, err := open(want)
-	if err != nil {
-		return nil, fmt.Errorf("pipe socket: %w", err)
-	}
-	got["pipe"] = l
-	return got, nil
-}
-
-// shutdown waits for the end of ctx and then for shutdown_timeout, after
-// which what is still under way is given up.
-func (d *Daemon) shutdown(ctx context.Context, giveUp context.CancelCauseFunc) {
-	<-ctx.Done()
-	d.notify(daemon.SdNotifyStopping + "\nSTATUS=letting deliveries end")
-	d.log.Info("stopping", "timeout", d.cfg.ShutdownTimeout)
-	end, cancel := context.WithTimeout(context.Background(), d.cfg.ShutdownTimeout)
-	defer cancel()
-	// All places free: no delivery is under way.
-	if d.places.Acquire(end, int64(d.cfg.MaxDeliveries)) == nil {
-		d.places.Release(int64(d.cfg.MaxDeliveries))
+// drain lets deliveries end for shutdown_timeout, and then gives up what is
+// still under way.
+func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
+	timeout := d.current().ShutdownTimeout
+	d.stopping(timeout)
+	d.log.Info("stopping", "timeout", timeout)
+	var waiting sync.WaitGroup
+	done := make(chan struct{})
+	waiting.Go(func() {
+		d.pipe.Wait()
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-time.After(timeout):
+		d.log.Warn("giving up deliveries that did not end in time; their mail servers keep them")
 		giveUp(transport.ErrStopping)
-		return
+		d.ways.abort()
 	}
-	d.log.Warn("giving up deliveries that did not end in time; their mail servers keep them")
-	giveUp(transport.ErrStopping)
-	d.ways.abort()
+	waiting.Wait()
 }
 
-// Reload puts the transports of another configuration in place of the current
-// ones. On error nothing has changed. Sockets, the state directory and the
-// bounds stay as they were at start.
-func (d *Daemon) Reload(cfg *config.Config) error {
-	g, err := newGeneration(cfg, d.log)
-	if err != nil {
-		return err
-	}
-	d.ways.replace(g)
-	d.log.Info("configuration reloaded")
-	return nil
-}
-
-// watchdog tells systemd that the daemon lives, as often as it wants to hear.
-func (d *Daemon) watchdog(ctx context.Context) {
-	every, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || every == 0 {
-		return
-	}
-	tick := time.NewTicker(every / 2)
+// sweep forgets what was remembered too long.
+func (d *Daemon) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			d.notify(daemon.SdNotifyWatchdog)
+			d.served.Sweep()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (d *Daemon) notify(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		d.log.Warn("systemd was not told", "error", err)
+// current gives the configuration in force.
+func (d *Daemon) current() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cfg
+}
+
+// errBusy says that nothing will be delivered any more.
+var errBusy = errors.New("every place among max_deliveries is taken by a delivery that should have ended long ago")
+
+// healthy reports, before ctx ends, whether the daemon still does its work:
+// connections are accepted, a message would find its transport and what is
+// remembered of it, and deliveries come to an end. An error means that only a
+// new start helps.
+func (d *Daemon) healthy(ctx context.Context) error {
+	if err := d.pipe.Alive(ctx); err != nil {
+		return err
 	}
+	// Neither of these waits for anything but a lock.
+	if way, ok := d.ways.use(config.DefaultTransport); ok {
+		way.Release()
+	}
+	d.served.Known("health")
+	if d.pipe.Overdue() >= d.places {
+		return errBusy
+	}
+	return nil
 }

@@ -5,10 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/miekg/dns"
 
@@ -22,52 +23,56 @@ import (
 // ramPolicies bounds the policies that are kept in memory only, in bytes.
 const ramPolicies = 64 << 20
 
-// policyCaches are the MTA-STS caches of one generation. Transports whose
-// policies are kept in the same place share one.
-type policyCaches struct {
-	resolver *resolver.Resolver
-	log      *slog.Logger
-	made     []madePolicies
-}
-
-type madePolicies struct {
-	cfg   transport.MTASTS
-	roots *x509.CertPool
+// cache is an MTA-STS cache. Transports whose policies are kept in the same
+// place, and fetched from web servers that the same roots vouch for, share one.
+type cache struct {
+	part
+	resolver *asker
+	cfg      transport.MTASTS
+	roots    *x509.CertPool
 	*policies.Policies
 }
 
-// get gives the cache for a configuration, making it at its first use.
-func (c *policyCaches) get(cfg *transport.MTASTS, roots *x509.CertPool) (transport.Policies, error) {
-	for _, m := range c.made {
-		if m.cfg == *cfg && m.roots.Equal(roots) {
-			return m.Policies, nil
+// cacheFor gives a transport that is being made an MTA-STS cache: one that it,
+// another transport or the configuration before has, or a new one.
+func (ws *ways) cacheFor(w *way, cfg transport.MTASTS, roots *x509.CertPool, others ...*generation) *cache {
+	known := slices.Clone(w.caches)
+	for _, g := range others {
+		for _, other := range g.ways {
+			known = append(known, other.caches...)
 		}
 	}
+	for _, c := range known {
+		if c.resolver == w.resolver && c.cfg == cfg && c.roots.Equal(roots) {
+			return c
+		}
+	}
+	return ws.newCache(w.resolver, cfg, roots)
+}
+
+// newCache makes an MTA-STS cache.
+func (ws *ways) newCache(r *asker, cfg transport.MTASTS, roots *x509.CertPool) *cache {
 	var kept store.Store = store.NewRAM(ramPolicies)
 	if cfg.OnDisk {
 		fs, err := store.NewFS(store.FSConfig{Dir: cfg.Dir})
 		if err != nil {
 			// Memory goes on alone until somebody mends the directory.
-			c.log.Error("the MTA-STS cache directory can not be used", "error", err)
+			ws.log.Error("the MTA-STS cache directory can not be used", "error", err)
 		}
 		kept = fs
 	}
 	p := policies.New(policies.Config{
-		Resolver: texts{c.resolver},
+		Resolver: texts{r.Resolver},
 		Fetcher: fetch.New(fetch.Config{
-			Resolver: addresses{c.resolver}, Dial: (&net.Dialer{}).DialContext, Roots: roots, Port: cfg.HTTPSPort,
+			Resolver: addresses{r.Resolver}, Dial: (&net.Dialer{}).DialContext, Roots: roots, Port: cfg.HTTPSPort,
 		}),
 		Store: kept,
-		Log:   c.log,
+		Log:   ws.log,
 	})
-	c.made = append(c.made, madePolicies{*cfg, roots, p})
-	return p, nil
-}
-
-func (c *policyCaches) close() {
-	for _, m := range c.made {
-		m.Close()
-	}
+	c := &cache{resolver: r, cfg: cfg, roots: roots, Policies: p}
+	c.end = p.Close
+	ws.need(&c.part, &r.part)
+	return c
 }
 
 // texts looks TXT records up.
@@ -96,29 +101,31 @@ var errNoAddress = errors.New("the policy host has no address")
 
 // Addresses gives IPv4 and IPv6 addresses.
 func (r addresses) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	var answers [2]resolver.Answer
+	var failed [2]error
+	var both sync.WaitGroup
+	for i, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		both.Go(func() { answers[i], failed[i] = r.Lookup(ctx, host, qtype) })
+	}
+	both.Wait()
 	var found []netip.Addr
-	var failed error
-	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		a, err := r.Lookup(ctx, host, qtype)
-		failed = errors.Join(failed, err)
-		for _, rr := range a.RRs {
-			var ip net.IP
-			switch rr := rr.(type) {
-			case *dns.A:
-				ip = rr.A
-			case *dns.AAAA:
-				ip = rr.AAAA
-			}
-			if addr, ok := netip.AddrFromSlice(ip); ok {
-				found = append(found, addr.Unmap())
-			}
+	for _, rr := range slices.Concat(answers[0].RRs, answers[1].RRs) {
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			found = append(found, addr.Unmap())
 		}
 	}
-	switch {
+	switch err := errors.Join(failed[:]...); {
 	case len(found) > 0:
 		return found, nil
-	case failed != nil:
-		return nil, failed
+	case err != nil:
+		return nil, err
 	}
 	return nil, fmt.Errorf("%s: %w", host, errNoAddress)
 }

@@ -2,23 +2,84 @@
 //
 //	mxpolicyd serve         the daemon, in the foreground
 //	mxpolicyd check-config  one line for each mistake; exit status 1
-//	mxpolicyd version
+//	mxpolicyd version       one line, "mxpolicyd VERSION"
+//	mxpolicyd help          the commands and flags
 //
-// The flag -c names the configuration file, /etc/mxpolicyd/mxpolicyd.yaml by
-// default; that one may be missing, which means the built-in defaults.
+// # Flags
 //
-// Signals to serve: TERM and INT take no more work, let deliveries end for
-// shutdown_timeout, and cancel the rest, which their mail server keeps. HUP
-// reads the configuration again; with a mistake in it, which is logged,
-// everything stays as it was.
+//	-c, --config FILE  the configuration, /etc/mxpolicyd/mxpolicyd.yaml by
+//	                   default; that one may be missing, which means the
+//	                   built-in defaults
+//	-h, --help         help for a command
 //
-// Logs go to standard error. Exit status 0 after TERM, 1 for a mistake in the
-// configuration or on the command line, and when the daemon can not start.
+// # Signals to serve
+//
+// TERM and INT: no more work is taken; deliveries may go on for
+// shutdown_timeout; the rest is cancelled, and its mail server keeps it.
+//
+// HUP: the configuration is read again. With a mistake in it, each of which is
+// logged, everything stays as it was. Otherwise all of it is in force for
+// messages that come from then on, but for state_dir, max_deliveries,
+// log.format and listen, which need a restart; the log names those that were
+// changed. Deliveries under way, and messages that are just being read, keep
+// what they started with. A transport that is not changed keeps its idle
+// connections; so do the MTA-STS policies and DNS answers in memory. Certificate
+// files are read again.
+//
+// # Exit status
+//
+// 0 after TERM or INT, for check-config without a mistake, version and help. 1
+// for a mistake in the configuration or on the command line, when the daemon
+// can not start, and when a socket fails while it runs. What is wrong is said
+// on standard error.
+//
+// # Environment
+//
+// LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID hand over sockets by name
+// (sd_listen_fds(3)): "pipe" is served. A file without a listen block has the
+// daemon open its built-in sockets only when none at all is handed over; with
+// one, those it names and systemd did not hand over. NOTIFY_SOCKET is told
+// READY=1, STATUS=, STOPPING=1 and EXTEND_TIMEOUT_USEC= (sd_notify(3)), and
+// WATCHDOG=1 twice in WATCHDOG_USEC as long as connections are accepted and
+// deliveries end. STATE_DIRECTORY is the default of state_dir.
+//
+// # Files in the state directory
+//
+//	served/*      a record for each message of which some recipients were served
+//	              and others must be tried again, seven days
+//	mtasts_cache  MTA-STS policies (fs_dir)
+//	message-*     a message of more than 1 MiB while it is delivered; it has
+//	              lost its name before the first byte is written
+//
+// The directory must be there, or be made, at start. When it can not be
+// written, messages of more than 1 MiB wait (4.3.1), and an error is logged for
+// each mixed outcome that can not be remembered.
+//
+// # Log
+//
+// It goes to standard error as key=value text or JSON, or to the systemd
+// journal (log.format), where each key is also a field, MXPIPE_QUEUE_ID and so
+// on; lines that the journal does not take go to standard error. A line about
+// one message has these keys:
+//
+//	id          our name for the delivery, which the mail server's log shows too
+//	queue_id    the mail server's own
+//	uid, pid    of the process that handed the message over
+//	dsn, text   the status code and the line that go to the mail server
+//	to          the recipients it is about
+//	error       what went wrong
+//
+// "delivered", "deferred" and "refused" are the lines about each group of
+// recipients with one result; package transport says what else they hold.
+// "message not taken" is a message that we refused ourselves, "dropped a
+// message that was cut off" one that was never committed, "not delivered
+// again" a recipient that has it from an earlier try, "put off" one to whom an
+// earlier try is still under way, and "the mail server did not wait for its
+// answer" a message that was dealt with although mxpipe was gone.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -48,19 +109,22 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	file := root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `FILE`")
+	load := func() (*config.Config, error) { return config.Load(*file, config.System()) }
 	root.AddCommand(
 		&cobra.Command{
 			Use:   "serve",
 			Short: "Run the daemon in the foreground",
 			Args:  cobra.NoArgs,
-			RunE:  func(cmd *cobra.Command, _ []string) error { return serve(*file) },
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return serve(cmd.Context(), *file, load)
+			},
 		},
 		&cobra.Command{
 			Use:   "check-config",
 			Short: "Print one line for each mistake in the configuration",
 			Args:  cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				_, err := config.Load(*file, config.System())
+			RunE: func(*cobra.Command, []string) error {
+				_, err := load()
 				return err
 			},
 		},
@@ -68,44 +132,28 @@ func command() *cobra.Command {
 			Use:   "version",
 			Short: "Print the version",
 			Args:  cobra.NoArgs,
-			Run:   func(cmd *cobra.Command, _ []string) { fmt.Println("mxpolicyd", version) },
+			Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "mxpolicyd", version) },
 		},
 	)
 	return root
 }
 
 // serve runs the daemon until a signal ends it.
-func serve(file string) error {
-	cfg, err := config.Load(file, config.System())
-	if err != nil {
-		return err
-	}
-	log := policyd.NewLogger(cfg.Log, os.Stderr)
-	log.Info("starting", "version", version, "config", file)
-	d, err := policyd.New(cfg, log)
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+func serve(ctx context.Context, file string, load func() (*config.Config, error)) error {
 	hangUp := make(chan os.Signal, 1)
 	signal.Notify(hangUp, syscall.SIGHUP)
-	go func() {
-		for range hangUp {
-			cfg, err := config.Load(file, config.System())
-			if err == nil {
-				err = d.Reload(cfg)
-			}
-			var mistakes config.Mistakes
-			switch {
-			case errors.As(err, &mistakes):
-				for _, m := range mistakes {
-					log.Error("configuration not reloaded", "mistake", m.String())
-				}
-			case err != nil:
-				log.Error("configuration not reloaded", "error", err)
-			}
-		}
-	}()
+	defer signal.Stop(hangUp)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
+	log, level := policyd.NewLogger(cfg.Log, os.Stderr)
+	log.Info("starting", "version", version, "config", file)
+	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: load, Logger: log, Level: level})
+	if err != nil {
+		return err
+	}
 	return d.Serve(ctx)
 }

@@ -1,11 +1,15 @@
 package pipe
 
 import (
-	"errors"
 	"net"
-	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // client is a connection that is read as long as the other side goes on
@@ -22,14 +26,16 @@ func (c *client) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// quiet waits until end, and reports whether the other side neither went away
-// nor said anything by then.
-func (c *client) quiet() bool {
-	c.until(time.Time{})
+// silence waits, as long as until says, for the other side to do something. The error is io.EOF when
+// it closed the connection having read all that was written to it, one of
+// os.ErrDeadlineExceeded when we stopped listening, and nil when it said
+// something.
+func (c *client) silence() error {
 	_, err := c.Conn.Read(make([]byte, 1))
-	return errors.Is(err, os.ErrDeadlineExceeded)
+	return err
 }
 
+// until bounds the reads from now on, the one under way included.
 func (c *client) until(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,4 +50,30 @@ func (c *client) end() {
 	defer c.mu.Unlock()
 	c.ended = true
 	c.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// answer writes the answer. An error means that nobody will read it.
+func (c *client) answer(code status.Code, text string) error {
+	c.SetWriteDeadline(time.Now().Add(answerTime))
+	_, err := c.Write(wire.AppendAnswer(nil, wire.Answer{Code: code.String(), Text: text}))
+	return err
+}
+
+// peer asks the kernel who is at the other end (unix(7), SO_PEERCRED).
+func peer(conn net.Conn) transport.Peer {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return transport.Peer{}
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return transport.Peer{}
+	}
+	var p transport.Peer
+	raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			p = transport.Peer{UID: int(cred.Uid), PID: int(cred.Pid)}
+		}
+	})
+	return p
 }

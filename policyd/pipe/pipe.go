@@ -7,17 +7,22 @@
 // closes before the commit drops the message. One that closes after it
 // cancels the delivery, as far as that is still possible: what was delivered
 // all the same is remembered (package served), so that the mail server's next
-// try does not deliver it twice.
+// try does not deliver it twice. A try that comes while an earlier one of the
+// same message is still on its way to the same recipient is put off.
 //
-// Every wait is bounded: for the client's next bytes, for a place, for the
-// delivery by the time-out that the client sent, for the answer to be taken.
+// A request keeps the transport that it began with, whatever is reloaded
+// meanwhile.
+//
+// Every wait is bounded: five minutes for the whole envelope and then for the
+// client's next bytes, five seconds for a place, the time that the client sent
+// for all of it, and ten seconds for the answer to be taken. What the daemon
+// itself refuses is temporary, but for a message beyond max_message_size.
 package pipe
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -27,15 +32,14 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
-	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/transport"
-	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 const (
-	// stall is how long the client may send nothing, or take no answer.
+	// stall is how long the client may take for its envelope, and then for its
+	// next bytes.
 	stall = 5 * time.Minute
 	// turn is how long a message waits for a place among max_deliveries.
 	turn = 5 * time.Second
@@ -43,218 +47,236 @@ const (
 	answerTime = 10 * time.Second
 	// longest bounds the time-out that a client may ask for.
 	longest = 24 * time.Hour
+	// slack is what a delivery may take beyond its time before it is overdue.
+	slack = 5 * time.Minute
+	// acceptPause is the longest pause after accept(2) has failed.
+	acceptPause = time.Second
 )
 
 // Deliverer is a transport.
 type Deliverer interface {
+	// Deliver gives one result for each recipient, in their order, and ends
+	// soon after ctx.
 	Deliver(ctx context.Context, env *transport.Envelope, msg *transport.Message) []transport.Result
 }
 
-// Server serves mxpipe.
-type Server struct {
-	// Transport finds a transport by its name. What it returned is released
-	// when the delivery is over.
-	Transport func(name string) (way Deliverer, release func(), ok bool)
+// Way is a transport that is held for one delivery.
+type Way struct {
+	Deliverer
+	// Release is called once, when the delivery is over.
+	Release func()
+	// Overtime is how long Deliver may go on after its context has ended,
+	// because the server's last answer is waited for.
+	Overtime time.Duration
+}
+
+// Config is what a Server works with. All of it must be set.
+type Config struct {
+	// Transport finds a transport by its name; ok is false when there is none.
+	Transport func(name string) (way Way, ok bool)
 	Spool     *spool.Spool
 	Served    *served.Memory
-	// Places holds one unit for each delivery that may be under way.
+	// Places holds one unit for each delivery that may be under way, over all
+	// front ends.
 	Places *semaphore.Weighted
-	// MaxConnections bounds the connections that are open at once; more wait
-	// in the socket's backlog.
+	// MaxConnections bounds the connections of one socket that are open at
+	// once; more wait in the socket's backlog.
 	MaxConnections int
 	Logger         *slog.Logger
 }
 
-// Serve accepts connections until ctx ends, and returns when the last of them
-// is done. Connections that have not sent an envelope by then are closed; the
-// others go on until deliveries, a context of its own, ends.
+// Server serves mxpipe. It is safe for concurrent use.
+type Server struct {
+	Config
+	open    sync.WaitGroup // connections
+	flights flights
+
+	mu      sync.Mutex
+	loops   map[*loop]struct{}
+	running map[*request]time.Time // until when each must be over
+}
+
+// New makes a server.
+func New(cfg Config) *Server {
+	return &Server{
+		Config:  cfg,
+		flights: flights{all: map[flight]struct{}{}},
+		loops:   map[*loop]struct{}{},
+		running: map[*request]time.Time{},
+	}
+}
+
+// Serve accepts connections until ctx ends, closes l and returns nil; an error
+// means that l can not be served any more. Connections may be open then: see
+// Wait. Those that have not sent an envelope by the end of ctx are turned away;
+// the others go on until deliveries, a context of its own, ends.
 func (s *Server) Serve(ctx, deliveries context.Context, l net.Listener) error {
-	var open sync.WaitGroup
-	defer open.Wait()
+	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	p := &loop{Listener: l, ping: make(chan chan struct{}, 1)}
+	s.enter(p)
+	defer s.leave(p)
 	slots := make(chan struct{}, s.MaxConnections)
 	for {
 		select {
 		case slots <- struct{}{}:
+		case ack := <-p.ping:
+			close(ack)
+			continue
 		case <-ctx.Done():
 			return nil
 		}
-		conn, err := l.Accept()
-		switch {
-		case err == nil:
-			open.Go(func() {
+		conn, err := p.Accept()
+		if err == nil {
+			p.recovered(s.Logger)
+			s.open.Go(func() {
 				defer func() { <-slots }()
 				s.serve(ctx, deliveries, conn)
 			})
+			continue
+		}
+		<-slots
+		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
-			// The client waits in the backlog meanwhile; nothing is lost.
-			<-slots
-			s.Logger.Warn("can not accept a connection, trying again", "error", err)
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-				return nil
-			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			p.answer()
+		case passing(err):
+			p.failed(ctx, s.Logger, err)
 		default:
 			return fmt.Errorf("accept on %v: %w", l.Addr(), err)
 		}
 	}
 }
 
-// request is one connection's work.
-type request struct {
-	*Server
-	conn *client
-	in   *wire.Reader
-	env  transport.Envelope
-	log  *slog.Logger
+// Wait returns when no connection is open any more. Call it after Serve.
+func (s *Server) Wait() { s.open.Wait() }
+
+func (s *Server) enter(p *loop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loops[p] = struct{}{}
 }
 
-func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
-	conn := &client{Conn: c}
-	defer conn.Close()
-	r := &request{Server: s, conn: conn, in: wire.NewReader(conn), log: s.Logger}
-	// Who has not yet said what it wants is sent away at the end.
-	hangUp := context.AfterFunc(ctx, conn.end)
-	asked, err := r.in.Envelope()
-	if !hangUp() || err != nil {
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, io.EOF) {
-			r.log.Warn("bad request on the pipe socket", "peer", peer(c), "error", err)
-			r.answer(status.New(status.Temporary, 3, 0), "mxpolicyd does not understand the request: "+err.Error())
+func (s *Server) leave(p *loop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.loops, p)
+}
+
+// Alive reports, before ctx ends, whether every Serve that has not returned
+// still goes round: an error means that one of them is stuck.
+func (s *Server) Alive(ctx context.Context) error {
+	s.mu.Lock()
+	var loops []*loop
+	for p := range s.loops {
+		loops = append(loops, p)
+	}
+	s.mu.Unlock()
+	for _, p := range loops {
+		if err := p.alive(ctx); err != nil {
+			return err
 		}
-		return
 	}
-	r.fill(&asked)
-	limit := asked.Timeout
-	if limit <= 0 || limit > longest {
-		limit = longest
+	return nil
+}
+
+// Overdue counts the deliveries that go on although their time, and all that
+// may come on top of it, was over some minutes ago. There is no reason for one,
+// but that something in the daemon waits for ever.
+func (s *Server) Overdue() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, due := range s.running {
+		if time.Now().After(due) {
+			n++
+		}
 	}
-	deliveries, cancel := context.WithTimeoutCause(deliveries, limit, transport.ErrTimeout)
-	defer cancel()
-	way, release, ok := s.Transport(asked.Transport)
+	return n
+}
+
+func (s *Server) begin(r *request, due time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running[r] = due
+}
+
+func (s *Server) end(r *request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, r)
+}
+
+// loop is one Serve.
+type loop struct {
+	net.Listener
+	ping  chan chan struct{} // what comes is closed by the loop
+	pause time.Duration      // 0 when accept works
+}
+
+// alive has the loop go round once.
+func (p *loop) alive(ctx context.Context) error {
+	waker, ok := p.Listener.(interface{ SetDeadline(time.Time) error })
 	if !ok {
-		r.answer(status.New(status.Temporary, 3, 5), fmt.Sprintf("mxpolicyd has no transport named %q", asked.Transport))
-		return
+		return nil
 	}
-	defer release()
-	if !r.place(deliveries) {
-		r.log.Warn("no place for a delivery within 5 s, max_deliveries are under way", "queue_id", r.env.QueueID)
-		r.answer(status.New(status.Temporary, 3, 2), "mxpolicyd is busy: max_deliveries are under way")
-		return
+	ack := make(chan struct{})
+	select {
+	case p.ping <- ack:
+	case <-ctx.Done():
+		return fmt.Errorf("accept on %v: %w", p.Addr(), ctx.Err())
 	}
-	defer s.Places.Release(1)
-	r.handle(deliveries, way)
+	waker.SetDeadline(time.Unix(1, 0)) // an error means that the loop is ending
+	select {
+	case <-ack:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("accept on %v: %w", p.Addr(), ctx.Err())
+	}
 }
 
-func (r *request) place(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, turn)
-	defer cancel()
-	return r.Places.Acquire(ctx, 1) == nil
-}
-
-// fill takes over the envelope.
-func (r *request) fill(asked *wire.Envelope) {
-	r.env = transport.Envelope{
-		ID:          transport.NewID(),
-		QueueID:     asked.QueueID,
-		Peer:        peer(r.conn.Conn),
-		Sender:      asked.Sender,
-		Recipients:  make([]transport.Recipient, len(asked.Recipients)),
-		Nexthop:     asked.Nexthop,
-		EightBit:    asked.Body == "8bitmime",
-		SMTPUTF8:    asked.SMTPUTF8,
-		RequireTLS:  asked.RequireTLS,
-		EnvID:       asked.EnvID,
-		Quarantined: asked.Quarantined,
-	}
-	switch asked.Ret {
-	case "full":
-		r.env.Ret = "FULL"
-	case "hdrs":
-		r.env.Ret = "HDRS"
-	}
-	for i, rcpt := range asked.Recipients {
-		r.env.Recipients[i] = transport.Recipient{Address: rcpt.Address, Notify: rcpt.Notify, ORcpt: rcpt.ORcpt}
-	}
-	r.log = r.Logger.With("id", r.env.ID, "queue_id", r.env.QueueID)
-}
-
-// handle reads the message, delivers it and answers.
-func (r *request) handle(ctx context.Context, way Deliverer) {
-	stop := context.AfterFunc(ctx, r.conn.end)
-	msg, err := r.Spool.Receive(r.in)
-	if !stop() && err == nil {
-		msg.Close()
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		r.refuse(ctx, err)
-		return
-	}
-	defer msg.Close()
-	ctx, cancel := context.WithCancelCause(ctx)
-	watched := r.watch(cancel)
-	results := r.deliver(ctx, way, msg)
-	r.conn.end()
-	<-watched
-	cancel(nil)
-	r.conclude(msg, results)
-}
-
-// refuse answers a message that did not come in whole.
-func (r *request) refuse(ctx context.Context, err error) {
-	var trouble *status.Error
-	switch {
-	case errors.As(err, &trouble):
-		r.log.Warn("message not taken", "dsn", trouble.Code.String(), "text", trouble.Error())
-		r.answer(trouble.Code, trouble.Error())
-	case errors.Is(err, wire.ErrUncommitted):
-		r.log.Info("dropped a message that was cut off", "uid", r.env.Peer.UID, "pid", r.env.Peer.PID)
-	case ctx.Err() != nil:
-		r.answer(status.New(status.Temporary, 3, 2), "message not taken: "+context.Cause(ctx).Error())
+// answer tells who asked that the loop goes round.
+func (p *loop) answer() {
+	// In this order: the deadline of a question that comes after it stays.
+	p.Listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Time{})
+	select {
+	case ack := <-p.ping:
+		close(ack)
 	default:
-		r.log.Warn("message not taken", "error", err)
-		r.answer(status.New(status.Temporary, 3, 0), "mxpolicyd could not read the message: "+err.Error())
 	}
 }
 
-// watch cancels the delivery when the client goes. A client that sends
-// anything after its commit breaks the protocol, and is treated alike.
-func (r *request) watch(cancel context.CancelCauseFunc) <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if !r.conn.quiet() {
-			cancel(transport.ErrGone)
+// passing reports whether accept(2) may work again after a while. The client
+// waits in the backlog meanwhile; nothing is lost.
+func passing(err error) bool {
+	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.ECONNABORTED, unix.EPERM} {
+		if errors.Is(err, e) {
+			return true
 		}
-	}()
-	return done
+	}
+	return false
 }
 
-func (r *request) answer(code status.Code, text string) error {
-	r.conn.SetWriteDeadline(time.Now().Add(answerTime))
-	_, err := r.conn.Write(wire.AppendAnswer(nil, wire.Answer{Code: code.String(), Text: text}))
-	return err
+// failed waits a little, longer each time.
+func (p *loop) failed(ctx context.Context, log *slog.Logger, err error) {
+	if p.pause == 0 {
+		p.pause = 5 * time.Millisecond
+		log.Warn("can not accept connections, trying on", "address", p.Addr().String(), "error", err)
+	}
+	select {
+	case <-time.After(p.pause):
+		p.pause = min(2*p.pause, acceptPause)
+	case ack := <-p.ping:
+		close(ack)
+	case <-ctx.Done():
+	}
 }
 
-// peer asks the kernel who is at the other end (unix(7), SO_PEERCRED).
-func peer(conn net.Conn) transport.Peer {
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		return transport.Peer{}
+func (p *loop) recovered(log *slog.Logger) {
+	if p.pause > 0 {
+		p.pause = 0
+		log.Info("connections are accepted again", "address", p.Addr().String())
 	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return transport.Peer{}
-	}
-	var p transport.Peer
-	raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			p = transport.Peer{UID: int(cred.Uid), PID: int(cred.Pid)}
-		}
-	})
-	return p
 }

@@ -5,23 +5,28 @@
 // One exit status is all that a pipe carries for all recipients of a call. If
 // one recipient was accepted and another has to wait, the mail server tries
 // both again; so the accepted one is written down under the mail server's
-// queue id and a digest of the message, and passed over at the next try.
-// Without a queue id nothing is remembered: two messages that are alike might
-// be meant to be two.
+// queue id, the sender and a digest of the message, and passed over at the
+// next try. Without a queue id nothing is remembered: two messages that are
+// alike might be meant to be two.
 //
-// A record is one small file, written whole or not at all, and synced before
-// the mail server gets its answer. Records are forgotten after seven days,
-// the oldest ones sooner when there are very many; a record that can not be
-// read counts as none, since a second copy is better than a lost one.
+// A mail server may hand over one message in many calls, several at once, each
+// with other recipients. Their recipients come together in one record, so
+// Remember adds to what is known, and Forget drops a record only when the mail
+// server is done with everyone in it.
+//
+// A record is one small file in the directory, written whole or not at all,
+// and synced before the mail server gets its answer. What can not be trusted
+// to be what was written counts as no record, since a second copy is better
+// than a lost message: record.go says how that is told. Records are forgotten
+// seven days after they were last written, the oldest ones sooner when there
+// are more than 20,000 of them or 256 MiB.
 package served
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,31 +38,59 @@ import (
 )
 
 const (
-	keep     = 7 * 24 * time.Hour
-	maxFiles = 20000
-	maxBytes = 2 << 20 // of one record
-	header   = "mxpipe served 1"
+	keep       = 7 * 24 * time.Hour
+	maxRecords = 20_000
+	maxTotal   = 256 << 20 // octets of all records together
+	sweepEvery = time.Hour
 )
 
-// Memory is the set of records in one directory. It is safe for concurrent
-// use.
+// Memory is the set of records in one directory, which no other process
+// writes. It is safe for concurrent use.
 type Memory struct {
-	dir string
-	now func() time.Time
+	dir    string
+	now    func() time.Time
+	bounds bounds
 
-	mu    sync.Mutex
-	files map[string]time.Time // name to when it was written
-	ids   map[string]int       // how many files there are for one queue id
-	swept time.Time
+	// writing holds one lock for some of the names each: whoever replaces or
+	// removes a file has its lock.
+	writing [64]sync.Mutex
+
+	mu      sync.Mutex // never held across I/O
+	records map[string]entry
+	ids     map[string]int // how many records there are for a queue id
+	total   int64          // octets
+	swept   time.Time
 }
 
-// Key names one message of a mail server's queue; the zero Key names none.
+type entry struct {
+	written time.Time
+	size    int64
+}
+
+// bounds are how much is remembered.
+type bounds struct {
+	records int
+	total   int64
+}
+
+// Key names one message in a mail server's queue; the zero Key names none.
 type Key struct {
 	name string
 }
 
-// Open reads which records there are in dir, which it makes if need be.
+// A name is the start of the queue id's digest, and that of the message's.
+const (
+	idLength   = 24
+	nameLength = idLength + len("-") + 40
+)
+
+// Open reads which records there are in dir, which it makes if need be. The
+// error is for the administrator: the directory can not be made or listed.
 func Open(dir string, now func() time.Time) (*Memory, error) {
+	return open(dir, now, bounds{maxRecords, maxTotal})
+}
+
+func open(dir string, now func() time.Time, b bounds) (*Memory, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -65,29 +98,58 @@ func Open(dir string, now func() time.Time) (*Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Memory{dir: dir, now: now, files: map[string]time.Time{}, ids: map[string]int{}}
+	m := &Memory{dir: dir, now: now, bounds: b, records: map[string]entry{}, ids: map[string]int{}}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
-			os.Remove(filepath.Join(dir, e.Name())) // torn by a crash
-			continue
-		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && len(e.Name()) == nameLength {
-			m.add(e.Name(), info.ModTime())
+		switch info, err := e.Info(); {
+		case err != nil || !info.Mode().IsRegular():
+			// Not ours.
+		case strings.HasPrefix(e.Name(), tempPrefix):
+			os.Remove(filepath.Join(dir, e.Name())) // left by a crash
+		case isName(e.Name()):
+			// A clock that was wrong for a while must not keep a record for ever.
+			m.add(e.Name(), entry{earlier(info.ModTime(), now()), info.Size()})
 		}
 	}
-	m.sweep()
+	m.Sweep()
 	return m, nil
 }
 
-const (
-	idLength   = 24 // hex digits of a queue id's hash
-	nameLength = idLength + 1 + 40
-	tempPrefix = "new-"
-)
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
 
-func idPart(queueID string) string {
+func isName(s string) bool {
+	if len(s) != nameLength || s[idLength] != '-' {
+		return false
+	}
+	for i := range len(s) {
+		if i != idLength && !strings.ContainsRune("0123456789abcdef", rune(s[i])) {
+			return false
+		}
+	}
+	return true
+}
+
+func idOf(queueID string) string {
 	sum := sha256.Sum256([]byte(queueID))
-	return hex.EncodeToString(sum[:idLength/2])
+	return hex.EncodeToString(sum[:])[:idLength]
+}
+
+// KeyOf reads the message and gives its key; without a queue id that is the
+// zero Key. The error is that of reading.
+func KeyOf(queueID, sender string, msg *transport.Message) (Key, error) {
+	if queueID == "" {
+		return Key{}, nil
+	}
+	h := sha256.New()
+	io.WriteString(h, sender+"\x00")
+	if _, err := io.Copy(h, io.NewSectionReader(msg.Content, 0, msg.Facts.Size)); err != nil {
+		return Key{}, err
+	}
+	return Key{idOf(queueID) + "-" + hex.EncodeToString(h.Sum(nil))[:nameLength-idLength-1]}, nil
 }
 
 // Known reports whether there is any record for the queue id, so that a
@@ -98,151 +160,162 @@ func (m *Memory) Known(queueID string) bool {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ids[idPart(queueID)] > 0
-}
-
-// KeyOf reads the message and gives its key. The sender is part of it.
-func KeyOf(queueID, sender string, msg *transport.Message) (Key, error) {
-	if queueID == "" {
-		return Key{}, nil
-	}
-	h := sha256.New()
-	io.WriteString(h, sender+"\x00")
-	if _, err := io.Copy(h, io.NewSectionReader(msg.Content, 0, msg.Facts.Size)); err != nil {
-		return Key{}, err
-	}
-	return Key{name: idPart(queueID) + "-" + hex.EncodeToString(h.Sum(nil)[:20])}, nil
+	return m.ids[idOf(queueID)] > 0
 }
 
 // Recall gives the recipients of the message that have it already, each with
 // the line it was accepted with; nil when none is known.
 func (m *Memory) Recall(key Key) map[string]string {
 	m.mu.Lock()
-	written, ok := m.files[key.name]
+	e, ok := m.records[key.name]
 	m.mu.Unlock()
-	if !ok || m.now().Sub(written) > keep {
+	if !ok || m.now().Sub(e.written) > keep {
 		return nil
 	}
-	text, err := readBounded(filepath.Join(m.dir, key.name))
-	if err != nil {
-		return nil
-	}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, 8<<10)
-	if !lines.Scan() || lines.Text() != header {
-		return nil
-	}
-	got := map[string]string{}
-	for lines.Scan() {
-		if rcpt, line, ok := strings.Cut(lines.Text(), "\t"); ok {
-			got[rcpt] = line
-		}
-	}
-	return got
+	return m.load(key.name)
 }
 
-func readBounded(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxBytes))
-}
-
-// Remember writes down who has the message, in place of what was known. The
-// addresses and lines hold no control characters. An error means that a
-// further try may deliver to these recipients again.
+// Remember writes down who has the message, beside those who are known to have
+// it. An error means that a further try may deliver to these recipients again.
 func (m *Memory) Remember(key Key, got map[string]string) error {
 	if key.name == "" || len(got) == 0 {
 		return nil
 	}
-	var b bytes.Buffer
-	b.WriteString(header + "\n")
-	for rcpt, line := range got {
-		b.WriteString(rcpt + "\t" + line + "\n")
-	}
-	if err := writeWhole(m.dir, key.name, b.Bytes()); err != nil {
+	if err := m.write(key, got); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.add(key.name, m.now())
-	m.mu.Unlock()
-	m.sweep()
+	m.Sweep()
 	return nil
 }
 
-// writeWhole writes a file so that it is there whole or not at all.
-func writeWhole(dir, name string, text []byte) error {
-	f, err := os.CreateTemp(dir, tempPrefix)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name))
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// Forget drops the record of a message that the mail server is done with.
-func (m *Memory) Forget(key Key) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := m.files[key.name]; ok {
-		m.drop(key.name)
-	}
-}
-
-func (m *Memory) add(name string, at time.Time) {
-	if _, ok := m.files[name]; !ok {
-		m.ids[name[:idLength]]++
-	}
-	m.files[name] = at
-}
-
-func (m *Memory) drop(name string) {
-	os.Remove(filepath.Join(m.dir, name))
-	delete(m.files, name)
-	if m.ids[name[:idLength]]--; m.ids[name[:idLength]] == 0 {
-		delete(m.ids, name[:idLength])
-	}
-}
-
-// sweep forgets what is too old, and the oldest of too many.
-func (m *Memory) sweep() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.files) <= maxFiles && m.now().Sub(m.swept) < time.Hour {
-		return
-	}
-	m.swept = m.now()
-	for name, at := range m.files {
-		if m.now().Sub(at) > keep {
-			m.drop(name)
+func (m *Memory) write(key Key, got map[string]string) error {
+	lock := m.lock(key.name)
+	defer lock.Unlock()
+	all := maps.Clone(got)
+	for rcpt, line := range m.Recall(key) {
+		if _, ok := all[rcpt]; !ok {
+			all[rcpt] = line
 		}
 	}
-	if len(m.files) <= maxFiles {
+	text := encode(key.name, all)
+	if len(text) > maxRecord {
+		return errTooLarge
+	}
+	if err := writeWhole(m.dir, key.name, text); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.add(key.name, entry{m.now(), int64(len(text))})
+	return nil
+}
+
+// Forget drops what is known of the message, when the mail server is done with
+// all the recipients who are known to have it: done names those it is done
+// with.
+func (m *Memory) Forget(key Key, done []string) {
+	if key.name == "" {
 		return
 	}
-	names := make([]string, 0, len(m.files))
-	for name := range m.files {
-		names = append(names, name)
+	lock := m.lock(key.name)
+	defer lock.Unlock()
+	for rcpt := range m.Recall(key) {
+		if !slices.Contains(done, rcpt) {
+			return
+		}
 	}
-	slices.SortFunc(names, func(a, b string) int { return m.files[a].Compare(m.files[b]) })
-	for _, name := range names[:len(names)-maxFiles*9/10] {
-		m.drop(name)
+	m.drop(key.name)
+}
+
+// lock takes the lock of a name, to be unlocked by the caller.
+func (m *Memory) lock(name string) *sync.Mutex {
+	var n byte
+	for _, c := range []byte(name) {
+		n = n*31 + c
 	}
+	l := &m.writing[int(n)%len(m.writing)]
+	l.Lock()
+	return l
+}
+
+// add notes a record; the caller has mu.
+func (m *Memory) add(name string, e entry) {
+	old, ok := m.records[name]
+	if !ok {
+		m.ids[name[:idLength]]++
+	}
+	m.total += e.size - old.size
+	m.records[name] = e
+}
+
+// drop removes a record; the caller has the name's lock.
+func (m *Memory) drop(name string) {
+	os.Remove(filepath.Join(m.dir, name)) // what stays is found at the next start
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.records[name]
+	if !ok {
+		return
+	}
+	m.total -= e.size
+	delete(m.records, name)
+	id := name[:idLength]
+	if m.ids[id]--; m.ids[id] == 0 {
+		delete(m.ids, id)
+	}
+}
+
+// Sweep forgets what is too old, and the oldest of too many. Remember does it
+// now and then by itself.
+func (m *Memory) Sweep() {
+	for name, e := range m.surplus() {
+		lock := m.lock(name)
+		m.mu.Lock()
+		same := m.records[name] == e // nobody has written it anew since
+		m.mu.Unlock()
+		if same {
+			m.drop(name)
+		}
+		lock.Unlock()
+	}
+}
+
+// surplus gives what sweep is to forget.
+func (m *Memory) surplus() map[string]entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	full := len(m.records) > m.bounds.records || m.total > m.bounds.total
+	if !full && now.Sub(m.swept) < sweepEvery {
+		return nil
+	}
+	m.swept = now
+	gone := map[string]entry{}
+	left, total := len(m.records), m.total
+	forget := func(name string) {
+		e := m.records[name]
+		gone[name] = e
+		left, total = left-1, total-e.size
+	}
+	for name, e := range m.records {
+		if now.Sub(e.written) > keep {
+			forget(name)
+		}
+	}
+	if left <= m.bounds.records && total <= m.bounds.total {
+		return gone
+	}
+	// A tenth more goes, so that this is not the work of every record.
+	oldest := slices.SortedFunc(maps.Keys(m.records), func(a, b string) int {
+		return m.records[a].written.Compare(m.records[b].written)
+	})
+	for _, name := range oldest {
+		if left <= m.bounds.records/10*9 && total <= m.bounds.total/10*9 {
+			break
+		}
+		if _, ok := gone[name]; !ok {
+			forget(name)
+		}
+	}
+	return gone
 }

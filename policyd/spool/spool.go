@@ -1,13 +1,15 @@
 // Package spool holds messages between their arrival and their delivery.
 //
 // A message is brought into canonical form (package message) as it comes in.
-// Up to a bound it stays in memory; a larger one moves into a temporary file
-// in the state directory, which has lost its name before the first byte is
+// Up to 1 MiB of it stays in memory; a larger one goes into a temporary file in
+// the state directory, which has lost its name before the first byte is
 // written, so that nothing of it is left behind when the daemon dies: the
-// mail server keeps the message, the spool only has a copy.
+// mail server keeps the message, the spool only has a copy. For the same reason
+// the file is never synced.
 //
 // Refused are a message that exceeds the size limit (5.3.4, for good) and one
-// for which there is no room (4.3.1, for now).
+// for which there is no room (4.3.1, for now). A state directory that can not
+// be written holds up large messages only.
 package spool
 
 import (
@@ -15,33 +17,67 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"sync/atomic"
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-// Memory is how much of a message is held in memory, in octets.
+// Memory is how much of a message is held in memory, in octets of the canonical
+// form.
 const Memory = 1 << 20
 
 // Spool makes messages. It is safe for concurrent use.
 type Spool struct {
 	dir string
-	max int64
+	max atomic.Int64
 }
 
 // New returns a spool whose large messages live in dir, and whose messages
 // have at most max octets in canonical form.
-func New(dir string, max int64) *Spool { return &Spool{dir: dir, max: max} }
+func New(dir string, max int64) *Spool {
+	s := &Spool{dir: dir}
+	s.SetMax(max)
+	return s
+}
 
-// Message is a message that is held until Close.
+// SetMax changes how many octets a message may have. Messages that are on
+// their way in keep the bound that they started with.
+func (s *Spool) SetMax(max int64) { s.max.Store(max) }
+
+// Check reports whether a large message could be held at this moment: it makes
+// a file and lets it go. The error is for the administrator.
+func (s *Spool) Check() error {
+	f, err := s.nameless()
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// nameless makes a file without a name.
+func (s *Spool) nameless() (*os.File, error) {
+	f, err := os.CreateTemp(s.dir, "message-")
+	if err != nil {
+		return nil, err
+	}
+	if err = os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Message is a message that is held until Close. Its content may be read by
+// several goroutines at once.
 type Message struct {
 	transport.Message
 	file *os.File
 }
 
-// Close lets the message go.
+// Close lets the message go. Nobody may read it any more.
 func (m *Message) Close() {
 	if m.file != nil {
 		m.file.Close()
@@ -51,15 +87,14 @@ func (m *Message) Close() {
 // Receive reads a message up to io.EOF. Errors of r come back as they are; a
 // *status.Error is the spool's own refusal, for the mail server to see.
 func (s *Spool) Receive(r io.Reader) (*Message, error) {
-	h := &hold{spool: s}
+	h := &hold{spool: s, max: s.max.Load()}
 	canonical := message.NewCanonicalizer(h)
 	_, err := io.Copy(canonical, r)
 	if err == nil {
 		err = canonical.Close()
 	}
 	if err == nil && h.file != nil {
-		_, err = h.file.Write(h.memory.Bytes())
-		err = h.trouble(err)
+		err = h.flush()
 	}
 	m := &Message{file: h.file}
 	if err != nil {
@@ -70,7 +105,7 @@ func (s *Spool) Receive(r io.Reader) (*Message, error) {
 	if h.file != nil {
 		m.Content = h.file
 	} else {
-		m.Content = bytes.NewReader(h.memory.Bytes())
+		m.Content = bytes.NewReader(h.memory)
 	}
 	return m, nil
 }
@@ -79,8 +114,9 @@ func (s *Spool) Receive(r io.Reader) (*Message, error) {
 // in front of it.
 type hold struct {
 	spool  *Spool
+	max    int64
 	size   int64
-	memory bytes.Buffer
+	memory []byte
 	file   *os.File
 	header message.HeaderReader
 }
@@ -90,51 +126,61 @@ const buffer = 64 << 10
 
 func (h *hold) Write(p []byte) (int, error) {
 	h.size += int64(len(p))
-	if h.size > h.spool.max {
+	if h.size > h.max {
 		return 0, &status.Error{Code: status.New(status.Permanent, 3, 4),
-			Text: fmt.Sprintf("the message has more than the %d bytes of max_message_size", h.spool.max)}
+			Text: fmt.Sprintf("the message has more than the %d bytes of max_message_size", h.max)}
 	}
 	if !h.header.Done() {
 		h.header.Write(p)
 	}
-	limit := Memory
-	if h.file != nil {
-		limit = buffer
-	}
-	if h.memory.Len()+len(p) > limit {
+	if h.file == nil && h.size > Memory {
 		if err := h.spill(); err != nil {
 			return 0, err
 		}
 	}
-	return h.memory.Write(p)
-}
-
-func (h *hold) spill() error {
-	if h.file == nil {
-		file, err := os.CreateTemp(h.spool.dir, "message-")
-		if err == nil {
-			h.file = file
-			err = os.Remove(file.Name())
-		}
-		if err != nil {
-			return h.trouble(err)
+	if h.file != nil && len(h.memory)+len(p) > buffer {
+		if err := h.flush(); err != nil {
+			return 0, err
 		}
 	}
-	_, err := h.file.Write(h.memory.Bytes())
-	if h.memory.Cap() > buffer {
-		h.memory = bytes.Buffer{}
-	} else {
-		h.memory.Reset()
-	}
-	return h.trouble(err)
+	h.keep(p)
+	return len(p), nil
 }
 
-// trouble makes the answer for a disk that does not do its work.
-func (h *hold) trouble(err error) error {
+// keep appends to memory, which never grows beyond its bound.
+func (h *hold) keep(p []byte) {
+	if need := len(h.memory) + len(p); need > cap(h.memory) {
+		grown := make([]byte, len(h.memory), min(max(need, 2*cap(h.memory)), max(need, Memory)))
+		copy(grown, h.memory)
+		h.memory = grown
+	}
+	h.memory = append(h.memory, p...)
+}
+
+// spill moves what is in memory into a file.
+func (h *hold) spill() (err error) {
+	if h.file, err = h.spool.nameless(); err != nil {
+		return noRoom(err)
+	}
+	if err := h.flush(); err != nil {
+		return err
+	}
+	h.memory = make([]byte, 0, buffer)
+	return nil
+}
+
+func (h *hold) flush() error {
+	_, err := h.file.Write(h.memory)
+	h.memory = h.memory[:0]
+	return noRoom(err)
+}
+
+// noRoom makes the answer for a disk that does not do its work.
+func noRoom(err error) error {
 	if err == nil {
 		return nil
 	}
-	var path *os.PathError
+	var path *fs.PathError
 	if errors.As(err, &path) {
 		err = path.Err // the path is of no use to the mail server's users
 	}
