@@ -1,0 +1,396 @@
+package transport
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/pool"
+)
+
+// flight is what a client sends at once, and what the server answers to it.
+type flight struct {
+	lines   int    // commands
+	content string // what follows them: "chunk", "data" or nothing
+	reply   string
+}
+
+// manner is a way to speak SMTP.
+type manner struct {
+	name     string
+	keywords []string
+	chunking Chunking
+	flights  []flight // of one message for one recipient
+	tls      bool
+}
+
+const taken = "250-2.0.0 ok\r\n250 2.0.0 queued\r\n"
+
+var manners = []manner{
+	{"CHUNKING in one flight", []string{"PIPELINING", "CHUNKING"}, ChunkingPipelined,
+		[]flight{{2, "chunk", "250 ok\r\n250 ok\r\n" + taken}}, false},
+	{"CHUNKING in one flight, TLS", []string{"PIPELINING", "CHUNKING"}, ChunkingPipelined,
+		[]flight{{2, "chunk", "250 ok\r\n250 ok\r\n" + taken}}, true},
+	{"CHUNKING after the replies", []string{"PIPELINING", "CHUNKING"}, ChunkingWaiting,
+		[]flight{{2, "", "250 ok\r\n250 ok\r\n"}, {0, "chunk", taken}}, false},
+	{"PIPELINING", []string{"PIPELINING"}, ChunkingPipelined,
+		[]flight{{3, "", "250 ok\r\n250 ok\r\n354 go\r\n"}, {0, "data", taken}}, false},
+	{"PIPELINING, TLS", []string{"PIPELINING"}, ChunkingPipelined,
+		[]flight{{3, "", "250 ok\r\n250 ok\r\n354 go\r\n"}, {0, "data", taken}}, true},
+	{"one by one", nil, ChunkingPipelined,
+		[]flight{{1, "", "250 ok\r\n"}, {1, "", "250 ok\r\n"}, {1, "", "354 go\r\n"}, {0, "data", taken}}, false},
+	{"one by one, CHUNKING", []string{"CHUNKING"}, ChunkingPipelined,
+		[]flight{{1, "", "250 ok\r\n"}, {1, "", "250 ok\r\n"}, {0, "chunk", taken}}, false},
+}
+
+// reading is how much of a flight the server takes in before it breaks off.
+type reading int
+
+const (
+	readAll  reading = iota
+	readHalf         // at least one byte; what is left unread makes the kernel reset the connection
+	readNone         // it does not even wait for the flight
+)
+
+// end is how a warm transaction ends: after so many bytes of the replies.
+type end struct {
+	at      int
+	reading reading
+	how     string // "close", "reset", or "goodbye" for one with TLS's close_notify
+}
+
+// fickle is a server that breaks off the second transaction of the first
+// connection. It accepts a message when it has read the whole of it, before it
+// says a word: the worst that a server can do.
+type fickle struct {
+	manner   *manner
+	cert     tls.Certificate
+	listener net.Listener
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	end    end
+	conns  int
+	copies int
+	broken chan struct{} // closed when it broke off
+	held   chan struct{} // waited for before that; nil: not
+}
+
+func (l *lab) fickle(name string, m *manner) *fickle {
+	l.t.Helper()
+	addr := l.address()
+	f := &fickle{manner: m, cert: l.cert(ca.For(name))}
+	var err error
+	f.listener, err = net.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
+	l.must(err)
+	l.zone("%s. A %s", name, addr)
+	f.wg.Go(func() {
+		for {
+			conn, err := f.listener.Accept()
+			if err != nil {
+				return
+			}
+			f.wg.Go(func() { f.serve(conn.(*net.TCPConn)) })
+		}
+	})
+	l.t.Cleanup(func() {
+		f.listener.Close()
+		f.wg.Wait()
+	})
+	return f
+}
+
+// plan begins a new round.
+func (f *fickle) plan(e end) (broken <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.end, f.conns, f.copies, f.broken, f.held = e, 0, 0, make(chan struct{}), nil
+	return f.broken
+}
+
+// hold has it break off only when the channel is closed.
+func (f *fickle) hold() chan<- struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = make(chan struct{})
+	return f.held
+}
+
+// seen gives the connections and copies of this round.
+func (f *fickle) seen() (conns, copies int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.conns, f.copies
+}
+
+func (f *fickle) serve(raw *net.TCPConn) {
+	defer raw.Close()
+	f.mu.Lock()
+	f.conns++
+	first, e, broken, held := f.conns == 1, f.end, f.broken, f.held
+	f.mu.Unlock()
+	raw.SetDeadline(time.Now().Add(time.Minute))
+	s := &fickleSession{fickle: f, raw: raw, conn: raw, r: bufio.NewReader(raw)}
+	if !s.greet() {
+		return
+	}
+	for n := 1; ; n++ {
+		if first && n == 2 {
+			if held != nil {
+				<-held
+			}
+			s.breakOff(e)
+			close(broken)
+			return
+		}
+		for _, fl := range f.manner.flights {
+			if !s.read(fl) || !s.write(fl.reply) {
+				return
+			}
+		}
+	}
+}
+
+type fickleSession struct {
+	*fickle
+	raw  *net.TCPConn
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+func (s *fickleSession) greet() bool {
+	ehlo := func(last ...string) bool {
+		lines := append(append([]string{"mx"}, s.manner.keywords...), last...)
+		var b strings.Builder
+		for i, line := range lines {
+			b.WriteString("250" + map[bool]string{true: " ", false: "-"}[i == len(lines)-1] + line + "\r\n")
+		}
+		return s.line() && s.write(b.String())
+	}
+	if !s.write("220 mx\r\n") {
+		return false
+	}
+	if !s.manner.tls {
+		return ehlo()
+	}
+	if !ehlo("STARTTLS") || !s.line() || !s.write("220 go\r\n") {
+		return false
+	}
+	s.conn = tls.Server(s.raw, &tls.Config{Certificates: []tls.Certificate{s.cert}})
+	s.r.Reset(s.conn)
+	return ehlo()
+}
+
+func (s *fickleSession) line() bool { _, err := s.r.ReadString('\n'); return err == nil }
+
+func (s *fickleSession) write(text string) bool {
+	_, err := io.WriteString(s.conn, text)
+	return err == nil
+}
+
+// read takes in a flight, and accepts the message when that was its end.
+func (s *fickleSession) read(fl flight) bool {
+	for range fl.lines {
+		if !s.line() {
+			return false
+		}
+	}
+	switch fl.content {
+	case "":
+		return true
+	case "chunk":
+		line, err := s.r.ReadString('\n')
+		if err != nil {
+			return false
+		}
+		n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(line, "BDAT "), " LAST\r\n"))
+		if err != nil {
+			return false
+		}
+		if _, err := io.CopyN(io.Discard, s.r, int64(n)); err != nil {
+			return false
+		}
+	case "data":
+		var got []byte
+		for !bytes.HasSuffix(got, []byte("\r\n.\r\n")) {
+			line, err := s.r.ReadBytes('\n')
+			if err != nil {
+				return false
+			}
+			got = append(got, line...)
+		}
+	}
+	s.mu.Lock()
+	s.copies++
+	s.mu.Unlock()
+	return true
+}
+
+// breakOff plays a transaction up to its end.
+func (s *fickleSession) breakOff(e end) {
+	i, left := s.manner.last(e)
+	for _, fl := range s.manner.flights[:i] {
+		if !s.read(fl) || !s.write(fl.reply) {
+			return
+		}
+	}
+	fl := s.manner.flights[i]
+	switch e.reading {
+	case readAll:
+		if !s.read(fl) {
+			return
+		}
+	case readHalf:
+		s.raw.Read(make([]byte, 10))
+	}
+	s.write(fl.reply[:left])
+	switch e.how {
+	case "reset":
+		s.raw.SetLinger(0)
+	case "goodbye":
+		s.conn.Close()
+	}
+	s.raw.Close()
+}
+
+// last gives the flight that a transaction ends in, and how much of the reply
+// to it gets out. An end between two flights belongs to the later one.
+func (m *manner) last(e end) (i, left int) {
+	left = e.at
+	for i < len(m.flights)-1 && left >= len(m.flights[i].reply) {
+		left -= len(m.flights[i].reply)
+		i++
+	}
+	return i, left
+}
+
+// replies is the length of all replies of a transaction.
+func (m *manner) replies() (n int) {
+	for _, fl := range m.flights {
+		n += len(fl.reply)
+	}
+	return n
+}
+
+// ends lists every way in which a transaction can be broken off.
+func (m *manner) ends() (list []end) {
+	ways := []string{"close", "reset"}
+	readings := []reading{readAll, readHalf, readNone}
+	if m.tls {
+		ways = append(ways, "goodbye")
+		readings = readings[:1] // what is left of a TLS record says no more than a whole one
+	}
+	for at := range m.replies() + 1 {
+		for _, how := range ways {
+			for _, r := range readings {
+				if r == readAll || at < m.replies() {
+					list = append(list, end{at, r, how})
+				}
+			}
+		}
+	}
+	return list
+}
+
+// knowable says whether the client can know what became of the message: it
+// has the whole reply to it, or it has not yet sent the end of it, or it finds
+// the connection closed before it begins.
+func (m *manner) knowable(e end) bool {
+	i, left := m.last(e)
+	fl := m.flights[i]
+	return fl.content == "" || e.reading == readAll && left == len(fl.reply) || e.reading == readNone && i == 0
+}
+
+// TestOnce breaks a warm transaction off at each byte of the replies, however
+// much was read by then, and counts the copies: one whenever the client can
+// know what became of the message, and otherwise what the server made of it
+// and no second one; then the answer is temporary.
+func TestOnce(t *testing.T) {
+	t.Parallel()
+	for i := range manners {
+		m := &manners[i]
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			server := l.fickle("mx1.a.example", m)
+			l.zone("a.example. MX 10 mx1.a.example.")
+			l.startPooled(func(c *Config) { c.Chunking, c.ConnReuseLimit = m.chunking, 1000 })
+			t.Cleanup(l.idle.Stop) // before the server is waited for
+			for _, e := range m.ends() {
+				what := fmt.Sprintf("%+v", e)
+				broken := server.plan(e)
+				expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
+				if i, _ := m.last(e); i == 0 && e.reading == readNone {
+					<-broken // it dies while it is idle
+				}
+				r := l.send("b@a.example")[0]
+				<-broken
+				conns, copies := server.seen()
+				copies-- // the first message
+				switch {
+				case copies > 1:
+					t.Errorf("%s: %d copies", what, copies)
+				case r.Code.Class == 2 && copies == 1:
+				case r.Code.Class == 4 && !m.knowable(e) && conns == 1 && (e.reading != readAll || copies == 1):
+				default:
+					t.Errorf("%s: %d copies over %d connections, and the answer is %v %s", what, copies, conns, r.Code, r.Text)
+				}
+				server.plan(end{}) // nobody breaks off what is left
+				l.idle.Retire(func(pool.Key, *link) bool { return true })
+				marks := &l.transport.noChunking // a broken BDAT shall not be avoided here
+				marks.mu.Lock()
+				clear(marks.until)
+				marks.mu.Unlock()
+			}
+		})
+	}
+}
+
+// A connection dies after it was taken out of the pool and before the first
+// command: the kernel's books prove that nothing of the message arrived.
+func TestOnceWhenTheIdleDies(t *testing.T) {
+	t.Parallel()
+	for i := range manners {
+		m := &manners[i]
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			for _, how := range []string{"close", "reset"} {
+				l := newLab(t)
+				server := l.fickle("mx1.a.example", m)
+				l.zone("a.example. MX 10 mx1.a.example.")
+				l.startPooled(func(c *Config) { c.Chunking, c.Limits.IP = m.chunking, Limit{Concurrency: 1} })
+				t.Cleanup(l.idle.Stop)
+				broken := server.plan(end{0, readNone, how})
+				hold := server.hold()
+				expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
+				// While this place is taken, the second delivery waits with the
+				// connection in its hand.
+				place := l.transport.base.limits.Ticket()
+				addr, _, _ := net.SplitHostPort(server.listener.Addr().String())
+				l.must(place.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: addr}))
+				second := make(chan Result)
+				go func() { second <- l.send("b@a.example")[0] }()
+				for l.transport.base.limits.Stats(limit.IP).Waiting == 0 {
+					time.Sleep(time.Millisecond)
+				}
+				close(hold)
+				<-broken
+				place.Release()
+				r := <-second
+				if conns, copies := server.seen(); r.Code.Class != 2 || copies != 2 || conns != 2 || strings.Contains(r.Text, "reused") {
+					t.Errorf("%s: %d messages over %d connections, %v %s", how, copies, conns, r.Code, r.Text)
+				}
+			}
+		})
+	}
+}
