@@ -214,6 +214,25 @@ func TestDANENamesOfAnUnsignedMXSet(t *testing.T) {
 	}
 }
 
+// Behind a signed alias every name on the signed way is good: the TLSA base
+// domain, the MX host's own, and the next-hop domain (RFC 7672 §3.2.2).
+func TestDANENamesBehindAnAlias(t *testing.T) {
+	t.Parallel()
+	for certificate, want := range map[string]string{
+		"real.b.example": "2.0.0 , dane", "mx1.a.example": "2.0.0 , dane", "a.example": "2.0.0 , dane",
+		"b.example": "4.7.5 DANE", "elsewhere.example": "4.7.5 DANE",
+	} {
+		l := newLab(t)
+		cert := issue(t, l.strangers, ca.Spec{Names: []string{certificate}, Chain: ca.WithRoot})
+		l.mx("real.b.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+		l.zone("a.example. MX 10 mx1.a.example.\nmx1.a.example. CNAME real.b.example.")
+		l.signed("a.example", "b.example")
+		l.tlsa("real.b.example", ca.TLSA(ca.DANETA, ca.SPKI, ca.SHA256, l.strangers.Root()))
+		l.start(everything)
+		expect(t, l.send("b@a.example"), want)
+	}
+}
+
 // A DANE-EE handshake is made once: the certificate is judged inside of it.
 func TestDANENeedsOneConnection(t *testing.T) {
 	t.Parallel()

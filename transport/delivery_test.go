@@ -149,6 +149,7 @@ func TestDNSTrouble(t *testing.T) {
 			t.Run(fmt.Sprintf("habit %d at %s", habit, dns.TypeToString[at]), func(t *testing.T) {
 				t.Parallel()
 				l := newLab(t)
+				l.impatient()
 				server := l.mx("a.example", nil)
 				l.start(everything)
 				l.dns.SetHabit("", at, habit)
@@ -215,6 +216,7 @@ func TestAddressLookups(t *testing.T) {
 		t.Run(fmt.Sprintf("A %d, AAAA %d, signed %v", tt.a, tt.aaaa, tt.signed), func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
+			l.impatient()
 			l.mx("mx1.a.example", nil)
 			l.zone("a.example. MX 10 mx1.a.example.\nmx1.a.example. TXT here")
 			if tt.signed {
@@ -292,6 +294,8 @@ func TestNextHost(t *testing.T) {
 		{mx.StageRCPT, mx.Act{Reply: "550 5.1.1 nobody"}, false, "5.1.1 mx1"},
 		{mx.StageDATA, mx.Act{Reply: "451 4.3.0 not now"}, false, "4.3.0 mx1"},
 		{mx.StageDATA, mx.Act{Reply: "552 5.3.4 too big"}, false, "5.3.4 mx1"},
+		{mx.StageDATA, mx.Act{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
+		{mx.StageFinal, mx.Act{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
 		{mx.StageFinal, mx.Act{Reply: "451 4.7.1 later"}, false, "4.7.1 mx1"},
 		{mx.StageFinal, mx.Act{Reply: "552 5.3.4 too big"}, false, "5.3.4 mx1.a.example: 552 5.3.4 too big"},
 		{mx.StageFinal, mx.Act{Reply: "552 too big"}, false, "5.3.4 mx1.a.example: 552 too big"},
@@ -478,6 +482,10 @@ func TestSeveralDestinations(t *testing.T) {
 	counts(t, refusing, 1, 0)
 }
 
+// endless is a text of more than socket buffers hold, so that it is never sent
+// whole to a server that does not read.
+func endless() string { return text + strings.Repeat(strings.Repeat("x", 900)+"\n", 14_000) }
+
 // A delivery that nobody waits for any more ends at once, temporarily, and
 // delivers nothing, whatever the server is at.
 func TestDeliveryEndsWithItsContext(t *testing.T) {
@@ -494,13 +502,15 @@ func TestDeliveryEndsWithItsContext(t *testing.T) {
 			second := l.mx("mx2.a.example", nil)
 			l.start(nil)
 			ctx, cancel := context.WithCancelCause(t.Context())
-			// More than socket buffers hold, so that the body is never sent whole.
-			long := msg(t, text+strings.Repeat(strings.Repeat("x", 78)+"\n", 200_000))
+			m := msg(t, text)
+			if stage == mx.StageBody {
+				m = msg(t, endless())
+			}
 			var results []Result
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				results = l.transport.Deliver(ctx, envelope("b@a.example"), long)
+				results = l.transport.Deliver(ctx, envelope("b@a.example"), m)
 			}()
 			l.must(server.WaitUntil(t.Context(), func(c mx.Counters) bool {
 				switch stage {
@@ -548,7 +558,6 @@ func TestTimeOverIsTemporaryWhateverHostsSaidBefore(t *testing.T) {
 // command_timeout, temporarily.
 func TestStalledServer(t *testing.T) {
 	t.Parallel()
-	long := msg(t, text+strings.Repeat(strings.Repeat("x", 78)+"\n", 200_000))
 	for _, stage := range []mx.Stage{mx.StageGreeting, mx.StageHandshake, mx.StageRCPT, mx.StageBody} {
 		for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking} {
 			t.Run(fmt.Sprintf("%v %d", stage, keywords), func(t *testing.T) {
@@ -561,7 +570,11 @@ func TestStalledServer(t *testing.T) {
 				l.zone("a.example. MX 10 mx1.a.example.")
 				l.policy("a.example", mtasts.ModeEnforce, "mx1.a.example")
 				l.start(func(c *Config) { everything(c); c.CommandTimeout = 300 * time.Millisecond })
-				r := l.transport.Deliver(t.Context(), envelope("b@a.example"), long)[0]
+				m := msg(t, text)
+				if stage == mx.StageBody {
+					m = msg(t, endless())
+				}
+				r := l.transport.Deliver(t.Context(), envelope("b@a.example"), m)[0]
 				if r.Code.Class != 4 || len(server.Messages()) > 0 {
 					t.Errorf("%v %s", r.Code, r.Text)
 				}

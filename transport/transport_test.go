@@ -61,9 +61,7 @@ func newLab(t *testing.T) *lab {
 	l.must(l.ca.WriteRoots(l.roots))
 	l.strangers, err = ca.New(ca.Options{Name: "nobody's friend"})
 	l.must(err)
-	l.resolver, err = resolver.New(resolver.Config{Servers: []string{l.dns.Addr()}, Timeout: 2 * time.Second, Attempts: 1})
-	l.must(err)
-	t.Cleanup(l.resolver.Close)
+	l.resolve(10 * time.Second)
 	// A port that is free at one address is taken as free at all of them, and
 	// kept from the labs of other tests until this one is over.
 	probe, err := net.Listen("tcp", "127.0.0.1:0")
@@ -72,6 +70,18 @@ func newLab(t *testing.T) *lab {
 	l.port = netip.MustParseAddrPort(probe.Addr().String()).Port()
 	return l
 }
+
+// resolve makes the resolver, which waits so long for an answer.
+func (l *lab) resolve(timeout time.Duration) {
+	l.t.Helper()
+	var err error
+	l.resolver, err = resolver.New(resolver.Config{Servers: []string{l.dns.Addr()}, Timeout: timeout, Attempts: 1})
+	l.must(err)
+	l.t.Cleanup(l.resolver.Close)
+}
+
+// impatient is for tests whose DNS server is silent. Call it before start.
+func (l *lab) impatient() { l.resolve(labdns.Timeout) }
 
 func (l *lab) must(err error) {
 	l.t.Helper()

@@ -51,7 +51,10 @@ var (
 	signedMX    thing = func(l *lab, _ *stage) { l.signed(theDomain) }
 	signedHost  thing = func(l *lab, _ *stage) { l.signed("hosts.example") }
 	tlsaBroken  thing = habit(dns.TypeTLSA, labdns.Bogus)
-	tlsaTimeout thing = habit(dns.TypeTLSA, labdns.Silent)
+	tlsaTimeout thing = func(l *lab, _ *stage) {
+		l.impatient()
+		l.dns.SetHabit("", dns.TypeTLSA, labdns.Silent)
+	}
 )
 
 func habit(qtype uint16, habits ...labdns.Habit) thing {
