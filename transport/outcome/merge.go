@@ -124,24 +124,3 @@ func list(groups []group, total, room int) string {
 	}
 	return b.String()
 }
-
-// ExitStatus is mxpipe's exit status for an answer's code: 0 delivered, 75
-// EX_TEMPFAIL, 67 EX_NOUSER, 68 EX_NOHOST, 65 EX_DATAERR, 69 EX_UNAVAILABLE.
-// What is no code at all is temporary.
-func ExitStatus(c status.Code) int {
-	switch c.Class {
-	case status.Success:
-		return 0
-	case status.Permanent:
-		switch {
-		case c.Subject == 1 && c.Detail == 1:
-			return 67
-		case c.Subject == 1 && (c.Detail == 2 || c.Detail == 10), c.Subject == 4 && c.Detail == 4:
-			return 68
-		case c.Subject == 6:
-			return 65
-		}
-		return 69
-	}
-	return 75
-}

@@ -94,21 +94,3 @@ func TestMergeStartsWithWhatMatters(t *testing.T) {
 		t.Errorf("%q", line[:100])
 	}
 }
-
-func TestExitStatus(t *testing.T) {
-	for code, want := range map[string]int{
-		"2.0.0": 0, "2.1.5": 0, "4.0.0": 75, "4.1.1": 75, "4.6.0": 75,
-		"5.1.1": 67, "5.1.2": 68, "5.1.10": 68, "5.4.4": 68, "5.6.0": 65, "5.6.7": 65,
-		"5.0.0": 69, "5.1.3": 69, "5.2.2": 69, "5.3.4": 69, "5.4.6": 69, "5.7.1": 69, "5.7.30": 69,
-	} {
-		c, _, ok := status.Parse(code)
-		if got := ExitStatus(c); !ok || got != want {
-			t.Errorf("%s: %d, want %d", code, got, want)
-		}
-	}
-	for _, class := range []status.Class{0, 1, 3, 6} {
-		if got := ExitStatus(status.New(class, 1, 1)); got != 75 {
-			t.Errorf("class %d: %d", class, got)
-		}
-	}
-}

@@ -27,8 +27,7 @@
 // A wrong "permanent" loses mail and a wrong "temporary" only delays it;
 // wherever a reply can be read in two ways it is read as temporary.
 //
-// [Merge] makes one answer out of several recipients' results, and
-// [ExitStatus] the exit status that goes with it.
+// [Merge] makes one answer out of several recipients' results.
 package outcome
 
 import (
