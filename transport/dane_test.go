@@ -233,6 +233,22 @@ func TestDANENamesBehindAnAlias(t *testing.T) {
 	}
 }
 
+// A domain that is an alias itself is known by both its names (RFC 7672
+// §3.2.2).
+func TestDANENamesOfAnAliasedDomain(t *testing.T) {
+	t.Parallel()
+	for certificate, want := range map[string]string{"a.example": "2.0.0 , dane", "c.example": "2.0.0 , dane", "d.example": "4.7.5 DANE"} {
+		l := newLab(t)
+		cert := issue(t, l.strangers, ca.Spec{Names: []string{certificate}, Chain: ca.WithRoot})
+		l.mx("mx1.b.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+		l.zone("a.example. CNAME c.example.\nc.example. MX 10 mx1.b.example.")
+		l.signed("example")
+		l.tlsa("mx1.b.example", ca.TLSA(ca.DANETA, ca.SPKI, ca.SHA256, l.strangers.Root()))
+		l.start(everything)
+		expect(t, l.send("b@a.example"), want)
+	}
+}
+
 // A DANE-EE handshake is made once: the certificate is judged inside of it.
 func TestDANENeedsOneConnection(t *testing.T) {
 	t.Parallel()

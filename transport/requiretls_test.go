@@ -42,6 +42,8 @@ func TestRequireTLS(t *testing.T) {
 		{name: "signed, untrusted", world: []thing{signedMX, untrusted, offersIt}, want: "5.7.30 REQUIRETLS: the certificate is not valid", saw: "nothing", conns: 1},
 		{name: "STS testing, untrusted", world: []thing{stsTesting, untrusted, offersIt}, want: "5.7.30 REQUIRETLS: the certificate is not valid", saw: "nothing", conns: 1},
 		{name: "DANE does not match", world: []thing{signedMX, signedHost, tlsaWrong(ca.DANEEE, ca.SPKI, ca.SHA256), offersIt}, want: "4.7.5 DANE", saw: "nothing", conns: 1},
+		{name: "TLS-Required: No beside it does not lift DANE", message: "TLS-Required: No\n",
+			world: []thing{signedMX, signedHost, tlsaWrong(ca.DANEEE, ca.SPKI, ca.SHA256), offersIt}, want: "4.7.5 DANE", saw: "nothing", conns: 1},
 		{name: "TLS-Required: No beside it does not count (RFC 8689 §4.2.1)", message: "TLS-Required: No\n", world: []thing{signedMX, noTLS}, want: "5.7.30", saw: "nothing", conns: 1},
 	}))
 }
@@ -195,6 +197,26 @@ func TestTLSRequiredNo(t *testing.T) {
 		{name: "requiretls_override off, DANE", message: no, config: off, world: with(noTLS), want: "4.7.5", saw: "nothing", conns: 1},
 		{name: "requiretls_override off, STS", message: no, config: off, world: []thing{stsEnforceElse}, want: "4.7.5", saw: "nothing"},
 	})
+}
+
+// A TLS session that was set up without policies is not resumed under one.
+func TestTLSRequiredNoLeavesNoSession(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	server := l.mx("mx1.a.example", nil)
+	l.zone("a.example. MX 10 mx1.a.example.")
+	l.policy("a.example", mtasts.ModeEnforce, "mx1.a.example")
+	l.start(everything)
+	for i, resumed := range []int{0, 0, 1, 2} {
+		header := ""
+		if i%2 == 0 {
+			header = "TLS-Required: No\n"
+		}
+		expect(t, l.sendText(t.Context(), header+text, "b@a.example"), "2.0.0 TLS1.3")
+		if c := server.Counters(); c.Resumed != resumed {
+			t.Errorf("message %d: %d sessions were resumed, want %d", i, c.Resumed, resumed)
+		}
+	}
 }
 
 // It is for this message alone: the connection that carried it is not given to

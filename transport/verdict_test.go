@@ -91,17 +91,18 @@ var (
 
 // What can be true of the server; without any it is a good one.
 var (
-	untrusted thing = func(l *lab, s *stage) { s.cert = issue(l.t, l.strangers, ca.For(theHost)) }
-	wrongName thing = func(l *lab, s *stage) { s.cert = l.cert(ca.For("other.example")) }
-	expired   thing = func(l *lab, s *stage) { s.cert = l.cert(ca.ExpiredFor(theHost)) }
-	selfMade  thing = func(l *lab, s *stage) { s.cert = l.cert(ca.Spec{SelfSigned: true, CommonName: "localhost"}) }
-	noTLS           = server(func(h *mx.Habits) { h.TLS = mx.TLS{} })
-	refuses         = server(func(h *mx.Habits) { h.TLS.Mode = mx.TLSRefused })
-	breaks          = server(func(h *mx.Habits) { h.TLS.Mode = mx.TLSBroken })
-	hangsUp         = server(func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{mx.StageHandshake: {Drop: mx.Close}} })
-	injects         = server(func(h *mx.Habits) { h.TLS.Inject = "250 injected\r\n" })
-	oldTLS          = server(func(h *mx.Habits) { h.TLS.MinVersion, h.TLS.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 })
-	offersIt        = server(func(h *mx.Habits) { h.Keywords |= mx.RequireTLS })
+	untrusted   thing = func(l *lab, s *stage) { s.cert = issue(l.t, l.strangers, ca.For(theHost)) }
+	wrongName   thing = func(l *lab, s *stage) { s.cert = l.cert(ca.For("other.example")) }
+	expired     thing = func(l *lab, s *stage) { s.cert = l.cert(ca.ExpiredFor(theHost)) }
+	selfMade    thing = func(l *lab, s *stage) { s.cert = l.cert(ca.Spec{SelfSigned: true, CommonName: "localhost"}) }
+	noTLS             = server(func(h *mx.Habits) { h.TLS = mx.TLS{} })
+	refuses           = server(func(h *mx.Habits) { h.TLS.Mode = mx.TLSRefused })
+	breaks            = server(func(h *mx.Habits) { h.TLS.Mode = mx.TLSBroken })
+	hangsUp           = server(func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{mx.StageHandshake: {Drop: mx.Close}} })
+	breaksLater       = server(func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{mx.StageEHLO: {Skip: 1, Times: 1, Drop: mx.Close}} })
+	injects           = server(func(h *mx.Habits) { h.TLS.Inject = "250 injected\r\n" })
+	oldTLS            = server(func(h *mx.Habits) { h.TLS.MinVersion, h.TLS.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 })
+	offersIt          = server(func(h *mx.Habits) { h.Keywords |= mx.RequireTLS })
 )
 
 func server(change func(*mx.Habits)) thing {
@@ -229,6 +230,7 @@ func TestVerdict(t *testing.T) {
 		{name: "no policy, STARTTLS refused", world: []thing{refuses}, want: "2.0.0 , plaintext", saw: "plain", conns: 1, level: "none/none"},
 		{name: "no policy, handshake fails", world: []thing{breaks}, want: "2.0.0 , plaintext", saw: "plain", conns: 2, level: "none/none"},
 		{name: "no policy, hangs up in the handshake", world: []thing{hangsUp}, want: "2.0.0 , plaintext", saw: "plain", conns: 2},
+		{name: "no policy, hangs up behind the handshake", world: []thing{breaksLater}, want: "2.0.0 , plaintext", saw: "plain", conns: 2, level: "none/none"},
 		{name: "no policy, TLS too old", world: []thing{oldTLS}, want: "2.0.0 , plaintext", saw: "plain", conns: 2},
 		{name: "no policy, plaintext injected", world: []thing{injects}, want: "4.7.5 injection", saw: "nothing", conns: 1},
 		{name: "no mechanism at all", world: []thing{signedMX, signedHost, wrong, stsEnforceElse, noTLS},
@@ -251,6 +253,7 @@ func TestVerdict(t *testing.T) {
 		{name: "DANE, no STARTTLS", world: with(ee, noTLS), want: "4.7.5 STARTTLS", saw: "nothing", conns: 1},
 		{name: "DANE, STARTTLS refused", world: with(ee, refuses), want: "4.7.5 TLS failed", saw: "nothing", conns: 1},
 		{name: "DANE, handshake fails", world: with(ee, breaks), want: "4.7.5 TLS failed", saw: "nothing", conns: 1},
+		{name: "DANE, hangs up behind the handshake", world: with(ee, breaksLater), want: "4.4.2 EHLO after STARTTLS", saw: "nothing", conns: 1},
 		{name: "DANE, plaintext injected", world: with(ee, injects), want: "4.7.5 injection", saw: "nothing", conns: 1},
 		{name: "DANE off", world: with(wrong, noTLS), config: func(c *Config) { everything(c); c.MXAuth.DANE = false },
 			want: "2.0.0 , plaintext", saw: "plain", conns: 1},
@@ -278,6 +281,7 @@ func TestVerdict(t *testing.T) {
 		{name: "STS enforce, no STARTTLS", world: []thing{stsEnforce, noTLS}, want: "4.7.5 STARTTLS", saw: "nothing", conns: 1},
 		{name: "STS enforce, STARTTLS refused", world: []thing{stsEnforce, refuses}, want: "4.7.5 TLS failed", saw: "nothing", conns: 1},
 		{name: "STS enforce, handshake fails", world: []thing{stsEnforce, breaks}, want: "4.7.5 TLS failed", saw: "nothing", conns: 1},
+		{name: "STS enforce, hangs up behind the handshake", world: []thing{stsEnforce, breaksLater}, want: "4.4.2 EHLO after STARTTLS", saw: "nothing", conns: 1},
 		{name: "STS enforce, TLS 1.1 although tls_client allows it", world: []thing{stsEnforce, oldTLS},
 			config: func(c *Config) { everything(c); c.TLSClient.MinVersion = tls.VersionTLS10 }, want: "4.7.5 TLS failed", saw: "nothing", conns: 1},
 		{name: "TLS 1.1 where tls_client allows it", world: []thing{oldTLS},
@@ -303,6 +307,7 @@ func TestVerdict(t *testing.T) {
 		{name: "min_tls encrypted, TLS", world: []thing{untrusted}, config: local(verdict.TLSEncrypted, verdict.MXNone), want: "2.0.0 , encrypted", saw: "tls", conns: 1},
 		{name: "min_tls encrypted, no STARTTLS", world: []thing{noTLS}, config: local(verdict.TLSEncrypted, verdict.MXNone), want: "4.7.4 local_policy", saw: "nothing", conns: 1},
 		{name: "min_tls encrypted, handshake fails", world: []thing{breaks}, config: local(verdict.TLSEncrypted, verdict.MXNone), want: "4.7.4 TLS failed", saw: "nothing", conns: 1},
+		{name: "min_tls encrypted, hangs up behind the handshake", world: []thing{breaksLater}, config: local(verdict.TLSEncrypted, verdict.MXNone), want: "4.4.2 EHLO after STARTTLS", saw: "nothing", conns: 1},
 		{name: "min_tls authenticated, WebPKI", config: local(verdict.TLSAuthenticated, verdict.MXNone), want: "2.0.0 , webpki", saw: "tls", conns: 1},
 		{name: "min_tls authenticated, DANE", world: with(selfMade, ee), config: local(verdict.TLSAuthenticated, verdict.MXDNSSEC), want: "2.0.0 , dane", saw: "tls", conns: 1},
 		{name: "min_tls authenticated, untrusted", world: []thing{untrusted}, config: local(verdict.TLSAuthenticated, verdict.MXNone), want: "4.7.5 local_policy", saw: "nothing", conns: 1},

@@ -75,6 +75,8 @@ func TestNexthop(t *testing.T) {
 	address := strings.Split(second.Addr(), ":")[0]
 	// The domain's own policy says nothing about the relay.
 	l.policy("a.example", mtasts.ModeEnforce, "mx.a.example")
+	// The relay's own is about its MX hosts (RFC 8461 §3.4), not about a host.
+	l.policy("relay.example", mtasts.ModeEnforce, "mx.relay.example")
 	l.start(everything)
 	last := map[*mx.Server]int{}
 	for _, tt := range []struct {
