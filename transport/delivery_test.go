@@ -391,6 +391,17 @@ func TestMostTemporaryReasonWins(t *testing.T) {
 		l.start(everything)
 		expect(t, l.send("b@a.example"), "4.4.1 mx1.a.example")
 	})
+	t.Run("two addresses of one host, in any order", func(t *testing.T) {
+		t.Parallel()
+		for range 8 {
+			l := newLab(t)
+			l.mx("mx1.a.example", at(mx.StageGreeting, mx.Act{Reply: "554 5.7.1 go away"}))
+			l.mx("mx1.a.example", at(mx.StageGreeting, mx.Act{Reply: "421 4.3.2 not now"}))
+			l.zone("a.example. MX 10 mx1.a.example.")
+			l.start(everything)
+			expect(t, l.send("b@a.example"), "4.3.2 mx1.a.example: 421")
+		}
+	})
 	t.Run("greylisted, then down", func(t *testing.T) {
 		t.Parallel()
 		l := newLab(t)
