@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -115,7 +116,7 @@ func New(o Options) (*Daemon, error) {
 // returns when all work is done or given up. It is called once.
 func (d *Daemon) Serve(ctx context.Context) error {
 	defer d.ways.end()
-	listeners, err := listen(ctx, &d.options.Config.Listen, d.log)
+	listeners, err := listen(ctx, activation.Files(true), &d.options.Config.Listen, d.log)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package policyd
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
@@ -42,10 +43,11 @@ func (d *Daemon) reload() {
 	}
 	d.spool.SetMax(cfg.MaxMessageSize)
 	d.options.Level.Set(cfg.Log.Level)
+	before := d.current()
 	d.mu.Lock()
 	d.cfg = cfg
 	d.mu.Unlock()
-	d.logChanges(config.Changes(d.options.Config, cfg))
+	d.logChanges(before, cfg)
 	d.log.Info("configuration reloaded")
 	d.status(delivering)
 }
@@ -53,18 +55,19 @@ func (d *Daemon) reload() {
 // maxChanges bounds how many changes one reload logs.
 const maxChanges = 100
 
-// logChanges tells what is different from the configuration that the daemon
-// was started with.
-func (d *Daemon) logChanges(changes []config.Change) {
+// logChanges tells what is in force now, and what will be after a restart.
+func (d *Daemon) logChanges(before, now *config.Config) {
+	changes := slices.DeleteFunc(config.Changes(before, now), func(c config.Change) bool { return fixed(c.Path) })
 	for i, c := range changes {
-		switch {
-		case i == maxChanges:
-			d.log.Info("more changes", "number", len(changes)-i)
-			return
-		case fixed(c.Path):
+		if i == maxChanges {
+			d.log.Info("more is changed", "number", len(changes)-i)
+			break
+		}
+		d.log.Info("changed", "change", c.String())
+	}
+	for _, c := range config.Changes(d.options.Config, now) {
+		if fixed(c.Path) {
 			d.log.Warn("changed, but needs a restart", "change", c.String())
-		default:
-			d.log.Info("changed since the start", "change", c.String())
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
@@ -34,11 +33,11 @@ func (s sockets) close() {
 	}
 }
 
-// listen takes the sockets that systemd hands over, and opens those that are
+// listen takes the sockets that systemd handed over, and opens those that are
 // configured and were not. What this version does not serve is named in the
 // log.
-func listen(ctx context.Context, cfg *config.Listen, log *slog.Logger) (sockets, error) {
-	got, err := handedOver(activation.Files(true))
+func listen(ctx context.Context, handed []*os.File, cfg *config.Listen, log *slog.Logger) (sockets, error) {
+	got, err := handedOver(handed)
 	if err != nil {
 		return nil, err
 	}
@@ -54,13 +53,10 @@ func listen(ctx context.Context, cfg *config.Listen, log *slog.Logger) (sockets,
 			delete(got, name)
 		}
 	}
-	if given && cfg.Builtin {
-		return got, nil
-	}
 	for _, name := range notServed(cfg) {
 		log.Warn("listen names a socket that is not served", "socket", name)
 	}
-	if cfg.Pipe != nil && got[pipeSocket] == nil {
+	if cfg.Pipe != nil && got[pipeSocket] == nil && !(cfg.Builtin && given) {
 		if got[pipeSocket], err = open(ctx, cfg.Pipe); err != nil {
 			delete(got, pipeSocket)
 			got.close()

@@ -1,0 +1,336 @@
+package policyd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/policyd/config"
+)
+
+func TestMain(m *testing.M) {
+	if file := os.Getenv(activatedEnv); file != "" {
+		activated(file)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// patience is how long a test waits for what must come.
+const patience = time.Minute
+
+// lab is a small internet, one mail server that is a.example's, and systemd.
+type lab struct {
+	t       *testing.T
+	dns     *labdns.Server
+	mx      *mx.Server
+	port    uint16
+	dir     string
+	systemd *journalOfWords // what NOTIFY_SOCKET was told
+	logged  *journalOfWords
+}
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	l := &lab{t: t, dir: t.TempDir(), logged: newWords()}
+	var err error
+	if l.dns, err = labdns.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.dns.Stop() })
+	if l.mx, err = mx.Start(mx.Options{Habits: mx.Habits{Keywords: mx.Pipelining}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.mx.Stop() })
+	l.port = netip.MustParseAddrPort(l.mx.Addr()).Port()
+	if err = l.dns.Add("a.example. MX 10 mx.a.example.\nmx.a.example. A 127.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	l.systemd = listenNotices(t, filepath.Join(l.dir, "notify"))
+	return l
+}
+
+// yaml is a configuration; other comes behind the transports, two blanks deep.
+func (l *lab) yaml(top, transport, other string) string {
+	return fmt.Sprintf(`hostname: client.example
+state_dir: %[1]s/state
+dns: {servers: ["%[2]s"], timeout: 2s, attempts: 1}
+listen: {pipe: {path: %[1]s/pipe.sock, mode: "0600"}}
+%[3]s
+transports:
+  default:
+    port: %[4]d
+%[5]s
+%[6]s
+`, l.dir, l.dns.Addr(), top, l.port, transport, other)
+}
+
+func (l *lab) parse(text string) *config.Config {
+	l.t.Helper()
+	cfg, err := config.Parse("test.yaml", []byte(text), config.Environment{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return cfg
+}
+
+// running is a daemon at work.
+type running struct {
+	*lab
+	*Daemon
+	hangUp chan os.Signal
+	stop   context.CancelFunc
+	ended  chan error
+
+	mu   sync.Mutex
+	text string // of the configuration
+	fail error  // of reading it
+}
+
+// daemon makes a daemon and has it serve until the end of the test.
+func (l *lab) daemon(text string) *running {
+	l.t.Helper()
+	r := &running{lab: l, hangUp: make(chan os.Signal), ended: make(chan error, 1), text: text}
+	logger, level := NewLogger(config.Log{Level: slog.LevelInfo}, l.logged)
+	var err error
+	r.Daemon, err = New(Options{Config: l.parse(text), HangUp: r.hangUp, Load: r.load, Logger: logger, Level: level})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, r.stop = context.WithCancel(context.Background())
+	go func() { r.ended <- r.Serve(ctx) }()
+	l.t.Cleanup(func() { r.end() })
+	select {
+	case <-l.systemd.has("READY=1"):
+	case err := <-r.ended:
+		r.ended <- err
+		l.t.Fatalf("it did not start: %v", err)
+	case <-time.After(patience):
+		l.t.Fatal("it is not ready")
+	}
+	return r
+}
+
+// end ends the daemon and gives what Serve returned.
+func (r *running) end() error {
+	r.t.Helper()
+	r.stop()
+	err := <-r.ended
+	r.ended <- err
+	if err != nil {
+		r.t.Errorf("Serve: %v", err)
+	}
+	if r.t.Failed() {
+		r.t.Log(r.logged)
+	}
+	return err
+}
+
+func (r *running) load() (*config.Config, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fail != nil {
+		return nil, r.fail
+	}
+	return config.Parse("test.yaml", []byte(r.text), config.Environment{})
+}
+
+// reload has the daemon read another configuration, and waits until it says
+// what came of it.
+func (r *running) reload(text, said string) {
+	r.t.Helper()
+	r.mu.Lock()
+	r.text = text
+	r.mu.Unlock()
+	r.logged.forget()
+	r.systemd.forget()
+	r.hangUp <- syscall.SIGHUP
+	r.logged.wait(r.t, said)
+	r.systemd.wait(r.t, "STATUS=")
+}
+
+// call sends a message to b@a.example and gives the connection on which the
+// answer comes.
+func (r *running) call(change func(*wire.Envelope)) net.Conn {
+	r.t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(r.dir, "pipe.sock"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	e := wire.Envelope{Sender: "s@example.org", QueueID: "4XyZ", Recipients: []wire.Recipient{{Address: "b@a.example"}}}
+	if change != nil {
+		change(&e)
+	}
+	raw, err := wire.AppendEnvelope(nil, &e)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := conn.Write(wire.AppendCommit(wire.AppendData(raw, []byte("Subject: a test\n\nHello.\n")))); err != nil {
+		r.t.Fatal(err)
+	}
+	return conn
+}
+
+// send sends a message and gives the answer.
+func (r *running) send(change func(*wire.Envelope)) string { return answer(r.call(change)) }
+
+func answer(conn net.Conn) string {
+	defer conn.Close()
+	a, err := wire.ReadAnswer(conn)
+	if err != nil {
+		return err.Error()
+	}
+	return a.Code + " " + a.Text
+}
+
+// through names a transport.
+func through(name string) func(*wire.Envelope) {
+	return func(e *wire.Envelope) { e.Transport = name }
+}
+
+// want checks that a text starts with one thing, and has others in it.
+func want(t *testing.T, got, start string, parts ...string) {
+	t.Helper()
+	if !strings.HasPrefix(got, start) {
+		t.Errorf("%q, want %q", got, start)
+	}
+	for _, p := range parts {
+		if !strings.Contains(got, p) {
+			t.Errorf("%q is not in %q", p, got)
+		}
+	}
+}
+
+// hold has the mail server hold its answer at a stage, once.
+func (l *lab) hold(stage mx.Stage) (release func()) {
+	gate := make(chan struct{})
+	h := l.mx.Habits()
+	h.At = map[mx.Stage]mx.Act{stage: {Hold: gate, Times: 1}}
+	l.mx.SetHabits(h)
+	return sync.OnceFunc(func() { close(gate) })
+}
+
+// until waits for the mail server's counters.
+func (l *lab) until(what string, cond func(mx.Counters) bool) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := l.mx.WaitUntil(ctx, cond); err != nil {
+		l.t.Fatalf("waiting for %s: %v, %+v\n%s", what, err, l.mx.Counters(), l.logged)
+	}
+}
+
+// journalOfWords keeps what was said, line by line, and lets tests wait for it.
+type journalOfWords struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	changed chan struct{}
+}
+
+func newWords() *journalOfWords { return &journalOfWords{changed: make(chan struct{})} }
+
+func (j *journalOfWords) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	close(j.changed)
+	j.changed = make(chan struct{})
+	return j.text.Write(p)
+}
+
+func (j *journalOfWords) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+func (j *journalOfWords) forget() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.text.Reset()
+}
+
+func (j *journalOfWords) count(part string) int { return strings.Count(j.String(), part) }
+
+// has gives a channel that closes when something has been said.
+func (j *journalOfWords) has(part string) <-chan struct{} {
+	found := make(chan struct{})
+	late := time.After(patience)
+	go func() {
+		defer close(found)
+		for {
+			j.mu.Lock()
+			ok, changed := strings.Contains(j.text.String(), part), j.changed
+			j.mu.Unlock()
+			if ok {
+				return
+			}
+			select {
+			case <-changed:
+			case <-late:
+				return
+			}
+		}
+	}()
+	return found
+}
+
+// wait waits for something to be said, and gives its line.
+func (j *journalOfWords) wait(t *testing.T, part string) string {
+	t.Helper()
+	<-j.has(part)
+	for line := range strings.Lines(j.String()) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	t.Fatalf("nobody said %q, but\n%s", part, j)
+	return ""
+}
+
+// listenNotices plays systemd's part in sd_notify(3).
+func listenNotices(t *testing.T, path string) *journalOfWords {
+	t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := newWords()
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		buf := make([]byte, 8192)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) {
+					t.Error(err)
+				}
+				return
+			}
+			words.Write(append(buf[:n:n], '\n'))
+		}
+	})
+	t.Cleanup(func() {
+		conn.Close()
+		reader.Wait()
+	})
+	t.Setenv("NOTIFY_SOCKET", path)
+	return words
+}

@@ -1,0 +1,221 @@
+package policyd
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
+)
+
+const reloaded = "configuration reloaded"
+
+// A transport that is as it was keeps its idle connections.
+func TestReloadKeepsWhatIsUnchanged(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	want(t, r.send(nil), "2.0.0 ")
+	r.reload(l.yaml("max_message_size: 1MiB", "", "  other:\n    port: 26"), reloaded)
+	want(t, r.send(nil), "2.0.0 ", "reused")
+	if c := l.mx.Counters(); c.Connections != 1 {
+		t.Errorf("%d connections", c.Connections)
+	}
+}
+
+// One that is changed has its idle connections closed, and is as it is written
+// from then on.
+func TestReloadChangesTransports(t *testing.T) {
+	for name, change := range map[string]func(l *lab) string{
+		"a key": func(l *lab) string { return l.yaml("", "    hostname: other.example", "") },
+		"an override": func(l *lab) string {
+			return l.yaml("", "    overrides: [{match: a.example, hostname: other.example}]", "")
+		},
+		"the default": func(l *lab) string {
+			return strings.Replace(l.yaml("", "", ""), "hostname: client.example", "hostname: other.example", 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			r := l.daemon(l.yaml("", "", ""))
+			want(t, r.send(nil), "2.0.0 ")
+			r.reload(change(l), reloaded)
+			l.until("the end of the idle connection", func(c mx.Counters) bool { return c.Open == 0 })
+			want(t, r.send(nil), "2.0.0 ")
+			if got := l.mx.Messages(); got[1].Hello != "other.example" {
+				t.Errorf("said EHLO %s", got[1].Hello)
+			}
+			want(t, l.logged.wait(t, "other.example"), "", "level=INFO", "msg=changed ")
+		})
+	}
+}
+
+// With other DNS servers everything begins anew.
+func TestReloadChangesDNS(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	want(t, r.send(nil), "2.0.0 ")
+	r.reload(strings.Replace(l.yaml("", "", ""), "timeout: 2s", "timeout: 3s", 1), reloaded)
+	l.until("the end of the idle connection", func(c mx.Counters) bool { return c.Open == 0 })
+	want(t, r.send(nil), "2.0.0 ")
+	if c := l.mx.Counters(); c.Connections != 2 {
+		t.Errorf("%d connections", c.Connections)
+	}
+}
+
+// Transports come and go.
+func TestReloadAddsAndRemoves(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	other := strings.Replace("  other:\n    port: PORT", "PORT", l.mx.Addr()[strings.LastIndex(l.mx.Addr(), ":")+1:], 1)
+	want(t, r.send(through("other")), "4.3.5 ")
+	r.reload(l.yaml("", "", other), reloaded)
+	want(t, r.send(through("other")), "2.0.0 ")
+	r.reload(l.yaml("", "", ""), reloaded)
+	l.until("the end of the idle connection", func(c mx.Counters) bool { return c.Open == 0 })
+	want(t, r.send(through("other")), "4.3.5 ")
+	want(t, r.send(nil), "2.0.0 ")
+}
+
+// A delivery under way keeps what it started with, and ends it when it is over.
+func TestReloadUnderWay(t *testing.T) {
+	l := newLab(t)
+	release := l.hold(mx.StageRCPT)
+	defer release()
+	r := l.daemon(l.yaml("", "", ""))
+	conn := r.call(nil)
+	l.until("RCPT", func(c mx.Counters) bool { return c.Verbs["RCPT"] == 1 })
+	r.reload(l.yaml("", "    hostname: other.example", ""), reloaded)
+	want(t, r.send(nil), "4.3.0 ", "earlier try") // the same message, meanwhile
+	release()
+	want(t, answer(conn), "2.0.0 ")
+	if got := l.mx.Messages(); got[0].Hello != "client.example" {
+		t.Errorf("said EHLO %s", got[0].Hello)
+	}
+	l.until("the end of the old transport", func(c mx.Counters) bool { return c.Open == 0 })
+	r.ways.mu.Lock()
+	defer r.ways.mu.Unlock()
+	if n := len(r.ways.now.ways); n != 1 {
+		t.Errorf("%d transports", n)
+	}
+}
+
+// A wrong configuration changes nothing, and each mistake is logged.
+func TestReloadWithMistakes(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	want(t, r.send(nil), "2.0.0 ")
+	r.reload(l.yaml("nosuch: 1\nmax_deliveries: many", "    hostname: other.example", ""), "nosuch")
+	l.systemd.wait(t, "STATUS=delivering mail; the changed configuration is wrong")
+	want(t, l.logged.wait(t, "test.yaml:6:"), "", "level=ERROR", "configuration not reloaded", "many")
+	want(t, r.send(nil), "2.0.0 ", "reused")
+
+	// One that is well written, but asks for what is not there.
+	r.reload(l.yaml("max_message_size: 2KiB", "    tls_client: {root_ca: "+l.dir+"/nosuch.pem}", "  other: {}"), "nosuch.pem")
+	want(t, l.logged.wait(t, "configuration not reloaded"), "", "level=ERROR", "transport default")
+	want(t, r.send(nil), "2.0.0 ", "reused")
+	want(t, r.send(through("other")), "4.3.5 ")
+	if n := l.logged.count(reloaded); n != 0 {
+		t.Error("said that it was reloaded")
+	}
+
+	// One that can not be read.
+	r.mu.Lock()
+	r.fail = errors.New("input/output error")
+	r.mu.Unlock()
+	r.reload("", "input/output error")
+	r.mu.Lock()
+	r.fail = nil
+	r.mu.Unlock()
+	want(t, r.send(nil), "2.0.0 ", "reused")
+
+	r.reload(l.yaml("", "    hostname: other.example", ""), reloaded)
+	want(t, l.systemd.wait(t, "STATUS="), "STATUS=delivering mail\n")
+}
+
+// What a file says counts, not its name: a certificate that was renewed in
+// place.
+func TestReloadReadsFilesAgain(t *testing.T) {
+	l := newLab(t)
+	roots := func() {
+		authority, err := ca.New(ca.Options{})
+		if err == nil {
+			err = authority.WriteRoots(l.dir + "/roots.pem")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots()
+	text := l.yaml("", "    tls_client: {root_ca: "+l.dir+"/roots.pem}", "")
+	r := l.daemon(text)
+	want(t, r.send(nil), "2.0.0 ")
+	r.reload(text, reloaded)
+	want(t, r.send(nil), "2.0.0 ", "reused")
+	roots()
+	r.reload(text, reloaded)
+	l.until("the end of the idle connection", func(c mx.Counters) bool { return c.Open == 0 })
+	want(t, r.send(nil), "2.0.0 ")
+}
+
+// The log's level, max_message_size and shutdown_timeout change at once; the
+// rest of the top level is named as needing a restart.
+func TestReloadTopLevel(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	text := l.yaml("max_message_size: 1KiB\nshutdown_timeout: 7s\nlog: {level: warn, format: json}\nmax_deliveries: 7", "", "")
+	text = strings.Replace(text, `mode: "0600"`, `mode: "0666"`, 1)
+	text = strings.Replace(text, l.dir+"/state", l.dir+"/other", 1)
+	// With level warn the log does not say that it was done; systemd hears.
+	r.reload(text, "max_deliveries")
+	for _, path := range []string{"max_deliveries", "state_dir", "log.format", "listen.pipe.mode"} {
+		want(t, l.logged.wait(t, path), "", "level=WARN", "needs a restart")
+	}
+	if got := l.logged.String(); strings.Contains(got, "level=INFO") {
+		t.Errorf("with level warn it says\n%s", got)
+	}
+	l.systemd.wait(t, "STATUS=delivering mail\n")
+	if info, err := os.Stat(l.dir + "/pipe.sock"); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", info.Mode(), err)
+	}
+	r.stop()
+	l.systemd.wait(t, "EXTEND_TIMEOUT_USEC=37000000")
+}
+
+func TestReloadMaxMessageSize(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	conn := r.call(nil) // has 41 octets
+	want(t, answer(conn), "2.0.0 ")
+	r.reload(l.yaml("max_message_size: 1KiB", "", ""), reloaded)
+	want(t, r.send(nil), "2.0.0 ")
+	if got := r.current().MaxMessageSize; got != 1<<10 {
+		t.Errorf("in force: %d", got)
+	}
+}
+
+// HUP once more, and once more: nothing is left behind by any of them.
+func TestManyReloads(t *testing.T) {
+	l := newLab(t)
+	text := [2]string{
+		l.yaml("", "    mx_auth: {mtasts: {cache: ram}}", "  other:\n    mx_auth: {mtasts: {cache: ram}}"),
+		l.yaml("", "    mx_auth: {mtasts: {cache: ram, https_port: 444}}", ""),
+	}
+	r := l.daemon(text[0])
+	first := r.ways.now.ways
+	if a, b := first["default"].caches, first["other"].caches; len(a) != 1 || len(b) != 1 || a[0] != b[0] {
+		t.Errorf("two transports do not share an MTA-STS cache: %v, %v", a, b)
+	}
+	r.reload(text[0], reloaded)
+	if r.ways.now.ways["default"] != first["default"] {
+		t.Error("an unchanged transport was made anew")
+	}
+	for i := range 10 {
+		r.reload(text[(i+1)%2], reloaded)
+	}
+	r.end()
+	if n := len(r.ways.live); n != 0 {
+		t.Errorf("%d transports live on", n)
+	}
+}

@@ -1,0 +1,377 @@
+package policyd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/policyd/config"
+)
+
+func tryOpen(t *testing.T, s *config.Socket) (net.Listener, error) {
+	t.Helper()
+	l, err := open(t.Context(), s)
+	if err == nil {
+		t.Cleanup(func() { l.Close() })
+	}
+	return l, err
+}
+
+func connects(path string) error {
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		conn.Close()
+	}
+	return err
+}
+
+// A socket has the mode and the group that are configured, whatever the umask.
+func TestOwnSocket(t *testing.T) {
+	before := syscall.Umask(0o077)
+	defer syscall.Umask(before)
+	gid := os.Getgid()
+	groups := []string{"", strconv.Itoa(gid)}
+	if g, err := user.LookupGroupId(strconv.Itoa(gid)); err == nil {
+		groups = append(groups, g.Name)
+	}
+	if os.Getuid() == 0 {
+		gid = 65534
+		groups = []string{"65534"}
+	}
+	for _, group := range groups {
+		for _, mode := range []fs.FileMode{0o600, 0o660, 0o666} {
+			s := &config.Socket{Path: filepath.Join(t.TempDir(), "run", "mxpolicyd", "s.sock"), Mode: mode, Group: group}
+			l, err := tryOpen(t, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := os.Stat(s.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Mode() != fs.ModeSocket|mode || int(info.Sys().(*syscall.Stat_t).Gid) != gid {
+				t.Errorf("mode %v, group %d", info.Mode(), info.Sys().(*syscall.Stat_t).Gid)
+			}
+			if err := connects(s.Path); err != nil {
+				t.Error(err)
+			}
+			l.Close()
+			if _, err := os.Stat(s.Path); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("after Close: %v", err)
+			}
+		}
+	}
+}
+
+func TestUnknownGroup(t *testing.T) {
+	s := &config.Socket{Path: filepath.Join(t.TempDir(), "s.sock"), Mode: 0o666, Group: "no-such-group"}
+	if _, err := tryOpen(t, s); err == nil || !strings.Contains(err.Error(), "no-such-group") {
+		t.Errorf("%v", err)
+	}
+	if err := connects(s.Path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a socket is left: %v", err)
+	}
+}
+
+// A socket that a daemon left behind is replaced; one that is in use, and what
+// is no socket, is not.
+func TestVacate(t *testing.T) {
+	dir := t.TempDir()
+	s := &config.Socket{Path: filepath.Join(dir, "s.sock"), Mode: 0o600}
+	l, err := tryOpen(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tryOpen(t, s); err == nil || !strings.Contains(err.Error(), "another process is listening") {
+		t.Errorf("in use: %v", err)
+	}
+	if err := connects(s.Path); err != nil {
+		t.Errorf("the one in use is gone: %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if err := connects(s.Path); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("a stale socket: %v", err)
+	}
+	if _, err := tryOpen(t, s); err != nil {
+		t.Errorf("stale: %v", err)
+	}
+	file := &config.Socket{Path: filepath.Join(dir, "file"), Mode: 0o600}
+	if err := os.WriteFile(file.Path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tryOpen(t, file); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("a file: %v", err)
+	}
+	if got, err := os.ReadFile(file.Path); string(got) != "precious" {
+		t.Errorf("the file: %q, %v", got, err)
+	}
+	if _, err := tryOpen(t, &config.Socket{Path: filepath.Join(file.Path, "s.sock")}); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("below a file: %v", err)
+	}
+}
+
+// handed makes files as systemd hands them over.
+type handed struct {
+	t     *testing.T
+	dir   string
+	files []*os.File
+}
+
+func (h *handed) add(name string, f *os.File, err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	// activation.Files names the files like this.
+	h.files = append(h.files, os.NewFile(dup(h.t, f), name))
+	f.Close()
+}
+
+func dup(t *testing.T, f *os.File) uintptr {
+	t.Helper()
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uintptr(fd)
+}
+
+func (h *handed) unix(name string) {
+	h.t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(h.dir, strconv.Itoa(len(h.files))), Net: "unix"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	f, err := l.File()
+	h.add(name, f, err)
+}
+
+func (h *handed) tcp(name string) {
+	h.t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	h.add(name, f, err)
+}
+
+func (h *handed) datagram(name string) {
+	h.t.Helper()
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(h.dir, "dgram"), Net: "unixgram"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer c.Close()
+	f, err := c.File()
+	h.add(name, f, err)
+}
+
+func (h *handed) connection(name string) {
+	h.t.Helper()
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	syscall.Close(pair[1])
+	h.add(name, os.NewFile(uintptr(pair[0]), name), nil)
+}
+
+func (h *handed) file(name string) {
+	h.t.Helper()
+	f, err := os.Open(os.DevNull)
+	h.add(name, f, err)
+}
+
+// Which sockets are served, of those that systemd hands over and those that are
+// configured.
+func TestListen(t *testing.T) {
+	type configured func(path string) config.Listen
+	builtin := func(path string) config.Listen {
+		return config.Listen{Builtin: true, Pipe: &config.Socket{Path: path, Mode: 0o600}, Admin: &config.Socket{Path: path + "2", Mode: 0o600}}
+	}
+	pipe := func(path string) config.Listen {
+		return config.Listen{Pipe: &config.Socket{Path: path, Mode: 0o600}}
+	}
+	nothing := func(string) config.Listen { return config.Listen{} }
+	everything := func(path string) config.Listen {
+		l := builtin(path)
+		l.Builtin, l.LMTP, l.Socketmap, l.Metrics = false, []config.LMTP{{}}, &config.Socketmap{}, "127.0.0.1:9461"
+		return l
+	}
+	for _, c := range []struct {
+		name   string
+		handed func(*handed)
+		cfg    configured
+		opened bool   // the configured one
+		err    string // or none is served, and why
+		warned []string
+	}{
+		{name: "built-in", cfg: builtin, opened: true},
+		{name: "configured", cfg: pipe, opened: true},
+		{name: "configured in vain", cfg: everything, opened: true, warned: []string{"lmtp", "socketmap", "admin", "metrics"}},
+		{name: "none", cfg: nothing, err: errNoSocket.Error()},
+		{name: "handed over", handed: func(h *handed) { h.unix("pipe") }, cfg: nothing},
+		{name: "handed over and built-in", handed: func(h *handed) { h.unix("pipe") }, cfg: builtin},
+		{name: "handed over and configured", handed: func(h *handed) { h.unix("pipe") }, cfg: pipe},
+		{name: "another handed over and configured", handed: func(h *handed) { h.unix("admin") }, cfg: pipe, opened: true, warned: []string{"admin"}},
+		{name: "another handed over and built-in", handed: func(h *handed) { h.unix("admin") }, cfg: builtin, err: errNoSocket.Error(), warned: []string{"admin"}},
+		{name: "a unit's name", handed: func(h *handed) { h.unix("mxpolicyd.socket") }, cfg: nothing, err: errNoSocket.Error(), warned: []string{"mxpolicyd.socket"}},
+		{name: "two of one name", handed: func(h *handed) { h.unix("pipe"); h.unix("pipe") }, cfg: pipe, err: `two sockets named "pipe"`},
+		{name: "TCP", handed: func(h *handed) { h.tcp("pipe") }, cfg: nothing, err: "no unix socket"},
+		{name: "a datagram socket", handed: func(h *handed) { h.datagram("pipe") }, cfg: pipe, err: "not a socket that listens"},
+		{name: "a connection", handed: func(h *handed) { h.unix("admin"); h.connection("pipe") }, cfg: pipe, err: "Accept=no"},
+		{name: "no socket at all", handed: func(h *handed) { h.file("pipe") }, cfg: pipe, err: `"pipe"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := &handed{t: t, dir: t.TempDir()}
+			if c.handed != nil {
+				c.handed(h)
+			}
+			path := filepath.Join(h.dir, "own")
+			cfg := c.cfg(path)
+			words := newWords()
+			before := openFiles(t)
+			got, err := listen(t.Context(), h.files, &cfg, slog.New(slog.NewTextHandler(words, nil)))
+			defer got.close()
+			if n := words.count("WARN"); n != len(c.warned) {
+				t.Errorf("%d warnings:\n%s", n, words)
+			}
+			for _, name := range c.warned {
+				words.wait(t, "socket="+name)
+			}
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("%v, want %s", err, c.err)
+				}
+				if n := openFiles(t); n != before-len(h.files) {
+					t.Errorf("%d files are open, were %d with %d handed over", n, before, len(h.files))
+				}
+				if err := connects(path); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("the configured socket: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != 1 || got["pipe"] == nil {
+				t.Fatalf("%v", got)
+			}
+			where := filepath.Join(h.dir, "0")
+			if c.opened {
+				where = path
+			}
+			if a := got["pipe"].Addr().String(); a != where {
+				t.Errorf("served at %s, want %s", a, where)
+			}
+			if err := connects(where); err != nil {
+				t.Error(err)
+			}
+			got.close()
+			if _, err := os.Stat(where); c.opened != errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("at the end: %v", err)
+			}
+		})
+	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+const activatedEnv = "MXPIPE_TEST_ACTIVATED"
+
+// activated is the life of a process that systemd started with sockets: a
+// daemon with the configuration in a file, until TERM.
+func activated(file string) {
+	os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // systemd knows it, a test does not
+	cfg, err := config.Load(file, config.Environment{})
+	if err == nil {
+		logger, level := NewLogger(cfg.Log, os.Stderr)
+		var d *Daemon
+		if d, err = New(Options{Config: cfg, Logger: logger, Level: level}); err == nil {
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+			defer stop()
+			err = d.Serve(ctx)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// A process of its own gets its sockets from systemd by name. They stay when
+// the daemon ends, and hold who comes meanwhile for the next one.
+func TestActivation(t *testing.T) {
+	l := newLab(t)
+	file := filepath.Join(l.dir, "mxpolicyd.yaml")
+	text := strings.Replace(l.yaml("", "", ""), l.dir+"/pipe.sock", l.dir+"/unused.sock", 1)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var files []*os.File
+	for _, name := range []string{"admin.sock", "pipe.sock"} {
+		s, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(l.dir, name), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		f, err := s.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		files = append(files, f)
+	}
+	client := &running{lab: l}
+	var waiting net.Conn
+	for range 2 {
+		l.systemd.forget()
+		words := newWords()
+		cmd := exec.Command(os.Args[0])
+		cmd.ExtraFiles = files
+		cmd.Env = append(os.Environ(), activatedEnv+"="+file, "LISTEN_FDS=2", "LISTEN_FDNAMES=admin:pipe")
+		cmd.Stderr = words
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		l.systemd.wait(t, "READY=1")
+		if waiting != nil {
+			want(t, answer(waiting), "2.0.0 ")
+		}
+		want(t, client.send(func(e *wire.Envelope) { e.QueueID = "" }), "2.0.0 ")
+		words.wait(t, "socket=admin")
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v\n%s", err, words)
+		}
+		waiting = client.call(nil)
+	}
+	if _, err := os.Stat(l.dir + "/unused.sock"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the configured socket was opened: %v", err)
+	}
+}
