@@ -47,7 +47,7 @@ func TestLogLine(t *testing.T) {
 					t.Errorf("%s %s: %s is %v, want %v", message, w["to"], key, lines[i][key], value)
 				}
 			}
-			for _, key := range []string{"text", "time", "size"} {
+			for _, key := range []string{"text", "took", "size"} {
 				if lines[i][key] == nil || lines[i][key] == "" {
 					t.Errorf("%s %s: no %s", message, w["to"], key)
 				}

@@ -51,7 +51,7 @@ func (d *delivery) report(took time.Duration) {
 	}
 	for _, g := range order {
 		log := d.log.With("from", reply.Clean(d.sender.String()), "to", reply.Clean(strings.Join(to[g], ",")),
-			"host", g.host, "dsn", g.code, "text", g.text, "size", d.msg.Facts.Size, "time", took.Round(time.Millisecond))
+			"host", g.host, "dsn", g.code, "text", g.text, "size", d.msg.Facts.Size, "took", took.Round(time.Millisecond))
 		if c := g.conn; c != nil {
 			log = log.With("address", c.addr.String(), "via", c.via(), "tls_level", c.proof.Level().String(), "mx_level", c.verdict.MX.String())
 		}

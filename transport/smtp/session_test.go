@@ -465,3 +465,23 @@ func TestExtensionsGrammar(t *testing.T) {
 		}
 	}
 }
+
+// RFC 3461 §4.2: what is no address type is left out, as it could be a
+// parameter of its own.
+func TestOriginalRecipient(t *testing.T) {
+	for in, want := range map[string]string{
+		"rfc822;a+b@x.example":      "rfc822;a+2Bb@x.example",
+		"X-Local;a b":               "X-Local;a+20b",
+		"rfc822;ü@x":                `utf-8;\x{FC}@x`,
+		"":                          "",
+		"rfc822":                    "",
+		"rfc822;":                   "",
+		";a@x":                      "",
+		"rfc822 NOTIFY=NEVER;a@x":   "",
+		"rfc822;a@x NOTIFY=SUCCESS": "rfc822;a@x+20NOTIFY+3DSUCCESS",
+	} {
+		if got := originalRecipient(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

@@ -177,7 +177,7 @@ func wire(a address.Address, utf8 bool) string {
 // (RFC 6533 §3, utf-8-addr-xtext).
 func originalRecipient(s string) string {
 	kind, addr, ok := strings.Cut(s, ";")
-	if !ok || kind == "" || addr == "" {
+	if !ok || addr == "" || !isAddrType(kind) {
 		return ""
 	}
 	for i := range len(addr) {
@@ -186,6 +186,17 @@ func originalRecipient(s string) string {
 		}
 	}
 	return kind + ";" + xtext(addr)
+}
+
+// isAddrType reports whether a word is an address type: an atom (RFC 3461
+// §4.2). Anything else would be a parameter of its own.
+func isAddrType(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '-' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // xtext encodes as RFC 3461 §4 wants: printable ASCII but "+" and "=".
