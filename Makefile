@@ -5,7 +5,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 
-.PHONY: build demo test unit e2e bench lint fuzz needs clean
+.PHONY: build demo test unit bench lint fuzz needs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -32,6 +32,7 @@ needs:
 	@sh e2e/needs.sh
 
 bench:
+	@mkdir -p bench/results
 	go test -run '^$$' -bench . -benchmem -count 5 ./... | tee bench/results/latest.txt
 	$(call TOOL,benchstat) bench/results/latest.txt
 
