@@ -26,10 +26,10 @@ func (c *client) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// silence waits, as long as until says, for the other side to do something. The error is io.EOF when
-// it closed the connection having read all that was written to it, one of
-// os.ErrDeadlineExceeded when we stopped listening, and nil when it said
-// something.
+// silence waits, as long as until says, for the other side to do something. The
+// error is io.EOF when it closed the connection having read all that was
+// written to it, one of os.ErrDeadlineExceeded when we stopped listening, and
+// nil when it said something.
 func (c *client) silence() error {
 	_, err := c.Conn.Read(make([]byte, 1))
 	return err
