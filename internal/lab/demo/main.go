@@ -39,6 +39,8 @@ func start() int {
 	// SIGPIPE is for "make demo | head", which must not leave anything behind either.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
+	// It stays caught to the end: each further line raises it again.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	// A second interrupt does not wait.
 	defer context.AfterFunc(ctx, stop)()
 
