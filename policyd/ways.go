@@ -227,7 +227,7 @@ func (ws *ways) abort() {
 	}
 	ws.mu.Unlock()
 	for _, t := range all {
-		t.Close()
+		t.Abort()
 	}
 }
 

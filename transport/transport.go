@@ -198,10 +198,15 @@ func demands(cfg *Config, env *Envelope, msg *Message) verdict.Demands {
 	}
 }
 
+// Abort gives up the wait for servers that may have a message already: nobody
+// can know then, so the message is temporary. What has not come as far ends
+// with the context of its Deliver. It does not wait for anything.
+func (t *Transport) Abort() { t.stop(ErrStopping) }
+
 // Close gives up what is still under way, waits for it, and closes every
-// connection. Deliver may not be called any more.
+// connection. No Deliver may be running any more, nor be called again.
 func (t *Transport) Close() {
-	t.stop(ErrStopping)
+	t.Abort()
 	t.closing.Wait()
 }
 
