@@ -89,6 +89,52 @@ func TestCutOffMessageIsNeverDelivered(t *testing.T) {
 	}
 }
 
+// orphaned starts mxpipe, "$@", when its parent is dead already and the shell, process 1 of a process namespace, has taken
+// it in. The shell in the middle holds the only other end of 3 as long as it lives.
+const orphaned = `
+( ( exec 4>&-; read -r _ <&3; exec "$@" <&6 ) & )
+exec 4>&-
+read -r _ <&5
+`
+
+// A mail server can die before mxpipe has even started. Whoever took mxpipe in then lives, and may share its session, as in
+// a container; the end of the message proves nothing all the same.
+func TestOrphanFromTheStart(t *testing.T) {
+	t.Parallel()
+	s, domain := remote(t, "mxpipe", modern(t))
+	var ends [3][2]*os.File // of 3, 4; of 5; of 6
+	for i := range ends {
+		var err error
+		if ends[i][0], ends[i][1], err = os.Pipe(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("sh", "-c", orphaned, "sh", lab(t).mxpipe, "--socket", lab(t).daemon.socket, "-f", "a@"+keepDomain, "b@"+domain)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	cmd.ExtraFiles = []*os.File{ends[0][0], ends[0][1], ends[1][0], ends[2][0]}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	for _, f := range cmd.ExtraFiles {
+		f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.Copy(ends[2][1], short())
+	ends[2][1].Close()
+	line, failed := bufio.NewReader(out).ReadString('\n')
+	ends[1][1].Close()
+	cmd.Wait()
+	if err != nil || failed != nil || !strings.HasPrefix(line, "4.3.0 the mail server that started mxpipe is gone") {
+		t.Errorf("mxpipe said %q, %v, %v", line, err, failed)
+	}
+	if list := s.Messages(); len(list) != 0 {
+		t.Errorf("%d messages were delivered", len(list))
+	}
+}
+
 // killedWriter kills the writer when it has written cut of size bytes, and gives what mxpipe said.
 func killedWriter(t *testing.T, size, cut int, args ...string) (line string, err error) {
 	w := lab(t)

@@ -179,21 +179,12 @@ func TestStarter(t *testing.T) {
 	}
 }
 
-func TestAdopted(t *testing.T) {
-	for _, c := range []struct {
-		name       string
-		own, first int
-		want       bool
-	}{
-		{"a mail server's child that init took in", 4711, 1, true},
-		{"a child of a container's process 1", 1, 1, false},
-		{"a session from outside the process namespace", 0, 0, false},
-		{"another session than that from outside", 5, 0, true},
-		{"process 1 does not tell", 4711, -1, true},
-		{"no one tells", -1, -1, true},
-	} {
-		if got := adopted(c.own, c.first); got != c.want {
-			t.Errorf("%s: %v", c.name, got)
+// A parent that we had from the start is no starter if it may be who takes in
+// the children of the dead.
+func TestStarterOf(t *testing.T) {
+	for ppid, lost := range map[int]bool{0: true, 1: true, 2: false, 4711: false} {
+		if s := starterOf(ppid); s.lost != lost || s.pid != ppid {
+			t.Errorf("parent %d: %+v", ppid, s)
 		}
 	}
 }

@@ -95,9 +95,12 @@
 //     parent. So the kernel is asked in /proc/PID/stat whether the parent is
 //     exiting. Where /proc does not show it (hidepid), mxpipe waits for a tenth
 //     of a second in its place, and compares the parent's id then.
-//   - A parent can be gone before mxpipe remembers it. So when the parent is process 1 from
-//     the start, mxpipe must share its session with process 1, as it does when it is
-//     started by process 1 of a container.
+//   - A parent can be gone before mxpipe remembers it, and process 1 in its place.
+//     So a parent that is process 1 from the start is taken for gone, and likewise one
+//     outside mxpipe's process namespace. To try mxpipe by hand in a container, start
+//     it from a shell that is not process 1. A process that takes in orphans in the
+//     place of process 1 (PR_SET_CHILD_SUBREAPER in prctl(2)) is not told from a
+//     starter: run no mail server below one.
 //
 // The process that writes the message must therefore be the one that starts
 // mxpipe: behind a shell's pipe only the shell is watched, not the writer.

@@ -15,28 +15,13 @@ type starter struct {
 }
 
 // findStarter must run before anything else takes time.
-func findStarter() starter {
-	ppid := unix.Getppid()
-	if ppid != 1 {
-		return starter{pid: ppid}
-	}
-	return starter{pid: ppid, lost: adopted(session(0), session(1))}
-}
+func findStarter() starter { return starterOf(unix.Getppid()) }
 
-// adopted tells a child of process 1 that lost its parent from one that process
-// 1 started: init takes in processes of other sessions than its own. A session
-// that could not be learned proves nothing. 0 is one that started outside our
-// process namespace.
-func adopted(own, first int) bool { return own < 0 || own != first }
-
-// session returns the session of a process, or -1 when it cannot be learned.
-func session(pid int) int {
-	id, err := unix.Getsid(pid)
-	if err != nil {
-		return -1
-	}
-	return id
-}
+// starterOf takes the parent that we began with for our starter, unless it
+// cannot be: process 1 takes in the children of the dead, and 0 stands for a
+// process outside our process namespace, whose death does not show. No mail
+// server starts us from either.
+func starterOf(ppid int) starter { return starter{pid: ppid, lost: ppid <= 1} }
 
 // unseen is how long a starter that /proc does not show is given, in
 // milliseconds, to finish dying.
