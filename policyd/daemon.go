@@ -31,19 +31,14 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
-	"github.com/mxpipe/mxpipe/policyd/pipe"
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
-const (
-	// waitingFactor is how many connections there may be for each delivery at
-	// once: some are only just arriving, some wait for their turn.
-	waitingFactor = 2
-	// sweepEvery is how often what was remembered too long is forgotten.
-	sweepEvery = time.Hour
-)
+// sweepEvery is how often what was remembered too long is forgotten.
+const sweepEvery = time.Hour
 
 // Options are what a Daemon is made of.
 type Options struct {
@@ -64,13 +59,14 @@ type Daemon struct {
 	served  *served.Memory
 	spool   *spool.Spool
 	ways    ways
-	pipe    *pipe.Server
+	desk    *intake.Desk
 	// places are for all front ends together; max_deliveries is as it was at
 	// start.
 	places int
 
-	mu  sync.Mutex
-	cfg *config.Config // in force
+	mu     sync.Mutex
+	cfg    *config.Config // in force
+	fronts []frontEnd     // one for each socket
 }
 
 // New makes a daemon, which must be served. An error is for the administrator:
@@ -101,13 +97,12 @@ func New(o Options) (*Daemon, error) {
 		d.ways.end()
 		return nil, err
 	}
-	d.pipe = pipe.New(pipe.Config{
-		Transport:      d.ways.use,
-		Spool:          d.spool,
-		Served:         d.served,
-		Places:         semaphore.NewWeighted(int64(d.places)),
-		MaxConnections: d.places*waitingFactor + 1,
-		Logger:         d.log,
+	d.desk = intake.New(intake.Config{
+		Transport: d.ways.use,
+		Spool:     d.spool,
+		Served:    d.served,
+		Places:    semaphore.NewWeighted(int64(d.places)),
+		Logger:    d.log,
 	})
 	return d, nil
 }
@@ -116,7 +111,9 @@ func New(o Options) (*Daemon, error) {
 // returns when all work is done or given up. It is called once.
 func (d *Daemon) Serve(ctx context.Context) error {
 	defer d.ways.end()
-	listeners, err := listen(ctx, activation.Files(true), &d.options.Config.Listen, d.log)
+	doors := d.doors()
+	served := func(k kind) bool { return doors[k] != nil }
+	all, err := listen(ctx, activation.Files(true), &d.options.Config.Listen, served, d.log)
 	if err != nil {
 		return err
 	}
@@ -124,9 +121,11 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	defer giveUp(nil)
 
 	front, taking := errgroup.WithContext(ctx)
-	for name, l := range listeners {
-		d.log.Info("serving", "socket", name, "address", l.Addr().String())
-		front.Go(func() error { return d.pipe.Serve(taking, deliveries, l) })
+	for _, l := range all {
+		d.log.Info("serving", "socket", l.duty.String(), "address", l.Addr().String())
+		end := doors[l.kind](l.duty)
+		d.add(end)
+		front.Go(func() error { return end.Serve(taking, deliveries, l.Listener) })
 	}
 	var chores sync.WaitGroup
 	alive, end := context.WithCancel(context.Background())
@@ -155,7 +154,9 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 	var waiting sync.WaitGroup
 	done := make(chan struct{})
 	waiting.Go(func() {
-		d.pipe.Wait()
+		for _, end := range d.frontEnds() {
+			end.Wait()
+		}
 		close(done)
 	})
 	select {
@@ -197,15 +198,17 @@ var errBusy = errors.New("every place among max_deliveries is taken by a deliver
 // remembered of it, and deliveries come to an end. An error means that only a
 // new start helps.
 func (d *Daemon) healthy(ctx context.Context) error {
-	if err := d.pipe.Alive(ctx); err != nil {
-		return err
+	for _, end := range d.frontEnds() {
+		if err := end.Alive(ctx); err != nil {
+			return err
+		}
 	}
 	// Neither of these waits for anything but a lock.
 	if way, ok := d.ways.use(config.DefaultTransport); ok {
 		way.Release()
 	}
 	d.served.Known("health")
-	if d.pipe.Overdue() >= d.places {
+	if d.desk.Overdue() >= d.places {
 		return errBusy
 	}
 	return nil

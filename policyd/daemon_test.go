@@ -116,7 +116,7 @@ func TestSocketFails(t *testing.T) {
 	l.until("DATA", func(c mx.Counters) bool { return c.Verbs["DATA"] == 1 })
 	spoilSocket(t, l.dir+"/pipe.sock")
 	// The kernel wakes nobody who waits for a connection; the watchdog does.
-	if err := r.pipe.Alive(t.Context()); err != nil {
+	if err := r.healthy(t.Context()); err != nil {
 		t.Error(err)
 	}
 	l.systemd.wait(t, "STOPPING=1")
@@ -270,7 +270,7 @@ func TestWatchdogUnhealthy(t *testing.T) {
 	l := newLab(t)
 	d := &Daemon{log: slog.New(slog.NewTextHandler(l.logged, nil))}
 	r := l.daemon(l.yaml("", "", ""))
-	d.pipe = r.pipe // of which no delivery is overdue; d has no place for more
+	d.desk = r.desk // of which no delivery is overdue; d has no place for more
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	if err := r.healthy(ctx); err != nil {

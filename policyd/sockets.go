@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,13 +21,88 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
 
-// pipeSocket is the name of the socket for mxpipe.
-const pipeSocket = "pipe"
-
 var errNoSocket = errors.New("there is no socket to serve: systemd handed over none, and listen names none")
 
-// sockets is what the daemon listens on, by name.
-type sockets map[string]net.Listener
+// kind is what a socket serves.
+type kind uint8
+
+// The kinds of sockets. The name of a kind is that of its key under listen and
+// of FileDescriptorName=; an LMTP socket for transport T is named lmtp-T there.
+const (
+	kindPipe kind = iota
+	kindLMTP
+	kindSocketmap
+	kindAdmin
+	kindMetrics
+	kinds // how many there are
+)
+
+// String gives the name.
+func (k kind) String() string {
+	return [...]string{"pipe", "lmtp", "socketmap", "admin", "metrics"}[k]
+}
+
+// suits says why a kind can not be served at an address.
+func (k kind) suits(at net.Addr) error {
+	tcp, isTCP := at.(*net.TCPAddr)
+	switch k {
+	case kindPipe, kindLMTP:
+		if at.Network() != "unix" {
+			return errors.New("it is no unix socket: whoever reaches it could send mail")
+		}
+	case kindAdmin:
+		if at.Network() != "unix" {
+			return errors.New("it is no unix socket: whoever reaches it could rule the daemon")
+		}
+	case kindSocketmap:
+		if isTCP && !tcp.IP.IsLoopback() {
+			return errors.New("it is neither a unix socket nor a loopback address: answers could be forged on their way")
+		}
+	}
+	return nil
+}
+
+// duty is what a socket is for: the same for one that systemd hands over and
+// one that listen names.
+type duty struct {
+	kind      kind
+	transport string // the one that messages of an LMTP socket take
+}
+
+// String gives the socket's name.
+func (d duty) String() string {
+	if d.kind == kindLMTP && d.transport != config.DefaultTransport {
+		return d.kind.String() + "-" + d.transport
+	}
+	return d.kind.String()
+}
+
+// dutyOf reads a socket's name; ok is false when there is no such duty.
+func dutyOf(name string) (d duty, ok bool) {
+	for k := range kinds {
+		if name == k.String() {
+			d = duty{kind: k}
+			if k == kindLMTP {
+				d.transport = config.DefaultTransport
+			}
+			return d, true
+		}
+	}
+	if t, ok := strings.CutPrefix(name, kindLMTP.String()+"-"); ok && t != "" {
+		return duty{kindLMTP, t}, true
+	}
+	return duty{}, false
+}
+
+// socket is a socket that is served.
+type socket struct {
+	duty
+	net.Listener
+}
+
+// sockets is what the daemon listens on. A transport may have several LMTP
+// sockets.
+type sockets []socket
 
 // close closes all of them.
 func (s sockets) close() {
@@ -33,68 +111,108 @@ func (s sockets) close() {
 	}
 }
 
+// has reports whether there is a socket for a duty.
+func (s sockets) has(d duty) bool {
+	return slices.ContainsFunc(s, func(one socket) bool { return one.duty == d })
+}
+
 // listen takes the sockets that systemd handed over, and opens those that are
 // configured and were not. What this version does not serve is named in the
 // log.
-func listen(ctx context.Context, handed []*os.File, cfg *config.Listen, log *slog.Logger) (sockets, error) {
-	got, err := handedOver(handed)
+func listen(ctx context.Context, handed []*os.File, cfg *config.Listen, served func(kind) bool, log *slog.Logger) (sockets, error) {
+	files, err := handedOver(handed)
 	if err != nil {
 		return nil, err
 	}
-	if l := got[pipeSocket]; l != nil && l.Addr().Network() != "unix" {
-		got.close()
-		return nil, errors.New("systemd handed over a pipe socket that is no unix socket: whoever reaches it could send mail")
-	}
-	given := len(got) > 0
-	for name, l := range got {
-		if name != pipeSocket {
+	var all sockets
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		l := files[name]
+		d, ok := dutyOf(name)
+		if !ok || !served(d.kind) {
 			log.Warn("systemd handed over a socket that is not served", "socket", name)
 			l.Close()
-			delete(got, name)
+			continue
+		}
+		all = append(all, socket{d, l})
+		if failed := d.kind.suits(l.Addr()); failed != nil {
+			err = errors.Join(err, fmt.Errorf("systemd handed over %q, but %w", name, failed))
 		}
 	}
-	for _, name := range notServed(cfg) {
-		log.Warn("listen names a socket that is not served", "socket", name)
-	}
-	if cfg.Pipe != nil && got[pipeSocket] == nil && !(cfg.Builtin && given) {
-		if got[pipeSocket], err = open(ctx, cfg.Pipe); err != nil {
-			delete(got, pipeSocket)
-			got.close()
-			return nil, fmt.Errorf("listen.pipe: %w", err)
+	given := all
+	for _, place := range configured(cfg) {
+		switch {
+		case !served(place.kind):
+			if !cfg.Builtin { // otherwise nobody asked
+				log.Warn("listen names a socket that is not served", "socket", place.kind.String())
+			}
+		case given.has(place.duty) || cfg.Builtin && len(files) > 0 || err != nil:
+		default:
+			l, failed := place.open(ctx)
+			if failed != nil {
+				err = fmt.Errorf("listen.%s: %w", place.kind, failed)
+				break
+			}
+			all = append(all, socket{place.duty, l})
 		}
 	}
-	if len(got) == 0 {
-		return nil, errNoSocket
+	if err == nil && len(all) == 0 {
+		err = errNoSocket
 	}
-	return got, nil
+	if err != nil {
+		all.close()
+		return nil, err
+	}
+	return all, nil
 }
 
-// notServed names what a configuration asks for in vain.
-func notServed(cfg *config.Listen) []string {
-	var names []string
-	if cfg.Builtin {
-		return nil // nobody asked
+// place is where listen wants a socket: a unix socket, or a TCP address.
+type place struct {
+	duty
+	unix    *config.Socket
+	address string
+}
+
+// configured gives what listen names.
+func configured(cfg *config.Listen) []place {
+	var all []place
+	if cfg.Pipe != nil {
+		all = append(all, place{duty: duty{kind: kindPipe}, unix: cfg.Pipe})
 	}
-	if len(cfg.LMTP) > 0 {
-		names = append(names, "lmtp")
+	for i := range cfg.LMTP {
+		all = append(all, place{duty: duty{kindLMTP, cfg.LMTP[i].Transport}, unix: &cfg.LMTP[i].Socket})
 	}
-	if cfg.Socketmap != nil {
-		names = append(names, "socketmap")
+	if s := cfg.Socketmap; s != nil {
+		all = append(all, place{duty: duty{kind: kindSocketmap}, unix: &s.Socket, address: s.Address})
 	}
 	if cfg.Admin != nil {
-		names = append(names, "admin")
+		all = append(all, place{duty: duty{kind: kindAdmin}, unix: cfg.Admin})
 	}
 	if cfg.Metrics != "" {
-		names = append(names, "metrics")
+		all = append(all, place{duty: duty{kind: kindMetrics}, address: cfg.Metrics})
 	}
-	return names
+	return all
+}
+
+// open opens a configured socket.
+func (p place) open(ctx context.Context) (net.Listener, error) {
+	if p.address == "" {
+		return open(ctx, p.unix)
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.kind.suits(l.Addr()); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", p.address, err), l.Close())
+	}
+	return l, nil
 }
 
 // handedOver makes listeners of the files that systemd passed on
 // (sd_listen_fds(3)); each has the name of FileDescriptorName=. Closing such a
 // listener leaves the socket, and who waits at it, with systemd.
-func handedOver(files []*os.File) (sockets, error) {
-	got := sockets{}
+func handedOver(files []*os.File) (map[string]net.Listener, error) {
+	got := map[string]net.Listener{}
 	var failed error
 	for _, f := range files {
 		name := f.Name()
@@ -110,7 +228,9 @@ func handedOver(files []*os.File) (sockets, error) {
 		}
 	}
 	if failed != nil {
-		got.close()
+		for _, l := range got {
+			l.Close()
+		}
 		return nil, failed
 	}
 	return got, nil

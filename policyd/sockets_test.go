@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -249,7 +250,7 @@ func TestListen(t *testing.T) {
 			cfg := c.cfg(path)
 			words := newWords()
 			before := openFiles(t)
-			got, err := listen(t.Context(), h.files, &cfg, slog.New(slog.NewTextHandler(words, nil)))
+			got, err := listen(t.Context(), h.files, &cfg, only(kindPipe), slog.New(slog.NewTextHandler(words, nil)))
 			defer got.close()
 			if n := words.count("WARN"); n != len(c.warned) {
 				t.Errorf("%d warnings:\n%s", n, words)
@@ -272,14 +273,14 @@ func TestListen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(got) != 1 || got["pipe"] == nil {
+			if len(got) != 1 || got[0].duty != (duty{kind: kindPipe}) {
 				t.Fatalf("%v", got)
 			}
 			where := filepath.Join(h.dir, "0")
 			if c.opened {
 				where = path
 			}
-			if a := got["pipe"].Addr().String(); a != where {
+			if a := got[0].Addr().String(); a != where {
 				t.Errorf("served at %s, want %s", a, where)
 			}
 			if err := connects(where); err != nil {
@@ -290,6 +291,83 @@ func TestListen(t *testing.T) {
 				t.Errorf("at the end: %v", err)
 			}
 		})
+	}
+}
+
+// only has some kinds of sockets served.
+func only(some ...kind) func(kind) bool {
+	return func(k kind) bool { return slices.Contains(some, k) }
+}
+
+// Every kind of socket is opened where listen names it, and taken from systemd
+// by its name; of those that systemd hands over none is opened.
+func TestEveryKindOfSocket(t *testing.T) {
+	every := only(kindPipe, kindLMTP, kindSocketmap, kindAdmin, kindMetrics)
+	dir := t.TempDir()
+	at := func(name string) config.Socket { return config.Socket{Path: filepath.Join(dir, name), Mode: 0o600} }
+	pipe, admin := at("pipe"), at("admin")
+	cfg := config.Listen{
+		Pipe: &pipe, Admin: &admin, Metrics: "127.0.0.1:0",
+		LMTP:      []config.LMTP{{Socket: at("l1"), Transport: "default"}, {Socket: at("l2"), Transport: "other"}, {Socket: at("l3"), Transport: "other"}},
+		Socketmap: &config.Socketmap{Address: "127.0.0.1:0"},
+	}
+	names := func(s sockets) string {
+		var all []string
+		for _, one := range s {
+			all = append(all, one.duty.String()+"/"+one.Addr().Network())
+		}
+		return strings.Join(all, " ")
+	}
+	log := slog.New(slog.DiscardHandler)
+	opened, err := listen(t.Context(), nil, &cfg, every, log)
+	defer opened.close()
+	if got := names(opened); err != nil || got != "pipe/unix lmtp/unix lmtp-other/unix lmtp-other/unix socketmap/tcp admin/unix metrics/tcp" {
+		t.Errorf("opened %s, %v", got, err)
+	}
+	h := &handed{t: t, dir: t.TempDir()}
+	for _, name := range []string{"pipe", "lmtp", "lmtp-other", "admin"} {
+		h.unix(name)
+	}
+	h.tcp("socketmap")
+	h.tcp("metrics")
+	taken, err := listen(t.Context(), h.files, &cfg, every, log)
+	defer taken.close()
+	if got := names(taken); err != nil || got != "admin/unix lmtp/unix lmtp-other/unix metrics/tcp pipe/unix socketmap/tcp" {
+		t.Errorf("taken %s, %v", got, err)
+	}
+}
+
+// A socket that strangers could reach is refused, whoever opened it.
+func TestSocketOfTheWrongKind(t *testing.T) {
+	every := only(kindPipe, kindLMTP, kindSocketmap, kindAdmin, kindMetrics)
+	for _, name := range []string{"pipe", "lmtp", "lmtp-other", "admin"} {
+		h := &handed{t: t, dir: t.TempDir()}
+		h.tcp(name)
+		got, err := listen(t.Context(), h.files, &config.Listen{}, every, slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), "no unix socket") {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	cfg := config.Listen{Socketmap: &config.Socketmap{Address: "0.0.0.0:0"}}
+	if got, err := listen(t.Context(), nil, &cfg, every, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "listen.socketmap: 0.0.0.0:0: ") {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// Names of sockets are read as they are written.
+func TestSocketNames(t *testing.T) {
+	for _, name := range []string{"pipe", "lmtp", "lmtp-other", "lmtp-a-b", "socketmap", "admin", "metrics"} {
+		if d, ok := dutyOf(name); !ok || d.String() != name {
+			t.Errorf("%s: %+v, %v", name, d, ok)
+		}
+	}
+	if d, _ := dutyOf("lmtp"); d.transport != config.DefaultTransport {
+		t.Errorf("lmtp is for %q", d.transport)
+	}
+	for _, name := range []string{"", "lmtp-", "pipes", "pipe-x", "mxpolicyd.socket"} {
+		if d, ok := dutyOf(name); ok {
+			t.Errorf("%q: %+v", name, d)
+		}
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
-	"github.com/mxpipe/mxpipe/policyd/pipe"
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -193,15 +193,15 @@ func (ws *ways) make(made making, idle int, g, old *generation) (*way, error) {
 }
 
 // use finds a transport by name, for one delivery.
-func (ws *ways) use(name string) (pipe.Way, bool) {
+func (ws *ways) use(name string) (intake.Way, bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if ws.now == nil || ws.now.ways[name] == nil {
-		return pipe.Way{}, false
+		return intake.Way{}, false
 	}
 	w := ws.now.ways[name]
 	ws.hold(&w.part)
-	return pipe.Way{
+	return intake.Way{
 		Deliverer: w.transport,
 		Release:   func() { ws.release(&w.part) },
 		Overtime:  overtime(w.made.cfg),

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/transport"
@@ -59,13 +61,13 @@ func newBench(t *testing.T) *bench {
 	b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
 		return all(env, "2.0.0 delivered")
 	}
-	b.Server = New(Config{
-		Transport:      b.find,
-		Spool:          spool.New(b.state, 4<<20),
-		Places:         semaphore.NewWeighted(10),
-		MaxConnections: 21,
-		Logger:         slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
+	logger := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	b.Server = New(intake.New(intake.Config{
+		Transport: b.find,
+		Spool:     spool.New(b.state, 4<<20),
+		Places:    semaphore.NewWeighted(10),
+		Logger:    logger,
+	}), accept.New(21, logger))
 	b.restart()
 	return b
 }
@@ -125,22 +127,22 @@ func (b *bench) end() {
 	if b.held != 0 {
 		b.t.Errorf("%d transports were not released", b.held)
 	}
-	if len(b.flights.all) != 0 || len(b.running) != 0 || len(b.loops) != 0 {
-		b.t.Errorf("left: flights %v, running %v, loops %v", b.flights.all, b.running, b.loops)
+	if n := b.UnderWay(); n != 0 {
+		b.t.Errorf("%d messages have a place", n)
 	}
 	if b.t.Failed() {
 		b.t.Log(b.log)
 	}
 }
 
-func (b *bench) find(name string) (Way, bool) {
+func (b *bench) find(name string) (intake.Way, bool) {
 	if name != "default" {
-		return Way{}, false
+		return intake.Way{}, false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.held++
-	return Way{Deliverer: b, Overtime: time.Minute, Release: func() {
+	return intake.Way{Deliverer: b, Overtime: time.Minute, Release: func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.held--

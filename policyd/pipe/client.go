@@ -5,10 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/mxpipe/mxpipe/internal/wire"
-	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -57,23 +54,4 @@ func (c *client) answer(code status.Code, text string) error {
 	c.SetWriteDeadline(time.Now().Add(answerTime))
 	_, err := c.Write(wire.AppendAnswer(nil, wire.Answer{Code: code.String(), Text: text}))
 	return err
-}
-
-// peer asks the kernel who is at the other end (unix(7), SO_PEERCRED).
-func peer(conn net.Conn) transport.Peer {
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		return transport.Peer{}
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return transport.Peer{}
-	}
-	var p transport.Peer
-	raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			p = transport.Peer{UID: int(cred.Uid), PID: int(cred.Pid)}
-		}
-	})
-	return p
 }

@@ -3,13 +3,14 @@ package pipe
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -24,13 +25,12 @@ type request struct {
 	log  *slog.Logger
 }
 
-// serve does the work of one connection and closes it. ctx ends when the
+// serve does the work of one connection. ctx ends when the
 // daemon takes no more work, deliveries when work is to end.
 func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
-	defer c.Close()
 	r := &request{Server: s, conn: &client{Conn: c}, log: s.Logger}
 	r.in = wire.NewReader(r.conn)
-	if r.env.Peer = peer(c); r.env.Peer != (transport.Peer{}) {
+	if r.env.Peer = accept.Peer(c); r.env.Peer != (transport.Peer{}) {
 		r.log = r.log.With("uid", r.env.Peer.UID, "pid", r.env.Peer.PID)
 	}
 	asked, err := r.hear(ctx)
@@ -46,26 +46,19 @@ func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
 	}
 	deliveries, cancel := context.WithTimeoutCause(deliveries, limit, transport.ErrTimeout)
 	defer cancel()
-	way, ok := s.Transport(asked.Transport)
-	if !ok {
-		r.refuse(&status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", asked.Transport)})
-		return
-	}
-	defer way.Release()
-	if err := r.place(deliveries); err != nil {
+	place, err := s.Admit(deliveries, asked.Transport, limit)
+	if err != nil {
 		r.refuse(err)
 		return
 	}
-	defer s.Places.Release(1)
-	s.begin(r, time.Now().Add(limit+way.Overtime+slack))
-	defer s.end(r)
+	defer place.Leave()
 	msg, err := r.receive(deliveries)
 	if err != nil {
 		r.refuse(err)
 		return
 	}
 	defer msg.Close()
-	r.handle(deliveries, way, msg)
+	r.handle(deliveries, place, msg)
 }
 
 // hear reads the envelope.
@@ -111,19 +104,6 @@ func (r *request) fill(asked *wire.Envelope) {
 	r.log = r.log.With("id", r.env.ID, "queue_id", r.env.QueueID)
 }
 
-// place waits for the delivery's turn.
-func (r *request) place(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, turn)
-	defer cancel()
-	switch {
-	case r.Places.Acquire(wait, 1) == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	}
-	return &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "mxpolicyd is busy: max_deliveries are under way"}
-}
-
 // receive reads the message.
 func (r *request) receive(ctx context.Context) (*spool.Message, error) {
 	cut := context.AfterFunc(ctx, r.conn.end)
@@ -161,7 +141,7 @@ func (r *request) refuse(err error) {
 }
 
 // handle delivers the message and answers.
-func (r *request) handle(ctx context.Context, way Way, msg *spool.Message) {
+func (r *request) handle(ctx context.Context, place *intake.Place, msg *spool.Message) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := r.watch(cancel)
@@ -169,9 +149,9 @@ func (r *request) handle(ctx context.Context, way Way, msg *spool.Message) {
 		r.conn.end()
 		<-w.over
 	}()
-	mine := r.flights.begin(&r.env)
-	defer r.flights.end(mine)
-	r.conclude(msg, r.deliver(ctx, way, msg, mine), w, mine)
+	d := place.Deliver(ctx, &r.env, msg, r.log)
+	defer d.End()
+	r.conclude(d, w)
 }
 
 // watch is an eye on the client while its message is delivered.

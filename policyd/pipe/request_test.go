@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -347,7 +348,7 @@ func TestRefusedOnTheWay(t *testing.T) {
 		"too large": {nil, "5.3.4 "},
 		"no room":   {func(b *bench) { os.RemoveAll(b.state) }, "4.3.1 "},
 		"no transport": {func(b *bench) {
-			b.Transport = func(string) (Way, bool) { return Way{}, false }
+			b.Transport = func(string) (intake.Way, bool) { return intake.Way{}, false }
 		}, "4.3.5 "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -407,6 +408,7 @@ func FuzzServe(f *testing.F) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
+			defer ours.Close()
 			b.Server.serve(t.Context(), context.Background(), ours)
 		}()
 		theirs.Write(raw)

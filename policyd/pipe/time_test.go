@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -199,7 +200,7 @@ func TestTimeout(t *testing.T) {
 
 // max_deliveries: who comes later waits five seconds for a place.
 func TestMaxDeliveries(t *testing.T) {
-	for name, free := range map[string]time.Duration{"none in time": turn + time.Second, "one in time": turn - time.Second} {
+	for name, free := range map[string]time.Duration{"none in time": intake.Turn + time.Second, "one in time": intake.Turn - time.Second} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(b *bench, p *pipes) {
 				b.Places = semaphore.NewWeighted(1)
@@ -215,9 +216,9 @@ func TestMaxDeliveries(t *testing.T) {
 				synctest.Wait()
 				second := p.connect()
 				second.Write(opening(b.t, envelope("b")))
-				if free > turn {
+				if free > intake.Turn {
 					want(b.t, answer(second), "4.3.2 ", "max_deliveries")
-					took(b.t, start, turn)
+					took(b.t, start, intake.Turn)
 					want(b.t, answer(first), "2.0.0 ")
 					b.wantCalls("a")
 					return
@@ -333,7 +334,7 @@ func TestOverdue(t *testing.T) {
 		e.Timeout = time.Hour
 		conn := p.connect()
 		conn.Write(whole(b.t, e))
-		time.Sleep(time.Hour + time.Minute + slack) // the way's overtime is a minute
+		time.Sleep(time.Hour + time.Minute + intake.Slack) // the way's overtime is a minute
 		if n := b.Overdue(); n != 0 {
 			b.t.Errorf("%d overdue just in time", n)
 		}

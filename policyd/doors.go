@@ -1,0 +1,48 @@
+package policyd
+
+import (
+	"context"
+	"net"
+	"slices"
+
+	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/policyd/pipe"
+)
+
+// frontEnd serves one socket.
+type frontEnd interface {
+	// Serve takes work from l until taking ends, closes l and returns nil; an
+	// error means that l can not be served any more. What is under way then
+	// goes on until deliveries ends.
+	Serve(taking, deliveries context.Context, l net.Listener) error
+	// Wait returns when nothing is under way any more. It is called after
+	// Serve.
+	Wait()
+	// Alive reports, before ctx ends, whether Serve still goes round.
+	Alive(ctx context.Context) error
+}
+
+// waitingFactor is how many connections there may be for each delivery at
+// once: some are only just arriving, some wait for their turn.
+const waitingFactor = 2
+
+// doors says what makes the front end for a socket of each kind. A kind that is
+// not here is not served, and the log says so.
+func (d *Daemon) doors() map[kind]func(duty) frontEnd {
+	loops := func() *accept.Loops { return accept.New(d.places*waitingFactor+1, d.log) }
+	return map[kind]func(duty) frontEnd{
+		kindPipe: func(duty) frontEnd { return pipe.New(d.desk, loops()) },
+	}
+}
+
+func (d *Daemon) add(end frontEnd) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fronts = append(d.fronts, end)
+}
+
+func (d *Daemon) frontEnds() []frontEnd {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.fronts)
+}

@@ -1,0 +1,127 @@
+package intake
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/mxpipe/mxpipe/policyd/served"
+	"github.com/mxpipe/mxpipe/policyd/spool"
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/status"
+)
+
+// Delivery is what became of a message. Whoever has it says what the mail
+// server knows of it: Remember or Forget, and in any case End.
+type Delivery struct {
+	// Results has one result for each recipient of the envelope, in their
+	// order.
+	Results []transport.Result
+
+	desk *Desk
+	env  *transport.Envelope
+	msg  *spool.Message
+	log  *slog.Logger
+	mine map[flight]struct{}
+}
+
+// Deliver hands the message over for the recipients that neither have it yet
+// nor are about to get it from an earlier try. The envelope and the message
+// belong to the Delivery until it ends.
+func (p *Place) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.Message, log *slog.Logger) *Delivery {
+	d := &Delivery{
+		Results: make([]transport.Result, len(env.Recipients)),
+		desk:    p.desk, env: env, msg: msg, log: log,
+		mine: p.desk.flights.begin(env),
+	}
+	left, index := d.left()
+	if len(index) > 0 {
+		for k, result := range p.way.Deliver(ctx, &left, &msg.Message) {
+			d.Results[index[k]] = result
+		}
+	}
+	return d
+}
+
+// left gives the envelope for those recipients that are to be served now, and
+// where each stood; the others get their results.
+func (d *Delivery) left() (left transport.Envelope, index []int) {
+	have := d.recall()
+	left = *d.env
+	left.Recipients = nil
+	for i, rcpt := range d.env.Recipients {
+		result := &d.Results[i]
+		result.Recipient = rcpt.Address
+		if line, ok := have[rcpt.Address]; ok {
+			d.log.Info("not delivered again", "to", rcpt.Address, "text", line)
+			result.Code, result.Text = status.New(status.Success, 0, 0), line
+			continue
+		}
+		if _, ok := d.mine[flightOf(d.env, rcpt.Address)]; !ok && d.env.QueueID != "" {
+			d.log.Info("put off: an earlier try is still under way", "to", rcpt.Address)
+			result.Code, result.Text = status.New(status.Temporary, 3, 0), "an earlier try of this message is still under way"
+			continue
+		}
+		left.Recipients = append(left.Recipients, rcpt)
+		index = append(index, i)
+	}
+	return left, index
+}
+
+// recall gives the recipients that have the message from an earlier try.
+func (d *Delivery) recall() map[string]string {
+	if !d.desk.Served.Known(d.env.QueueID) {
+		return nil
+	}
+	key, err := d.key()
+	if err != nil {
+		return nil // the delivery will say what is wrong with reading it
+	}
+	return d.desk.Served.Recall(key)
+}
+
+func (d *Delivery) key() (served.Key, error) {
+	return served.KeyOf(d.env.QueueID, d.env.Sender, &d.msg.Message)
+}
+
+// Remember writes down which recipients have the message: the mail server will
+// try them again, or may not know that they have it.
+func (d *Delivery) Remember() {
+	have := map[string]string{}
+	for _, result := range d.Results {
+		if result.Code.Class == status.Success {
+			have[result.Recipient] = result.Text
+		}
+	}
+	if len(have) == 0 {
+		return
+	}
+	key, err := d.key()
+	if err == nil {
+		err = d.desk.Served.Remember(key, have)
+	}
+	if err != nil {
+		d.log.Error("can not write down who has the message; a further try may deliver it twice", "error", err)
+	}
+}
+
+// Forget drops what is known of the message: the mail server has its answer,
+// and is done with all of the recipients.
+func (d *Delivery) Forget() {
+	if !d.desk.Served.Known(d.env.QueueID) {
+		return
+	}
+	key, err := d.key()
+	if err != nil {
+		return
+	}
+	var all []string
+	for _, result := range d.Results {
+		all = append(all, result.Recipient)
+	}
+	d.desk.Served.Forget(key, all)
+}
+
+// End lets further tries of the message begin. It is called when what became
+// of this one is known, and written down where that is needed; a second call
+// does nothing.
+func (d *Delivery) End() { d.desk.flights.end(d.mine) }

@@ -1,0 +1,154 @@
+// Package intake is what the front ends that take messages do alike: pipe and
+// LMTP differ in how a message comes in and how the answer goes out, and in
+// nothing else.
+//
+// A message's life here: its transport is found by name and held; a place among
+// the deliveries at once is waited for; the front end reads the message into
+// the spool; the transport delivers to those recipients that neither have the
+// message from an earlier try nor are about to get it from one that is still
+// under way. When the mail server may try again although a recipient has the
+// message, that is written down (package served).
+//
+// A message keeps the transport that it began with, whatever is reloaded
+// meanwhile.
+package intake
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/mxpipe/mxpipe/policyd/served"
+	"github.com/mxpipe/mxpipe/policyd/spool"
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/status"
+)
+
+const (
+	// Turn is how long a message waits for a place among max_deliveries.
+	Turn = 5 * time.Second
+	// Slack is what a delivery may take beyond its time before it is overdue.
+	Slack = 5 * time.Minute
+)
+
+// Deliverer is a transport.
+type Deliverer interface {
+	// Deliver gives one result for each recipient, in their order, and ends
+	// soon after ctx.
+	Deliver(ctx context.Context, env *transport.Envelope, msg *transport.Message) []transport.Result
+}
+
+// Way is a transport that is held for one delivery.
+type Way struct {
+	Deliverer
+	// Release is called once, when the delivery is over.
+	Release func()
+	// Overtime is how long Deliver may go on after its context has ended,
+	// because the server's last answer is waited for.
+	Overtime time.Duration
+}
+
+// Config is what a Desk works with. All of it must be set.
+type Config struct {
+	// Transport finds a transport by its name; ok is false when there is none.
+	Transport func(name string) (way Way, ok bool)
+	Spool     *spool.Spool
+	Served    *served.Memory
+	// Places holds one unit for each delivery that may be under way.
+	Places *semaphore.Weighted
+	Logger *slog.Logger
+}
+
+// Desk is where all front ends bring their messages. It is safe for concurrent
+// use.
+type Desk struct {
+	Config
+	flights flights
+
+	mu      sync.Mutex
+	running map[*Place]time.Time // until when each must be over
+}
+
+// New makes a desk.
+func New(cfg Config) *Desk {
+	return &Desk{
+		Config:  cfg,
+		flights: flights{all: map[flight]struct{}{}},
+		running: map[*Place]time.Time{},
+	}
+}
+
+// Place is a delivery's place among max_deliveries, with its transport.
+type Place struct {
+	desk *Desk
+	way  Way
+}
+
+// Admit finds a transport by its name and waits for a place, for five seconds
+// at most. limit is how long the message may then take to come in and be
+// delivered, which ctx must see to; whoever takes longer is overdue. The
+// error is a *status.Error for the mail server, or the cause of ctx's end.
+func (d *Desk) Admit(ctx context.Context, name string, limit time.Duration) (*Place, error) {
+	way, ok := d.Transport(name)
+	if !ok {
+		return nil, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", name)}
+	}
+	if err := d.turn(ctx); err != nil {
+		way.Release()
+		return nil, err
+	}
+	p := &Place{d, way}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running[p] = time.Now().Add(limit + way.Overtime + Slack)
+	return p, nil
+}
+
+// turn waits for a place.
+func (d *Desk) turn(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, Turn)
+	defer cancel()
+	switch {
+	case d.Places.Acquire(wait, 1) == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "mxpolicyd is busy: max_deliveries are under way"}
+}
+
+// Leave gives the place to somebody else. It is called once, when the message
+// is done with.
+func (p *Place) Leave() {
+	p.desk.mu.Lock()
+	delete(p.desk.running, p)
+	p.desk.mu.Unlock()
+	p.desk.Places.Release(1)
+	p.way.Release()
+}
+
+// UnderWay counts the messages that have a place.
+func (d *Desk) UnderWay() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.running)
+}
+
+// Overdue counts the deliveries that go on although their time, and all that
+// may come on top of it, was over some minutes ago. There is no reason for one,
+// but that something in the daemon waits for ever.
+func (d *Desk) Overdue() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for _, due := range d.running {
+		if time.Now().After(due) {
+			n++
+		}
+	}
+	return n
+}
