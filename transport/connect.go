@@ -15,7 +15,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
-	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -70,7 +70,7 @@ func tlsVersion(v uint16) string { return strings.ReplaceAll(tls.VersionName(v),
 // was found dead lately is not even tried. The error is the most temporary of
 // the addresses' reasons.
 func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duration) (*connection, *status.Error) {
-	pass, err := d.dead.Enter(ctx, d.profile.id+" "+p.host.Name+":"+strconv.Itoa(int(d.port(d.dest))))
+	pass, err := d.dead.Enter(ctx, d.deadKey(p.host, d.dest))
 	if err != nil {
 		var dead *deadhost.Dead
 		if errors.As(err, &dead) {
@@ -79,6 +79,27 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 		return nil, d.reason(ctx, p, outcome.Connect, err)
 	}
 	defer pass.Abandoned()
+	c, reasons := d.reach(ctx, p, &pass, budget)
+	if c != nil {
+		return c, nil
+	}
+	failed := outcome.MostTemporary(reasons)
+	if ctx.Err() == nil {
+		said := *failed
+		said.Host = ""     // as above
+		pass.Failed(&said) // unless it greeted, which was said already
+	}
+	return nil, failed
+}
+
+// deadKey is what a host is remembered by when it can not be reached.
+func (p *profile) deadKey(host route.Host, dest route.Destination) string {
+	return p.id + " " + host.Name + ":" + strconv.Itoa(int(p.port(dest)))
+}
+
+// reach tries the addresses of a host until one of them comes as far as a
+// transaction, and gives the reasons of those that did not.
+func (d *delivery) reach(ctx context.Context, p *prospect, pass *deadhost.Pass, budget time.Duration) (*connection, []*status.Error) {
 	var reasons []*status.Error
 	left := p.addresses.Addrs
 	for len(left) > 0 && len(reasons) < maxGreetings {
@@ -92,10 +113,10 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 			}
 			break
 		}
-		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}, place: conn.place, pass: &pass}
+		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}, place: conn.place, pass: pass}
 		if err = d.open(ctx, c, conn, budget); err == nil {
 			d.noteTesting(c)
-			return c, nil
+			return c, reasons
 		}
 		c.place.Release()
 		reason := d.reason(ctx, p, outcome.Greeting, err)
@@ -106,13 +127,7 @@ func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duratio
 		}
 		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return a == addr })
 	}
-	failed := outcome.MostTemporary(reasons)
-	if ctx.Err() == nil {
-		said := *failed
-		said.Host = ""     // as above
-		pass.Failed(&said) // unless it greeted, which was said already
-	}
-	return nil, failed
+	return nil, reasons
 }
 
 // take acquires a place at one remote address.
@@ -177,6 +192,7 @@ func (d *delivery) open(ctx context.Context, c *connection, conn *placed, budget
 		c.session.Close()
 		return err
 	}
+	d.watch.noTLS(at)
 	decision := decideSession(at)
 	if decision.TLSFailed && decision.Conn == outcome.Keep {
 		return nil // refused by a reply: the connection is as it was
@@ -202,11 +218,7 @@ func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err
 		CommandTimeout:    d.cfg.CommandTimeout,
 		SubmissionTimeout: d.cfg.SubmissionTimeout,
 	}
-	if d.cfg.Debug {
-		cfg.Trace = func(who, line string) {
-			d.log.Info("smtp", "host", c.host.Name, "address", c.addr.String(), who, reply.Clean(line))
-		}
-	}
+	cfg.Trace = d.trace(c)
 	c.session, err = smtp.Open(ctx, conn, cfg)
 	var at *smtp.Error
 	if err == nil || errors.As(err, &at) && at.Err == nil {
@@ -226,7 +238,7 @@ func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err
 func (d *delivery) secure(ctx context.Context, c *connection) error {
 	v := &c.verdict
 	if c.session.Extensions().StartTLS {
-		err := c.session.StartTLS(ctx, d.tls.config(v, &c.proof))
+		err := c.session.StartTLS(ctx, d.watch.over(d.tls.config(v, &c.proof)))
 		var failed *verdict.Failure
 		switch {
 		case err == nil:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -31,7 +32,10 @@ type delivery struct {
 	rcpts   []recipient
 	ticket  limit.Ticket
 	log     *slog.Logger
-	tried   []string // each host's reason, for the log
+	tried   []string                   // each host's reason, for the log
+	traced  bool                       // the dialogue is logged, as with debug
+	at      atomic.Pointer[route.Host] // that it is dealing with
+	watch   *Probe                     // what is to be seen of a connection; nil but for a probe
 }
 
 // recipient is one recipient of a delivery.
@@ -65,7 +69,9 @@ func (d *delivery) run(ctx context.Context) {
 		d.settle(left, noWay(ctx, err, destination{d.dest, d.named}))
 		return
 	}
+	d.traceRoute(&way)
 	for _, host := range way.Hosts {
+		d.at.Store(&host)
 		left = d.tryHost(ctx, &way, host, sts, left)
 		if len(left) == 0 {
 			return

@@ -2,24 +2,41 @@ package transport
 
 import (
 	"context"
-	"time"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
+// Depth is how far an explanation goes.
+type Depth uint8
+
+// The depths.
+const (
+	Lookups Depth = iota // DNS and MTA-STS; nobody is dialled
+	Connect              // and a real connection to each host, up to MAIL
+)
+
 // Explanation is what a message to a domain would meet, found out in the very
-// way of a delivery, and why. Nothing is dialled for it.
+// way of a delivery, and why.
 type Explanation struct {
 	Domain    string            // as A-labels
 	Transport string            // the transport's name
 	Override  string            // the match of the override that applies; empty: none does
+	Nexthop   string            // where the override sends the mail instead; empty: by MX
+	Rules     verdict.Rules     // what the transport, or the override, obeys
 	Route     route.Route       // Hosts in the order of trying
 	STS       *policies.Entry   // the domain's MTA-STS policy; nil: not asked for
 	Hosts     []HostExplanation // one for each host of the route
+	Limit     *limit.Place      // the destination's; nil: it has none
 	Err       *status.Error     // why there is no route; nil: there is one
 }
 
@@ -29,12 +46,80 @@ type HostExplanation struct {
 	Addresses route.Addresses
 	Facts     verdict.Facts
 	Verdict   verdict.Verdict
-	Err       *status.Error // why its addresses are not known; the rest is empty then
+	Dead      *deadhost.Dead // mail for it fails fast now, and why; nil: it does not
+	Idle      int            // idle connections to it
+	Probe     *Probe         // nil: it was not dialled
+	Err       *status.Error  // why its addresses are not known; the rest is empty then
 }
+
+// Forecast is what an Explanation comes to, for a message that comes now.
+type Forecast uint8
+
+// The forecasts. Unknown is the zero Forecast.
+const (
+	Unknown       Forecast = iota // look-ups failed, so nobody can tell
+	Undeliverable                 // it would be refused, or deferred
+	Deliverable                   // a host may have it
+)
+
+// String gives a word for the forecast.
+func (f Forecast) String() string {
+	switch f {
+	case Undeliverable:
+		return "undeliverable"
+	case Deliverable:
+		return "deliverable"
+	}
+	return "unknown"
+}
+
+// Forecast tells whether a message would be delivered: some host may have it.
+// Where nothing was dialled, that is as far as look-ups can tell.
+func (e *Explanation) Forecast() Forecast {
+	if e.Err != nil {
+		return forecastOf(e.Err)
+	}
+	unknown := false
+	for i := range e.Hosts {
+		switch e.Hosts[i].Forecast() {
+		case Deliverable:
+			return Deliverable
+		case Unknown:
+			unknown = true
+		}
+	}
+	if unknown {
+		return Unknown
+	}
+	return Undeliverable
+}
+
+// Forecast tells whether the host would get the message.
+func (h *HostExplanation) Forecast() Forecast {
+	switch {
+	case h.Err != nil:
+		return forecastOf(h.Err)
+	case h.Verdict.Refusal != nil, h.Dead != nil, h.Probe != nil && h.Probe.Err != nil:
+		return Undeliverable
+	}
+	return Deliverable
+}
+
+// forecastOf tells failed look-ups (X.4.3, and X.4.7 where there was no time)
+// from everything else.
+func forecastOf(err *status.Error) Forecast {
+	if err.Code.Class == status.Temporary && err.Code.Subject == 4 && (err.Code.Detail == 3 || err.Code.Detail == 7) {
+		return Unknown
+	}
+	return Undeliverable
+}
+
+// hostsAtOnce bounds how many hosts are looked at at the same time.
+const hostsAtOnce = 8
 
 // Explain explains a domain, or what stands in its place in an address, for a
 // message that makes no demands of its own.
-func (t *Transport) Explain(ctx context.Context, domain string) Explanation {
+func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Explanation {
 	e := Explanation{Domain: domain, Transport: t.base.cfg.Name}
 	addr, err := address.Parse("postmaster@" + domain)
 	if err != nil {
@@ -47,13 +132,27 @@ func (t *Transport) Explain(ctx context.Context, domain string) Explanation {
 		e.Err = failed
 		return e
 	}
-	e.Override = t.overrideOf(addr.ASCII)
-	if p.policies != nil && dest.Domain != "" && !dest.Nexthop {
-		if entry, err := p.policies.Lookup(ctx, dest.Domain); err == nil {
-			e.STS = &entry
+	if o := t.overrideOf(addr.ASCII); o != nil {
+		e.Override = o.match
+		if o.nexthop != (route.Destination{}) {
+			e.Nexthop = o.nexthop.String()
 		}
 	}
-	if e.Route, err = p.finder.Route(ctx, dest.Destination); err != nil {
+	e.Rules = p.rules
+	if place, limited := p.limits.Place(limit.Destination, dest.String()); limited {
+		e.Limit = &place
+	}
+	var both sync.WaitGroup
+	if p.policies != nil && dest.Domain != "" && !dest.Nexthop {
+		both.Go(func() {
+			if entry, err := p.policies.Lookup(ctx, dest.Domain); err == nil {
+				e.STS = &entry
+			}
+		})
+	}
+	e.Route, err = p.finder.Route(ctx, dest.Destination)
+	both.Wait()
+	if err != nil {
 		e.Err = noWay(ctx, err, dest)
 		return e
 	}
@@ -61,28 +160,43 @@ func (t *Transport) Explain(ctx context.Context, domain string) Explanation {
 	if e.STS != nil {
 		sts = stsOf(*e.STS)
 	}
-	for _, host := range e.Route.Hosts {
-		e.Hosts = append(e.Hosts, p.explainHost(ctx, &e.Route, host, sts))
+	e.Hosts = make([]HostExplanation, len(e.Route.Hosts))
+	var all errgroup.Group
+	all.SetLimit(hostsAtOnce)
+	for i, host := range e.Route.Hosts {
+		all.Go(func() error {
+			e.Hosts[i] = t.explainHost(ctx, p, &e.Route, host, sts, depth)
+			return nil
+		})
 	}
+	_ = all.Wait() // nobody returns an error
 	return e
 }
 
-func (p *profile) explainHost(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS) HostExplanation {
-	ctx, cancel := context.WithTimeout(ctx, min(p.cfg.ConnectTimeout, time.Minute))
+func (t *Transport) explainHost(ctx context.Context, p *profile, way *route.Route, host route.Host, sts verdict.STS, depth Depth) HostExplanation {
+	ctx, cancel := context.WithTimeout(ctx, min(p.cfg.ConnectTimeout, probeTime))
 	defer cancel()
 	s := p.survey(ctx, way, host, sts, verdict.Demands{Relaxed: true})
 	e := HostExplanation{Host: host, Addresses: s.addresses, Facts: s.facts, Verdict: s.verdict}
 	if s.err != nil {
 		e.Err = asStatus(ctx, s.err, host.Name)
+		return e
 	}
+	if t.idle != nil {
+		e.Idle = t.idle.Count(pool.Key{Transport: p.id, Host: host.Name, Port: p.port(way.Destination)})
+	}
+	if depth == Connect && s.verdict.Refusal == nil {
+		e.Probe = t.probe(ctx, p, way.Destination, &s)
+	}
+	e.Dead = t.dead.State(p.deadKey(host, way.Destination))
 	return e
 }
 
-func (t *Transport) overrideOf(domain string) string {
-	for _, o := range t.overrides {
-		if matches(o.match, domain) {
-			return o.match
+func (t *Transport) overrideOf(domain string) *override {
+	for i := range t.overrides {
+		if matches(t.overrides[i].match, domain) {
+			return &t.overrides[i]
 		}
 	}
-	return ""
+	return nil
 }

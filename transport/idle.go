@@ -73,6 +73,7 @@ func (d *delivery) reuse(p *prospect) (*connection, bool) {
 		return nil, false
 	}
 	c := &connection{prospect: p, link: l, reused: true}
+	l.session.Trace(d.trace(c))
 	d.noteTesting(c)
 	return c, true
 }

@@ -71,7 +71,8 @@ type Deps struct {
 	// Policies gives the MTA-STS policies that are kept as cfg says and
 	// fetched from web servers that roots vouch for. Equal calls share one.
 	Policies func(cfg *MTASTS, roots *x509.CertPool) (Policies, error)
-	Idle     *Idle // nil: no connection is used twice
+	Idle     *Idle   // nil: no connection is used twice
+	Traces   *Traces // nil: nothing is traced
 	Logger   *slog.Logger
 }
 
@@ -82,6 +83,8 @@ type Transport struct {
 	overrides []override
 	log       *slog.Logger
 	idle      *Idle
+	traces    *Traces
+	underway  underway
 
 	pacer      *limit.Pacer
 	dead       *deadhost.Hosts
@@ -119,7 +122,7 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{
-		base: base, log: deps.Logger, idle: deps.Idle,
+		base: base, log: deps.Logger, idle: deps.Idle, traces: deps.Traces,
 		pacer: limit.NewPacer(limit.Pacing{}),
 		dead:  deadhost.New(deadhost.Options{}),
 	}
@@ -232,8 +235,11 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 		d.env, d.msg, d.sender = env, msg, sender
 		d.demands = demands(d.cfg, env, msg)
 		d.log = t.log.With("id", env.ID, "queue_id", env.QueueID, "transport", d.cfg.Name)
+		d.traced = t.traces.cover(d)
 		all.Go(func() error {
 			start := time.Now()
+			t.underway.begin(d, start)
+			defer t.underway.end(d)
 			d.run(ctx)
 			d.report(time.Since(start))
 			for _, r := range d.rcpts {

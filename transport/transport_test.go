@@ -46,6 +46,7 @@ type lab struct {
 	hosts        int
 	journal      journal
 	idle         *Idle // nil: none is kept
+	traces       Traces
 	transport    *Transport
 }
 
@@ -270,6 +271,7 @@ func (l *lab) start(change func(*Config)) {
 		Resolver: l.resolver,
 		Policies: func(*MTASTS, *x509.CertPool) (Policies, error) { return l.policies, nil },
 		Idle:     l.idle,
+		Traces:   &l.traces,
 		Logger:   slog.New(slog.NewJSONHandler(&l.journal, nil)),
 	})
 	l.must(err)

@@ -166,13 +166,14 @@ func (sc *scene) play(t *testing.T) {
 		}
 	}
 	if !sc.require && sc.message == "" {
+		server.SetHabits(server.Habits()) // what it does once it does once more
 		sc.explain(t, l, results[0])
 	}
 }
 
 // explain holds an explanation against what a delivery did.
 func (sc *scene) explain(t *testing.T, l *lab, result Result) {
-	e := l.transport.Explain(t.Context(), strings.ToUpper(theDomain))
+	e := l.transport.Explain(t.Context(), strings.ToUpper(theDomain), Connect)
 	if e.Err != nil || len(e.Hosts) != 1 || e.Domain != theDomain || e.Transport != "default" || e.Hosts[0].Host.Name != theHost {
 		t.Fatalf("explained as %+v", e)
 	}
@@ -191,6 +192,28 @@ func (sc *scene) explain(t *testing.T, l *lab, result Result) {
 	}
 	if v.Reason == "" {
 		t.Error("the explanation gives no reason")
+	}
+	sc.probe(t, &e, result)
+}
+
+// probe holds what a real connection showed against what a delivery did.
+func (sc *scene) probe(t *testing.T, e *Explanation, result Result) {
+	seen := e.Hosts[0].Probe
+	switch forecast := e.Forecast(); {
+	case (forecast == Deliverable) != (result.Code.Class == 2):
+		t.Errorf("%v, but the delivery said %v %q", forecast, result.Code, result.Text)
+	case seen == nil:
+		if sc.conns > 0 {
+			t.Error("it was not dialled")
+		}
+	case seen.Err != nil:
+		if seen.Err.Code != result.Code || !strings.Contains(result.Text, clean(seen.Err.Error())) {
+			t.Errorf("it said %v %q, the delivery %v %q", seen.Err.Code, seen.Err, result.Code, result.Text)
+		}
+	case !strings.Contains(result.Text, "("+seen.Via+", id="):
+		t.Errorf("it went by %q, the delivery by %q", seen.Via, result.Text)
+	case (sc.saw == "tls") != (seen.TLS != nil && seen.TLSErr == nil):
+		t.Errorf("TLS: %v, %v; the delivery: %s", seen.TLS != nil, seen.TLSErr, sc.saw)
 	}
 }
 

@@ -43,6 +43,7 @@ func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Hos
 	if p.err != nil {
 		return d.pass(rcpts, asStatus(ctx, p.err, host.Name))
 	}
+	d.traceVerdict(&p)
 	if f := p.verdict.Refusal; f != nil {
 		return d.pass(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})
 	}

@@ -338,6 +338,30 @@ func (h *Hosts) drop(e *host) {
 	delete(h.byName, e.name)
 }
 
+// Answered says that a host was reached by somebody who had no Pass: an
+// administrator's own attempt. A dead host is cleared by it.
+func (h *Hosts) Answered(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if e := h.byName[name]; e != nil && e.failures > 0 {
+		e.answered, e.failures, e.cause = time.Now(), 0, ""
+		e.turn()
+	}
+}
+
+// State tells whether mail for a host would fail fast now, as Enter would find
+// it, without any effect; nil: it would not.
+func (h *Hosts) State(name string) *Dead {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	e := h.byName[name]
+	if e == nil || e.failures > 0 && e.pending == 0 && now.Sub(e.until) >= h.o.Max || h.decide(e, now, time.Time{}) != dead {
+		return nil
+	}
+	return e.dead(now)
+}
+
 // Len gives the number of hosts remembered, dead or not.
 func (h *Hosts) Len() int {
 	h.mu.Lock()

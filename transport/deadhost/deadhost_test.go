@@ -592,3 +592,30 @@ func TestParallel(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// State looks without touching, and an answer to somebody without a pass
+// clears a host as any other does.
+func TestStateAndAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := deadhost.New(deadhost.Options{})
+		want(t, "of an unknown host", h.State(host) == nil, true)
+		h.Answered(host)
+		want(t, "hosts", h.Len(), 0)
+		enter(t, h).Failed(errTimeout)
+		d := h.State(host)
+		if d == nil || d.Failures != 1 || d.Cause != errTimeout.Error() {
+			t.Fatalf("%+v", d)
+		}
+		refused(t, h)
+		h.Answered(host)
+		want(t, "after an answer", h.State(host) == nil, true)
+		enter(t, h).Failed(errTimeout)
+		time.Sleep(time.Minute)
+		want(t, "when the next one is the trial", h.State(host) == nil, true)
+		p := enter(t, h)
+		want(t, "during the trial", h.State(host) != nil, true)
+		p.Abandoned()
+		time.Sleep(time.Hour)
+		want(t, "long after", h.State(host) == nil, true)
+	})
+}

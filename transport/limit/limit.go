@@ -154,6 +154,34 @@ func (g *gate) stats() Stats {
 	return Stats{Keys: len(g.places), Open: g.open, Waiting: g.waiting, Late: g.late}
 }
 
+// Place is what one key of a scope has to do now.
+type Place struct {
+	Limit   Limit   // what it is allowed
+	Tokens  float64 // of the rate, left now
+	Open    int     // at work
+	Waiting int     // for their turn
+}
+
+// Place gives the state of one key without any effect; ok is false where the
+// scope has no limit.
+func (l *Limits) Place(s Scope, key string) (p Place, ok bool) {
+	if s >= Scopes || l.gates[s] == nil {
+		return Place{}, false
+	}
+	g := l.gates[s]
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	at := g.places[key]
+	if at == nil {
+		b := g.newRule(now).(*bucket)
+		return Place{Limit: b.limit, Tokens: b.tokens}, true
+	}
+	b := *at.rule.(*bucket)
+	b.fill(now)
+	return Place{Limit: b.limit, Tokens: b.tokens, Open: at.open, Waiting: at.queue.Len()}, true
+}
+
 // bucket is the rule of one key: a token bucket, and a bound on work at once.
 type bucket struct {
 	limit  Limit
@@ -168,17 +196,27 @@ func (b *bucket) admit(open int, now time.Time) (bool, time.Duration) {
 	if b.limit.Rate <= 0 {
 		return true, 0
 	}
-	full := float64(b.limit.Rate)
-	perToken := float64(b.limit.Period) / full
-	if passed := now.Sub(b.at); passed > 0 {
-		b.tokens = min(full, b.tokens+float64(passed)/perToken)
-		b.at = now
-	}
+	perToken := b.fill(now)
 	if b.tokens < 1 {
 		return false, time.Duration(math.Ceil((1 - b.tokens) * perToken))
 	}
 	b.tokens--
 	return true, 0
+}
+
+// fill adds the tokens that time has brought, and gives the time of one, in
+// nanoseconds.
+func (b *bucket) fill(now time.Time) (perToken float64) {
+	if b.limit.Rate <= 0 {
+		return 0
+	}
+	full := float64(b.limit.Rate)
+	perToken = float64(b.limit.Period) / full
+	if passed := now.Sub(b.at); passed > 0 {
+		b.tokens = min(full, b.tokens+float64(passed)/perToken)
+		b.at = now
+	}
+	return perToken
 }
 
 func (b *bucket) undo() {

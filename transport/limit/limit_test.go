@@ -596,3 +596,31 @@ func TestMoreKeysInUseThanRemembered(t *testing.T) {
 		allZero(t, l)
 	})
 }
+
+// Place tells what a key has to do, and takes nothing of it.
+func TestPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		two := limit.Limit{Rate: 2, Period: time.Minute, Concurrency: 5}
+		l := limit.New(limit.Config{Destination: two})
+		if _, ok := l.Place(limit.IP, "192.0.2.1"); ok {
+			t.Error("a scope without a limit has a place")
+		}
+		see := func(what string, want limit.Place) {
+			t.Helper()
+			if p, ok := l.Place(limit.Destination, "a.example"); !ok || p != want {
+				t.Errorf("%s: %+v, want %+v", what, p, want)
+			}
+		}
+		see("never seen", limit.Place{Limit: two, Tokens: 2})
+		ticket := l.Ticket()
+		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "a.example"}); err != nil {
+			t.Fatal(err)
+		}
+		see("at work", limit.Place{Limit: two, Tokens: 1, Open: 1})
+		time.Sleep(15 * time.Second)
+		see("after a while", limit.Place{Limit: two, Tokens: 1.5, Open: 1})
+		ticket.Release()
+		see("released", limit.Place{Limit: two, Tokens: 1.5})
+		want(t, "keys", l.Stats(limit.Destination).Keys, 1)
+	})
+}

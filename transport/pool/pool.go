@@ -284,6 +284,27 @@ func (p *Pool[C]) Stats() Stats {
 	return s
 }
 
+// Held gives how many idle connections there are to each host.
+func (p *Pool[C]) Held() map[Key]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held := make(map[Key]int, len(p.hosts))
+	for key, list := range p.hosts {
+		held[key] = list.n
+	}
+	return held
+}
+
+// Count gives how many idle connections there are to one host.
+func (p *Pool[C]) Count(key Key) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if list := p.hosts[key]; list != nil {
+		return list.n
+	}
+	return 0
+}
+
 // expireLoop closes connections whose time has come.
 func (p *Pool[C]) expireLoop() {
 	defer close(p.done)

@@ -489,3 +489,17 @@ func TestAgainstModel(t *testing.T) {
 		})
 	}
 }
+
+func TestHeld(t *testing.T) {
+	p := pool.New[*conn](100)
+	defer p.Stop()
+	other := pool.Key{Transport: "default", Host: "mx2.example.org", Port: 25}
+	p.Put(key, "a.example", fresh("a"), usual)
+	p.Put(key, "b.example", fresh("b"), usual)
+	p.Put(other, "b.example", fresh("c"), usual)
+	want(t, "held", p.Held(), map[pool.Key]int{key: 2, other: 1})
+	want(t, "count", p.Count(key), 2)
+	drain(p, key)
+	want(t, "held", p.Held(), map[pool.Key]int{other: 1})
+	want(t, "count", p.Count(key), 0)
+}

@@ -155,6 +155,11 @@ func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 	return s.hello(ctx, outcome.EHLOAfterTLS)
 }
 
+// Trace has trace called with each line from now on, as Config.Trace is; nil
+// ends it. A session that serves one message after the other tells each one's
+// dialogue to whom it concerns.
+func (s *Session) Trace(trace func(who, line string)) { s.cfg.Trace = trace }
+
 // Stale reports whether an idle session is of no use any more: the server has
 // closed it, or said something unasked. It asks the kernel, not the server.
 func (s *Session) Stale() bool { return s.r.Buffered() > 0 || s.raw.readable() }

@@ -1,0 +1,86 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// Probe is what a real connection to a host showed: TCP, the greeting, EHLO,
+// STARTTLS, and the verdict's judgement. It is made by the code of a delivery
+// and ends before MAIL.
+type Probe struct {
+	Addr netip.Addr // that was reached; not valid when none came as far as a transaction
+	// Via says how a message would travel, as a delivery's text does:
+	// "192.0.2.1, dane, TLS1.3".
+	Via        string
+	Extensions smtp.Extensions // of the last EHLO reply
+	// TLS is the last handshake's state, that of one that was judged not good
+	// enough included; nil when none came as far as the certificates.
+	TLS   *tls.ConnectionState
+	Proof verdict.Proof // what that handshake proved
+	// TLSErr is why TLS did not come about where plaintext will do.
+	TLSErr error
+	// Note is what an MTA-STS policy in testing mode has against it.
+	Note string
+	// Err is why a message would not go to the host; nil: it would.
+	Err *status.Error
+}
+
+// over has the probe see the handshake that config is for. A nil Probe sees
+// nothing.
+func (p *Probe) over(config *tls.Config) *tls.Config {
+	if p == nil {
+		return config
+	}
+	judge := config.VerifyConnection
+	config.ClientSessionCache = nil // the whole handshake, with its certificates
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		p.TLS = &state
+		return judge(state)
+	}
+	return config
+}
+
+// noTLS notes why a connection goes on in plaintext.
+func (p *Probe) noTLS(err error) {
+	if p != nil {
+		p.TLSErr = err
+	}
+}
+
+// probe connects to a host. Whether it is dead by what deliveries saw makes no
+// difference; a host that answers is not dead any more.
+func (t *Transport) probe(ctx context.Context, p *profile, dest route.Destination, s *prospect) *Probe {
+	seen := &Probe{}
+	d := &delivery{
+		Transport: t, profile: p, dest: dest, env: &Envelope{}, log: slog.New(slog.DiscardHandler),
+		demands: verdict.Demands{Relaxed: true}, watch: seen,
+	}
+	c, reasons := d.reach(ctx, s, &deadhost.Pass{}, min(p.cfg.ConnectTimeout, probeTime))
+	if c == nil {
+		seen.Err = outcome.MostTemporary(reasons)
+		if seen.TLS != nil {
+			seen.Proof = p.tls.prove(*seen.TLS, &s.verdict, time.Now())
+		}
+		return seen
+	}
+	defer c.place.Release()
+	t.dead.Answered(d.deadKey(s.host, dest))
+	seen.Addr, seen.Via, seen.Extensions, seen.Proof = c.addr, c.via(), c.session.Extensions(), c.proof
+	seen.Note = s.verdict.Note(&c.proof)
+	t.later(c.session)
+	return seen
+}
+
+// probeTime bounds a probe: whoever asked for it is waiting at a terminal.
+const probeTime = time.Minute
