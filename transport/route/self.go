@@ -1,8 +1,10 @@
 package route
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // Self is what this host is known by, so that mail does not go round in
@@ -23,6 +25,11 @@ type Self struct {
 // the operating system.
 func ThisHost() (Self, error) {
 	list, err := net.InterfaceAddrs()
+	if errors.Is(err, syscall.EAFNOSUPPORT) {
+		// The kernel may not be asked: the unit allows no netlink sockets.
+		all, err := procAddrs("/proc/self/net")
+		return Self{Interfaces: all}, err
+	}
 	if err != nil {
 		return Self{}, err
 	}
