@@ -1,18 +1,15 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/textproto"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,10 +20,9 @@ import (
 // postfix is a Postfix of our own.
 type postfix struct {
 	*process
+	mailbox // what its transport "keep" delivered
 	dir     string
 	address string // where it takes mail by SMTP
-	log     string
-	kept    string // what its transport "keep" delivered
 }
 
 // services are the lines of master.cf that every Postfix here has. The transport keep stores what it gets, with its
@@ -77,18 +73,9 @@ queue_run_delay = 1h
 minimal_backoff_time = 1h
 `
 
-// keeper stores a message and its envelope under a name that is there only when all of it is.
-const keeper = `#!/bin/sh
-set -e
-umask 022
-name="$2.$$"
-{ printf '%s\n' "$2" "$3" "$4"; cat; } >"$1/.$name"
-mv "$1/.$name" "$1/$name"
-`
-
 // newPostfix starts a Postfix with further lines in main.cf and master.cf.
 func newPostfix(dir, name, address, mainCF, masterCF string) (*postfix, error) {
-	p := &postfix{dir: dir, address: address, log: filepath.Join(dir, "mail.log"), kept: filepath.Join(dir, "kept")}
+	p := &postfix{dir: dir, address: address, mailbox: mailbox{log: filepath.Join(dir, "mail.log"), kept: filepath.Join(dir, "kept")}}
 	owner, err := user.Lookup("postfix")
 	if err != nil {
 		return nil, err
@@ -162,57 +149,10 @@ func (p *postfix) postqueue(t *testing.T, args ...string) []byte {
 // close ends the server.
 func (p *postfix) close() error { return p.stop(syscall.SIGTERM) }
 
-// mail is a message for Postfix.
-type mail struct {
-	from   string
-	to     []string
-	params string // of MAIL
-	notify string // parameters of RCPT
-	text   []byte // with LF line ends
-}
-
-// note is a short message.
-func note(from, to string) mail {
-	return mail{from: from, to: []string{to}, text: []byte("Subject: a note\n\nThis is all.\n")}
-}
-
 // submit hands a message over by SMTP and gives its queue id.
 func (p *postfix) submit(t *testing.T, m mail) string {
 	t.Helper()
-	conn, err := textproto.Dial("tcp", p.address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	reply := func(code int) string {
-		t.Helper()
-		_, text, err := conn.ReadResponse(code)
-		if err != nil {
-			t.Fatalf("submission to Postfix: %v", err)
-		}
-		return text
-	}
-	say := func(code int, format string, args ...any) {
-		t.Helper()
-		if err := conn.PrintfLine(format, args...); err != nil {
-			t.Fatal(err)
-		}
-		reply(code)
-	}
-	reply(220)
-	say(250, "EHLO client.e2e.example")
-	say(250, "MAIL FROM:<%s> %s", m.from, m.params)
-	for _, to := range m.to {
-		say(250, "RCPT TO:<%s> %s", to, m.notify)
-	}
-	say(354, "DATA")
-	text := bytes.ReplaceAll(append([]byte("\n"), m.text...), []byte("\n."), []byte("\n.."))[1:]
-	text = append(bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n")), ".\r\n"...)
-	conn.W.Write(text)
-	if err := conn.W.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	_, id, ok := strings.Cut(reply(250), "queued as ")
+	_, id, ok := strings.Cut(m.submit(t, p.address), "queued as ")
 	if !ok {
 		t.Fatal("Postfix did not name the queue id")
 	}
@@ -338,75 +278,4 @@ func (p *postfix) flush(t *testing.T, id string) {
 	t.Helper()
 	p.waiting(t, id)
 	p.postqueue(t, "-i", id)
-}
-
-// arrival is what the transport keep stored.
-type arrival struct {
-	queueID, sender, recipient string
-	text                       []byte
-}
-
-// arrivals lists what was kept for a recipient.
-func (p *postfix) arrivals(t *testing.T, recipient string) []arrival {
-	t.Helper()
-	entries, err := os.ReadDir(p.kept)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []arrival
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		path := filepath.Join(p.kept, e.Name())
-		// Only the envelope of others' messages is read, since they can be large.
-		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(f)
-		lines.Scan()
-		lines.Scan()
-		mine := lines.Scan() && lines.Text() == recipient
-		f.Close()
-		if !mine {
-			continue
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parts := bytes.SplitN(text, []byte("\n"), 4)
-		list = append(list, arrival{string(parts[0]), string(parts[1]), recipient, parts[3]})
-	}
-	return list
-}
-
-// arrived waits for the one message that a recipient gets.
-func (p *postfix) arrived(t *testing.T, recipient string) arrival {
-	t.Helper()
-	list := await(t, "mail for "+recipient, func() ([]arrival, bool) {
-		list := p.arrivals(t, recipient)
-		return list, len(list) > 0
-	}, p.log)
-	if len(list) != 1 {
-		t.Fatalf("%d messages for %s", len(list), recipient)
-	}
-	return list[0]
-}
-
-// original takes away the header fields that Postfix adds on top, and gives what is left.
-func (a arrival) original(t *testing.T, added ...string) []byte {
-	t.Helper()
-	text := a.text
-	for {
-		name, _, ok := bytes.Cut(text, []byte(":"))
-		if !ok || !slices.Contains(added, string(name)) {
-			return text
-		}
-		_, text, _ = bytes.Cut(text, []byte("\n"))
-		for len(text) > 0 && (text[0] == ' ' || text[0] == '\t') {
-			_, text, _ = bytes.Cut(text, []byte("\n"))
-		}
-	}
 }
