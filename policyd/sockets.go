@@ -185,7 +185,7 @@ func configured(cfg *config.Listen) []place {
 		all = append(all, place{duty: duty{kind: kindSocketmap}, unix: &s.Socket, address: s.Address})
 	}
 	if cfg.Admin != nil {
-		all = append(all, place{duty: duty{kind: kindAdmin}, unix: cfg.Admin})
+		all = append(all, place{duty: duty{kind: kindAdmin}, unix: &cfg.Admin.Socket})
 	}
 	if cfg.Metrics != "" {
 		all = append(all, place{duty: duty{kind: kindMetrics}, address: cfg.Metrics})

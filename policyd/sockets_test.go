@@ -206,7 +206,7 @@ func (h *handed) file(name string) {
 func TestListen(t *testing.T) {
 	type configured func(path string) config.Listen
 	builtin := func(path string) config.Listen {
-		return config.Listen{Builtin: true, Pipe: &config.Socket{Path: path, Mode: 0o600}, Admin: &config.Socket{Path: path + "2", Mode: 0o600}}
+		return config.Listen{Builtin: true, Pipe: &config.Socket{Path: path, Mode: 0o600}, Admin: &config.Admin{Socket: config.Socket{Path: path + "2", Mode: 0o600}}}
 	}
 	pipe := func(path string) config.Listen {
 		return config.Listen{Pipe: &config.Socket{Path: path, Mode: 0o600}}
@@ -305,7 +305,7 @@ func TestEveryKindOfSocket(t *testing.T) {
 	every := only(kindPipe, kindLMTP, kindSocketmap, kindAdmin, kindMetrics)
 	dir := t.TempDir()
 	at := func(name string) config.Socket { return config.Socket{Path: filepath.Join(dir, name), Mode: 0o600} }
-	pipe, admin := at("pipe"), at("admin")
+	pipe, admin := at("pipe"), config.Admin{Socket: at("admin")}
 	cfg := config.Listen{
 		Pipe: &pipe, Admin: &admin, Metrics: "127.0.0.1:0",
 		LMTP:      []config.LMTP{{Socket: at("l1"), Transport: "default"}, {Socket: at("l2"), Transport: "other"}, {Socket: at("l3"), Transport: "other"}},

@@ -87,7 +87,8 @@ func (s listing) listen(l *Listen) {
 		s.put("listen.socketmap.address", l.Socketmap.Address)
 	}
 	if l.Admin != nil {
-		s.socket("listen.admin", *l.Admin)
+		s.socket("listen.admin", l.Admin.Socket)
+		s.put("listen.admin.pprof", strconv.FormatBool(l.Admin.PProf))
 	}
 	s.put("listen.metrics.address", l.Metrics)
 }

@@ -194,9 +194,9 @@ type Listen struct {
 	// Socketmap is where Postfix asks for TLS policies (socketmap); nil: not
 	// served.
 	Socketmap *Socketmap
-	// Admin is where status, explain and cache ask (admin); nil: not served.
+	// Admin is where status, explain and the like ask (admin); nil: not served.
 	// Default path: /run/mxpolicyd/admin.sock, mode "0600".
-	Admin *Socket
+	Admin *Admin
 	// Metrics is the address, host:port, of the Prometheus metrics (metrics:
 	// {address: ...}); empty: not served. An empty host means every address
 	// of this host. Default in the block: 127.0.0.1:9461.
@@ -214,6 +214,14 @@ type Socket struct {
 	// It is looked up when the socket is opened. Default: empty, which leaves
 	// the daemon's own group.
 	Group string
+}
+
+// Admin is the administrator's socket.
+type Admin struct {
+	Socket
+	// PProf serves the Go profiler there too, below /debug/pprof/ (pprof).
+	// Default: false.
+	PProf bool
 }
 
 // LMTP is one LMTP socket.

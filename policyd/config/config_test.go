@@ -41,7 +41,7 @@ func defaults() *Config {
 		Listen: Listen{
 			Builtin: true,
 			Pipe:    &Socket{"/run/mxpolicyd/pipe.sock", 0o660, ""},
-			Admin:   &Socket{"/run/mxpolicyd/admin.sock", 0o600, ""},
+			Admin:   &Admin{Socket: Socket{"/run/mxpolicyd/admin.sock", 0o600, ""}},
 		},
 	}
 }
@@ -145,7 +145,7 @@ func TestCompleteExample(t *testing.T) {
 			Pipe:      &Socket{"/run/mxpolicyd/pipe.sock", 0o660, "mxpipe"},
 			LMTP:      []LMTP{{Socket{"/run/mxpolicyd/lmtp.sock", 0o660, ""}, "default"}},
 			Socketmap: &Socketmap{Socket: Socket{"/run/mxpolicyd/socketmap.sock", 0o660, ""}},
-			Admin:     &Socket{"/run/mxpolicyd/admin.sock", 0o600, ""},
+			Admin:     &Admin{Socket: Socket{"/run/mxpolicyd/admin.sock", 0o600, ""}},
 			Metrics:   "127.0.0.1:9461",
 		},
 	})
@@ -204,7 +204,9 @@ func TestValues(t *testing.T) {
 		{"listen: {}", func(c *Config) { c.Listen = Listen{} }},
 		{"listen: {pipe: {}}", func(c *Config) { c.Listen = Listen{Pipe: &Socket{"/run/mxpolicyd/pipe.sock", 0o660, ""}} }},
 		{"listen: {pipe: {path: /p, mode: 0600, group: \"12\"}}", func(c *Config) { c.Listen = Listen{Pipe: &Socket{"/p", 0o600, "12"}} }},
-		{"listen: {admin: {mode: 0o640}}", func(c *Config) { c.Listen = Listen{Admin: &Socket{"/run/mxpolicyd/admin.sock", 0o640, ""}} }},
+		{"listen: {admin: {mode: 0o640, pprof: on}}", func(c *Config) {
+			c.Listen = Listen{Admin: &Admin{Socket{"/run/mxpolicyd/admin.sock", 0o640, ""}, true}}
+		}},
 		{"listen: {metrics: {}}", func(c *Config) { c.Listen = Listen{Metrics: "127.0.0.1:9461"} }},
 		{"listen: {metrics: {address: ':9000'}}", func(c *Config) { c.Listen = Listen{Metrics: ":9000"} }},
 		{"listen: {socketmap: {}}", func(c *Config) {

@@ -51,7 +51,7 @@ func listenKeys(l *Listen, transports []string) []key {
 		{"pipe", func(v value) { l.Pipe = unixSocket(v, "pipe", 0o660) }},
 		{"lmtp", func(v value) { l.LMTP = lmtpSockets(v, transports) }},
 		{"socketmap", func(v value) { l.Socketmap = socketmap(v) }},
-		{"admin", func(v value) { l.Admin = unixSocket(v, "admin", 0o600) }},
+		{"admin", func(v value) { l.Admin = admin(v) }},
 		{"metrics", func(v value) {
 			if v.given() {
 				l.Metrics = DefaultMetricsAddress
@@ -84,6 +84,14 @@ func unixSocket(v value, name string, mode fs.FileMode) *Socket {
 		v.block(socketKeys(s)...)
 	}
 	return s
+}
+
+func admin(v value) *Admin {
+	a := &Admin{Socket: *newSocket("admin", 0o600)}
+	if v.given() {
+		v.block(append(socketKeys(&a.Socket), key{"pprof", set(&a.PProf, truth())})...)
+	}
+	return a
 }
 
 func socketmap(v value) *Socketmap {

@@ -47,7 +47,7 @@ func (d *decoder) config(root value) *Config {
 	if v, given := seen["listen"]; given && !v.isNull() {
 		d.listen(v, c)
 	} else {
-		c.Listen = Listen{Builtin: true, Pipe: newSocket("pipe", 0o660), Admin: newSocket("admin", 0o600)}
+		c.Listen = Listen{Builtin: true, Pipe: newSocket("pipe", 0o660), Admin: &Admin{Socket: *newSocket("admin", 0o600)}}
 	}
 	return c
 }
