@@ -29,10 +29,13 @@ const maxGreetings = 5
 type connection struct {
 	*prospect
 	*link
-	place   *limit.Ticket  // at the address, for as long as a delivery has the connection
-	pass    *deadhost.Pass // of a new connection
-	reused  bool           // it served a message before this delivery had it
-	chunked bool           // the message went by BDAT
+	place   *limit.Ticket    // at the address, for as long as a delivery has the connection
+	pass    *deadhost.Pass   // of a new connection
+	reused  bool             // it served a message before this delivery had it
+	chunked bool             // the message went by BDAT
+	tested  *verdict.Failure // what a policy in testing mode has against it
+	tlsErr  error            // why it is in the clear although the server offers STARTTLS
+	attempt int              // its place among the delivery's attempts
 }
 
 // via says where the message went, and how safely: a status.Error's Via.
@@ -70,7 +73,9 @@ func tlsVersion(v uint16) string { return strings.ReplaceAll(tls.VersionName(v),
 // was found dead lately is not even tried. The error is the most temporary of
 // the addresses' reasons.
 func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duration) (*connection, *status.Error) {
+	start := time.Now()
 	pass, err := d.dead.Enter(ctx, d.deadKey(p.host, d.dest))
+	d.spent(PhaseConnect, start)
 	if err != nil {
 		var dead *deadhost.Dead
 		if errors.As(err, &dead) {
@@ -113,10 +118,15 @@ func (d *delivery) reach(ctx context.Context, p *prospect, pass *deadhost.Pass, 
 			}
 			break
 		}
-		c := &connection{prospect: p, link: &link{addr: addr, lifted: d.demands.Optional, owner: d.Transport}, place: conn.place, pass: pass}
+		c := &connection{prospect: p, link: &link{addr: addr, local: near(conn), lifted: d.demands.Optional, owner: d.Transport}, place: conn.place, pass: pass}
 		if err = d.open(ctx, c, conn, budget); err == nil {
-			d.noteTesting(c)
+			c.tested = c.verdict.Tested(&c.proof)
+			d.judged(c, nil)
 			return c, reasons
+		}
+		var failed *verdict.Failure
+		if errors.As(err, &failed) {
+			d.judged(c, failed)
 		}
 		c.place.Release()
 		reason := d.reason(ctx, p, outcome.Greeting, err)
@@ -153,6 +163,7 @@ func (p *placed) Close() error {
 // dial connects to one of the addresses within the budget, and to none that
 // there is no place at.
 func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Duration) (*placed, netip.Addr, error) {
+	defer d.spent(PhaseConnect, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	dialer := *d.dialer
@@ -166,13 +177,22 @@ func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Dur
 			place.Release()
 			return nil, err
 		}
-		return &placed{conn, place}, nil
+		return &placed{count(conn.(*net.TCPConn), &d.connections), place}, nil
 	}
 	conn, addr, err := dialer.Dial(ctx, addrs, d.port(d.dest))
 	if err != nil {
 		return nil, addr, err
 	}
+	d.opened.Add(1)
 	return conn.(*placed), addr, nil
+}
+
+// near gives this host's address of a connection.
+func near(conn net.Conn) netip.Addr {
+	if addr, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+		return addr.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // open greets the server, starts TLS and has the connection judged. Where the
@@ -194,6 +214,7 @@ func (d *delivery) open(ctx context.Context, c *connection, conn *placed, budget
 	}
 	d.watch.noTLS(at)
 	decision := decideSession(at)
+	c.tlsErr = at
 	if decision.TLSFailed && decision.Conn == outcome.Keep {
 		return nil // refused by a reply: the connection is as it was
 	}
@@ -201,7 +222,6 @@ func (d *delivery) open(ctx context.Context, c *connection, conn *placed, budget
 	if !decision.TLSFailed {
 		return err
 	}
-	d.log.Info("TLS handshake failed, going on in plaintext", "host", c.host.Name, "address", c.addr.String(), "error", clean(at.Error()))
 	c.proof = verdict.Proof{}
 	c.place.Release()
 	if conn, _, err = d.dial(ctx, []netip.Addr{c.addr}, budget); err != nil {
@@ -213,6 +233,7 @@ func (d *delivery) open(ctx context.Context, c *connection, conn *placed, budget
 
 // greet opens the session. On error the connection is closed.
 func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err error) {
+	defer d.spent(PhaseGreeting, time.Now())
 	cfg := smtp.Config{
 		Hostname:          d.cfg.Hostname,
 		CommandTimeout:    d.cfg.CommandTimeout,
@@ -238,7 +259,9 @@ func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err
 func (d *delivery) secure(ctx context.Context, c *connection) error {
 	v := &c.verdict
 	if c.session.Extensions().StartTLS {
+		start := time.Now()
 		err := c.session.StartTLS(ctx, d.watch.over(d.tls.config(v, &c.proof)))
+		d.spent(PhaseTLS, start)
 		var failed *verdict.Failure
 		switch {
 		case err == nil:
@@ -257,14 +280,6 @@ func (d *delivery) secure(ctx context.Context, c *connection) error {
 		return failed
 	}
 	return nil
-}
-
-// noteTesting logs what an MTA-STS policy in testing mode has against a
-// connection that is about to carry the message (RFC 8461 §5).
-func (d *delivery) noteTesting(c *connection) {
-	if note := c.verdict.Note(&c.proof); note != "" {
-		d.log.Warn("a policy in testing mode is not met", "host", c.host.Name, "address", c.addr.String(), "text", clean(note))
-	}
 }
 
 // decideSession says what a failure before the transaction means.

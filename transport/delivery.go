@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -36,6 +37,7 @@ type delivery struct {
 	traced  bool                       // the dialogue is logged, as with debug
 	at      atomic.Pointer[route.Host] // that it is dealing with
 	watch   *Probe                     // what is to be seen of a connection; nil but for a probe
+	event   *Event                     // what is found on the way, for who observes
 }
 
 // recipient is one recipient of a delivery.
@@ -59,12 +61,18 @@ func (d *delivery) run(ctx context.Context) {
 	}
 	d.ticket = d.limits.Ticket()
 	defer d.ticket.Release()
+	start := time.Now()
 	if err := d.ticket.Acquire(ctx, limit.Want{Scope: limit.All},
 		limit.Want{Scope: limit.Source, Key: d.sender.ASCII}, limit.Want{Scope: limit.Destination, Key: d.dest.String()}); err != nil {
+		d.spent(PhaseWait, start)
 		d.settle(left, asStatus(ctx, err, d.dest.String()))
 		return
 	}
+	d.spent(PhaseWait, start)
+	start = time.Now()
 	way, sts, err := d.find(ctx)
+	d.spent(PhaseDNS, start)
+	d.event.STS = sts
 	if err != nil {
 		d.settle(left, noWay(ctx, err, destination{d.dest, d.named}))
 		return

@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -17,6 +18,7 @@ type Envelope struct {
 	ID      string // our name for this delivery, from NewID
 	QueueID string // the mail server's own; may be empty
 	Peer    Peer
+	Waited  time.Duration // for its turn, before Deliver was called; for metrics
 
 	Sender     string // "" is the null sender
 	Recipients []Recipient

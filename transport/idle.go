@@ -29,6 +29,7 @@ func (i *Idle) retire(host string) {
 type link struct {
 	session *smtp.Session
 	addr    netip.Addr
+	local   netip.Addr
 	proof   verdict.Proof
 	// lifted: it was opened for a message with "TLS-Required: No", and serves
 	// only such.
@@ -74,7 +75,7 @@ func (d *delivery) reuse(p *prospect) (*connection, bool) {
 	}
 	c := &connection{prospect: p, link: l, reused: true}
 	l.session.Trace(d.trace(c))
-	d.noteTesting(c)
+	c.tested = c.verdict.Tested(&c.proof)
 	return c, true
 }
 

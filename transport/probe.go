@@ -64,7 +64,7 @@ func (t *Transport) probe(ctx context.Context, p *profile, dest route.Destinatio
 	seen := &Probe{}
 	d := &delivery{
 		Transport: t, profile: p, dest: dest, env: &Envelope{}, log: slog.New(slog.DiscardHandler),
-		demands: verdict.Demands{Relaxed: true}, watch: seen,
+		demands: verdict.Demands{Relaxed: true}, watch: seen, event: &Event{},
 	}
 	c, reasons := d.reach(ctx, s, &deadhost.Pass{}, min(p.cfg.ConnectTimeout, probeTime))
 	if c == nil {
@@ -77,7 +77,9 @@ func (t *Transport) probe(ctx context.Context, p *profile, dest route.Destinatio
 	defer c.place.Release()
 	t.dead.Answered(d.deadKey(s.host, dest))
 	seen.Addr, seen.Via, seen.Extensions, seen.Proof = c.addr, c.via(), c.session.Extensions(), c.proof
-	seen.Note = s.verdict.Note(&c.proof)
+	if c.tested != nil {
+		seen.Note = c.tested.Text
+	}
 	t.later(c.session)
 	return seen
 }

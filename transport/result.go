@@ -23,6 +23,9 @@ func (r *Result) set(s *status.Error, id string) {
 // reject settles a recipient for whom there is nothing to try.
 func (t *Transport) reject(env *Envelope, r *Result, why *status.Error) {
 	r.set(why, env.ID)
+	if t.observe != nil {
+		t.observe(&Event{Transport: t.base.cfg.Name, Results: []status.Code{why.Code}})
+	}
 	said := "refused"
 	if why.Code.Class == status.Temporary {
 		said = "deferred"
@@ -54,6 +57,12 @@ func (d *delivery) report(took time.Duration) {
 			"host", g.host, "dsn", g.code, "text", g.text, "size", d.msg.Facts.Size, "took", took.Round(time.Millisecond))
 		if c := g.conn; c != nil {
 			log = log.With("address", c.addr.String(), "via", c.via(), "tls_level", c.proof.Level().String(), "mx_level", c.verdict.MX.String())
+			if c.tested != nil {
+				log = log.With("testing", clean(c.tested.Text))
+			}
+			if c.tlsErr != nil {
+				log = log.With("tls_error", clean(c.tlsErr.Error()))
+			}
 		}
 		if d.env.Peer != (Peer{}) {
 			log = log.With("uid", d.env.Peer.UID, "pid", d.env.Peer.PID)

@@ -109,6 +109,12 @@ func (u *underway) end(d *delivery) {
 	delete(u.all, d)
 }
 
+func (u *underway) len() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.all)
+}
+
 func (u *underway) list() []Underway {
 	u.mu.Lock()
 	defer u.mu.Unlock()

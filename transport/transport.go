@@ -34,6 +34,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -74,6 +75,10 @@ type Deps struct {
 	Idle     *Idle   // nil: no connection is used twice
 	Traces   *Traces // nil: nothing is traced
 	Logger   *slog.Logger
+	// Observe is called at the end of each delivery, before its result is
+	// given, by many goroutines at once: it must not wait for anything. nil:
+	// nobody is told.
+	Observe func(*Event)
 }
 
 // Transport delivers messages in the way that one Config says. It is safe for
@@ -85,6 +90,10 @@ type Transport struct {
 	idle      *Idle
 	traces    *Traces
 	underway  underway
+	observe   func(*Event)
+
+	connections atomic.Int64  // open now
+	opened      atomic.Uint64 // connections made
 
 	pacer      *limit.Pacer
 	dead       *deadhost.Hosts
@@ -122,7 +131,7 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{
-		base: base, log: deps.Logger, idle: deps.Idle, traces: deps.Traces,
+		base: base, log: deps.Logger, idle: deps.Idle, traces: deps.Traces, observe: deps.Observe,
 		pacer: limit.NewPacer(limit.Pacing{}),
 		dead:  deadhost.New(deadhost.Options{}),
 	}
@@ -242,6 +251,7 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 			defer t.underway.end(d)
 			d.run(ctx)
 			d.report(time.Since(start))
+			d.tell(start)
 			for _, r := range d.rcpts {
 				results[r.index].set(r.result, env.ID)
 			}
@@ -280,7 +290,7 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 		k := key{p, dest}
 		d := byKey[k]
 		if d == nil {
-			d = &delivery{Transport: t, profile: p, dest: dest.Destination, named: dest.named}
+			d = &delivery{Transport: t, profile: p, dest: dest.Destination, named: dest.named, event: new(Event)}
 			byKey[k] = d
 			list = append(list, d)
 		}

@@ -47,6 +47,7 @@ type lab struct {
 	journal      journal
 	idle         *Idle // nil: none is kept
 	traces       Traces
+	observe      func(*Event)
 	transport    *Transport
 }
 
@@ -272,6 +273,7 @@ func (l *lab) start(change func(*Config)) {
 		Policies: func(*MTASTS, *x509.CertPool) (Policies, error) { return l.policies, nil },
 		Idle:     l.idle,
 		Traces:   &l.traces,
+		Observe:  l.observe,
 		Logger:   slog.New(slog.NewJSONHandler(&l.journal, nil)),
 	})
 	l.must(err)

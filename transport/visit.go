@@ -40,17 +40,18 @@ func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Hos
 	lookup, cancel := context.WithTimeout(ctx, d.cfg.ConnectTimeout)
 	p := d.survey(lookup, way, host, sts, d.demands)
 	cancel()
+	d.spent(PhaseDNS, start)
 	if p.err != nil {
 		return d.pass(rcpts, asStatus(ctx, p.err, host.Name))
 	}
 	d.traceVerdict(&p)
 	if f := p.verdict.Refusal; f != nil {
+		d.attempt(&p, Attempt{Failure: f})
 		return d.pass(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})
 	}
-	if p.verdict.Noted != "" {
-		d.log.Warn("a policy in testing mode is not met", "host", host.Name, "text", p.verdict.Noted)
-	}
+	wait := time.Now()
 	turn, err := d.pacer.Acquire(ctx, host.Name)
+	d.spent(PhaseWait, wait)
 	if err != nil {
 		return d.pass(rcpts, d.reason(ctx, &p, outcome.Connect, err))
 	}
@@ -115,11 +116,15 @@ func (v *visit) arrive(ctx context.Context, idle bool) (failed *status.Error) {
 	}
 	if idle {
 		if c, ok := v.reuse(v.prospect); ok {
+			start := time.Now()
 			var err error
-			if c.place, err = v.take(ctx, c.addr); err != nil {
+			c.place, err = v.take(ctx, c.addr)
+			v.spent(PhaseWait, start)
+			if err != nil {
 				v.keep(c)
 				return v.reason(ctx, v.prospect, outcome.Connect, err)
 			}
+			v.judged(c, nil)
 			v.conn = c
 			return nil
 		}
@@ -180,6 +185,7 @@ func (v *visit) inVain(report *smtp.Report) bool {
 
 // send runs one transaction.
 func (v *visit) send(ctx context.Context, rcpts []*recipient) *smtp.Report {
+	defer v.spent(PhaseTransaction, time.Now())
 	tx := &smtp.Transaction{
 		From:       v.sender,
 		Recipients: make([]smtp.Recipient, len(rcpts)),

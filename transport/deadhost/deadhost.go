@@ -369,13 +369,31 @@ func (h *Hosts) Len() int {
 	return len(h.byName)
 }
 
+// Dead gives the number of hosts that are dead.
+func (h *Hosts) Dead() int {
+	now := time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, e := range h.byName {
+		if h.isDead(e, now) {
+			n++
+		}
+	}
+	return n
+}
+
+func (h *Hosts) isDead(e *host, now time.Time) bool {
+	return e.failures > 0 && (e.pending > 0 || now.Sub(e.until) < h.o.Max)
+}
+
 // List gives the hosts that are dead, by name.
 func (h *Hosts) List() []Dead {
 	now := time.Now()
 	var all []Dead
 	h.mu.Lock()
 	for _, e := range h.byName {
-		if e.failures > 0 && (e.pending > 0 || now.Sub(e.until) < h.o.Max) {
+		if h.isDead(e, now) {
 			all = append(all, *e.dead(now))
 		}
 	}

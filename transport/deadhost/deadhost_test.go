@@ -384,6 +384,7 @@ func TestDeadIsForgotten(t *testing.T) {
 		want(t, "listed", len(h.List()), 1)
 		time.Sleep(time.Nanosecond)
 		want(t, "listed", len(h.List()), 0)
+		want(t, "counted", h.Dead(), 0)
 		var c tally
 		c.deliver(t.Context(), h, 100, time.Second)
 		c.Wait()
@@ -484,6 +485,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			p.Failed(errTimeout)
 		}
 		want(t, "dead hosts", len(h.List()), 50)
+		want(t, "counted", h.Dead(), 50)
 	})
 }
 

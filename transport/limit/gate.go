@@ -24,6 +24,7 @@ type gate struct {
 	unused  list.List // of places that nobody is in or waits for, the longest unused first
 	open    int
 	waiting int
+	waited  uint64
 	late    uint64
 }
 
@@ -88,6 +89,7 @@ func (g *gate) enter(ctx context.Context, key string, patience time.Duration) (s
 	w := &waiter{ready: make(chan struct{})}
 	spot := p.queue.PushBack(w)
 	g.waiting++
+	g.waited++
 	g.advance(p, now)
 	g.mu.Unlock()
 

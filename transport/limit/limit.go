@@ -137,7 +137,17 @@ type Stats struct {
 	Keys    int    // remembered
 	Open    int    // at work
 	Waiting int    // for their turn
-	Late    uint64 // turns that did not come in time
+	Waited  uint64 // turns that did not come at once
+	Late    uint64 // of which did not come in time
+}
+
+// Add adds the state of other limits of the same scope.
+func (s *Stats) Add(o Stats) {
+	s.Keys += o.Keys
+	s.Open += o.Open
+	s.Waiting += o.Waiting
+	s.Waited += o.Waited
+	s.Late += o.Late
 }
 
 // Stats gives the state of one scope.
@@ -151,7 +161,7 @@ func (l *Limits) Stats(s Scope) Stats {
 func (g *gate) stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Stats{Keys: len(g.places), Open: g.open, Waiting: g.waiting, Late: g.late}
+	return Stats{Keys: len(g.places), Open: g.open, Waiting: g.waiting, Waited: g.waited, Late: g.late}
 }
 
 // Place is what one key of a scope has to do now.

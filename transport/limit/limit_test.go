@@ -80,6 +80,7 @@ func TestRate(t *testing.T) {
 			ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"})
 		}
 		want(t, "the 21st waits", time.Since(start).Round(time.Millisecond), 50*time.Millisecond)
+		want(t, "turns waited for", l.Stats(limit.Source).Waited, uint64(81))
 	})
 }
 

@@ -101,20 +101,32 @@ type Paced struct {
 	Waiting int
 }
 
+// Slowed gives the number of hosts that have a bound now.
+func (p *Pacer) Slowed() int {
+	n := 0
+	p.each(func(Paced) { n++ })
+	return n
+}
+
 // List gives the hosts that have a bound now, by name.
 func (p *Pacer) List() []Paced {
+	var list []Paced
+	p.each(func(one Paced) { list = append(list, one) })
+	slices.SortFunc(list, func(a, b Paced) int { return cmp.Compare(a.Host, b.Host) })
+	return list
+}
+
+// each calls f, with the gate locked, for each host that has a bound now.
+func (p *Pacer) each(f func(Paced)) {
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
-	var list []Paced
 	now := time.Now()
 	for host, place := range p.gate.places {
 		r := place.rule.(*pace)
 		if r.climb(now); r.allowed > 0 {
-			list = append(list, Paced{host, r.allowed, place.open, place.queue.Len()})
+			f(Paced{host, r.allowed, place.open, place.queue.Len()})
 		}
 	}
-	slices.SortFunc(list, func(a, b Paced) int { return cmp.Compare(a.Host, b.Host) })
-	return list
 }
 
 // pace is the rule of one host.

@@ -190,6 +190,7 @@ func TestPacerForgets(t *testing.T) {
 			turn.Release(true)
 		}
 		want(t, "hosts", len(p.List()), 9)
+		want(t, "counted", p.Slowed(), 9)
 	})
 }
 

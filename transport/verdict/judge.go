@@ -2,7 +2,7 @@ package verdict
 
 import (
 	"crypto/tls"
-	"fmt"
+	"errors"
 	"slices"
 
 	"github.com/mxpipe/mxpipe/transport/dane"
@@ -10,10 +10,13 @@ import (
 )
 
 // Failure is why a host may not have the message: a code and a line for
-// people. The next host is tried; with none left, it is the answer.
+// people, and the same for metrics and reports. The next host is tried; with
+// none left, it is the answer.
 type Failure struct {
-	Code status.Code
-	Text string
+	Code  status.Code
+	Text  string
+	Rule  Rule
+	Cause Cause
 }
 
 // Error gives the line.
@@ -21,13 +24,13 @@ func (f *Failure) Error() string { return f.Text }
 
 // failure is a temporary failure of a policy: whoever published it, or a
 // passing trouble, may mend it.
-func failure(subject, detail uint16, format string, args ...any) *Failure {
-	return &Failure{Code: status.New(status.Temporary, subject, detail), Text: fmt.Sprintf(format, args...)}
+func failure(detail uint16, rule Rule, cause Cause, text string) *Failure {
+	return &Failure{Code: status.New(status.Temporary, 7, detail), Text: text, Rule: rule, Cause: cause}
 }
 
 // final is the permanent failure of REQUIRETLS (RFC 8689 §5, 5.7.30).
-func final(format string, args ...any) *Failure {
-	return &Failure{Code: status.New(status.Permanent, 7, 30), Text: fmt.Sprintf(format, args...)}
+func final(cause Cause, text string) *Failure {
+	return &Failure{Code: status.New(status.Permanent, 7, 30), Text: "REQUIRETLS: " + text, Rule: RequireTLS, Cause: cause}
 }
 
 // Proof is what a connection showed. The zero Proof is a connection in the
@@ -61,45 +64,55 @@ func (v *Verdict) Judge(p *Proof) *Failure {
 		return v.Refusal
 	}
 	if p.TLS == 0 && v.Need != NeedNothing {
-		return v.noTLS("the server does not offer STARTTLS")
+		return v.noTLS(NoSTARTTLS, "the server does not offer STARTTLS")
 	}
 	switch v.Need {
 	case NeedDANE:
 		// A record matched for another set, or a name for another domain,
 		// proves nothing here.
 		if p.DANE == nil || p.TLSA != v.TLSA.Fingerprint() || p.DANE.Name != "" && !slices.Contains(v.Names, p.DANE.Name) {
-			return failure(7, 5, "DANE: %v", orElse(p.DANEErr, "the certificate was not matched against these TLSA records"))
+			err := orElse(p.DANEErr, errOtherSet)
+			return failure(5, DANE, certificateCause(err), "DANE: "+err.Error())
 		}
 	case NeedWebPKI:
-		if p.TLS < tls.VersionTLS12 {
-			return failure(7, 5, "MTA-STS: %s, where TLS 1.2 is the least", tls.VersionName(p.TLS))
-		}
-		if p.WebPKI != v.Host {
-			return failure(7, 5, "MTA-STS: %v", orElse(p.PKIErr, "the certificate is for another name"))
-		}
+		return v.webPKI(p, "MTA-STS: ")
 	case NeedProof:
 		if p.DANE == nil && p.WebPKI != v.Host {
-			err := orElse(p.PKIErr, "the certificate is for another name")
-			if v.rule == byRequireTLS {
-				return final("REQUIRETLS: the certificate is not valid: %v", err)
+			err := orElse(p.PKIErr, errOtherName)
+			if v.Rule == RequireTLS {
+				return final(certificateCause(err), "the certificate is not valid: "+err.Error())
 			}
-			return failure(7, 5, "local_policy asks for an authenticated server: %v", err)
+			return failure(5, LocalPolicy, certificateCause(err), "local_policy asks for an authenticated server: "+err.Error())
 		}
 	}
 	return nil
 }
 
-// Note says what enforcing a policy in testing mode would have had against the
-// connection (RFC 8461 §5); empty: nothing.
-func (v *Verdict) Note(p *Proof) string {
-	switch {
-	case !v.testing:
-	case p.TLS == 0:
-		return "MTA-STS testing: no TLS"
-	case p.WebPKI != v.Host:
-		return "MTA-STS testing: " + orElse(p.PKIErr, "the certificate is for another name")
+// webPKI asks of a connection what an MTA-STS policy does (RFC 8461 §4).
+func (v *Verdict) webPKI(p *Proof, who string) *Failure {
+	if p.TLS < tls.VersionTLS12 {
+		return failure(5, MTASTS, TLSTooOld, who+tls.VersionName(p.TLS)+", where TLS 1.2 is the least")
 	}
-	return ""
+	if p.WebPKI != v.Host {
+		err := orElse(p.PKIErr, errOtherName)
+		return failure(5, MTASTS, certificateCause(err), who+err.Error())
+	}
+	return nil
+}
+
+// Tested says what enforcing a policy in testing mode would have had against
+// the host or the connection (RFC 8461 §5); nil: nothing.
+func (v *Verdict) Tested(p *Proof) *Failure {
+	const who = "MTA-STS testing: "
+	switch {
+	case v.Noted != nil:
+		return v.Noted
+	case !v.testing:
+		return nil
+	case p.TLS == 0:
+		return failure(5, MTASTS, NoSTARTTLS, who+"no TLS")
+	}
+	return v.webPKI(p, who)
 }
 
 // NoTLS says what becomes of the message at a host with which TLS did not
@@ -108,7 +121,7 @@ func (v *Verdict) NoTLS(why error) *Failure {
 	if v.Plaintext() {
 		return nil
 	}
-	f := v.noTLS("TLS failed: " + why.Error())
+	f := v.noTLS(HandshakeFailed, "TLS failed: "+why.Error())
 	// A handshake can fail for a passing reason, so it refuses nothing for good.
 	f.Code.Class = status.Temporary
 	if f.Code.Detail == 30 {
@@ -117,32 +130,38 @@ func (v *Verdict) NoTLS(why error) *Failure {
 	return f
 }
 
-func (v *Verdict) noTLS(what string) *Failure {
-	switch v.rule {
-	case byDANE:
-		return failure(7, 5, "DANE: %s", what)
-	case byUnusable:
-		return failure(7, 4, "the host has TLSA records, which ask for TLS: %s", what)
-	case bySTS:
-		return failure(7, 5, "MTA-STS: %s", what)
-	case byRequireTLS:
-		return final("REQUIRETLS: %s", what)
+func (v *Verdict) noTLS(cause Cause, what string) *Failure {
+	switch v.Rule {
+	case DANE:
+		return failure(5, DANE, cause, "DANE: "+what)
+	case UnusableTLSA:
+		return failure(4, UnusableTLSA, cause, "the host has TLSA records, which ask for TLS: "+what)
+	case MTASTS:
+		return failure(5, MTASTS, cause, "MTA-STS: "+what)
+	case RequireTLS:
+		return final(cause, what)
 	}
-	return failure(7, 4, "local_policy asks for TLS: %s", what)
+	return failure(4, LocalPolicy, cause, "local_policy asks for TLS: "+what)
 }
 
 // JudgeExtension says whether a host that offers REQUIRETLS, or does not, may
 // have the message; nil: it may.
 func (v *Verdict) JudgeExtension(offered bool) *Failure {
 	if v.Extension && !offered {
-		return final("REQUIRETLS: the server does not offer it")
+		return final(NoExtension, "the server does not offer it")
 	}
 	return nil
 }
 
-func orElse(err error, text string) string {
+// What is wrong with a connection that proved something else.
+var (
+	errOtherName = errors.New("the certificate is for another name")
+	errOtherSet  = errors.New("the certificate was not matched against these TLSA records")
+)
+
+func orElse(err, other error) error {
 	if err != nil {
-		return err.Error()
+		return err
 	}
-	return text
+	return other
 }

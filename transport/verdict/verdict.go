@@ -135,24 +135,13 @@ type Verdict struct {
 	Refusal *Failure
 	// Reason says in words which rule Need comes from.
 	Reason string
-	// Noted is what testing mode lets pass, for the log; empty: nothing.
-	Noted string
+	// Rule is the same for machines: what Judge blames when Need is not met.
+	Rule Rule
+	// Noted is what testing mode lets pass; nil: nothing.
+	Noted *Failure
 
-	rule    failing // what Judge blames when Need is not met
-	testing bool    // an MTA-STS policy in testing mode applies
+	testing bool // an MTA-STS policy in testing mode applies to the certificate
 }
-
-// failing tells which rule a verdict's need comes from.
-type failing uint8
-
-const (
-	byNone failing = iota
-	byUnusable
-	byDANE
-	bySTS
-	byRequireTLS
-	byLocal
-)
 
 // Plaintext reports whether the message may travel in the clear.
 func (v *Verdict) Plaintext() bool { return v.Need == NeedNothing }
@@ -186,15 +175,15 @@ func Decide(f Facts, rules Rules, demands Demands) Verdict {
 func (v *Verdict) dane(f Facts) {
 	switch {
 	case f.TLSA.State == TLSAFailed:
-		v.Refusal = failure(7, 5, "the TLSA records can not be looked up: %v", f.TLSA.Err)
+		v.Refusal = failure(5, DANE, TLSALookup, fmt.Sprintf("the TLSA records can not be looked up: %v", f.TLSA.Err))
 		v.Reason = "TLSA records unknown"
 	case f.TLSA.State == TLSANone:
 	case f.TLSA.Set.Usable():
-		v.Need, v.rule = NeedDANE, byDANE
+		v.Need, v.Rule = NeedDANE, DANE
 		v.TLSA, v.Names = f.TLSA.Set, f.TLSA.Names
 		v.Reason = "usable TLSA records at " + f.TLSA.Base
 	default:
-		v.Need, v.rule = NeedTLS, byUnusable
+		v.Need, v.Rule = NeedTLS, UnusableTLSA
 		v.Names = []string{f.TLSA.Base}
 		v.Reason = "TLSA records at " + f.TLSA.Base + ", none usable: TLS with any certificate"
 	}
@@ -211,7 +200,7 @@ func (v *Verdict) sts(f Facts) {
 	}
 	if policy.Mode == mtasts.ModeTesting {
 		if !listed {
-			v.Noted = "MTA-STS testing: the policy does not list this host"
+			v.Noted = failure(5, MTASTS, NotListed, "MTA-STS testing: the policy does not list this host")
 		}
 		v.testing = v.Need != NeedDANE
 		if v.Need == NeedNothing {
@@ -223,10 +212,10 @@ func (v *Verdict) sts(f Facts) {
 	case v.Need == NeedDANE && (listed || v.MX == MXDNSSEC):
 		// DANE decides about the certificate, and the signed MX set about the host.
 	case !listed:
-		v.Refusal = failure(7, 5, "the domain's MTA-STS policy does not list this host")
+		v.Refusal = failure(5, MTASTS, NotListed, "the domain's MTA-STS policy does not list this host")
 		v.Reason = "MTA-STS enforce, host not listed"
 	default:
-		v.Need, v.rule = NeedWebPKI, bySTS
+		v.Need, v.Rule = NeedWebPKI, MTASTS
 		v.Names = []string{f.Host}
 		v.Reason = "MTA-STS enforce: " + NeedWebPKI.String()
 	}
@@ -236,28 +225,28 @@ func (v *Verdict) requireTLS(f Facts, rules Rules, demands Demands) {
 	v.Extension = !demands.Relaxed
 	if v.MX < MXMTASTS {
 		if rules.MTASTS && f.STS.State == STSFailed {
-			v.Refusal = failure(7, 5, "REQUIRETLS: the domain's MTA-STS policy is not known at the moment: %v", f.STS.Err)
+			v.Refusal = failure(5, RequireTLS, MXLevelTooLow, fmt.Sprintf("REQUIRETLS: the domain's MTA-STS policy is not known at the moment: %v", f.STS.Err))
 		} else {
-			v.Refusal = final("REQUIRETLS: neither DNSSEC nor MTA-STS vouches for this host")
+			v.Refusal = final(MXLevelTooLow, "neither DNSSEC nor MTA-STS vouches for this host")
 		}
 		v.Reason = "REQUIRETLS, MX level none"
 		return
 	}
 	if v.Need < NeedProof {
-		v.Need, v.rule = NeedProof, byRequireTLS
+		v.Need, v.Rule = NeedProof, RequireTLS
 		v.Reason = "REQUIRETLS: " + NeedProof.String()
 	}
 }
 
 func (v *Verdict) local(rules Rules) {
 	if v.MX < rules.MinMX {
-		v.Refusal = failure(7, 5, "MX level %v, local_policy asks for %v", v.MX, rules.MinMX)
+		v.Refusal = failure(5, LocalPolicy, MXLevelTooLow, fmt.Sprintf("MX level %v, local_policy asks for %v", v.MX, rules.MinMX))
 		v.Reason = fmt.Sprintf("local_policy: min_mx_level %v", rules.MinMX)
 		return
 	}
 	need := [...]Need{TLSNone: NeedNothing, TLSEncrypted: NeedTLS, TLSAuthenticated: NeedProof}[rules.MinTLS]
 	if v.Need < need {
-		v.Need, v.rule = need, byLocal
+		v.Need, v.Rule = need, LocalPolicy
 		v.Reason = fmt.Sprintf("local_policy: min_tls_level %v", rules.MinTLS)
 	}
 }

@@ -3,6 +3,7 @@ package verdict
 import (
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"testing"
@@ -206,16 +207,82 @@ func TestExtension(t *testing.T) {
 // Testing mode lets everything pass and tells what it would have refused.
 func TestTestingModeNotes(t *testing.T) {
 	v := Decide(Facts{Host: host, STS: policy(mtasts.ModeTesting, "mx9.example.org")}, Rules{MTASTS: true}, Demands{})
-	if !strings.Contains(v.Noted, "does not list") {
-		t.Errorf("a host that is not listed: %q", v.Noted)
+	if v.Noted == nil || v.Noted.Cause != NotListed || !strings.Contains(v.Noted.Text, "does not list") {
+		t.Errorf("a host that is not listed: %+v", v.Noted)
 	}
-	if n := v.Note(&plain); !strings.Contains(n, "no TLS") {
-		t.Errorf("plaintext: %q", n)
+	if n := v.Tested(&webpki); n != v.Noted {
+		t.Errorf("a host that is not listed, with a valid certificate: %+v", n)
 	}
-	if n := v.Note(&unproven); !strings.Contains(n, "unknown authority") {
-		t.Errorf("unproven: %q", n)
+	v = Decide(Facts{Host: host, STS: policy(mtasts.ModeTesting, host)}, Rules{MTASTS: true}, Demands{})
+	if n := v.Tested(&plain); n == nil || n.Cause != NoSTARTTLS || !strings.Contains(n.Text, "no TLS") {
+		t.Errorf("plaintext: %+v", n)
 	}
-	if n := v.Note(&webpki); n != "" {
-		t.Errorf("valid: %q", n)
+	if n := v.Tested(&unproven); n == nil || !strings.Contains(n.Text, "unknown authority") {
+		t.Errorf("unproven: %+v", n)
+	}
+	if n := v.Tested(&webpki11); n == nil || n.Cause != TLSTooOld {
+		t.Errorf("TLS 1.1: %+v", n)
+	}
+	if n := v.Tested(&webpki); n != nil {
+		t.Errorf("valid: %+v", n)
+	}
+}
+
+// A failure says to machines which policy the host failed, and by what.
+func TestRulesAndCauses(t *testing.T) {
+	all := Rules{DNSSEC: true, DANE: true, MTASTS: true}
+	sts := policy(mtasts.ModeEnforce, host)
+	proof := func(dane, pki error) Proof {
+		return Proof{TLS: tls.VersionTLS13, TLSA: setA.Fingerprint(), DANEErr: dane, PKIErr: pki}
+	}
+	expired := x509.CertificateInvalidError{Reason: x509.Expired}
+	name := x509.HostnameError{Certificate: &x509.Certificate{}, Host: host}
+	for _, tt := range []struct {
+		facts   Facts
+		rules   Rules
+		demands Demands
+		proof   Proof
+		rule    Rule
+		cause   Cause
+	}{
+		{Facts{TLSA: tlsaError}, all, Demands{}, plain, DANE, TLSALookup},
+		{Facts{TLSA: usable}, all, Demands{}, plain, DANE, NoSTARTTLS},
+		{Facts{TLSA: usable}, all, Demands{}, daneB, DANE, CertificateUntrusted},
+		{Facts{TLSA: usable}, all, Demands{}, proof(&dane.Error{Kind: dane.ErrNoMatch}, nil), DANE, CertificateUntrusted},
+		{Facts{TLSA: usable}, all, Demands{}, proof(&dane.Error{Kind: dane.ErrName}, nil), DANE, CertificateName},
+		{Facts{TLSA: usable}, all, Demands{}, proof(&dane.Error{Kind: dane.ErrPath, Cause: expired}, nil), DANE, CertificateExpired},
+		{Facts{TLSA: useless}, all, Demands{}, plain, UnusableTLSA, NoSTARTTLS},
+		{Facts{STS: policy(mtasts.ModeEnforce, "mx9.example.org")}, all, Demands{}, webpki, MTASTS, NotListed},
+		{Facts{STS: sts}, all, Demands{}, plain, MTASTS, NoSTARTTLS},
+		{Facts{STS: sts}, all, Demands{}, webpki11, MTASTS, TLSTooOld},
+		{Facts{STS: sts}, all, Demands{}, webpkiFor, MTASTS, CertificateName},
+		{Facts{STS: sts}, all, Demands{}, proof(nil, name), MTASTS, CertificateName},
+		{Facts{STS: sts}, all, Demands{}, proof(nil, expired), MTASTS, CertificateExpired},
+		{Facts{STS: sts}, all, Demands{}, unproven, MTASTS, CertificateUntrusted},
+		{Facts{}, all, Demands{RequireTLS: true}, webpki, RequireTLS, MXLevelTooLow},
+		{Facts{STS: STS{State: STSFailed}}, all, Demands{RequireTLS: true}, webpki, RequireTLS, MXLevelTooLow},
+		{Facts{Signed: true}, all, Demands{RequireTLS: true}, plain, RequireTLS, NoSTARTTLS},
+		{Facts{Signed: true}, all, Demands{RequireTLS: true}, unproven, RequireTLS, CertificateUntrusted},
+		{Facts{}, Rules{MinMX: MXDNSSEC}, Demands{}, webpki, LocalPolicy, MXLevelTooLow},
+		{Facts{}, Rules{MinTLS: TLSEncrypted}, Demands{}, plain, LocalPolicy, NoSTARTTLS},
+		{Facts{}, Rules{MinTLS: TLSAuthenticated}, Demands{}, webpkiFor, LocalPolicy, CertificateName},
+	} {
+		tt.facts.Host = host
+		v := Decide(tt.facts, tt.rules, tt.demands)
+		f := v.Judge(&tt.proof)
+		if f == nil || f.Rule != tt.rule || f.Cause != tt.cause {
+			t.Errorf("%s: %+v; want %v %v", v.Reason, f, tt.rule, tt.cause)
+		}
+	}
+	v := Decide(Facts{Host: host, STS: sts}, all, Demands{})
+	if f := v.NoTLS(errors.New("x")); f.Rule != MTASTS || f.Cause != HandshakeFailed {
+		t.Errorf("a failed handshake: %+v", f)
+	}
+	for r := NoRule; r <= LocalPolicy; r++ {
+		for c := NoCause; c <= NoExtension; c++ {
+			if r.String() == "" || c.String() == "" || c.String() == "unknown" {
+				t.Errorf("no word for rule %d or cause %d", r, c)
+			}
+		}
 	}
 }
