@@ -49,6 +49,7 @@
 //	DROP           close the connection without a word; ends the script
 //	RESET          close it with a TCP reset; ends the script
 //	ENDLESS "BYTES" repeat them until the client hangs up, which it must do within 64 MiB; ends the script
+//	DRIP TIME "BYTES" the same, one byte at a time with a pause after each; ends the script
 //
 // Lines C: with no line S: between them are one flight: the server answers none before it has read them all, so a
 // client that waits for an answer in between fails the script by a time-out. When the script is over the server closes
@@ -156,6 +157,8 @@ func parseStep(line string) (Step, error) {
 		return Endless(text), nil
 	case "REPEAT":
 		return parseRepeat(arg)
+	case "DRIP":
+		return parseDrip(arg)
 	}
 	return nil, fmt.Errorf("no such step")
 }
@@ -193,6 +196,19 @@ func parseRepeat(arg string) (Step, error) {
 func parseSleep(arg string) (Step, error) {
 	d, err := parseTime(arg)
 	return Sleep(d), err
+}
+
+func parseDrip(arg string) (Step, error) {
+	pause, quoted, _ := strings.Cut(arg, " ")
+	d, err := parseTime(pause)
+	if err != nil {
+		return nil, err
+	}
+	text, err := strconv.Unquote(strings.TrimSpace(quoted))
+	if err != nil || text == "" {
+		return nil, fmt.Errorf("DRIP needs a time and a quoted string")
+	}
+	return Drip(d, text), nil
 }
 
 func parseCount(arg string) (int, error) {

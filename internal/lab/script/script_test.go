@@ -47,6 +47,8 @@ func TestParseErrors(t *testing.T) {
 		"TLS good works":          "needs a name",
 		`REPEAT 60000000 "abc"`:   "more than",
 		"REPEAT 3":                "quoted string",
+		"DRIP 1ms":                "quoted string",
+		`DRIP 1h "x"`:             "a time",
 		"DROP\nS: 250 too late":   "must be the last step",
 		`ENDLESS "x"` + "\nRESET": "must be the last step",
 	} {
@@ -59,6 +61,7 @@ func TestParseErrors(t *testing.T) {
 // FuzzParse checks that a script that parses is written by String as it was read.
 func FuzzParse(f *testing.F) {
 	f.Add("S: 220 hi\nC: EHLO *\nC? QUIT\nTLS good\nTLS bad fails\nBODY\nBDAT\nREAD 7\nFLIGHTS 2\nQUIET 5ms\nREST\nEND")
+	f.Add("DRIP 1ms \"250 \"")
 	f.Add("# comment\n  RAW \"250 half\"\nREPEAT 3 \"x\\r\\n\"\nTLSALERT\nSLEEP 1ms\nWAIT gate\nENDLESS \"250-\"")
 	f.Fuzz(func(t *testing.T, text string) {
 		one, err := Parse(text)

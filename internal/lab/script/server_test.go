@@ -224,6 +224,7 @@ func TestHowTheServerLeaves(t *testing.T) {
 		"C: go\nRESET",
 		"REPEAT 3 \"ab\"\nREAD 4\nREST",
 		"C: go\nENDLESS \"250-more\\r\\n\"",
+		"DRIP 1ms \"ab\"",
 	)
 	if got, err := io.ReadAll(dial(t, s)); err != nil || string(got) != "220 hi\r\n250 half" {
 		t.Errorf("drop: %q, %v", got, err)
@@ -249,7 +250,13 @@ func TestHowTheServerLeaves(t *testing.T) {
 		t.Errorf("endless: %v", err)
 	}
 	conn.Close()
-	if c := finished(t, s, 4); c.Err != nil || s.Connections() != 4 {
+	finished(t, s, 4)
+	conn = dial(t, s)
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "ababab" {
+		t.Errorf("drip: %q, %v", got, err)
+	}
+	conn.Close()
+	if c := finished(t, s, 5); c.Err != nil || s.Connections() != 5 {
 		t.Errorf("%v after %d connections", c.Err, s.Connections())
 	}
 }

@@ -309,6 +309,30 @@ func Endless(text string) Step {
 	}}}
 }
 
+// Drip repeats the bytes, one at a time with a pause after each, until the client hangs up.
+func Drip(pause time.Duration, text string) Step {
+	pause = min(pause, maxSleep)
+	return ending{step{fmt.Sprintf("DRIP %s %q", pause, text), func(p *player) error {
+		timer := time.NewTicker(max(pause, time.Millisecond))
+		defer timer.Stop()
+		patience := time.After(p.patience)
+		for i := 0; ; i++ {
+			if err := p.write(text[i%len(text) : i%len(text)+1]); err != nil && p.ctx.Err() == nil {
+				return errOver
+			} else if err != nil {
+				return err
+			}
+			select {
+			case <-timer.C:
+			case <-patience:
+				return errors.New("the client swallows it drop by drop")
+			case <-p.ctx.Done():
+				return p.ctx.Err()
+			}
+		}
+	}}}
+}
+
 // gone says whether an error means that the client closed the connection between two lines.
 func gone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
