@@ -329,9 +329,16 @@ func TestOnce(t *testing.T) {
 			for _, e := range m.ends() {
 				what := fmt.Sprintf("%+v", e)
 				broken := server.plan(e)
+				i, _ := m.last(e)
+				idle := i == 0 && e.reading == readNone // it dies while it is idle
+				var hold chan<- struct{}
+				if idle {
+					hold = server.hold()
+				}
 				expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
-				if i, _ := m.last(e); i == 0 && e.reading == readNone {
-					<-broken // it dies while it is idle
+				if idle {
+					close(hold)
+					<-broken
 				}
 				r := l.send("b@a.example")[0]
 				<-broken

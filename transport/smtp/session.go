@@ -186,8 +186,25 @@ func (s *Session) Quit(ctx context.Context) {
 // Close closes the connection without a word.
 func (s *Session) Close() { s.raw.Close() }
 
+// errUnasked says that a reply is there that nothing was asked for, be it late
+// or made up: from now on each would be taken for the answer to the command
+// before, at worst the one to RCPT for the one to the message.
+var errUnasked = fmt.Errorf("%w: one more than there were commands", reply.ErrMalformed)
+
+// inStep fails when replies have arrived before anything was asked. It sees
+// those that came together with the reply before.
+func (s *Session) inStep() error {
+	if s.r.Buffered() > 0 {
+		return errUnasked
+	}
+	return nil
+}
+
 // command sends one line and waits for its reply.
 func (s *Session) command(line string) (reply.Reply, error) {
+	if err := s.inStep(); err != nil {
+		return reply.Reply{}, err
+	}
 	if err := s.writeLine(s.conn, line); err != nil {
 		return reply.Reply{}, err
 	}

@@ -104,6 +104,11 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 		report: &Report{Rcpts: make([]reply.Reply, len(tx.Recipients))},
 		w:      bufio.NewWriterSize(s.conn, writeSize),
 	}
+	if err := s.inStep(); err != nil {
+		t.report.Unseen = true
+		t.fail(outcome.MAIL, err)
+		return t.report
+	}
 	t.chunked = s.ext.Chunking && tx.Chunking != ChunkingOff
 	switch {
 	case t.chunked && s.ext.Pipelining && tx.Chunking == ChunkingPipelined:

@@ -50,9 +50,22 @@ func (t *transfer) oneFlight() {
 		t.report.Unseen = t.cutOff
 		return
 	}
+	if t.report.Accepted() > 0 && t.inStep() != nil && !t.leaving() {
+		// Which of the replies was that to the message, nobody can tell.
+		t.report.Final = reply.Reply{}
+		t.fail(outcome.Final, errUnasked)
+		return
+	}
 	// A server that forgot to swallow the chunk would run it as commands.
 	t.report.Broken = t.report.Broken || early || t.report.Accepted() == 0
 	t.report.Early = early
+}
+
+// leaving tells whether the server has said 421 behind the replies that were
+// due, as it may when it closes after each message.
+func (t *transfer) leaving() bool {
+	ahead, _ := t.r.Peek(min(3, t.r.Buffered()))
+	return string(ahead) == "421"
 }
 
 // pipelined sends the envelope in one flight, with DATA at its end unless the
@@ -129,6 +142,11 @@ func (t *transfer) inSequence() {
 
 // message sends the message itself to a server that waits for it.
 func (t *transfer) message() {
+	if err := t.inStep(); err != nil {
+		t.report.Unseen = true
+		t.fail(outcome.Body, err)
+		return
+	}
 	var whole atomic.Bool
 	_, early, err := t.exchange([]due{{outcome.Final, &t.report.Final}}, func() error {
 		write := t.writeData
