@@ -5,7 +5,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 
-.PHONY: build demo test unit bench lint fuzz needs clean
+.PHONY: build demo test unit bench lint fuzz needs packages packages-test release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -20,7 +20,7 @@ test: needs lint
 
 # The same without real mail servers.
 unit:
-	$(call TOOL,gotestsum) --format pkgname-and-test-fails -- -race $$(go list ./... | grep -v /e2e)
+	$(call TOOL,gotestsum) --format pkgname-and-test-fails -- -race $$(go list ./... | grep -v -e /e2e -e /packaging)
 
 lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
@@ -43,6 +43,25 @@ fuzz:
 	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
 	  done; \
 	done
+
+# Packages of every kind for amd64 and arm64, in dist/.
+packages:
+	sh packaging/build.sh $(VERSION) dist
+
+# The life of a package in a machine of its own, which boots systemd: installed,
+# upgraded under load, taken back, removed. Root on Debian; ten minutes.
+packages-test:
+	@sh e2e/needs.sh packages
+	sh packaging/machine/image.sh bin/machine
+	go test -tags machine -count 1 -timeout 30m -v ./packaging/machine
+
+# Packages, programs, what these are made of, and checksums, in dist/.
+release:
+	sh packaging/release.sh $(VERSION) dist
+
+# The manual pages as Markdown, to be read where there is no man.
+docs:
+	@sh docs/markdown.sh
 
 clean:
 	rm -rf bin dist

@@ -1,6 +1,8 @@
 #!/bin/sh
-# The servers that the tests in e2e/ drive. As root on Debian or Ubuntu this
-# installs what is missing; elsewhere it says what to install and fails.
+# What the tests drive beside Go: servers for those in e2e/, and what looks at
+# manual pages and packages. With "packages", also what "make packages-test" and
+# no other test needs. As root on Debian or Ubuntu this installs what is missing;
+# elsewhere it says what to install and fails.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -9,6 +11,16 @@ wanted='
 postfix postfix
 unbound unbound
 openssl openssl
+mandoc mandoc
+systemd-analyze systemd
+apparmor_parser apparmor
+dpkg-deb dpkg
+'
+[ "${1:-}" != packages ] || wanted="$wanted"'
+debootstrap debootstrap
+systemd-nspawn systemd-container
+lintian lintian
+rpm rpm
 '
 
 # Exim's package and Postfix's exclude each other. So Exim is unpacked into this

@@ -1,0 +1,20 @@
+# fish completion for mxpipe(1).
+
+complete -c mxpipe -f
+complete -c mxpipe -s f -l sender -x -d 'envelope sender; empty or <> is the null sender'
+complete -c mxpipe -l socket -r -F -d 'socket of mxpolicyd'
+complete -c mxpipe -l transport -x -d 'transport of mxpolicyd'
+complete -c mxpipe -l queue-id -x -d 'id that the mail server has for the message'
+complete -c mxpipe -l nexthop -x -d 'deliver there: domain or [host]'
+complete -c mxpipe -l size -x -d 'size of the message in bytes, a hint'
+complete -c mxpipe -l body -x -a '7bit 8bitmime' -d 'body type'
+complete -c mxpipe -l smtputf8 -d 'the message needs SMTPUTF8'
+complete -c mxpipe -l requiretls -d 'the message must not travel without TLS'
+complete -c mxpipe -l quarantined -d 'a content check marked the message'
+complete -c mxpipe -l ret -x -a 'full hdrs' -d 'what to return of the message'
+complete -c mxpipe -l envid -x -d 'envelope id'
+complete -c mxpipe -l notify -x -a 'NEVER SUCCESS FAILURE DELAY' -d 'when to notify'
+complete -c mxpipe -l orcpt -x -d 'original recipient, TYPE;ADDR'
+complete -c mxpipe -l timeout -x -d 'give up, temporarily, after this long'
+complete -c mxpipe -l version -d 'print the version'
+complete -c mxpipe -l help -d 'print the usage'
