@@ -26,6 +26,7 @@ lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go vet ./...
 	$(call TOOL,staticcheck) ./...
+	@VULNDB='$(VULNDB)' sh internal/tools/vulncheck.sh "$(call TOOL,govulncheck)"
 
 # The servers that the tests drive: installed as root on Debian, otherwise named.
 needs:
@@ -36,13 +37,10 @@ bench:
 	go test -run '^$$' -bench . -benchmem -count 5 ./... | tee bench/results/latest.txt
 	$(call TOOL,benchstat) bench/results/latest.txt
 
-# Every fuzz target for FUZZTIME each.
+# Every fuzz target for FUZZTIME each, or those that FUZZ is a part of the name
+# of: make fuzz FUZZ=transport/reply. What they learn is kept.
 fuzz:
-	@for p in $$(go list ./...); do \
-	  for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
-	  done; \
-	done
+	@sh internal/tools/fuzz.sh $(FUZZTIME) $(FUZZ)
 
 # Packages of every kind for amd64 and arm64, in dist/.
 packages:
