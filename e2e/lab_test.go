@@ -32,6 +32,7 @@ type world struct {
 	daemon *daemon
 	out    *postfix // sends by mxpipe
 	in     *postfix // receives
+	exim   *exim    // sends by mxpipe
 }
 
 // The Postfix that receives takes mail for this domain; the one that sends keeps mail for keepDomain, such as bounces.
@@ -70,6 +71,9 @@ func fit() error {
 			return fmt.Errorf("%w: run \"make needs\", or \"make unit\" without these tests", err)
 		}
 	}
+	if _, err := os.Stat(filepath.Join(eximCache(), "usr/sbin/exim4")); err != nil {
+		return fmt.Errorf("%w: run \"make needs\", which unpacks Exim there, or \"make unit\" without these tests", err)
+	}
 	return nil
 }
 
@@ -104,6 +108,7 @@ func newWorld() (*world, error) {
 	all.Go(func() error { return w.daemon.start(w, settings{}) })
 	all.Go(w.startIn)
 	all.Go(w.startOut)
+	all.Go(w.startExim)
 	return w, all.Wait()
 }
 
@@ -118,6 +123,9 @@ func closeLab() error {
 		if p != nil && p.process != nil {
 			errs = append(errs, p.close())
 		}
+	}
+	if w.exim != nil && w.exim.process != nil {
+		errs = append(errs, w.exim.close())
 	}
 	if w.daemon != nil && w.daemon.process != nil {
 		errs = append(errs, w.daemon.close())

@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		writer()
 	case "activate":
 		activate()
+	case "inside":
+		inside()
 	default:
 		fmt.Fprintln(os.Stderr, "e2e: no such role:", role)
 		os.Exit(1)
