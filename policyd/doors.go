@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/policyd/lmtp"
 	"github.com/mxpipe/mxpipe/policyd/pipe"
 )
 
@@ -32,6 +33,7 @@ func (d *Daemon) doors() map[kind]func(duty) frontEnd {
 	loops := func() *accept.Loops { return accept.New(d.places*waitingFactor+1, d.log) }
 	return map[kind]func(duty) frontEnd{
 		kindPipe: func(duty) frontEnd { return pipe.New(d.desk, loops()) },
+		kindLMTP: func(to duty) frontEnd { return lmtp.New(d.desk, loops(), to.transport, d.options.Config.Hostname) },
 	}
 }
 

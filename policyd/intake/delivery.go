@@ -21,6 +21,7 @@ type Delivery struct {
 	env  *transport.Envelope
 	msg  *spool.Message
 	log  *slog.Logger
+	name served.Key // zero until it is asked for
 	mine map[flight]struct{}
 }
 
@@ -79,8 +80,43 @@ func (d *Delivery) recall() map[string]string {
 	return d.desk.Served.Recall(key)
 }
 
+// key gives the name of the message, which is made once.
 func (d *Delivery) key() (served.Key, error) {
-	return served.KeyOf(d.env.QueueID, d.env.Sender, &d.msg.Message)
+	if d.name != (served.Key{}) {
+		return d.name, nil
+	}
+	var err error
+	d.name, err = served.KeyOf(d.env.QueueID, d.env.Sender, &d.msg.Message)
+	return d.name, err
+}
+
+// Settle is for who can not tell yet whether the mail server knows the
+// results, and will not keep the message until then: it may be closed
+// afterwards. Further tries may begin at once for the recipients that do not
+// have the message. It reports whether any other is left, for whom one of
+// Remember and Forget, and End, are to be called; otherwise all is over.
+func (d *Delivery) Settle() (owed bool) {
+	got := map[flight]struct{}{}
+	for _, result := range d.Results {
+		if this := flightOf(d.env, result.Recipient); result.Code.Class == status.Success {
+			if _, ok := d.mine[this]; ok {
+				got[this] = struct{}{}
+			}
+		}
+	}
+	for this := range got {
+		delete(d.mine, this)
+	}
+	d.desk.flights.end(d.mine)
+	if len(got) > 0 {
+		if _, err := d.key(); err != nil {
+			d.log.Error("can not read the message again; a further try may deliver it twice", "error", err)
+			d.desk.flights.end(got)
+			return false
+		}
+	}
+	d.mine, d.msg = got, nil
+	return len(got) > 0
 }
 
 // Remember writes down which recipients have the message: the mail server will
@@ -105,7 +141,7 @@ func (d *Delivery) Remember() {
 }
 
 // Forget drops what is known of the message: the mail server has its answer,
-// and is done with all of the recipients.
+// and is done with the recipients that are not to be tried again.
 func (d *Delivery) Forget() {
 	if !d.desk.Served.Known(d.env.QueueID) {
 		return
@@ -114,11 +150,13 @@ func (d *Delivery) Forget() {
 	if err != nil {
 		return
 	}
-	var all []string
+	var done []string
 	for _, result := range d.Results {
-		all = append(all, result.Recipient)
+		if result.Code.Class != status.Temporary {
+			done = append(done, result.Recipient)
+		}
 	}
-	d.desk.Served.Forget(key, all)
+	d.desk.Served.Forget(key, done)
 }
 
 // End lets further tries of the message begin. It is called when what became

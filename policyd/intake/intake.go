@@ -121,6 +121,13 @@ func (d *Desk) turn(ctx context.Context) error {
 	return &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "mxpolicyd is busy: max_deliveries are under way"}
 }
 
+// Renew says anew how long the message may take, from now on.
+func (p *Place) Renew(limit time.Duration) {
+	p.desk.mu.Lock()
+	defer p.desk.mu.Unlock()
+	p.desk.running[p] = time.Now().Add(limit + p.way.Overtime + Slack)
+}
+
 // Leave gives the place to somebody else. It is called once, when the message
 // is done with.
 func (p *Place) Leave() {

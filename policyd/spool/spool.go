@@ -48,6 +48,9 @@ func New(dir string, max int64) *Spool {
 // their way in keep the bound that they started with.
 func (s *Spool) SetMax(max int64) { s.max.Store(max) }
 
+// Max gives how many octets a message may have.
+func (s *Spool) Max() int64 { return s.max.Load() }
+
 // Check reports whether a large message could be held at this moment: it makes
 // a file and lets it go. The error is for the administrator.
 func (s *Spool) Check() error {

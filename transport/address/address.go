@@ -174,7 +174,16 @@ func FormatLiteral(addr netip.Addr) string {
 // wireLocal quotes a local part unless it already is a quoted string or a dot
 // string (RFC 5321 §4.1.2).
 func wireLocal(local string) string {
-	if isQuoted(local) || isDotString(local) {
+	if isQuoted(local) {
+		return local
+	}
+	return Quote(local)
+}
+
+// Quote gives the wire form of a local part whose own quotes, if it had any,
+// were taken off.
+func Quote(local string) string {
+	if isDotString(local) {
 		return local
 	}
 	var b strings.Builder

@@ -1,0 +1,265 @@
+package lmtp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/transport"
+)
+
+// conn is the connection that the library sees. What it keeps the library from:
+//
+//   - reading on with one deadline for a whole message: each read of the socket
+//     has its own, so that a slow and steady client is served;
+//   - taking the end of the stream for the end of a BDAT chunk, and a message
+//     that was cut off for a whole one: the end of the stream is an error;
+//   - lines without bound, which the library can only have in message bodies
+//     too, and errors without bound;
+//   - having read on into what is not a command (framing.go);
+//   - a write for each line of a reply, a control character in one, and a
+//     refusal for good of a parameter that it does not know (replies.go);
+//   - running on while the transfer of a BDAT is only about to begin, since
+//     then it may end the one before it has begun the other.
+//
+// The library reads and writes from one goroutine, and begins transfers in
+// another. What both touch, and stop and cut, is guarded by mu.
+type conn struct {
+	net.Conn
+	log        *slog.Logger
+	peer       transport.Peer
+	deliveries context.Context
+	done       chan struct{} // closed with the connection
+
+	framing
+	buf     []byte
+	r, w    int           // what was read and not taken is buf[r:w]
+	err     error         // why there is nothing more to read; sticky
+	begins  chan struct{} // closed when the transfer that BDAT asked for begins
+	refused int           // commands in a row
+	results bool          // the replies to come are about recipients
+	debts   []debt
+
+	mu       sync.Mutex
+	transfer bool // a message is coming in or being delivered
+	waiting  bool // the next command is waited for, with no transfer
+	stopping bool // no more messages
+	cutOff   bool // no more octets
+	out      []byte
+	partial  bool  // out ends within a line
+	failed   error // of writing; sticky
+	said     bool  // goodbye
+	closing  sync.Once
+}
+
+// bufferSize is how much is read at once.
+const bufferSize = 16 << 10
+
+func newConn(c net.Conn, log *slog.Logger) *conn {
+	k := &conn{Conn: c, log: log, peer: accept.Peer(c), done: make(chan struct{}), buf: make([]byte, bufferSize)}
+	if k.peer != (transport.Peer{}) {
+		k.log = log.With("uid", k.peer.UID, "pid", k.peer.PID)
+	}
+	return k
+}
+
+// The reasons for which a connection is read no more, beside those of the
+// socket.
+var (
+	errStopping = errors.New("mxpolicyd is stopping")
+	errStalled  = errors.New("waited too long")
+	errErrors   = errors.New("too many errors")
+)
+
+// ours reports whether an error is one of these.
+func ours(err error) bool {
+	for _, e := range []error{errStopping, errStalled, errErrors, errLongLine} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Read gives the library what it may have. Its error is net.ErrClosed, on which
+// the library leaves without a word; we have said goodbye by then.
+func (c *conn) Read(p []byte) (int, error) {
+	for c.free == 0 || c.r == c.w {
+		err := c.err
+		if err == nil && c.refused > maxErrors {
+			err = errErrors
+		}
+		if err == nil && c.free == 0 {
+			if err = c.look(c.buf[c.r:c.w]); err == nil && c.free > 0 {
+				c.command()
+				continue
+			}
+		}
+		if err == nil {
+			err = c.fill()
+		}
+		if err != nil {
+			c.err = err
+			c.settleBDAT()
+			c.goodbye(err)
+			return 0, net.ErrClosed
+		}
+	}
+	n := copy(p[:min(int64(len(p)), c.free)], c.buf[c.r:c.w])
+	c.r += n
+	c.free -= int64(n)
+	return n, nil
+}
+
+// command notes what follows from a command that the library will read next.
+func (c *conn) command() {
+	if c.data {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.results = false
+	if c.chunk && !c.transfer {
+		c.begins = make(chan struct{})
+	}
+}
+
+// settleBDAT waits until a transfer has begun that the library is about to
+// begin.
+func (c *conn) settleBDAT() {
+	if c.begins != nil {
+		<-c.begins
+		c.begins = nil
+	}
+}
+
+// fill reads from the socket, having sent what the client waits for.
+func (c *conn) fill() error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+	} else if c.r > 0 {
+		c.w = copy(c.buf, c.buf[c.r:c.w])
+		c.r = 0
+	}
+	if err := c.await(); err != nil {
+		return err
+	}
+	n, err := c.Conn.Read(c.buf[c.w:])
+	c.w += n
+	if n > 0 {
+		c.collect()
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case c.cutOff, c.stopping && c.waiting:
+		return errStopping
+	}
+	return errStalled
+}
+
+// await sets the deadline for one read.
+func (c *conn) await() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = !c.transfer && !c.data && c.free == 0
+	if c.cutOff || c.stopping && c.waiting {
+		return errStopping
+	}
+	return c.SetReadDeadline(time.Now().Add(stall))
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// stop has the connection end when no message is under way any more.
+func (c *conn) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopping = true
+	if c.waiting {
+		c.SetReadDeadline(past)
+	}
+}
+
+// cut has reads fail from now on, the one under way included.
+func (c *conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cutOff = true
+	c.SetReadDeadline(past)
+}
+
+// begin is called when a transfer begins, end when it is over.
+func (c *conn) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.transfer, c.waiting, c.results = true, false, true
+	if c.begins != nil {
+		close(c.begins)
+	}
+}
+
+func (c *conn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.transfer = false
+	c.refused = 0
+}
+
+// watch reads ahead while a message is delivered, and calls gone when the client
+// goes. The function that it gives ends this, and waits for it to end.
+func (c *conn) watch(gone func()) (end func()) {
+	c.flush() // an error comes back at the next one
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+	}
+	c.mu.Lock()
+	if !c.cutOff {
+		c.SetReadDeadline(time.Time{})
+	}
+	c.mu.Unlock()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for c.w < len(c.buf) {
+			n, err := c.Conn.Read(c.buf[c.w:])
+			c.w += n
+			switch {
+			case err == nil:
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				return
+			default:
+				c.err = err
+				gone()
+				return
+			}
+		}
+	}()
+	return func() {
+		c.SetReadDeadline(past)
+		<-over
+	}
+}
+
+// Close ends the connection.
+func (c *conn) Close() error {
+	c.closing.Do(func() {
+		c.flush()
+		c.linger()
+		c.Conn.Close()
+		close(c.done)
+	})
+	return nil
+}

@@ -1,0 +1,106 @@
+package lmtp
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// framing knows where in a client's octets a command ends and a message begins
+// and ends. It is what the library makes of them, told in advance, so that the
+// library never has octets in its buffer that might turn out to be something
+// else; where the two could differ, framing changes the octets:
+//
+// In a message that comes by DATA, a CR that no LF follows becomes a blank, as
+// it does later anyhow (package message). With it in place the library would
+// not see the end of data behind CR CR LF, and wait for it in vain.
+type framing struct {
+	data  bool   // the end of data is to come
+	free  int64  // how many octets, of those buffered or yet to come, the library may read
+	verb  string // of the last command, in upper case
+	chunk bool   // the last command is a BDAT, whose chunk is among what is free
+
+	// Of the current line of DATA.
+	length int // in octets, 2 meaning more
+	dot    bool
+}
+
+var errLongLine = errors.New("a command line is too long")
+
+// look frees what it can of buf, which begins with the first octet that is not
+// free, when nothing is free. When still nothing is, it wants to see more.
+func (f *framing) look(buf []byte) error {
+	if f.data {
+		f.free = int64(f.body(buf))
+		return nil
+	}
+	n := bytes.IndexByte(buf, '\n') + 1
+	if n > maxLine || n == 0 && len(buf) >= maxLine {
+		return errLongLine
+	}
+	if n == 0 {
+		return nil
+	}
+	line := strings.TrimRight(string(buf[:n]), "\r\n")
+	f.free = int64(n)
+	f.verb = strings.ToUpper(line[:min(4, len(line))])
+	size, ok := chunkSize(line)
+	f.chunk = ok
+	f.free += size
+	return nil
+}
+
+// chunkSize reads a BDAT command just as the library does: ok means that it
+// will take so many octets for the chunk, whether it refuses it or not, and
+// otherwise none.
+func chunkSize(line string) (size int64, ok bool) {
+	if len(line) < 6 || strings.ToUpper(line[:4]) != "BDAT" || line[4] != ' ' {
+		return 0, false
+	}
+	args := strings.Fields(line[5:])
+	if len(args) == 0 || len(args) > 2 || len(args) == 2 && !strings.EqualFold(args[1], "LAST") {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(args[0], 10, 32)
+	return int64(n), err == nil
+}
+
+// body gives how many octets of buf belong to the message for certain, the end
+// of data included.
+func (f *framing) body(buf []byte) int {
+	n := 0
+	for {
+		i := bytes.IndexByte(buf[n:], '\r')
+		if i < 0 {
+			f.text(buf[n:])
+			return len(buf)
+		}
+		f.text(buf[n : n+i])
+		n += i
+		switch {
+		case n+1 == len(buf):
+			return n // what follows the CR is yet to come
+		case buf[n+1] != '\n':
+			buf[n] = ' '
+			f.text(buf[n : n+1])
+			n++
+			continue
+		}
+		n += 2
+		end := f.length == 1 && f.dot
+		f.length = 0
+		if end {
+			f.data = false
+			return n
+		}
+	}
+}
+
+// text notes octets of a line.
+func (f *framing) text(b []byte) {
+	if f.length == 0 && len(b) > 0 {
+		f.dot = b[0] == '.'
+	}
+	f.length = min(2, f.length+len(b))
+}

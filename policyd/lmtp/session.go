@@ -1,0 +1,92 @@
+package lmtp
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/address"
+)
+
+// session is what the library calls for one connection.
+type session struct {
+	*Server
+	conn *conn
+	env  transport.Envelope
+	// names are the recipients as the library spells them.
+	names []string
+	// transfer is the one that goes on. The library itself does not wait for
+	// that of a BDAT when it resets the session or ends it.
+	transfer sync.WaitGroup
+}
+
+func (s *Server) session(c *smtp.Conn) (smtp.Session, error) {
+	return &session{Server: s, conn: c.Conn().(*conn)}, nil
+}
+
+// Mail begins a message.
+func (s *session) Mail(from string, o *smtp.MailOptions) error {
+	if limit := s.Spool.Max(); o.Size > limit {
+		return &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 3, 4},
+			Message: fmt.Sprintf("the message has more than the %d bytes of max_message_size", limit)}
+	}
+	s.env = transport.Envelope{
+		Peer:       s.conn.peer,
+		Sender:     spell(from),
+		EightBit:   o.Body == smtp.Body8BitMIME,
+		SMTPUTF8:   o.UTF8,
+		RequireTLS: o.RequireTLS,
+		Ret:        string(o.Return),
+		EnvID:      o.EnvelopeID,
+	}
+	s.names = nil
+	return nil
+}
+
+// Rcpt adds a recipient. Whether its address is one is for the transport to
+// say.
+func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
+	rcpt := transport.Recipient{Address: spell(to)}
+	for i, n := range o.Notify {
+		if i > 0 {
+			rcpt.Notify += ","
+		}
+		rcpt.Notify += string(n)
+	}
+	if o.OriginalRecipient != "" {
+		rcpt.ORcpt = strings.ToLower(string(o.OriginalRecipientType)) + ";" + o.OriginalRecipient
+	}
+	s.env.Recipients = append(s.env.Recipients, rcpt)
+	s.names = append(s.names, to)
+	return nil
+}
+
+// spell gives an address the quotes that the library took off.
+func spell(mailbox string) string {
+	i := strings.LastIndexByte(mailbox, '@')
+	if i < 0 {
+		return mailbox
+	}
+	return address.Quote(mailbox[:i]) + mailbox[i:]
+}
+
+// Data is not called for LMTP.
+func (s *session) Data(io.Reader) error { return errNoLMTP }
+
+var errNoLMTP = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 5}, Message: "this is an LMTP server"}
+
+// Reset forgets the message.
+func (s *session) Reset() {
+	s.transfer.Wait()
+	s.env, s.names = transport.Envelope{}, nil
+}
+
+// Logout ends the session.
+func (s *session) Logout() error {
+	s.transfer.Wait()
+	return nil
+}
