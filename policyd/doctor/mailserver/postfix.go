@@ -1,0 +1,223 @@
+package mailserver
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+)
+
+// Postfix checks a Postfix. main is what "postconf" prints, or "postconf -n";
+// master is what "postconf -M" prints.
+func Postfix(d Daemon, main, master string) []finding.Finding {
+	c := postfixConfig{settings: parseSettings(main), entries: parseMaster(master)}
+	var list []finding.Finding
+	for _, e := range c.entries {
+		if e.command != "pipe" {
+			continue
+		}
+		if call, ok := parseCall(e.argv()); ok {
+			list = append(list, c.pipe(d, e, call)...)
+		}
+	}
+	for _, name := range c.lmtpNames(d) {
+		list = append(list, c.lmtp(name)...)
+	}
+	if c.usesSocketmap(d) {
+		list = append(list, c.socketmap()...)
+	}
+	if list == nil {
+		return []finding.Finding{{
+			Level: finding.Warn, What: "Postfix: nothing leads to mxpolicyd",
+			Mend: "add contrib/postfix/master.cf.mxpipe and main.cf.mxpipe, as their README.md says",
+		}}
+	}
+	r := report{name: "Postfix"}
+	limit, _ := strconv.ParseInt(c.value("message_size_limit"), 10, 64)
+	checkSize(d, limit, "postconf -e message_size_limit="+strconv.FormatInt(d.MaxMessageSize, 10)+", or raise max_message_size", &r)
+	if c.value("enable_long_queue_ids") != "yes" {
+		r.warn("postconf -e enable_long_queue_ids=yes",
+			"short queue ids are used again within days, and mxpolicyd knows by them which recipients of a message have it")
+	}
+	return append(list, r.list...)
+}
+
+// pipe checks an entry that runs mxpipe.
+func (c postfixConfig) pipe(d Daemon, e entry, call call) []finding.Finding {
+	r := &report{name: "Postfix, " + e.name + " in master.cf"}
+	call.check(d, "in argv= of "+e.name+" in master.cf", r)
+	if !slices.ContainsFunc(call.rest, macro("recipient")) {
+		r.fail("end argv= with ${recipient}, alone in its word", "mxpipe is not told the recipients one word each, so mail is deferred or goes astray")
+	}
+	if sender, ok := call.flags["sender"]; ok && !macro("sender")(sender) {
+		r.warn("write -f ${sender}", "the sender that mxpipe is told is %q", sender)
+	}
+	if !macro("nexthop")(call.flags["nexthop"]) {
+		r.warn("add --nexthop ${nexthop} to argv=", "a next hop in transport_maps, or a relayhost, has no effect")
+	}
+	c.attributes(e, r)
+	field := func(column string) string { return "postconf -F " + e.name + "/unix/" + column + "=n" }
+	if c.chrooted(e) {
+		r.fail(field("chroot"), "it runs in a chroot, where neither mxpipe nor its socket is")
+	}
+	if e.unprivileged != "n" {
+		r.fail(field("unprivileged"), "it is unprivileged and cannot become the user= that it has to run mxpipe as")
+	}
+	if n := c.value(e.name + "_destination_recipient_limit"); n != "1" {
+		r.warn("postconf -e "+e.name+"_destination_recipient_limit=1",
+			"up to %s recipients share one exit status: one that is refused for good bounces all", n)
+	}
+	limit, known := seconds(c.value(e.name + "_time_limit"))
+	if need := call.timeout() + margin; known && limit < need {
+		r.fail("postconf -e "+e.name+"_time_limit="+strconv.Itoa(int(need.Seconds()))+"s, or give mxpipe a shorter --timeout",
+			"Postfix bounces what takes longer than %s, before mxpipe gives up by itself after %s", limit, call.timeout())
+	}
+	if export := strings.Fields(strings.ReplaceAll(c.value("export_environment"), ",", " ")); !slices.Contains(export, "GOTRACEBACK=crash") {
+		r.warn("postconf -e 'export_environment="+strings.Join(append(export, "GOTRACEBACK=crash"), " ")+"'",
+			"an mxpipe that can start no thread ends with status 2, and Postfix bounces the message")
+	}
+	most, err := strconv.Atoi(e.processes)
+	if e.processes == "-" {
+		most, err = strconv.Atoi(c.value("default_process_limit"))
+	}
+	if err == nil && d.MaxDeliveries > 0 && (most == 0 || most > d.MaxDeliveries) {
+		r.warn("raise max_deliveries, or lower the seventh column of "+e.name,
+			"Postfix runs up to %d at once (0: any number), mxpolicyd delivers %d: the others are deferred", most, d.MaxDeliveries)
+	}
+	return r.findings()
+}
+
+// macro tells whether a word is one macro of pipe(8) and nothing else.
+func macro(name string) func(word string) bool {
+	return func(word string) bool { return word == "${"+name+"}" || word == "$("+name+")" || word == "$"+name }
+}
+
+// changing are the flags of pipe(8) that change a message or its addresses.
+const changing = "BDFORu.>X"
+
+// attributes checks what stands in front of argv=.
+func (c postfixConfig) attributes(e entry, r *report) {
+	flags, _ := e.attribute("flags")
+	if !strings.Contains(flags, "q") {
+		r.fail("write flags=q", "without flags=q an address with a quoted local part is handed over without its quotes, and means another")
+	}
+	var bad []string
+	for _, f := range flags {
+		if strings.ContainsRune(changing, f) {
+			bad = append(bad, string(f))
+		}
+	}
+	if bad != nil {
+		r.warn("write flags=q", "the flags %s change the message, its addresses or what senders are told", strings.Join(bad, " "))
+	}
+	switch null, given := e.attribute("null_sender"); {
+	case !given:
+		r.fail("add null_sender= (with nothing behind it)", "bounces go out with the sender MAILER-DAEMON, and come back")
+	case null != "":
+		r.fail("write null_sender= with nothing behind it", "bounces go out with the sender %s, and come back", null)
+	}
+	if eol, given := e.attribute("eol"); given && eol != `\n` && eol != `\r\n` {
+		r.fail("leave eol= away", "lines end with %q", eol)
+	}
+	switch user, given := e.attribute("user"); {
+	case !given:
+		r.fail("add user=mxpipe", "pipe(8) wants user=, and defers all mail without it")
+	case user == "root" || strings.HasPrefix(user, "root:"):
+		r.fail("write user=mxpipe", "pipe(8) runs nothing as root, and defers all mail")
+	}
+	if e.name != "" && !c.sends(e.name) {
+		r.warn("postconf -e default_transport="+e.name+", or name it in transport_maps", "nothing sends mail to it")
+	}
+}
+
+// sends reports whether mail may come to a transport. A map may lead anywhere.
+func (c postfixConfig) sends(name string) bool {
+	for _, setting := range routing {
+		value := c.value(setting)
+		if strings.HasSuffix(setting, "_maps") && value != "" {
+			return true
+		}
+		if transport, _, _ := strings.Cut(value, ":"); transport == name {
+			return true
+		}
+	}
+	return false
+}
+
+// lmtpNames lists the entries by which mail goes to an LMTP socket of ours.
+func (c postfixConfig) lmtpNames(d Daemon) (names []string) {
+	for _, setting := range routing {
+		for _, word := range strings.FieldsFunc(c.value(setting), func(r rune) bool { return strings.ContainsRune(" ,{}=\t", r) }) {
+			name, socket, ok := strings.Cut(word, ":unix:")
+			if ok && (slices.Contains(d.LMTP, socket) || strings.Contains(socket, "mxpolicyd")) && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// lmtp checks an entry that leads to an LMTP socket of ours.
+func (c postfixConfig) lmtp(name string) []finding.Finding {
+	r := &report{name: "Postfix, " + name + " in master.cf"}
+	e, ok := c.entry(name)
+	if !ok || e.command != "lmtp" {
+		r.fail("add the line \""+name+" unix - - n - - lmtp\" to master.cf", "the LMTP socket is reached by %s, and no such entry runs lmtp", name)
+		return r.findings()
+	}
+	if c.chrooted(e) {
+		r.fail("postconf -F "+name+"/unix/chroot=n", "it runs in a chroot, where the daemon's socket is not")
+	}
+	if c.value(name+"_destination_recipient_limit") == "1" {
+		r.warn("postconf -X "+name+"_destination_recipient_limit", "each recipient is a transaction of its own, though LMTP answers for each anyway")
+	}
+	limit, known := seconds(c.option(e, "lmtp_data_done_timeout"))
+	if need := defaultTimeout + margin; known && limit < need {
+		r.warn("postconf -P "+name+"/unix/lmtp_data_done_timeout="+strconv.Itoa(int(need.Seconds()))+"s",
+			"Postfix hangs up after %s, while a delivery may take %s: slow servers' mail is broken off and tried again", limit, defaultTimeout)
+	}
+	return r.findings()
+}
+
+// usesSocketmap reports whether Postfix's own smtp asks our socketmap.
+func (c postfixConfig) usesSocketmap(d Daemon) bool {
+	maps := c.value("smtp_tls_policy_maps")
+	return strings.Contains(maps, "socketmap:") &&
+		(strings.Contains(maps, "mxpolicyd") || d.Socketmap != "" && strings.Contains(maps, d.Socketmap))
+}
+
+// socketmap checks what Postfix's own smtp needs to use the answers.
+func (c postfixConfig) socketmap() []finding.Finding {
+	r := &report{name: "Postfix, smtp_tls_policy_maps"}
+	if strings.Contains(c.value("smtp_tls_policy_maps"), "socketmap:unix:") {
+		for _, e := range c.entries {
+			if e.command == "smtp" && c.chrooted(e) {
+				r.fail("postconf -F "+e.name+"/unix/chroot=n, or let the socketmap listen at a loopback address",
+					"%s runs in a chroot, where the daemon's socket is not, so its mail is deferred", e.name)
+			}
+		}
+	}
+	if c.value("smtp_dns_support_level") != "dnssec" {
+		r.fail("postconf -e smtp_dns_support_level=dnssec", "without DNSSEC look-ups Postfix cannot do what the answer \"dane\" says")
+	}
+	if level := c.value("smtp_tls_security_level"); level == "" || level == "none" {
+		r.warn("postconf -e smtp_tls_security_level=may", "domains without a policy get no TLS at all")
+	}
+	return r.findings()
+}
+
+// seconds reads one of Postfix's times.
+func seconds(value string) (time.Duration, bool) {
+	if value == "" {
+		return 0, false
+	}
+	unit := time.Second
+	units := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
+	if u, ok := units[value[len(value)-1]]; ok {
+		unit, value = u, value[:len(value)-1]
+	}
+	n, err := strconv.Atoi(value)
+	return time.Duration(n) * unit, err == nil && n >= 0
+}
