@@ -47,6 +47,8 @@ type Options struct {
 	// HangUp tells to read the configuration again, with Load. Nil: never.
 	HangUp <-chan os.Signal
 	Load   func() (*config.Config, error)
+	// Version is for the administrator.
+	Version string
 	// Logger and Level are what NewLogger gave.
 	Logger *slog.Logger
 	Level  *slog.LevelVar
@@ -64,9 +66,10 @@ type Daemon struct {
 	// start.
 	places int
 
-	mu     sync.Mutex
-	cfg    *config.Config // in force
-	fronts []frontEnd     // one for each socket
+	mu       sync.Mutex
+	cfg      *config.Config // in force
+	standing standing
+	fronts   []frontEnd // one for each socket
 }
 
 // New makes a daemon, which must be served. An error is for the administrator:
@@ -90,6 +93,8 @@ func New(o Options) (*Daemon, error) {
 		places:  cfg.MaxDeliveries,
 		cfg:     cfg,
 	}
+	d.standing.started = time.Now()
+	d.standing.read = d.standing.started
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory can not be written; large messages have to wait, and who was served is not remembered", "error", err)
 	}

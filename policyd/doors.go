@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/policyd/admin"
 	"github.com/mxpipe/mxpipe/policyd/lmtp"
 	"github.com/mxpipe/mxpipe/policyd/pipe"
 )
@@ -34,6 +35,12 @@ func (d *Daemon) doors() map[kind]func(duty) frontEnd {
 	return map[kind]func(duty) frontEnd{
 		kindPipe: func(duty) frontEnd { return pipe.New(d.desk, loops()) },
 		kindLMTP: func(to duty) frontEnd { return lmtp.New(d.desk, loops(), to.transport, d.options.Config.Hostname) },
+		kindAdmin: func(duty) frontEnd {
+			listen := &d.options.Config.Listen
+			return admin.New(operator{d}, admin.Options{
+				Traces: &d.ways.traces, PProf: listen.Admin != nil && listen.Admin.PProf, Logger: d.log,
+			})
+		},
 	}
 }
 

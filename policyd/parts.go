@@ -27,6 +27,17 @@ func (ps *parts) hold(p *part) {
 	p.users++
 }
 
+// holdUsed adds a user, unless the part is ending.
+func (ps *parts) holdUsed(p *part) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if p.users == 0 {
+		return false
+	}
+	p.users++
+	return true
+}
+
 // need has a part hold another one until it has ended. The part is still being
 // made.
 func (ps *parts) need(p, needed *part) {

@@ -54,7 +54,7 @@ func (ws *ways) cacheFor(w *way, cfg transport.MTASTS, roots *x509.CertPool, oth
 func (ws *ways) newCache(r *asker, cfg transport.MTASTS, roots *x509.CertPool) *cache {
 	var kept store.Store = store.NewRAM(ramPolicies)
 	if cfg.OnDisk {
-		fs, err := store.NewFS(store.FSConfig{Dir: cfg.Dir})
+		fs, err := store.NewFS(store.FSConfig{Dir: cfg.Dir, ReadOnly: ws.readOnly})
 		if err != nil {
 			// Memory goes on alone until somebody mends the directory.
 			ws.log.Error("the MTA-STS cache directory can not be used", "error", err)

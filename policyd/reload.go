@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
@@ -38,6 +39,9 @@ func (d *Daemon) reload() {
 		d.log.Error("configuration not reloaded", "error", err)
 	}
 	if err != nil {
+		d.mu.Lock()
+		d.standing.rejected = time.Now()
+		d.mu.Unlock()
 		d.status("delivering mail; the changed configuration is wrong and not in use")
 		return
 	}
@@ -46,6 +50,7 @@ func (d *Daemon) reload() {
 	before := d.current()
 	d.mu.Lock()
 	d.cfg = cfg
+	d.standing.read, d.standing.rejected = time.Now(), time.Time{}
 	d.mu.Unlock()
 	d.logChanges(before, cfg)
 	d.log.Info("configuration reloaded")

@@ -56,7 +56,9 @@ type making struct {
 // ways gives out the transports of the configuration in force.
 type ways struct {
 	parts
-	log *slog.Logger
+	log      *slog.Logger
+	traces   transport.Traces
+	readOnly bool // nothing is written to disk
 
 	mu   sync.Mutex
 	now  *generation       // nil when it is all over
@@ -174,7 +176,7 @@ func (ws *ways) make(made making, idle int, g, old *generation) (*way, error) {
 	ws.need(&w.part, &g.resolver.part)
 	var err error
 	w.transport, err = transport.New(made.cfg, transport.Deps{
-		Resolver: g.resolver, Self: made.self, Idle: w.idle, Logger: ws.log,
+		Resolver: g.resolver, Self: made.self, Idle: w.idle, Traces: &ws.traces, Logger: ws.log,
 		Policies: func(cfg *transport.MTASTS, roots *x509.CertPool) (transport.Policies, error) {
 			c := ws.cacheFor(w, *cfg, roots, g, old)
 			w.caches = append(w.caches, c)

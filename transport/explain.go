@@ -10,6 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -103,6 +104,41 @@ func (h *HostExplanation) Forecast() Forecast {
 		return Undeliverable
 	}
 	return Deliverable
+}
+
+// Answer is what a message that comes now would be answered, as far as the
+// explanation knows: why there is no route, or the most temporary of the
+// hosts' reasons. nil: a host may have it.
+func (e *Explanation) Answer() *status.Error {
+	if e.Err != nil {
+		return e.Err
+	}
+	var reasons []*status.Error
+	for i := range e.Hosts {
+		reason := e.Hosts[i].reason()
+		if reason == nil {
+			return nil
+		}
+		reasons = append(reasons, reason)
+	}
+	return outcome.MostTemporary(reasons)
+}
+
+// reason is why the host would not get the message; nil: it would.
+func (h *HostExplanation) reason() *status.Error {
+	switch {
+	case h.Err != nil:
+		return h.Err
+	case h.Verdict.Refusal != nil:
+		return &status.Error{Code: h.Verdict.Refusal.Code, Host: h.Host.Name, Text: h.Verdict.Refusal.Text}
+	case h.Dead != nil:
+		dead := *h.Dead
+		dead.Host = "the host"
+		return &status.Error{Code: outcome.ForError(outcome.Connect, &dead, 0).Code, Host: h.Host.Name, Err: &dead}
+	case h.Probe != nil:
+		return h.Probe.Err
+	}
+	return nil
 }
 
 // forecastOf tells failed look-ups (X.4.3, and X.4.7 where there was no time)

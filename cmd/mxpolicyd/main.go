@@ -1,9 +1,15 @@
 // Mxpolicyd delivers the mail that mxpipe hands over to it.
 //
-//	mxpolicyd serve         the daemon, in the foreground
-//	mxpolicyd check-config  one line for each mistake; exit status 1
-//	mxpolicyd version       one line, "mxpolicyd VERSION"
-//	mxpolicyd help          the commands and flags
+//	mxpolicyd serve                the daemon, in the foreground
+//	mxpolicyd check-config         one line for each mistake; exit status 1
+//	mxpolicyd explain DOMAIN       what a message to DOMAIN would meet, and why
+//	mxpolicyd status               what the daemon is doing
+//	mxpolicyd cache list           what is cached, by domain
+//	mxpolicyd cache show DOMAIN    what is cached about DOMAIN and the names below
+//	mxpolicyd cache flush DOMAIN   forget it; --all instead forgets everything
+//	mxpolicyd trace [DOMAIN]       log the dialogue with DOMAIN's hosts for a while
+//	mxpolicyd version              one line, "mxpolicyd VERSION"
+//	mxpolicyd help                 the commands and flags
 //
 // # Flags
 //
@@ -11,6 +17,31 @@
 //	                   default; that one may be missing, which means the
 //	                   built-in defaults
 //	-h, --help         help for a command
+//	--json             of explain, status, cache and trace: JSON, in the form
+//	                   that package policyd/admin describes
+//	--transport T      of explain: as transport T would deliver
+//	--connect          of explain: connect to each host, up to MAIL
+//	--watch            of status: go on, in place on a terminal, every two seconds
+//	--for DURATION     of trace: how long, 10m if it is not said, at most 24h
+//	--stop             of trace: end it now
+//
+// # Asking
+//
+// explain, status, cache and trace ask the running daemon over the socket that
+// listen.admin names. That one is for root alone unless the file says
+// otherwise. Without a daemon, or for somebody who may not ask it, explain goes
+// by the configuration alone, says so on standard error, and knows nothing of
+// hosts that were found dead, limits and idle connections; nothing is written to
+// the state directory.
+//
+// explain shows the mail servers of a domain in the order of trying, with what
+// the DNS, TLSA records and the MTA-STS policy say of each, and the verdict that
+// follows. With --connect it connects to each host as a delivery would, by the
+// same code, shows what the server proved, and leaves before MAIL.
+//
+// trace has messages to a domain log their route, the verdict for each host and
+// the SMTP dialogue (lines "route", "verdict" and "smtp"), never a body. Without
+// a DOMAIN it lists what is being traced.
 //
 // # Signals to serve
 //
@@ -28,15 +59,21 @@
 //
 // # Exit status
 //
-// 0 after TERM or INT, for check-config without a mistake, version and help. 1
-// for a mistake in the configuration or on the command line, when the daemon
-// can not start, and when a socket fails while it runs. What is wrong is said
-// on standard error.
+// 0 after TERM or INT, for check-config without a mistake, version and help, and
+// for what was asked and answered. 1 for a mistake in the configuration or on
+// the command line, when the daemon can not start, when a socket fails while it
+// runs, and when the daemon can not be asked. What is wrong is said on standard
+// error.
+//
+// explain has its own: 0 when a message would be delivered now, as far as it
+// was found out; 1 when it would be deferred or refused; 2 when that can not be
+// found out, be it for the DNS, a mistake in the configuration or on the command
+// line.
 //
 // # Environment
 //
 // LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID hand over sockets by name
-// (sd_listen_fds(3)): "pipe" is served. A file without a listen block has the
+// (sd_listen_fds(3)): "pipe" and "admin" are served. A file without a listen block has the
 // daemon open its built-in sockets only when none at all is handed over; with
 // one, those it names and systemd did not hand over. NOTIFY_SOCKET is told
 // READY=1, STATUS=, STOPPING=1 and EXTEND_TIMEOUT_USEC= (sd_notify(3)), and
@@ -80,6 +117,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -95,10 +133,25 @@ import (
 var version = "dev"
 
 func main() {
-	if err := command().Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	cmd, err := command().ExecuteC()
+	os.Exit(statusOf(cmd, err))
+}
+
+// statusOf gives the exit status for what became of a command, and says what
+// went wrong if the command has not.
+func statusOf(cmd *cobra.Command, err error) int {
+	var said exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &said):
+		return int(said)
 	}
+	fmt.Fprintln(cmd.ErrOrStderr(), err)
+	if cmd.Name() == "explain" {
+		return 2 // where 1 would mean that mail can not be delivered
+	}
+	return 1
 }
 
 func command() *cobra.Command {
@@ -109,7 +162,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	file := root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `FILE`")
-	load := func() (*config.Config, error) { return config.Load(*file, config.System()) }
+	load := loader(func() (*config.Config, error) { return config.Load(*file, config.System()) })
 	root.AddCommand(
 		&cobra.Command{
 			Use:   "serve",
@@ -119,6 +172,10 @@ func command() *cobra.Command {
 				return serve(cmd.Context(), *file, load)
 			},
 		},
+		explainCommand(load),
+		statusCommand(load),
+		cacheCommand(load),
+		traceCommand(load),
 		&cobra.Command{
 			Use:   "check-config",
 			Short: "Print one line for each mistake in the configuration",
@@ -139,7 +196,7 @@ func command() *cobra.Command {
 }
 
 // serve runs the daemon until a signal ends it.
-func serve(ctx context.Context, file string, load func() (*config.Config, error)) error {
+func serve(ctx context.Context, file string, load loader) error {
 	hangUp := make(chan os.Signal, 1)
 	signal.Notify(hangUp, syscall.SIGHUP)
 	defer signal.Stop(hangUp)
@@ -151,7 +208,7 @@ func serve(ctx context.Context, file string, load func() (*config.Config, error)
 	}
 	log, level := policyd.NewLogger(cfg.Log, os.Stderr)
 	log.Info("starting", "version", version, "config", file)
-	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: load, Logger: log, Level: level})
+	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: load, Version: version, Logger: log, Level: level})
 	if err != nil {
 		return err
 	}

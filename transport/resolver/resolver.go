@@ -157,15 +157,15 @@ func (r *Resolver) Cached() []Answer {
 }
 
 // Flush forgets the cached answers about a domain and the names below it, and
-// tells how many there were.
+// tells how many there were. An empty domain means all of them.
 func (r *Resolver) Flush(domain string) int {
 	normal, err := normalName(domain)
-	if err != nil {
+	if err != nil && domain != "" {
 		return 0
 	}
 	n := 0
 	for _, q := range r.cache.Keys() {
-		if (q.name == normal || strings.HasSuffix(q.name, "."+normal)) && r.cache.Flush(q) {
+		if (domain == "" || q.name == normal || strings.HasSuffix(q.name, "."+normal)) && r.cache.Flush(q) {
 			n++
 		}
 	}

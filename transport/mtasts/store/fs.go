@@ -37,6 +37,9 @@ type FSConfig struct {
 	// removed first.
 	MaxFiles int
 	MaxBytes int64
+	// ReadOnly leaves the directory as it is: it is not made, and Save and
+	// Remove do nothing.
+	ReadOnly bool
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -74,6 +77,9 @@ func NewFS(cfg FSConfig) (*FS, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.ReadOnly {
+		return &FS{cfg: cfg}, nil
 	}
 	return &FS{cfg: cfg}, os.MkdirAll(cfg.Dir, 0o700)
 }
@@ -142,6 +148,9 @@ func (f *FS) Save(p Policy) error {
 	text := encode(p)
 	if _, err := decode(text); err != nil {
 		return fmt.Errorf("%s: it would not be read back: %w", p.Domain, err)
+	}
+	if f.cfg.ReadOnly {
+		return nil
 	}
 	if err := os.MkdirAll(f.cfg.Dir, 0o700); err != nil {
 		return err
@@ -222,6 +231,9 @@ func syncDir(root *os.Root) error {
 func (f *FS) Remove(domain string) error {
 	if !canonical(domain) {
 		return ErrDomain
+	}
+	if f.cfg.ReadOnly {
+		return nil
 	}
 	root, err := os.OpenRoot(f.cfg.Dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mxpipe/mxpipe/policyd"
+	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/console"
+	"github.com/mxpipe/mxpipe/transport"
+)
+
+// exit is an exit status about which everything has been said.
+type exit int
+
+// Error implements error; nobody prints it.
+func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// loader reads the configuration that -c names.
+type loader func() (*config.Config, error)
+
+// screen is what a command writes on: the terminal that it was started at, or
+// something else, without colour.
+func screen(cmd *cobra.Command) console.Screen {
+	if f, ok := cmd.OutOrStdout().(*os.File); ok {
+		return console.On(f)
+	}
+	return console.Screen{Width: 80, Now: time.Now()}
+}
+
+// client makes a client for the daemon that runs with a configuration.
+func (load loader) client() (*admin.Client, error) {
+	cfg, err := load()
+	if err != nil {
+		return nil, err
+	}
+	return admin.NewClient(adminPath(cfg)), nil
+}
+
+// adminPath is where the daemon is asked: a file whose listen block leaves the
+// socket out may get it from systemd, at its usual place.
+func adminPath(cfg *config.Config) string {
+	if cfg.Listen.Admin != nil {
+		return cfg.Listen.Admin.Path
+	}
+	return config.DefaultSocketDir + "/admin.sock"
+}
+
+// show writes an answer, as JSON or as text.
+func show[T any](cmd *cobra.Command, asJSON bool, answer *T, text func(console.Screen, *T) string) error {
+	out := cmd.OutOrStdout()
+	if asJSON {
+		return admin.Encode(out, answer)
+	}
+	_, err := io.WriteString(out, text(screen(cmd), answer))
+	return err
+}
+
+func explainCommand(load loader) *cobra.Command {
+	var name string
+	var connect, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "explain DOMAIN",
+		Short: "Tell what a message to a domain would meet, and why",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			depth := transport.Lookups
+			if connect {
+				depth = transport.Connect
+			}
+			e, err := explain(cmd, load, name, args[0], depth)
+			if err != nil {
+				return err
+			}
+			if err := show(cmd, asJSON, e, console.Explanation); err != nil {
+				return err
+			}
+			switch e.Forecast() {
+			case transport.Undeliverable:
+				return exit(1)
+			case transport.Unknown:
+				return exit(2)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&name, "transport", config.DefaultTransport, "explain as this `TRANSPORT` would deliver")
+	cmd.Flags().BoolVar(&connect, "connect", false, "connect to each host, up to MAIL")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+// explain asks the running daemon, or without one goes by the configuration.
+func explain(cmd *cobra.Command, load loader, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
+	cfg, err := load()
+	if err != nil {
+		return nil, err
+	}
+	if at := strings.LastIndexByte(domain, '@'); at >= 0 {
+		domain = domain[at+1:] // an address is good enough
+	}
+	e, err := admin.NewClient(adminPath(cfg)).Explain(cmd.Context(), name, domain, depth)
+	switch {
+	case err == nil:
+		return e, nil
+	case errors.Is(err, admin.ErrNotRunning), errors.Is(err, admin.ErrForbidden):
+		fmt.Fprintf(cmd.ErrOrStderr(), "%v; explained by the configuration alone\n", err)
+		return policyd.Explain(cmd.Context(), cfg, name, domain, depth)
+	}
+	return nil, err
+}
+
+func statusCommand(load loader) *cobra.Command {
+	var asJSON, watch bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Tell what the daemon is doing",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := load.client()
+			if err != nil {
+				return err
+			}
+			if watch {
+				return watchStatus(cmd, client, asJSON)
+			}
+			s, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return show(cmd, asJSON, &s, console.Status)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on, in place on a terminal, every two seconds until interrupted")
+	return cmd
+}
+
+// watchEvery is how often status --watch asks.
+const watchEvery = 2 * time.Second
+
+// watchStatus shows the status again and again. A daemon that is restarted
+// meanwhile is waited for.
+func watchStatus(cmd *cobra.Command, client *admin.Client, asJSON bool) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		s, err := client.Status(ctx)
+		scr := screen(cmd)
+		text := ""
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil && asJSON:
+			var b strings.Builder
+			err = admin.Encode(&b, &s)
+			text = b.String()
+		case err == nil:
+			text = console.Status(scr, &s)
+		case errors.Is(err, admin.ErrNotRunning):
+			text, err = err.Error()+"\n", nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(cmd.OutOrStdout(), console.InPlace(scr, text)); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func cacheCommand(load loader) *cobra.Command {
+	cmd := &cobra.Command{Use: "cache", Short: "List, show or forget what is cached, by domain"}
+	var asJSON, all bool
+	list := &cobra.Command{
+		Use: "list", Short: "List the MTA-STS policies and the names with DNS answers", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return ask(cmd, load, asJSON, console.CacheList, func(ctx context.Context, c *admin.Client) (admin.CacheList, error) { return c.CacheList(ctx) })
+		},
+	}
+	one := &cobra.Command{
+		Use: "show DOMAIN", Short: "Show what is cached about a domain and the names below it", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return ask(cmd, load, asJSON, console.Cached, func(ctx context.Context, c *admin.Client) (admin.Cached, error) { return c.Cached(ctx, args[0]) })
+		},
+	}
+	flush := &cobra.Command{
+		Use: "flush DOMAIN | --all", Short: "Forget what is cached about a domain and the names below it", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 0) != all {
+				return errors.New("want a domain, or --all alone")
+			}
+			domain := strings.Join(args, "")
+			return ask(cmd, load, asJSON, console.Flushed, func(ctx context.Context, c *admin.Client) (admin.Flushed, error) { return c.Flush(ctx, domain) })
+		},
+	}
+	flush.Flags().BoolVar(&all, "all", false, "forget everything")
+	for _, c := range []*cobra.Command{list, one, flush} {
+		c.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+// ask asks the daemon one thing and shows the answer.
+func ask[T any](cmd *cobra.Command, load loader, asJSON bool, text func(console.Screen, *T) string, question func(context.Context, *admin.Client) (T, error)) error {
+	client, err := load.client()
+	if err != nil {
+		return err
+	}
+	answer, err := question(cmd.Context(), client)
+	if err != nil {
+		return err
+	}
+	return show(cmd, asJSON, &answer, text)
+}
+
+func traceCommand(load loader) *cobra.Command {
+	var asJSON, stop bool
+	var lasts time.Duration
+	cmd := &cobra.Command{
+		Use:   "trace [DOMAIN]",
+		Short: "Log the whole SMTP dialogue with a domain's hosts for a while, never bodies; without one, tell what is traced",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			domain := strings.Join(args, "")
+			return ask(cmd, load, asJSON, console.Traces, func(ctx context.Context, c *admin.Client) (admin.TraceList, error) {
+				switch {
+				case domain == "" && (stop || lasts != 0):
+					return admin.TraceList{}, errors.New("want a domain")
+				case domain == "":
+					return c.Traces(ctx)
+				case stop:
+					return c.Untrace(ctx, domain)
+				}
+				return c.Trace(ctx, domain, cmp.Or(lasts, admin.UsualTrace))
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&lasts, "for", 0, "how long, at most 24h; 10m if it is not said")
+	cmd.Flags().BoolVar(&stop, "stop", false, "end it now")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}

@@ -1,0 +1,136 @@
+package admin
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/resolver"
+)
+
+// CacheList is what is remembered, by domain.
+type CacheList struct {
+	Policies []CachedPolicy `json:"mtasts"` // by domain
+	Names    []CachedName   `json:"dns"`    // by name
+}
+
+// CachedPolicy is a domain's MTA-STS policy, as one cache has it.
+type CachedPolicy struct {
+	Domain string `json:"domain"`
+	Dir    string `json:"dir,omitempty"` // of the cache; empty: memory
+	MTASTS
+}
+
+// CachedName is a name about which the DNS cache has answers.
+type CachedName struct {
+	Name    string    `json:"name"`
+	Types   []string  `json:"types"`
+	Expires time.Time `json:"expires"` // the first of them
+}
+
+// Cached is what is remembered about one domain and the names below it.
+type Cached struct {
+	Domain   string         `json:"domain"`
+	Policies []CachedPolicy `json:"mtasts"`
+	Answers  []Answer       `json:"dns"`
+}
+
+// Answer is an answer of the DNS.
+type Answer struct {
+	Name      string    `json:"name"`
+	Type      string    `json:"type"`
+	State     string    `json:"state"`               // exists, no data, no such name
+	Signed    bool      `json:"signed"`              // DNSSEC vouches for it
+	Canonical string    `json:"canonical,omitempty"` // the end of the name's aliases, where there are some
+	Records   []string  `json:"records"`
+	Expires   time.Time `json:"expires"`
+}
+
+// Flushed is how much was forgotten.
+type Flushed struct {
+	Policies int `json:"mtasts"`
+	Answers  int `json:"dns"`
+}
+
+// TraceList is what is traced.
+type TraceList struct {
+	Traces []Trace `json:"traces"`
+}
+
+// Trace is a domain whose mail is logged in full.
+type Trace struct {
+	Domain string    `json:"domain"`
+	Until  time.Time `json:"until"`
+}
+
+// maxRecords bounds the records of an answer that are shown.
+const maxRecords = 100
+
+// NewCachedPolicy writes an entry of an MTA-STS cache in a directory.
+func NewCachedPolicy(e *policies.Entry, dir string) CachedPolicy {
+	return CachedPolicy{clean(e.Domain), dir, *newMTASTS(e)}
+}
+
+// NewAnswer writes an answer of the DNS cache.
+func NewAnswer(from *resolver.Answer) Answer {
+	a := Answer{
+		Name: name(from.Name), Type: dns.Type(from.Type).String(), State: from.Existence.String(),
+		Signed: from.Secure, Records: []string{}, Expires: from.Expires.UTC(),
+	}
+	if from.Canonical != from.Name {
+		a.Canonical = name(from.Canonical)
+	}
+	for _, rr := range from.RRs[:min(len(from.RRs), maxRecords)] {
+		a.Records = append(a.Records, clean(rr.String()[len(rr.Header().String()):]))
+	}
+	return a
+}
+
+// NewNames lists the names of answers.
+func NewNames(all []resolver.Answer) []CachedName {
+	byName := map[string]CachedName{}
+	for _, a := range all {
+		n := byName[a.Name]
+		n.Types = append(n.Types, dns.Type(a.Type).String())
+		if n.Name == "" || a.Expires.Before(n.Expires) {
+			n.Expires = a.Expires.UTC()
+		}
+		n.Name = name(a.Name)
+		byName[a.Name] = n
+	}
+	names := []CachedName{}
+	for _, key := range slices.Sorted(maps.Keys(byName)) {
+		slices.Sort(byName[key].Types)
+		names = append(names, byName[key])
+	}
+	return names
+}
+
+// name is a domain name without its final dot.
+func name(absolute string) string {
+	if absolute == "." {
+		return absolute
+	}
+	return clean(absolute[:max(0, len(absolute)-1)])
+}
+
+// scopeKey gives a scope's key in the configuration.
+func scopeKey(s limit.Scope) string {
+	return [limit.Scopes]string{limit.All: "all", limit.IP: "ip", limit.Source: "source", limit.Destination: "destination"}[s]
+}
+
+// traced lists the traces by domain.
+func (s *Server) traced() TraceList { return TraceList{NewTraces(s.traces.List())} }
+
+// NewTraces writes the traces by domain.
+func NewTraces(until map[string]time.Time) []Trace {
+	list := []Trace{}
+	for _, domain := range slices.Sorted(maps.Keys(until)) {
+		list = append(list, Trace{clean(domain), until[domain].UTC()})
+	}
+	return list
+}

@@ -1,0 +1,119 @@
+package admin
+
+import (
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport"
+)
+
+// Status is what the daemon is doing.
+type Status struct {
+	Version       string      `json:"version"`
+	PID           int         `json:"pid"`
+	UID           int         `json:"uid"`
+	Started       time.Time   `json:"started"`
+	Configured    time.Time   `json:"configured"`         // when the configuration in force was read
+	Rejected      *time.Time  `json:"rejected,omitempty"` // when a changed one was found wrong since
+	MaxDeliveries int         `json:"max_deliveries"`
+	Messages      int         `json:"messages"` // that have a place among max_deliveries
+	Overdue       int         `json:"overdue"`  // of which should have ended long ago
+	Resolver      Resolver    `json:"resolver"`
+	Policies      []Policies  `json:"mtasts"`
+	Transports    []Transport `json:"transports"` // by name
+	Traces        []Trace     `json:"traces"`
+}
+
+// Resolver is the DNS cache.
+type Resolver struct {
+	Servers   []string `json:"servers"`
+	Entries   int      `json:"entries"`
+	Hits      uint64   `json:"hits"`
+	Misses    uint64   `json:"misses"`
+	Refreshes uint64   `json:"refreshes"`
+	Failures  uint64   `json:"failures"`
+}
+
+// Policies is one MTA-STS cache; transports share one where they can.
+type Policies struct {
+	Dir       string `json:"dir,omitempty"` // empty: in memory
+	Domains   int    `json:"domains"`       // remembered, with or without a policy
+	Lookups   uint64 `json:"lookups"`
+	Hits      uint64 `json:"hits"`
+	Fetches   uint64 `json:"fetches"`
+	Refreshes uint64 `json:"refreshes"`
+	Failures  uint64 `json:"failures"`
+	Store     uint64 `json:"store_failures"`
+}
+
+// Transport is what one transport is doing.
+type Transport struct {
+	Name       string       `json:"name"`
+	Former     bool         `json:"former,omitempty"` // of a configuration before the one in force; it ends with its deliveries
+	Deliveries []Delivery   `json:"deliveries"`       // under way, the oldest first
+	Idle       int          `json:"idle_connections"`
+	Reused     uint64       `json:"reused"` // deliveries that found one
+	Missed     uint64       `json:"missed"` // deliveries that found none
+	Hosts      []Idle       `json:"idle"`   // by host, the most first
+	Dead       []Dead       `json:"dead"`
+	Slowed     []Slowed     `json:"slowed"`
+	Limits     []LimitState `json:"limits"`
+}
+
+// Delivery is the recipients of one message at one destination.
+type Delivery struct {
+	ID          string    `json:"id"`
+	QueueID     string    `json:"queue_id,omitempty"`
+	Destination string    `json:"destination"`
+	Host        string    `json:"host,omitempty"` // that it is dealing with
+	Recipients  int       `json:"recipients"`
+	Since       time.Time `json:"since"`
+}
+
+// Idle is the idle connections to one host.
+type Idle struct {
+	Host  string `json:"host"`
+	Port  uint16 `json:"port"`
+	Count int    `json:"count"`
+}
+
+// Slowed is a host that complained of too many connections.
+type Slowed struct {
+	Host    string `json:"host"`
+	Allowed int    `json:"allowed"` // at once, now
+	Open    int    `json:"open"`
+	Waiting int    `json:"waiting"`
+}
+
+// LimitState is what a limit has to do, over all of its keys.
+type LimitState struct {
+	Override string `json:"override,omitempty"`
+	Scope    string `json:"scope"` // all, ip, source or destination
+	Keys     int    `json:"keys"`
+	Open     int    `json:"open"`
+	Waiting  int    `json:"waiting"`
+	Late     uint64 `json:"late"` // turns that did not come in time
+}
+
+// NewTransport writes a transport's snapshot as JSON has it.
+func NewTransport(from transport.Snapshot) Transport {
+	t := Transport{
+		Name: from.Name, Idle: from.Idle.Idle, Reused: from.Idle.Reused, Missed: from.Idle.Missed,
+		Deliveries: []Delivery{}, Hosts: []Idle{}, Dead: []Dead{}, Slowed: []Slowed{}, Limits: []LimitState{},
+	}
+	for _, u := range from.Underway {
+		t.Deliveries = append(t.Deliveries, Delivery{u.ID, clean(u.QueueID), clean(u.Destination), clean(u.Host), u.Recipients, u.Since.UTC()})
+	}
+	for _, h := range from.Held {
+		t.Hosts = append(t.Hosts, Idle{clean(h.Host), h.Port, h.Count})
+	}
+	for i := range from.Dead {
+		t.Dead = append(t.Dead, *deadOf(&from.Dead[i], from.Dead[i].Host))
+	}
+	for _, p := range from.Slowed {
+		t.Slowed = append(t.Slowed, Slowed{clean(p.Host), p.Allowed, p.Open, p.Waiting})
+	}
+	for _, l := range from.Limits {
+		t.Limits = append(t.Limits, LimitState{l.Override, scopeKey(l.Scope), l.Keys, l.Open, l.Waiting, l.Late})
+	}
+	return t
+}

@@ -1,0 +1,135 @@
+package console
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mxpipe/mxpipe/policyd/admin"
+)
+
+// Status writes what a daemon is doing. On a Screen with a Height it has at
+// most so many lines.
+func Status(s Screen, st *admin.Status) string {
+	p := &page{Screen: s}
+	p.hang("mxpolicyd "+st.Version+": ", bold, none, fmt.Sprintf("process %d, up %s, configuration of %s",
+		st.PID, span(p.Now.Sub(st.Started)), st.Configured.UTC().Format(time.DateTime)))
+	if st.Rejected != nil {
+		p.coloured("", red, "a changed configuration was found wrong "+p.ago(*st.Rejected)+" and is not in use; the log names the mistakes, and so does check-config")
+	}
+	p.item("messages", fmt.Sprintf("%d of %d under way", st.Messages, st.MaxDeliveries))
+	if st.Overdue > 0 {
+		p.coloured("", red, count(st.Overdue, "delivery", "deliveries")+" should have ended long ago")
+	}
+	p.item("DNS", fmt.Sprintf("%s; %s cached, %s from the cache, %s failed", strings.Join(st.Resolver.Servers, ", "),
+		count(st.Resolver.Entries, "answer", "answers"), share(st.Resolver.Hits, st.Resolver.Misses), numbered(st.Resolver.Failures, "look-up", "look-ups")))
+	for _, c := range st.Policies {
+		place := "in memory"
+		if c.Dir != "" {
+			place = c.Dir
+		}
+		text := fmt.Sprintf("%s known, %s from the cache, %s, %s (%s)", count(c.Domains, "domain", "domains"), share(c.Hits, c.Lookups-min(c.Hits, c.Lookups)),
+			numbered(c.Fetches, "fetch", "fetches"), numbered(c.Failures, "failure", "failures"), place)
+		if c.Store > 0 {
+			p.coloured("MTA-STS", yellow, text+fmt.Sprintf(", of the disk %d", c.Store))
+			continue
+		}
+		p.item("MTA-STS", text)
+	}
+	for _, t := range st.Traces {
+		p.coloured("traced", yellow, t.Domain+", for "+span(t.Until.Sub(p.Now))+" more")
+	}
+	for i := range st.Transports {
+		p.blank()
+		p.transport(&st.Transports[i])
+	}
+	return p.cut()
+}
+
+// InPlace has a text take the place of what a terminal shows. Elsewhere it
+// stands as it is.
+func InPlace(s Screen, text string) string {
+	if s.Height == 0 {
+		return text
+	}
+	// Each line is cleared as it is written, so that nothing flickers.
+	return "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
+}
+
+// cut leaves out what does not fit on the screen.
+func (p *page) cut() string {
+	lines := strings.SplitAfter(p.String(), "\n")
+	if p.Height < 2 || len(lines) <= p.Height {
+		return p.String()
+	}
+	return strings.Join(lines[:p.Height-2], "") + p.paint(dim, "... and more than the screen holds") + "\n"
+}
+
+// Bounds on what is listed of each thing.
+const (
+	maxDeliveries = 10
+	maxHosts      = 5
+)
+
+func (p *page) transport(t *admin.Transport) {
+	name := "transport " + t.Name
+	if t.Former {
+		name += ", of the former configuration"
+	}
+	p.hang(name+": ", bold, none, fmt.Sprintf("%s under way, %s; a warm one was there for %s",
+		count(len(t.Deliveries), "delivery", "deliveries"), count(t.Idle, "idle connection", "idle connections"), share(t.Reused, t.Missed)))
+	for i, d := range t.Deliveries {
+		if i == maxDeliveries {
+			p.item("", fmt.Sprintf("and %d more", len(t.Deliveries)-i))
+			break
+		}
+		to := d.Destination
+		if d.Host != "" {
+			to += " by " + d.Host
+		}
+		id := d.QueueID
+		if id == "" {
+			id = d.ID
+		}
+		p.item(id, fmt.Sprintf("to %s, %s, for %s", to, count(d.Recipients, "recipient", "recipients"), span(p.Now.Sub(d.Since))))
+	}
+	var idle []string
+	for _, h := range t.Hosts {
+		idle = append(idle, fmt.Sprintf("%s:%d (%d)", h.Host, h.Port, h.Count))
+	}
+	if len(idle) > 0 {
+		p.item("idle", some(idle, maxHosts))
+	}
+	for i, d := range t.Dead {
+		if i == maxHosts {
+			p.coloured("", red, fmt.Sprintf("and %d more", len(t.Dead)-i))
+			break
+		}
+		p.coloured("dead", red, d.Text)
+	}
+	for _, h := range t.Slowed {
+		p.coloured("slowed", yellow, fmt.Sprintf("%s: %d at once, %d open, %d waiting", h.Host, h.Allowed, h.Open, h.Waiting))
+	}
+	for _, l := range t.Limits {
+		scope := l.Scope
+		if l.Override != "" {
+			scope += " of " + l.Override
+		}
+		p.item("limit", fmt.Sprintf("%s: %s known, %d at work, %d waiting, %s", scope, count(l.Keys, "key", "keys"), l.Open, l.Waiting, numbered(l.Late, "turn too late", "turns too late")))
+	}
+}
+
+// share is how large a part of all a number is.
+func share(part, rest uint64) string {
+	if part+rest == 0 {
+		return "none of 0"
+	}
+	return fmt.Sprintf("%.1f %% of %d", 100*float64(part)/float64(part+rest), part+rest)
+}
+
+func numbered(n uint64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
