@@ -5,7 +5,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 
-.PHONY: build demo test unit bench lint fuzz needs packages packages-test release docs clean
+.PHONY: chaos build demo test unit bench lint fuzz needs packages packages-test release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -60,6 +60,13 @@ release:
 # The manual pages as Markdown, to be read where there is no man.
 docs:
 	@sh docs/markdown.sh
+
+# Everything fails that can, for minutes, and nothing may be lost: a long run of
+# what "make test" has a short one of.
+CHAOS      ?= 5000
+CHAOS_TIME ?= 5m
+chaos: needs
+	go test ./e2e -run '^TestChaos$$' -v -count 1 -timeout 2h -args -chaos $(CHAOS) -chaos-time $(CHAOS_TIME)
 
 clean:
 	rm -rf bin dist

@@ -28,6 +28,7 @@ type daemon struct {
 
 // settings are what a test wants of an mxpolicyd beside the usual, as YAML.
 type settings struct {
+	program   string   // the daemon, unless it is that of all tests
 	top       string   // lines at the top level
 	transport string   // lines of the default transport, indented by four blanks
 	state     string   // its directory, unless it is to have an ordinary one
@@ -100,7 +101,10 @@ func (d *daemon) start(w *world, s settings) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(w.mxpolicyd, "serve", "-c", d.config)
+	if s.program == "" {
+		s.program = w.mxpolicyd
+	}
+	cmd := exec.Command(s.program, "serve", "-c", d.config)
 	if s.handover != nil {
 		cmd = again("activate", cmd.Args...)
 		cmd.ExtraFiles = []*os.File{s.handover}

@@ -244,11 +244,9 @@ func TestMaxMessageSize(t *testing.T) {
 	}
 }
 
-// A full disk is our own trouble: the mail server keeps what does not fit into memory, and the rest goes on.
-func TestFullDisk(t *testing.T) {
-	t.Parallel()
-	s, domain := remote(t, "full", modern(t))
-	const space = 512 << 10
+// smallDisk mounts a disk of so many bytes for mxpolicyd.
+func smallDisk(t *testing.T, space int) string {
+	t.Helper()
 	disk := filepath.Join(folder(t), "disk")
 	if err := os.Mkdir(disk, 0o755); err != nil {
 		t.Fatal(err)
@@ -262,6 +260,14 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("unmounting: %v", err)
 		}
 	})
+	return disk
+}
+
+// A full disk is our own trouble: the mail server keeps what does not fit into memory, and the rest goes on.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	s, domain := remote(t, "full", modern(t))
+	disk := smallDisk(t, 512<<10)
 	d := startDaemon(t, settings{state: disk})
 	send := func(size int) result {
 		t.Helper()

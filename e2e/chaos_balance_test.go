@@ -1,0 +1,189 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// books are what became of the letters.
+type books struct {
+	arrived, bounced, lost, spoiled int
+	leaked                          int            // sent in the clear although the policy asks for TLS
+	duplicates                      int            // copies beyond the first
+	reasons                         map[string]int // why there were those
+	unexplained                     []string
+	tries                           int
+	longest                         time.Duration // the longest delivery by mxpolicyd's own log
+}
+
+// cutOff are the ways in which Postfix hears that a try ended without an answer, though the remote server may have
+// taken the message by then.
+var cutOff = map[string]string{
+	"the daemon went away before it answered": "mxpolicyd killed before it could answer mxpipe",
+	"message may be sent more than once":      "mxpolicyd killed before it could answer by LMTP",
+	"mxpolicyd is stopping":                   "mxpolicyd stopped while the remote server was thinking",
+}
+
+// balance compares what was submitted with what arrived, and fails on what is missing.
+func (c *chaos) balance() {
+	c.t.Helper()
+	b := c.books()
+	c.table(b)
+	if b.lost > 0 || b.spoiled > 0 || b.leaked > 0 || len(b.unexplained) > 0 {
+		c.t.Errorf("%d lost, %d spoiled, %d leaked, unexplained: %s", b.lost, b.spoiled, b.leaked, strings.Join(b.unexplained, "\n"))
+	}
+	if left := c.commands(); len(left) > 0 {
+		c.t.Errorf("stuck mxpipe processes: %v", left)
+	}
+	if z := zombies(c.daemon.cmd.Process.Pid, c.out.cmd.Process.Pid); len(z) > 0 {
+		c.t.Errorf("zombies: %v", z)
+	}
+	// A delivery visits two hosts, and at each may wait once for every kind of time-out, and once more for a second
+	// connection; what a frozen daemon and a busy machine add comes on top.
+	if most := 4*(chaosConnect+chaosCommand+chaosSubmission) + 15*time.Second; b.longest > most {
+		c.t.Errorf("a delivery took %s, more than %s", b.longest, most)
+	}
+	if n := usageOf(c.daemon.cmd.Process.Pid).descriptors; n > 100 {
+		c.t.Errorf("mxpolicyd has %d descriptors open in the end", n)
+	}
+}
+
+func (c *chaos) books() books {
+	b := books{reasons: map[string]int{}}
+	copies := map[string][][]byte{}
+	for _, s := range c.hosts {
+		for _, m := range s.Messages() {
+			if s.policy && m.TLS == nil {
+				b.leaked++
+			}
+			for _, r := range m.Recipients {
+				copies[r.Address] = append(copies[r.Address], m.Body)
+			}
+		}
+	}
+	fates := c.out.allFates()
+	for _, l := range c.letters {
+		got, tries := copies[l.to], fates[l.queueID]
+		b.tries += len(tries)
+		refusal := slices.IndexFunc(tries, func(f fate) bool { return f.status == "bounced" })
+		switch {
+		case refusal >= 0 && !(l.refused && tries[refusal].dsn == "5.1.1"):
+			b.lost++
+			b.unexplained = append(b.unexplained, fmt.Sprintf("%s bounced: %+v", l.to, tries[refusal]))
+		case refusal >= 0 && len(got) == 0:
+			b.bounced++
+		case l.refused || refusal >= 0 || len(got) == 0:
+			b.lost++
+			b.unexplained = append(b.unexplained, fmt.Sprintf("%s: %d copies: %+v", l.to, len(got), tries))
+		default:
+			b.arrived++
+		}
+		want := bytes.ReplaceAll(l.text, []byte("\n"), []byte("\r\n"))
+		for _, body := range got {
+			if !bytes.HasSuffix(body, want) {
+				b.spoiled++
+			}
+		}
+		b.explain(l, len(got)-1, tries)
+	}
+	b.longest = longestTook(c.daemon.log)
+	return b
+}
+
+// explain finds a reason for each copy beyond the first.
+func (b *books) explain(l *letter, surplus int, tries []fate) {
+	if surplus <= 0 {
+		return
+	}
+	b.duplicates += surplus
+	for _, f := range tries {
+		for words, reason := range cutOff {
+			if surplus > 0 && f.status == "deferred" && strings.Contains(f.text, words) {
+				b.reasons[reason]++
+				surplus--
+			}
+		}
+	}
+	if surplus > 0 {
+		b.unexplained = append(b.unexplained, fmt.Sprintf("%s: %d copies too many: %+v", l.to, surplus, tries))
+	}
+}
+
+// allFates lists the tries of all messages by their queue ids.
+func (p *postfix) allFates() map[string][]fate {
+	text, _ := os.ReadFile(p.log)
+	all := map[string][]fate{}
+	for _, m := range fateLine.FindAllStringSubmatch(string(text), -1) {
+		all[m[1]] = append(all[m[1]], fate{m[2], m[3], m[4], m[5], m[6]})
+	}
+	return all
+}
+
+// longestTook finds the longest delivery in mxpolicyd's log.
+func longestTook(log string) (longest time.Duration) {
+	text, _ := os.ReadFile(log)
+	for line := range bytes.Lines(text) {
+		if _, rest, ok := bytes.Cut(line, []byte(" took=")); ok {
+			word, _, _ := bytes.Cut(bytes.TrimSpace(rest), []byte(" "))
+			if d, err := time.ParseDuration(string(word)); err == nil {
+				longest = max(longest, d)
+			}
+		}
+	}
+	return longest
+}
+
+// zombies lists the dead children that these processes have not waited for.
+func zombies(parents ...int) (found []string) {
+	entries, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range entries {
+		text, _ := os.ReadFile(path)
+		// pid (name) state parent
+		_, rest, _ := bytes.Cut(text, []byte(") "))
+		var state string
+		var parent int
+		if _, err := fmt.Sscan(string(rest), &state, &parent); err == nil && state == "Z" && slices.Contains(parents, parent) {
+			found = append(found, string(text[:min(len(text), 60)]))
+		}
+	}
+	return found
+}
+
+// table is the last word of the run; with CHAOS_REPORT in the environment it goes into that file as JSON too.
+func (c *chaos) table(b books) {
+	w := tabwriter.NewWriter(os.Stderr, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	row := func(what string, v any) { fmt.Fprintf(w, "  %s\t%v\n", what, v) }
+	fmt.Fprintf(w, "chaos, after %s:\n", time.Since(c.began).Round(time.Second))
+	row("messages", len(c.letters))
+	row("tries", b.tries)
+	row("arrived", b.arrived)
+	row("bounced legitimately", b.bounced)
+	row("lost", b.lost)
+	row("spoiled", b.spoiled)
+	row("leaked", b.leaked)
+	row("copies too many", b.duplicates)
+	for _, reason := range slices.Sorted(maps.Keys(b.reasons)) {
+		row("- "+reason, b.reasons[reason])
+	}
+	row("unexplained", len(b.unexplained))
+	for _, event := range slices.Sorted(maps.Keys(c.events)) {
+		row("event: "+event, c.events[event])
+	}
+	row("peak of mxpolicyd", c.peak)
+	row("longest delivery", b.longest)
+	row("time-outs", fmt.Sprintf("connect %s, command %s, submission %s", chaosConnect, chaosCommand, chaosSubmission))
+	if path := os.Getenv("CHAOS_REPORT"); path != "" {
+		text, _ := json.Marshal(map[string]any{"messages": len(c.letters), "arrived": b.arrived, "bounced": b.bounced,
+			"lost": b.lost, "duplicates": b.duplicates, "reasons": b.reasons, "events": c.events, "longest": b.longest.String()})
+		os.WriteFile(path, text, 0o644)
+	}
+}
