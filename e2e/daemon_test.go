@@ -21,6 +21,7 @@ type daemon struct {
 	dir    string
 	config string
 	socket string // where mxpipe calls
+	lmtp   string // where mail servers speak LMTP
 	state  string
 	log    string
 	told   *notices
@@ -60,7 +61,7 @@ func startDaemon(t *testing.T, s settings) *daemon {
 // newDaemon writes the configuration of an mxpolicyd into dir.
 func (w *world) newDaemon(dir string, s settings) (*daemon, error) {
 	d := &daemon{
-		dir: dir, config: filepath.Join(dir, "mxpolicyd.yaml"), socket: filepath.Join(dir, "run", "pipe.sock"),
+		dir: dir, config: filepath.Join(dir, "mxpolicyd.yaml"), socket: filepath.Join(dir, "run", "pipe.sock"), lmtp: filepath.Join(dir, "run", "lmtp.sock"),
 		state: filepath.Join(dir, "state"), log: filepath.Join(dir, "mxpolicyd.log"),
 	}
 	for _, path := range []string{d.state, filepath.Dir(d.socket)} {
@@ -74,7 +75,7 @@ func (w *world) newDaemon(dir string, s settings) (*daemon, error) {
 	if s.state != "" {
 		d.state = s.state
 	}
-	listen := fmt.Sprintf("listen: {pipe: {path: %s, mode: \"0660\", group: \"%d\"}}\n", d.socket, nobody)
+	listen := fmt.Sprintf("listen: {pipe: {path: %s, mode: \"0660\", group: \"%d\"}, lmtp: [{path: %s, mode: \"0666\"}]}\n", d.socket, nobody, d.lmtp)
 	if s.handover != nil {
 		listen = "listen: {}\n"
 	}

@@ -118,26 +118,33 @@ func TestEximSuccessNotice(t *testing.T) {
 	}
 }
 
-// The addresses go through Exim, the environment, the command line, the pipe protocol and SMTP, and come out the same.
+// The addresses go through Exim, and by the environment and the command line or by LMTP to the daemon and to SMTP, and
+// come out the same.
 func TestEximAddresses(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
-	s, domain := remote(t, "mxpipe", modern(t))
-	for _, l := range []string{
-		`"with blank"`, `"quote\"d"`, `"back\\slash"`, `"at@sign"`, `"(comment)"`, `"a,b"`, `"<>"`, `"a:b"`, `":"`, `"\"x\""`, `"$SENDER"`,
+	local := []string{
+		`"with blank"`, `"quote\"d"`, `"back\\slash"`, `"at@sign"`, `"(comment)"`, `"a,b"`, `"<>"`, `"a:b"`, `":"`, `"\"x\""`, `"$SENDER "`,
 		`plus+tag`, `per%cent`, `ex!clam`, `-f`, `--version`, `-`, `--`, `'single'`, "`id`", `$HOME`, `{x}`, `a=b`, `a|c`, `*`, `UPPER.lower`,
 		`$message_exim_id`, `${run{id}}`, strings.Repeat("l", 64),
-	} {
-		to, from := l+"@"+domain, l+"@"+keepDomain
-		id := w.exim.submit(t, note(from, to))
-		h := w.exim.sent(t, id, 1)
-		m := received1(t, s, id)
-		if m.Recipients[0].Address != to || m.Sender != from {
-			t.Errorf("%s to %s arrived as %s to %s (%+v)", from, to, m.Sender, m.Recipients[0].Address, h)
-		}
-		if _, ok := m.Param("SMTPUTF8"); ok {
-			t.Errorf("%s needs no SMTPUTF8", to)
-		}
+	}
+	for _, transport := range []string{"mxpipe", "lmtp"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			s, domain := remote(t, transport, modern(t))
+			for _, l := range local {
+				to, from := l+"@"+domain, l+"@"+keepDomain
+				id := w.exim.submit(t, note(from, to))
+				h := w.exim.sent(t, id, 1)
+				m := received1(t, s, id)
+				if m.Recipients[0].Address != to || m.Sender != from {
+					t.Errorf("%s to %s arrived as %s to %s (%+v)", from, to, m.Sender, m.Recipients[0].Address, h)
+				}
+				if _, ok := m.Param("SMTPUTF8"); ok {
+					t.Errorf("%s needs no SMTPUTF8", to)
+				}
+			}
+		})
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 // eximParts are the three parts of contrib/exim/exim.conf.mxpipe, with this test's paths. All of contrib's users are in
 // the /etc that Exim sees.
-func (w *world) eximParts(socket string) (eximConfig, error) {
+func (w *world) eximParts(d *daemon) (eximConfig, error) {
 	var parts eximConfig
 	text, err := os.ReadFile("../contrib/exim/exim.conf.mxpipe")
 	if err != nil {
@@ -29,7 +29,8 @@ func (w *world) eximParts(socket string) (eximConfig, error) {
 		rest, *part.text = before, "#"+after
 	}
 	for _, change := range [][2]string{
-		{"exec /usr/bin/mxpipe ", "exec " + w.mxpipe + " --socket " + socket + " "},
+		{"exec /usr/bin/mxpipe ", "exec " + w.mxpipe + " --socket " + d.socket + " "},
+		{"socket = /run/mxpolicyd/lmtp.sock", "socket = " + d.lmtp},
 		{"GOTRACEBACK=crash ", "GOTRACEBACK=crash : " + yardVar + "=" + w.dir + "/ "},
 	} {
 		if strings.Count(parts.transports, change[0]) != 1 {
@@ -43,7 +44,7 @@ func (w *world) eximParts(socket string) (eximConfig, error) {
 // startExim starts the Exim that sends, with the very lines of contrib/exim. Each transport beside mxpipe is that of
 // contrib with one thing changed, and serves the domains below NAME.example.
 func (w *world) startExim() error {
-	parts, err := w.eximParts(w.daemon.socket)
+	parts, err := w.eximParts(w.daemon)
 	if err != nil {
 		return err
 	}
@@ -73,14 +74,15 @@ func (w *world) startExim() error {
 		{"panicking", w.mxpipe, panicking},
 		{"starved", w.mxpipe, starved},
 	} {
-		text := strings.Replace(parts.transports, "\nmxpipe:\n", "\n"+v.name+":\n", 1)
-		if text == parts.transports || !strings.Contains(text, v.old) {
+		pipe, _, ok := strings.Cut(parts.transports, "\nmxpolicyd_lmtp:\n")
+		text := strings.Replace(pipe, "\nmxpipe:\n", "\n"+v.name+":\n", 1)
+		if !ok || text == pipe || !strings.Contains(text, v.old) {
 			return fmt.Errorf("contrib/exim/exim.conf.mxpipe has no %q to change", v.old)
 		}
 		config.transports += strings.Replace(text, v.old, v.new, 1)
 		config.routers += fmt.Sprintf("%[1]s:\n  driver = accept\n  domains = *.%[1]s.example\n  transport = %[1]s\n", v.name)
 	}
-	config.routers += parts.routers
+	config.routers += "lmtp:\n  driver = accept\n  domains = *.lmtp.example\n  transport = mxpolicyd_lmtp\n" + parts.routers
 	w.exim, err = newExim(filepath.Join(w.dir, "exim"), "exim", address, config)
 	return err
 }

@@ -20,7 +20,7 @@ func TestPoliciesThroughExim(t *testing.T) {
 	dane := n.add(t, domainSpec{name: "dane", hosts: []hostSpec{mismatched}})
 	header := n.add(t, domainSpec{name: "header", signing: dnssec.Unsigned, hosts: []hostSpec{{habits: requireTLS}}})
 	n.serve(t, n.front(t).Addr())
-	parts, err := n.eximParts(n.d.socket)
+	parts, err := n.eximParts(n.d)
 	if err != nil {
 		t.Fatal(err)
 	}

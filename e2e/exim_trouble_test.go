@@ -55,7 +55,7 @@ func TestEximThaws(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
 	s, domain := remote(t, "mxpipe", modern(t))
-	parts, err := w.eximParts(w.daemon.socket)
+	parts, err := w.eximParts(w.daemon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestEximDaemonStoppedAndStarted(t *testing.T) {
 	var s settings
 	d := startDaemon(t, s)
 	server, domain := remote(t, "mxpipe", modern(t))
-	parts, err := w.eximParts(d.socket)
+	parts, err := w.eximParts(d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestEximKilledWhileWriting(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
 	s, domain := remote(t, "mxpipe", modern(t))
-	parts, err := w.eximParts(w.daemon.socket)
+	parts, err := w.eximParts(w.daemon)
 	if err != nil {
 		t.Fatal(err)
 	}

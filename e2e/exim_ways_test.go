@@ -21,7 +21,7 @@ func TestEximNexthop(t *testing.T) {
 	}
 	t.Cleanup(func() { other.Stop() })
 	host, port, _ := strings.Cut(other.Addr(), ":")
-	parts, err := w.eximParts(w.daemon.socket)
+	parts, err := w.eximParts(w.daemon)
 	if err != nil {
 		t.Fatal(err)
 	}

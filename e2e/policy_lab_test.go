@@ -205,13 +205,13 @@ func (n *internet) configure(t *testing.T, resolver, mxAuth, lines string) {
 	err := write(n.d.config, fmt.Sprintf(`hostname: out.e2e.example
 state_dir: %s
 dns: {servers: ["%s"], timeout: 2s}
-listen: {pipe: {path: %s, mode: "0660", group: "%d"}}
+listen: {pipe: {path: %s, mode: "0660", group: "%d"}, lmtp: [{path: %s, mode: "0666"}]}
 transports:
   default:
     port: %d
     tls_client: {root_ca: [%s]}
     mx_auth: %s
-%s`, n.d.state, resolver, n.d.socket, nobody, n.port, n.roots, mxAuth, lines))
+%s`, n.d.state, resolver, n.d.socket, nobody, n.d.lmtp, n.port, n.roots, mxAuth, lines))
 	if err != nil {
 		t.Fatal(err)
 	}
