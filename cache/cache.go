@@ -62,6 +62,16 @@ type Stats struct {
 	Entries   int    // entries now, expired ones that nobody asked for included
 }
 
+// Add adds the counters of another cache, and its size.
+func (s *Stats) Add(o Stats) {
+	s.Hits += o.Hits
+	s.Misses += o.Misses
+	s.Refreshes += o.Refreshes
+	s.Failures += o.Failures
+	s.Evictions += o.Evictions
+	s.Entries += o.Entries
+}
+
 // Entry is what a cache holds under a key.
 type Entry[V any] struct {
 	Value   V

@@ -129,6 +129,19 @@ type Stats struct {
 	Limits     [limit.Scopes]limit.Stats // those of overrides included
 }
 
+// Add adds what another transport counts, and has now.
+func (s *Stats) Add(o *Stats) {
+	s.Deliveries += o.Deliveries
+	s.Open += o.Open
+	s.Opened += o.Opened
+	s.Dead += o.Dead
+	s.Slowed += o.Slowed
+	s.Pool.Add(&o.Pool)
+	for scope := range o.Limits {
+		s.Limits[scope].Add(o.Limits[scope])
+	}
+}
+
 // Stats gives the counters. It is safe for concurrent use, also after Close.
 func (t *Transport) Stats() Stats {
 	s := Stats{

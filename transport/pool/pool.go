@@ -108,6 +108,16 @@ type Stats struct {
 	Retired [Reasons]uint64 // connections closed, by Reason
 }
 
+// Add adds the counters of another pool, and what it holds.
+func (s *Stats) Add(o *Stats) {
+	s.Idle += o.Idle
+	s.Reused += o.Reused
+	s.Missed += o.Missed
+	for why, n := range o.Retired {
+		s.Retired[why] += n
+	}
+}
+
 // Pool holds idle connections. It is safe for concurrent use. Make one with
 // New and end it with Stop.
 type Pool[C Conn] struct {

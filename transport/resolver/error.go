@@ -26,6 +26,7 @@ const (
 	OtherCode                   // another response code that is no answer
 	Malformed                   // an answer that makes no sense, or is to another question
 	Cancelled                   // the caller left, or the Resolver was closed
+	Kinds                       // how many there are, and the zero Kind, which is none
 )
 
 // String gives the kind for people.

@@ -210,10 +210,12 @@ func (r *Resolver) ask(ctx context.Context, q question) (part, *Error) {
 	var reason *Error
 	for range r.cfg.Attempts {
 		for _, s := range inOrder(r.servers, r.cfg.Now()) {
+			start := time.Now()
 			p, err := r.askServer(ctx, s, q)
 			if ctx.Err() != nil && err != nil {
 				return part{}, ended(ctx, q)
 			}
+			s.note(p, err, time.Since(start))
 			if err == nil {
 				s.answered()
 				return p, nil

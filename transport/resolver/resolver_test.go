@@ -511,3 +511,36 @@ func pack(m *dns.Msg) []byte {
 	}
 	return out
 }
+
+// What servers do is counted, each by itself.
+func TestServersHealth(t *testing.T) {
+	mute, good := lab(t, zone), lab(t, zone)
+	mute.SetHabit("", dns.TypeANY, labdns.Silent)
+	good.Secure("example.org", true)
+	good.SetHabit("long.example.org", dns.TypeA, labdns.ServFail)
+	c := newClock()
+	r := open(t, resolver.Config{Timeout: labdns.Timeout, Attempts: 1, Now: c.Now}, mute, good)
+	lookup(t, r, "example.org", dns.TypeMX)
+	lookup(t, r, "example.org", dns.TypeMX) // from the cache
+	lookup(t, r, "in.unsigned.example", dns.TypeA)
+	fails(t, r, "long.example.org", dns.TypeA)
+	all := r.Servers()
+	if len(all) != 2 || all[0].Server != mute.Addr() || all[1].Server != good.Addr() {
+		t.Fatalf("%+v", all)
+	}
+	if s := all[0]; !s.Down || s.Queries == 0 || s.Failures[resolver.Timeout] != s.Queries || s.Took <= 0 {
+		t.Errorf("the silent one: %+v", s)
+	}
+	if s := all[1]; s.Down || s.Secure == 0 || s.Insecure == 0 || s.Failures[resolver.ServFail] != 1 || s.Secure+s.Insecure+1 != s.Queries {
+		t.Errorf("the good one: %+v", s)
+	}
+	sum := all[0]
+	sum.Add(&all[1])
+	if sum.Queries != all[0].Queries+all[1].Queries || sum.Failures[resolver.ServFail] != 1 {
+		t.Errorf("added up: %+v", sum)
+	}
+	c.Pass(time.Minute)
+	if r.Servers()[0].Down {
+		t.Error("a server is taken for down long after its failure")
+	}
+}

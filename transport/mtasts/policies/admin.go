@@ -22,6 +22,22 @@ type Stats struct {
 	Flights       int    // domains being looked up or refreshed now
 }
 
+// Add adds what other Policies count, and hold now.
+func (s *Stats) Add(o *Stats) {
+	s.Lookups += o.Lookups
+	s.Hits += o.Hits
+	s.RecordChecks += o.RecordChecks
+	s.Fetches += o.Fetches
+	s.Refreshes += o.Refreshes
+	for kind, n := range o.Failures {
+		s.Failures[kind] += n
+	}
+	s.StoreFailures += o.StoreFailures
+	s.Domains += o.Domains
+	s.Memory += o.Memory
+	s.Flights += o.Flights
+}
+
 // Stats gives the counters as of now.
 func (p *Policies) Stats() Stats {
 	p.mu.Lock()
