@@ -32,9 +32,12 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/intake"
+	"github.com/mxpipe/mxpipe/policyd/metrics"
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/spool"
+	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
 // sweepEvery is how often what was remembered too long is forgotten.
@@ -62,6 +65,9 @@ type Daemon struct {
 	spool   *spool.Spool
 	ways    ways
 	desk    *intake.Desk
+	tallies *tallies
+	metrics *metrics.Metrics
+	reports *tlsrpt.Reporter
 	// places are for all front ends together; max_deliveries is as it was at
 	// start.
 	places int
@@ -89,12 +95,15 @@ func New(o Options) (*Daemon, error) {
 		log:     o.Logger,
 		served:  memory,
 		spool:   spool.New(cfg.StateDir, cfg.MaxMessageSize),
-		ways:    ways{log: o.Logger, live: map[*way]struct{}{}},
 		places:  cfg.MaxDeliveries,
+		tallies: newTallies(),
 		cfg:     cfg,
 	}
 	d.standing.started = time.Now()
 	d.standing.read = d.standing.started
+	d.metrics = metrics.New(o.Version, d.counts)
+	d.reports = tlsrpt.New(cfg.TLSRPT.Socket, d.log)
+	d.ways = ways{log: o.Logger, live: map[*way]struct{}{}, tallies: d.tallies, observer: d.observer}
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory can not be written; large messages have to wait, and who was served is not remembered", "error", err)
 	}
@@ -116,6 +125,10 @@ func New(o Options) (*Daemon, error) {
 // returns when all work is done or given up. It is called once.
 func (d *Daemon) Serve(ctx context.Context) error {
 	defer d.ways.end()
+	if err := d.reports.Start(); err != nil {
+		return fmt.Errorf("tlsrpt: %w", err)
+	}
+	defer d.reports.Close() // while records can still be looked up
 	doors := d.doors()
 	served := func(k kind) bool { return doors[k] != nil }
 	all, err := listen(ctx, activation.Files(true), &d.options.Config.Listen, served, d.log)
@@ -148,6 +161,17 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	chores.Wait()
 	d.log.Info("stopped")
 	return err
+}
+
+// observer gives who is told of the deliveries of a transport, which asks that
+// resolver.
+func (d *Daemon) observer(name string, r *resolver.Resolver) func(*transport.Event) {
+	d.metrics.Transport(name)
+	report := d.reports.Observer(r)
+	return func(e *transport.Event) {
+		d.metrics.Observe(e)
+		report(e)
+	}
 }
 
 // drain lets deliveries end for shutdown_timeout, and then gives up what is

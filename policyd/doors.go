@@ -33,8 +33,9 @@ const waitingFactor = 2
 func (d *Daemon) doors() map[kind]func(duty) frontEnd {
 	loops := func() *accept.Loops { return accept.New(d.places*waitingFactor+1, d.log) }
 	return map[kind]func(duty) frontEnd{
-		kindPipe: func(duty) frontEnd { return pipe.New(d.desk, loops()) },
-		kindLMTP: func(to duty) frontEnd { return lmtp.New(d.desk, loops(), to.transport, d.options.Config.Hostname) },
+		kindMetrics: func(duty) frontEnd { return d.metrics.NewServer(d.log) },
+		kindPipe:    func(duty) frontEnd { return pipe.New(d.desk, loops()) },
+		kindLMTP:    func(to duty) frontEnd { return lmtp.New(d.desk, loops(), to.transport, d.options.Config.Hostname) },
 		kindAdmin: func(duty) frontEnd {
 			listen := &d.options.Config.Listen
 			return admin.New(operator{d}, admin.Options{

@@ -32,7 +32,7 @@ type standing struct {
 // known of dead hosts, limits and idle connections. The error is for the
 // administrator.
 func Explain(ctx context.Context, cfg *config.Config, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
-	ws := &ways{log: slog.New(slog.DiscardHandler), live: map[*way]struct{}{}, readOnly: true}
+	ws := &ways{log: slog.New(slog.DiscardHandler), live: map[*way]struct{}{}, tallies: newTallies(), readOnly: true}
 	defer ws.end()
 	if err := ws.replace(cfg); err != nil {
 		return nil, err

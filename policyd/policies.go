@@ -70,7 +70,11 @@ func (ws *ways) newCache(r *asker, cfg transport.MTASTS, roots *x509.CertPool) *
 		Log:   ws.log,
 	})
 	c := &cache{resolver: r, cfg: cfg, roots: roots, Policies: p}
-	c.end = p.Close
+	c.end = func() {
+		p.Close()
+		ws.tallies.cacheEnds(c)
+	}
+	enter(ws.tallies, ws.tallies.caches, c)
 	ws.need(&c.part, &r.part)
 	return c
 }

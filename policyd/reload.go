@@ -46,6 +46,7 @@ func (d *Daemon) reload() {
 		return
 	}
 	d.spool.SetMax(cfg.MaxMessageSize)
+	d.reports.SetSocket(cfg.TLSRPT.Socket)
 	d.options.Level.Set(cfg.Log.Level)
 	before := d.current()
 	d.mu.Lock()

@@ -59,6 +59,9 @@ type ways struct {
 	log      *slog.Logger
 	traces   transport.Traces
 	readOnly bool // nothing is written to disk
+	tallies  *tallies
+	// observer gives who is told of a transport's deliveries; nil: nobody is.
+	observer func(name string, r *resolver.Resolver) func(*transport.Event)
 
 	mu   sync.Mutex
 	now  *generation       // nil when it is all over
@@ -144,7 +147,12 @@ func (ws *ways) asker(cfg *config.Config, old *asker) (*asker, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &asker{part: part{end: r.Close}, cfg: settings, Resolver: r}
+	a := &asker{cfg: settings, Resolver: r}
+	a.end = func() {
+		r.Close()
+		ws.tallies.askerEnds(a)
+	}
+	enter(ws.tallies, ws.tallies.askers, a)
 	ws.hold(&a.part)
 	return a, nil
 }
@@ -168,6 +176,7 @@ func (ws *ways) make(made making, idle int, g, old *generation) (*way, error) {
 		if w.transport != nil {
 			w.transport.Close()
 		}
+		ws.tallies.wayEnds(w)
 		ws.mu.Lock()
 		defer ws.mu.Unlock()
 		delete(ws.live, w)
@@ -176,7 +185,7 @@ func (ws *ways) make(made making, idle int, g, old *generation) (*way, error) {
 	ws.need(&w.part, &g.resolver.part)
 	var err error
 	w.transport, err = transport.New(made.cfg, transport.Deps{
-		Resolver: g.resolver, Self: made.self, Idle: w.idle, Traces: &ws.traces, Logger: ws.log,
+		Resolver: g.resolver, Self: made.self, Idle: w.idle, Traces: &ws.traces, Logger: ws.log, Observe: ws.observe(made.cfg.Name, g.resolver),
 		Policies: func(cfg *transport.MTASTS, roots *x509.CertPool) (transport.Policies, error) {
 			c := ws.cacheFor(w, *cfg, roots, g, old)
 			w.caches = append(w.caches, c)
@@ -188,10 +197,19 @@ func (ws *ways) make(made making, idle int, g, old *generation) (*way, error) {
 		ws.release(&w.part)
 		return nil, err
 	}
+	enter(ws.tallies, ws.tallies.ways, w)
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.live[w] = struct{}{}
 	return w, nil
+}
+
+// observe gives who is told of a transport's deliveries.
+func (ws *ways) observe(name string, a *asker) func(*transport.Event) {
+	if ws.observer == nil {
+		return nil
+	}
+	return ws.observer(name, a.Resolver)
 }
 
 // use finds a transport by name, for one delivery.

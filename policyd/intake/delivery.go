@@ -35,6 +35,7 @@ func (p *Place) Deliver(ctx context.Context, env *transport.Envelope, msg *spool
 		mine: p.desk.flights.begin(env),
 	}
 	left, index := d.left()
+	left.Waited = p.waited
 	if len(index) > 0 {
 		for k, result := range p.way.Deliver(ctx, &left, &msg.Message) {
 			d.Results[index[k]] = result

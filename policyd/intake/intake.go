@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -68,6 +69,7 @@ type Config struct {
 type Desk struct {
 	Config
 	flights flights
+	busy    atomic.Uint64 // messages that got no place
 
 	mu      sync.Mutex
 	running map[*Place]time.Time // until when each must be over
@@ -84,8 +86,9 @@ func New(cfg Config) *Desk {
 
 // Place is a delivery's place among max_deliveries, with its transport.
 type Place struct {
-	desk *Desk
-	way  Way
+	desk   *Desk
+	way    Way
+	waited time.Duration // for it
 }
 
 // Admit finds a transport by its name and waits for a place, for five seconds
@@ -97,11 +100,12 @@ func (d *Desk) Admit(ctx context.Context, name string, limit time.Duration) (*Pl
 	if !ok {
 		return nil, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", name)}
 	}
+	start := time.Now()
 	if err := d.turn(ctx); err != nil {
 		way.Release()
 		return nil, err
 	}
-	p := &Place{d, way}
+	p := &Place{d, way, time.Since(start)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running[p] = time.Now().Add(limit + way.Overtime + Slack)
@@ -118,6 +122,7 @@ func (d *Desk) turn(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
+	d.busy.Add(1)
 	return &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "mxpolicyd is busy: max_deliveries are under way"}
 }
 
@@ -144,6 +149,9 @@ func (d *Desk) UnderWay() int {
 	defer d.mu.Unlock()
 	return len(d.running)
 }
+
+// Busy counts the messages that got no place in time.
+func (d *Desk) Busy() uint64 { return d.busy.Load() }
 
 // Overdue counts the deliveries that go on although their time, and all that
 // may come on top of it, was over some minutes ago. There is no reason for one,

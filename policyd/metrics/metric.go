@@ -1,0 +1,154 @@
+package metrics
+
+import "slices"
+
+// Type is a metric's type.
+type Type string
+
+// The types.
+const (
+	Counter   Type = "counter"
+	Gauge     Type = "gauge"
+	Histogram Type = "histogram"
+	Summary   Type = "summary" // of which there are a sum and a count, and no quantiles
+)
+
+// Metric describes one metric. Its labels have few values, which are fixed or
+// come from the configuration; no domain and no host name is among them.
+type Metric struct {
+	Name   string
+	Type   Type
+	Labels []string
+	Help   string // what it means when it moves
+}
+
+// All lists the metrics of mxpolicyd, by subject. Beside them are those of the
+// Go runtime (go_) and of the process (process_).
+func All() []Metric {
+	return slices.Concat(
+		[]Metric{buildInfo, reloadSuccessful, reloadTime, logMessages},
+		[]Metric{deliveries, recipients, deliveryDuration, phaseDuration, security, policyFailures},
+		[]Metric{inProgress, messages, maxDeliveries, messagesBusy},
+		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
+		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
+		[]Metric{cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries},
+		[]Metric{dnsUp, dnsDuration, dnsAnswers, dnsFailures},
+		[]Metric{stsFailures, stsStoreFailures},
+		[]Metric{tlsrptSent, tlsrptLost},
+	)
+}
+
+// The daemon.
+var (
+	buildInfo = Metric{"mxpolicyd_build_info", Gauge, []string{"version", "goversion"},
+		"Always 1. A new version in the labels means that mxpolicyd was upgraded and restarted."}
+	reloadSuccessful = Metric{"mxpolicyd_config_last_reload_successful", Gauge, nil,
+		"1 while the configuration file is in force as it was last read. 0 means that it has a mistake: the one before stays in force, and the log names the line."}
+	reloadTime = Metric{"mxpolicyd_config_last_reload_success_timestamp_seconds", Gauge, nil,
+		"When the configuration in force was read, in Unix time."}
+	logMessages = Metric{"mxpolicyd_log_messages_total", Counter, []string{"level"},
+		"Warnings and errors, those included that the log only counts since they repeat another. Each is written for a person: when this rises, read the log."}
+)
+
+// Deliveries. A delivery is one message on its way to the recipients of one
+// destination.
+var (
+	deliveries = Metric{"mxpolicyd_deliveries_total", Counter, []string{"transport", "result"},
+		"Deliveries that ended, by their worst result: deferred before refused before delivered. A rising share of deferred ones means that mail is piling up in the mail server's queue."}
+	recipients = Metric{"mxpolicyd_recipients_total", Counter, []string{"transport", "result"},
+		"Recipients by result. A rising share of refused ones means bad addresses, or that others do not want our mail."}
+	deliveryDuration = Metric{"mxpolicyd_delivery_duration_seconds", Histogram, []string{"transport"},
+		"How long deliveries took from start to result, waiting for a place not included. When it rises, the phases tell where the time goes."}
+	phaseDuration = Metric{"mxpolicyd_delivery_phase_duration_seconds", Histogram, []string{"transport", "phase"},
+		"Time spent in each phase by the deliveries that came to it. A delivery over an idle connection has no connect, greeting and tls. Rising wait: limits or max_deliveries are too low; dns: the resolver is slow; connect, greeting, tls: the network or other servers are; transaction: other servers take long over a message."}
+	security = Metric{"mxpolicyd_delivery_security_total", Counter, []string{"transport", "tls_level", "mx_level", "proof"},
+		"Deliveries of which a server took the message, by the levels that the connection reached and by what proved the server: dane, webpki or none. A falling share of authenticated ones means that certificates, TLSA records or DNSSEC stopped working somewhere; when it falls for all, look at our own resolver."}
+	policyFailures = Metric{"mxpolicyd_policy_failures_total", Counter, []string{"policy", "cause", "mode"},
+		"Hosts that failed a policy, enforced (passed over) or testing (used all the same). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
+)
+
+// What is under way.
+var (
+	inProgress = Metric{"mxpolicyd_deliveries_in_progress", Gauge, []string{"transport"},
+		"Deliveries under way. When it stays high while few end, servers are slow or do not answer."}
+	messages = Metric{"mxpolicyd_messages_in_progress", Gauge, nil,
+		"Messages that have a place among max_deliveries, those that are just coming in included."}
+	maxDeliveries = Metric{"mxpolicyd_max_deliveries", Gauge, nil,
+		"The setting max_deliveries. When the messages in progress come near it, mail waits here, and then at the mail server."}
+	messagesBusy = Metric{"mxpolicyd_messages_busy_total", Counter, nil,
+		"Messages sent back (4.3.2) since no place among max_deliveries came free in five seconds. Any rise means that max_deliveries is too low, or the mail server's concurrency too high."}
+)
+
+// Connections.
+var (
+	connectionsOpen = Metric{"mxpolicyd_connections_open", Gauge, []string{"transport"},
+		"SMTP connections that are open, idle ones included. Each is a file descriptor: compare with process_max_fds."}
+	connectionsOpened = Metric{"mxpolicyd_connections_opened_total", Counter, []string{"transport"},
+		"SMTP connections made. When it rises as fast as deliveries do, nothing is used twice: see why connections are retired."}
+	poolIdle = Metric{"mxpolicyd_pool_idle_connections", Gauge, []string{"transport"},
+		"Idle connections that are kept for the next message."}
+	poolReused = Metric{"mxpolicyd_pool_reused_total", Counter, []string{"transport"},
+		"Times that an idle connection was there to be used. Together with the misses it is the pool's hit rate."}
+	poolMissed = Metric{"mxpolicyd_pool_missed_total", Counter, []string{"transport"},
+		"Times that there was no idle connection that would do, so that a new one had to be made."}
+	poolRetired = Metric{"mxpolicyd_pool_retired_total", Counter, []string{"transport", "reason"},
+		"Idle connections closed: idle_time, nobody wanted it for conn_max_idle_time; reuse_limit, it carried conn_reuse_limit messages; count, more than conn_max_idle_count for one domain; total, too many in all; policy, what it proved no longer counts, or the other side closed it; stopped, its transport was changed or the daemon ended. Much of count or total: raise the limit, it costs handshakes."}
+)
+
+// Limits, and hosts that are spared.
+var (
+	limitWaiting = Metric{"mxpolicyd_limit_waiting", Gauge, []string{"transport", "scope"},
+		"Deliveries that wait for their turn at a limit now."}
+	limitWaits = Metric{"mxpolicyd_limit_waits_total", Counter, []string{"transport", "scope"},
+		"Turns at a limit that did not come at once. When it rises, the limit is at work: it slows mail down as it was told to."}
+	limitRefused = Metric{"mxpolicyd_limit_refused_total", Counter, []string{"transport", "scope"},
+		"Turns at a limit that did not come in five seconds, so that the mail was deferred (4.4.5). When it rises, the limit is too low for the mail there is."}
+	deadHosts = Metric{"mxpolicyd_dead_hosts", Gauge, []string{"transport"},
+		"Hosts that can not be reached now; mail for them is deferred at once. When it jumps, our own network is the first suspect."}
+	slowedHosts = Metric{"mxpolicyd_slowed_hosts", Gauge, []string{"transport"},
+		"Hosts that complained of too many connections and get fewer for a while."}
+)
+
+// Caches: dns holds DNS answers, mtasts the MTA-STS policies of domains.
+var (
+	cacheHits = Metric{"mxpolicyd_cache_hits_total", Counter, []string{"cache"},
+		"Questions that the cache answered by itself."}
+	cacheMisses = Metric{"mxpolicyd_cache_misses_total", Counter, []string{"cache"},
+		"Questions that had to be asked elsewhere while a delivery waited. A falling hit rate means mail to ever new domains, short TTLs, or a cache that is too small: see the evictions."}
+	cacheRefreshes = Metric{"mxpolicyd_cache_refreshes_total", Counter, []string{"cache"},
+		"Entries asked for again ahead of their expiry, so that nobody has to wait."}
+	cacheFailures = Metric{"mxpolicyd_cache_failures_total", Counter, []string{"cache"},
+		"Questions asked elsewhere that brought no answer. For dns, see which resolver fails and how; for mtasts, the failures by kind."}
+	cacheEvictions = Metric{"mxpolicyd_cache_evictions_total", Counter, []string{"cache"},
+		"Entries that had to make room for others before they expired. A steady rise means that the cache is too small for this host's mail."}
+	cacheEntries = Metric{"mxpolicyd_cache_entries", Gauge, []string{"cache"},
+		"Entries in the cache now. When it stops growing while evictions rise, the cache is full."}
+)
+
+// The resolvers of dns.servers.
+var (
+	dnsUp = Metric{"mxpolicyd_dns_server_up", Gauge, []string{"server"},
+		"0 while a resolver did not answer lately and is asked last. With every resolver at 0 no new domain can be delivered to."}
+	dnsDuration = Metric{"mxpolicyd_dns_query_duration_seconds", Summary, []string{"server"},
+		"Time that questions to a resolver took, unanswered ones included. A rise makes every first delivery to a domain slower."}
+	dnsAnswers = Metric{"mxpolicyd_dns_answers_total", Counter, []string{"server", "secure"},
+		"Answers of a resolver, by whether it validated them (AD) and is trusted in that. When there are none that are secure, DANE and DNSSEC are out of force: the resolver does not validate, or is not trusted (dns.trust_ad)."}
+	dnsFailures = Metric{"mxpolicyd_dns_failures_total", Counter, []string{"server", "kind"},
+		"Questions that a resolver did not answer. timeout and unreachable are about the resolver; servfail is often about the domain asked for, but for all of them at once it is a clock or a trust anchor that is wrong."}
+)
+
+// MTA-STS, beside its cache.
+var (
+	stsFailures = Metric{"mxpolicyd_mtasts_failures_total", Counter, []string{"failure"},
+		"What went wrong on the way to MTA-STS policies. Deliveries go on with the cached policy, or without one. When sts-webpki-invalid or sts-policy-fetch-error rises for all domains, this host can not reach HTTPS servers, or its CA bundle is wrong."}
+	stsStoreFailures = Metric{"mxpolicyd_mtasts_store_failures_total", Counter, nil,
+		"Policies that could not be read from the cache directory, or written to it. Any rise means a full or read-only disk: after a restart the policies would have to be fetched anew."}
+)
+
+// TLS reports.
+var (
+	tlsrptSent = Metric{"mxpolicyd_tlsrpt_datagrams_total", Counter, nil,
+		"Deliveries that the TLSRPT collector was told of."}
+	tlsrptLost = Metric{"mxpolicyd_tlsrpt_lost_total", Counter, []string{"reason"},
+		"Deliveries that it was not told of: no_collector, nobody listens at tlsrpt.socket; collector_busy, it does not keep up; queue_full, nor do we; lookup, the domain's TLSRPT record could not be looked up; too_large. The deliveries themselves are not touched."}
+)

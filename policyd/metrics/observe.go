@@ -1,0 +1,163 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// result is what became of a delivery, or of a recipient.
+type result uint8
+
+const (
+	delivered result = iota
+	refused
+	deferred // outranks the others when recipients differ
+	results
+)
+
+// String gives the label's value, the word of the log line too.
+func (r result) String() string {
+	return [results]string{"delivered", "refused", "deferred"}[r]
+}
+
+func resultOf(c status.Code) result {
+	switch c.Class {
+	case status.Success:
+		return delivered
+	case status.Permanent:
+		return refused
+	}
+	return deferred
+}
+
+// proof is what proved a server.
+type proof uint8
+
+const (
+	byNothing proof = iota
+	byWebPKI
+	byDANE
+	proofs
+)
+
+// String gives the label's value.
+func (p proof) String() string {
+	return [proofs]string{"none", "webpki", "dane"}[p]
+}
+
+func proofOf(p *verdict.Proof) proof {
+	switch {
+	case p.DANE != nil:
+		return byDANE
+	case p.WebPKI != "":
+		return byWebPKI
+	}
+	return byNothing
+}
+
+// series are the counters of one transport, found once: a delivery then costs
+// some additions.
+type series struct {
+	deliveries, recipients [results]prometheus.Counter
+	took                   prometheus.Observer
+	phases                 [transport.Phases]prometheus.Observer
+	security               [verdict.TLSAuthenticated + 1][verdict.MXDNSSEC + 1][proofs]prometheus.Counter
+}
+
+// of gives the series of a transport, all of them at zero when it is new.
+func (m *Metrics) of(name string) *series {
+	if s, ok := m.byTransport.Load(name); ok {
+		return s.(*series)
+	}
+	s := &series{took: m.deliveryDuration.WithLabelValues(name)}
+	for r := range results {
+		s.deliveries[r] = m.deliveries.WithLabelValues(name, r.String())
+		s.recipients[r] = m.recipients.WithLabelValues(name, r.String())
+	}
+	for p := range transport.Phases {
+		s.phases[p] = m.phaseDuration.WithLabelValues(name, p.String())
+	}
+	for tls := range s.security {
+		for mx := range s.security[tls] {
+			for p := range proofs {
+				level := verdict.TLSLevel(tls)
+				if (level == verdict.TLSAuthenticated) != (p != byNothing) {
+					continue // what is proven is authenticated
+				}
+				s.security[tls][mx][p] = m.security.WithLabelValues(name, level.String(), verdict.MXLevel(mx).String(), p.String())
+			}
+		}
+	}
+	stored, _ := m.byTransport.LoadOrStore(name, s)
+	return stored.(*series)
+}
+
+// Transport has the metrics of a transport's deliveries be there, at zero,
+// before its first message: Prometheus can not see a rise from nothing.
+func (m *Metrics) Transport(name string) { m.of(name) }
+
+// Observe counts a delivery. It is what transport.Deps.Observe asks for.
+func (m *Metrics) Observe(e *transport.Event) {
+	s := m.of(e.Transport)
+	worst := delivered
+	for _, code := range e.Results {
+		r := resultOf(code)
+		s.recipients[r].Inc()
+		worst = max(worst, r)
+	}
+	s.deliveries[worst].Inc()
+	if e.Took > 0 {
+		s.took.Observe(e.Took.Seconds())
+	}
+	for p, took := range e.Phases {
+		if took > 0 {
+			s.phases[p].Observe(took.Seconds())
+		}
+	}
+	for i := range e.Attempts {
+		a := &e.Attempts[i]
+		if a.Delivered {
+			s.security[a.Proof.Level()][a.Verdict.MX][proofOf(&a.Proof)].Inc()
+		}
+		m.failed(a.Failure, modeEnforced)
+		m.failed(a.Tested, modeTesting)
+	}
+}
+
+// The modes in which a policy is failed.
+const (
+	modeEnforced = "enforced"
+	modeTesting  = "testing"
+)
+
+func (m *Metrics) failed(f *verdict.Failure, mode string) {
+	if f != nil {
+		m.policyFailures.WithLabelValues(f.Rule.String(), f.Cause.String(), mode).Inc()
+	}
+}
+
+// failures lists what can be failed, so that each is there from the start.
+func (m *Metrics) failures() {
+	tls := []verdict.Cause{verdict.NoSTARTTLS, verdict.HandshakeFailed}
+	certificate := []verdict.Cause{verdict.CertificateName, verdict.CertificateExpired, verdict.CertificateUntrusted}
+	for _, group := range []struct {
+		rule   verdict.Rule
+		mode   string
+		causes [][]verdict.Cause
+	}{
+		{verdict.DANE, modeEnforced, [][]verdict.Cause{tls, certificate, {verdict.TLSALookup}}},
+		{verdict.MTASTS, modeEnforced, [][]verdict.Cause{tls, certificate, {verdict.TLSTooOld, verdict.NotListed}}},
+		{verdict.MTASTS, modeTesting, [][]verdict.Cause{{verdict.NoSTARTTLS}, certificate, {verdict.TLSTooOld, verdict.NotListed}}},
+		{verdict.RequireTLS, modeEnforced, [][]verdict.Cause{tls, certificate, {verdict.MXLevelTooLow, verdict.NoExtension}}},
+		{verdict.LocalPolicy, modeEnforced, [][]verdict.Cause{tls, certificate, {verdict.MXLevelTooLow}}},
+	} {
+		for _, causes := range group.causes {
+			for _, c := range causes {
+				m.policyFailures.WithLabelValues(group.rule.String(), c.String(), group.mode)
+			}
+		}
+	}
+}
