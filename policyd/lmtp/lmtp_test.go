@@ -66,7 +66,10 @@ func TestDelivery(t *testing.T) {
 		if len(got.ID) < 8 {
 			t.Errorf("id %q", got.ID)
 		}
-		got.ID = ""
+		if got.Waited <= 0 {
+			t.Errorf("it waited %v for its place", got.Waited)
+		}
+		got.ID, got.Waited = "", 0
 		if expected := (transport.Envelope{
 			QueueID: "4XyZ", Peer: transport.Peer{UID: os.Getuid(), PID: os.Getpid()},
 			Sender: "s@example.org",
