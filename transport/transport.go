@@ -39,6 +39,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/dial"
@@ -98,6 +99,7 @@ type Transport struct {
 	pacer      *limit.Pacer
 	dead       *deadhost.Hosts
 	noChunking hostMarks
+	outlooks   *cache.Cache[string, *sight]
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelCauseFunc
@@ -151,6 +153,7 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 		t.overrides = append(t.overrides, over)
 	}
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
+	t.outlooks = t.newOutlooks()
 	return t, nil
 }
 
@@ -219,6 +222,8 @@ func (t *Transport) Abort() { t.stop(ErrStopping) }
 // connection. No Deliver may be running any more, nor be called again.
 func (t *Transport) Close() {
 	t.Abort()
+	// The error could only be that of the context, which has no end.
+	_ = t.outlooks.Close(context.Background())
 	t.closing.Wait()
 }
 

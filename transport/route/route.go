@@ -99,6 +99,13 @@ func New(cfg Config) *Finder {
 	return &Finder{cfg}
 }
 
+// With gives a Finder that asks another resolver and is otherwise the same.
+func (f *Finder) With(r Resolver) *Finder {
+	other := *f
+	other.cfg.Resolver = r
+	return &other
+}
+
 // Kind is how the hosts of a Route were found.
 type Kind uint8
 
