@@ -7,8 +7,10 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/lmtp"
 	"github.com/mxpipe/mxpipe/policyd/pipe"
+	"github.com/mxpipe/mxpipe/policyd/socketmap"
 )
 
 // frontEnd serves one socket.
@@ -42,7 +44,12 @@ func (d *Daemon) doors() map[kind]func(duty) frontEnd {
 				Traces: &d.ways.traces, PProf: listen.Admin != nil && listen.Admin.PProf, Logger: d.log,
 			})
 		},
+		kindSocketmap: func(duty) frontEnd { return socketmap.New(d.socketmapConfig(), loops()) },
 	}
+}
+
+func (d *Daemon) socketmapConfig() socketmap.Config {
+	return socketmap.Config{Transport: d.ways.look, Default: config.DefaultTransport, Logger: d.log}
 }
 
 func (d *Daemon) add(end frontEnd) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/intake"
+	"github.com/mxpipe/mxpipe/policyd/socketmap"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -212,20 +213,38 @@ func (ws *ways) observe(name string, a *asker) func(*transport.Event) {
 	return ws.observer(name, a.Resolver)
 }
 
-// use finds a transport by name, for one delivery.
-func (ws *ways) use(name string) (intake.Way, bool) {
+// take finds a transport by name and holds it; nil: there is none.
+func (ws *ways) take(name string) *way {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if ws.now == nil || ws.now.ways[name] == nil {
-		return intake.Way{}, false
+		return nil
 	}
 	w := ws.now.ways[name]
 	ws.hold(&w.part)
+	return w
+}
+
+// use finds a transport by name, for one delivery.
+func (ws *ways) use(name string) (intake.Way, bool) {
+	w := ws.take(name)
+	if w == nil {
+		return intake.Way{}, false
+	}
 	return intake.Way{
 		Deliverer: w.transport,
 		Release:   func() { ws.release(&w.part) },
 		Overtime:  overtime(w.made.cfg),
 	}, true
+}
+
+// look finds a transport by name, for one look-up.
+func (ws *ways) look(name string) (socketmap.Way, bool) {
+	w := ws.take(name)
+	if w == nil {
+		return socketmap.Way{}, false
+	}
+	return socketmap.Way{Looker: w.transport, Release: func() { ws.release(&w.part) }}, true
 }
 
 // overtime is how long a server's last answer may be waited for.

@@ -1,0 +1,211 @@
+package socketmap
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// Level is a security level of Postfix's smtp(8).
+type Level uint8
+
+// The levels that are answered. What Postfix makes of them at one host is in
+// its TLS_README.
+const (
+	// Refused: no host may have the mail now, or none that Postfix could be
+	// told to choose.
+	Refused Level = iota
+	// Default: nothing is asked for, so main.cf decides
+	// (smtp_tls_security_level).
+	Default
+	// May: TLS if offered.
+	May
+	// Encrypt: TLS with any certificate.
+	Encrypt
+	// DANE: at a host with TLSA records a certificate that matches, TLS with
+	// any certificate if none is usable, no delivery if they can not be looked
+	// up; at a host without TLSA records the same as May.
+	DANE
+	// DANEOnly: a certificate that matches a TLSA record of a host from a
+	// signed MX set. Other hosts get nothing.
+	DANEOnly
+	// Secure: a certificate that WebPKI proves to be for one of some names.
+	Secure
+)
+
+// Policy is what Postfix is told about a domain.
+type Policy struct {
+	Level  Level
+	Names  []string // for Secure
+	Modern bool     // for Secure: over TLS 1.2 or better (RFC 8461 §4)
+	// Partial says that a host which the MTA-STS policy lists is not among
+	// Names.
+	Partial bool
+	// Open says that nothing is asked of any host, whatever the Level.
+	Open   bool
+	Reason string // for Refused
+}
+
+// words that Postfix does not take for names behind match=.
+var notNames = []string{"hostname", "nexthop", "dot-nexthop"}
+
+// Decide gives the policy for a domain. The package comment says why.
+func Decide(o *transport.Outlook) Policy {
+	if o.Err != nil && !proven(o.Err) {
+		return refuse(o.Err.Code, o.Err)
+	}
+	s := weigh(o)
+	switch {
+	case len(s.hosts) > 0 && s.eligible == 0:
+		return s.refusal()
+	case o.Signed && s.dane == len(s.hosts) && s.dane > 0:
+		return Policy{Level: DANEOnly}
+	case s.tlsa > 0 && s.fallback == verdict.NeedNothing:
+		return Policy{Level: DANE}
+	case o.Signed && s.dane > 0:
+		return Policy{Level: DANEOnly}
+	case s.need == verdict.NeedNothing:
+		return s.nothing()
+	case s.need == verdict.NeedTLS:
+		return Policy{Level: Encrypt}
+	}
+	return s.named()
+}
+
+// proven reports whether it is proven that a domain has no mail servers, which
+// is for Postfix to find out, and to bounce. Anything else, a mail loop
+// included, leaves open where Postfix would go.
+func proven(err *status.Error) bool {
+	return err.Code.Class == status.Permanent && err.Code != status.New(status.Permanent, 4, 6)
+}
+
+// scale is where the hosts of a domain are weighed.
+type scale struct {
+	*transport.Outlook
+	hosts []weighed
+	// eligible counts the hosts that may have the mail, dane those that must
+	// show a certificate which matches a TLSA record, and tlsa those of which
+	// it is not proven that they have no TLSA records.
+	eligible, dane, tlsa int
+	// need is the most that any host asks for, those included that a forger
+	// could bring in; refused counts as unreachable.
+	need verdict.Need
+	// fallback is the same, were there no TLSA records.
+	fallback verdict.Need
+}
+
+// unreachable is more than any need: not even Postfix's word for the strongest
+// one makes up for a host that may not have the mail at all.
+const unreachable = verdict.NeedDANE + 1
+
+// weighed is one host.
+type weighed struct {
+	*transport.HostOutlook
+	need  verdict.Need // unreachable: it may not have the mail
+	plain verdict.Need // the same, without TLSA records
+}
+
+func weigh(o *transport.Outlook) *scale {
+	s := &scale{Outlook: o}
+	for i := range o.Hosts {
+		h := weighed{HostOutlook: &o.Hosts[i], need: unreachable}
+		bare := h.Facts
+		bare.TLSA = verdict.TLSA{}
+		h.plain = decide(bare, o.Rules)
+		switch {
+		case h.Err != nil && o.Rules.DANE:
+		case h.Err != nil:
+			h.need = h.plain // nothing about it depends on its addresses
+		case h.Verdict.Refusal == nil:
+			h.need = h.Verdict.Need
+		}
+		if o.Rules.DANE && (h.Err != nil || h.Facts.TLSA.State != verdict.TLSANone) {
+			s.tlsa++
+		}
+		if h.need < unreachable {
+			s.eligible++
+		}
+		if h.need == verdict.NeedDANE {
+			s.dane++
+		}
+		s.need, s.fallback = max(s.need, h.need), max(s.fallback, h.plain)
+		s.hosts = append(s.hosts, h)
+	}
+	if !o.Signed {
+		stranger := decide(verdict.Facts{STS: o.STS}, o.Rules)
+		s.need, s.fallback = max(s.need, stranger), max(s.fallback, stranger)
+	}
+	return s
+}
+
+// decide has the verdict decide what a host must show of which there is no
+// verdict yet.
+func decide(f verdict.Facts, rules verdict.Rules) verdict.Need {
+	v := verdict.Decide(f, rules, verdict.Demands{Relaxed: true})
+	if v.Refusal != nil {
+		return unreachable
+	}
+	return v.Need
+}
+
+// nothing is the policy where nothing is asked of any host. An override that
+// has policies of its own is an answer of its own, which main.cf must not
+// override in turn.
+func (s *scale) nothing() Policy {
+	p := Policy{Level: Default, Open: true}
+	switch {
+	case s.OwnPolicies && s.Rules.DANE:
+		p.Level = DANE
+	case s.OwnPolicies:
+		p.Level = May
+	}
+	return p
+}
+
+// named is the policy of last resort: only those who prove to be one of the
+// hosts that may have the mail upon such a proof.
+func (s *scale) named() Policy {
+	p := Policy{Level: Secure}
+	for _, h := range s.hosts {
+		need := h.need
+		if need == verdict.NeedDANE && !s.Signed {
+			need = h.plain
+		}
+		if need <= verdict.NeedWebPKI && !slices.Contains(notNames, h.Host) && !h.literal() {
+			p.Names = append(p.Names, h.Host)
+			p.Modern = p.Modern || need == verdict.NeedWebPKI
+		} else if s.STS.Policy.Match(h.Host) {
+			p.Partial = true
+		}
+	}
+	if len(p.Names) > 0 {
+		return p
+	}
+	if s.Err != nil {
+		return refuse(s.Err.Code, s.Err)
+	}
+	return Policy{Level: Refused, Reason: "4.7.5 Postfix has no word for what the policies of " + s.Domain + " ask of its mail servers; mxpipe and LMTP can deliver to them"}
+}
+
+// literal reports whether the host is an address.
+func (h *weighed) literal() bool { return h.Host != "" && h.Host[0] == '[' }
+
+// refusal is the policy where no host may have the mail: the reason of the
+// host that would be tried first, as its owner will mend that one first.
+func (s *scale) refusal() Policy {
+	first := &s.Hosts[0]
+	if first.Err != nil {
+		return refuse(first.Err.Code, first.Err)
+	}
+	f := first.Verdict.Refusal
+	return refuse(f.Code, fmt.Errorf("%s: %w", first.Host, f))
+}
+
+// refuse says why mail has to wait.
+func refuse(code status.Code, reason error) Policy {
+	code.Class = status.Temporary // there is nothing that Postfix would not try again
+	return Policy{Level: Refused, Reason: fmt.Sprintf("%v %v", code, reason)}
+}

@@ -1,0 +1,254 @@
+// Package socketmap is the front end for those who keep Postfix's own smtp(8):
+// it tells Postfix, as a table for smtp_tls_policy_maps (socketmap_table(5)),
+// how secure a connection for a domain must be.
+//
+// # What is asked and answered
+//
+// A request names a map and a key. The maps are "policy" and, for Postfix 3.10
+// and later, "policy-tlsrpt", whose answers carry what TLS reports need as
+// well; both speak for the transport default, and "policy@NAME" for another.
+// The key is a domain; anything else that Postfix asks for ("[host]",
+// "[host]:port", "domain:port", ".parent", an address) has no policy: NOTFOUND.
+// For a domain the answer is
+//
+//	dane-only, dane       what TLSA records ask for
+//	secure match=A:B …    what MTA-STS asks for: a certificate for A or B
+//	encrypt               what local_policy asks for
+//	may                   what an override with an mx_auth of its own allows
+//	NOTFOUND              nothing is asked for: Postfix's default level
+//	TEMP and a reason     no host may have the mail now; Postfix keeps it,
+//	                      and the reason is in its log
+//
+// # Why it is that answer
+//
+// The facts and the verdicts are those of a delivery ([transport.Outlook]). But
+// a verdict is about one host, and Postfix takes one answer for a domain, finds
+// the hosts by itself, a little later, and decides for each what the answer
+// means there. So an answer is given only if for every host that Postfix may
+// then use it asks for no less than the verdict for that host. Hosts that
+// Postfix may use are those of the MX set, those of which we know too little
+// because their DNS fails, and, when the MX set is not signed, any that a
+// forger brings in. Of the answers that are good in this sense the first is
+// given:
+//
+//  1. dane-only, if the MX set is signed and all hosts have usable TLSA
+//     records.
+//  2. dane, if some hosts have TLSA records, or may have them, and at a host
+//     without any the verdict would be opportunistic TLS. That is just what
+//     "dane" does there; Postfix looks the records up afresh and passes over a
+//     host where that fails. So one host's bad DNS spoils only that host.
+//  3. dane-only, if the MX set is signed and some hosts have usable TLSA
+//     records but others must show more than nothing, as under an MTA-STS
+//     policy. Postfix can not say "DANE where there is DANE, else MTA-STS"; it
+//     passes over the hosts without TLSA records, and DANE outranks MTA-STS.
+//  4. NOTFOUND or may, if nothing is asked of any host.
+//  5. encrypt, if nothing more than TLS is asked of any host.
+//  6. secure, with the names of those hosts that may have the mail upon a
+//     WebPKI proof of their name. This is always good: Postfix goes by the
+//     certificate and not by the address. Who proves to be A is A, wherever a
+//     forger or the host's bad DNS made Postfix find him, and A may have the
+//     mail. Hosts whose TLSA records could not be looked up, or that the
+//     policy does not list, are not among the names. The names are those of
+//     hosts, never patterns: "match=.example.org" would take the certificate
+//     of any host below example.org. A host that is new in the MX set is not
+//     among them until the set is looked up again; until then others take the
+//     mail, or it waits.
+//  7. TEMP, with the reason.
+//
+// In one case the answer differs from the verdict in kind: where the MX set is
+// not signed, hosts have usable TLSA records, and more than opportunistic TLS
+// is asked of a forger's host (MTA-STS enforce, local_policy). A verdict asks
+// for the TLSA match. Here "dane" would send mail in the clear to a forger's
+// host, and "dane-only" to nobody. An unsigned MX set gives TLSA records no say
+// over the domain; it is our choice to use them (RFC 7672 §2.2.1). The answer is
+// 6, which reaches the same levels: the host is one that the policy vouches
+// for, and it is authenticated.
+//
+// All this holds for a Postfix that looks up DNSSEC (smtp_dns_support_level =
+// dnssec), uses DANE also where the MX set is not signed, which before 3.10
+// means smtp_tls_security_level = dane, and knows the CAs (smtp_tls_CAfile).
+// contrib/postfix has the lines.
+//
+// An override's next hop is not Postfix's and is left out of account; its
+// mx_auth holds. A domain that provably has no mail servers is NOTFOUND, as
+// Postfix will see for itself.
+//
+// # Reports
+//
+// "policy-tlsrpt" adds the domain's policy to "secure". To what is not
+// enforced, because the policy is in testing mode or could not be had
+// (policy_failure), it adds it as well, behind "may" where "policy" has
+// NOTFOUND: that lets the mail pass and has the failure reported. A level in
+// main.cf beyond that must be asked for by local_policy.
+//
+// # The protocol
+//
+// Requests and replies are netstrings. A connection may bring any number of
+// requests, also before the replies to earlier ones; they are answered in their
+// order, one after the other. Bounds: 2,000 bytes a request, a minute for it to
+// come, a minute for its answer, ten seconds for Postfix to read that. What is
+// no netstring, or too long, is told so and the connection closed.
+package socketmap
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/policyd/socketmap/netstring"
+	"github.com/mxpipe/mxpipe/transport"
+)
+
+const (
+	// idle is how long the next request may take to come, all of it. Postfix
+	// closes what it did not use for 10 s.
+	idle = time.Minute
+	// lookupTime bounds one look-up; Postfix waits 100 s.
+	lookupTime = time.Minute
+	// replyTime is how long the client may take to read.
+	replyTime = 10 * time.Second
+)
+
+// Looker is a transport.
+type Looker interface {
+	// Outlook gives what awaits mail for a domain.
+	Outlook(ctx context.Context, domain string) (*transport.Outlook, error)
+}
+
+// Way is a transport that is held for one look-up.
+type Way struct {
+	Looker
+	Release func() // called once, when the look-up is over
+}
+
+// Config is what a Server works with. All of it must be set.
+type Config struct {
+	// Transport finds a transport by its name; ok is false when there is none.
+	Transport func(name string) (way Way, ok bool)
+	// Default names the transport of maps without "@NAME".
+	Default string
+	Logger  *slog.Logger
+}
+
+// Server answers Postfix. It is safe for concurrent use.
+type Server struct {
+	Config
+	*accept.Loops
+}
+
+// New makes a server with accept loops of its own.
+func New(cfg Config, loops *accept.Loops) *Server { return &Server{cfg, loops} }
+
+// Serve accepts connections until ctx ends, closes l and returns nil; an error
+// means that l can not be served any more. At the end of ctx a request that has
+// come is still answered, and its connection then closed: see Wait. Look-ups
+// under way are cancelled when deliveries, a context of its own, ends.
+func (s *Server) Serve(ctx, deliveries context.Context, l net.Listener) error {
+	return s.Loops.Serve(ctx, l, func(conn net.Conn) { s.serve(ctx, deliveries, conn) })
+}
+
+// serve answers the requests of one connection.
+func (s *Server) serve(taking, lookups context.Context, conn net.Conn) {
+	c := &client{Conn: conn}
+	defer context.AfterFunc(taking, c.end)()
+	in, out := netstring.NewReader(conn, maxRequest), bufio.NewWriterSize(c, 4096)
+	var buf []byte
+	for {
+		if !in.Buffered() && out.Flush() != nil {
+			return
+		}
+		c.await()
+		text, err := in.Next()
+		if err != nil {
+			s.part(out, c, err)
+			return
+		}
+		buf = netstring.Append(buf[:0], s.answer(lookups, string(text)))
+		if _, err := out.Write(buf); err != nil {
+			return
+		}
+	}
+}
+
+// part says goodbye, with a reason to who broke the protocol.
+func (s *Server) part(out *bufio.Writer, c *client, err error) {
+	var reason string
+	switch {
+	case errors.Is(err, netstring.ErrMalformed):
+		reason = "this is a socketmap, and wants netstrings (socketmap_table(5))"
+	case errors.Is(err, netstring.ErrTooLong):
+		reason = "the request is too long for a map and a domain"
+	case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
+	default:
+		s.Logger.Debug("socketmap: connection lost", "error", err)
+	}
+	if reason != "" {
+		s.Logger.Info("socketmap: a request is refused", "reason", reason, "client", c.RemoteAddr().String())
+		out.Write(netstring.Append(nil, temporary(reason)))
+	}
+	out.Flush()
+}
+
+// answer gives the reply to a request.
+func (s *Server) answer(ctx context.Context, text string) string {
+	r, ok := parse(text, s.Default)
+	if !ok {
+		return temporary("there is no such map; there are " + mapPolicy + ", " + mapReports + ", and both with @TRANSPORT")
+	}
+	if r.domain == "" {
+		return notFound
+	}
+	way, ok := s.Transport(r.transport)
+	if !ok {
+		return temporary("there is no transport " + r.transport)
+	}
+	defer way.Release()
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	o, err := way.Outlook(ctx, r.domain)
+	if err != nil {
+		return temporary("4.4.3 " + r.domain + ": " + err.Error())
+	}
+	reply := Reply(o, r.reports)
+	if s.Logger.Enabled(ctx, slog.LevelDebug) {
+		s.Logger.Debug("socketmap", "domain", r.domain, "transport", r.transport, "reply", reply)
+	}
+	return reply
+}
+
+// client is a connection whose waits are bounded.
+type client struct {
+	net.Conn
+	mu    sync.Mutex
+	ended bool
+}
+
+// await bounds the wait for the next request.
+func (c *client) await() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.SetReadDeadline(time.Now().Add(idle))
+	}
+}
+
+// end has reads fail from now on; what has come already is answered.
+func (c *client) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	c.SetReadDeadline(time.Unix(1, 0))
+}
+
+// Write waits for the other side to read.
+func (c *client) Write(p []byte) (int, error) {
+	c.SetWriteDeadline(time.Now().Add(replyTime))
+	return c.Conn.Write(p)
+}
