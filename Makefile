@@ -4,8 +4,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
+BENCHROUNDS ?= 5
 
-.PHONY: chaos build demo test unit bench lint fuzz needs packages packages-test release docs clean
+.PHONY: chaos build demo test unit bench microbench lint fuzz needs packages packages-test release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -32,10 +33,17 @@ lint:
 needs:
 	@sh e2e/needs.sh
 
-bench:
+# The whole of mxpipe, measured on this machine: bench/results/latest.json.
+# BENCHFLAGS=-list tells what there is, BENCHFLAGS="-only idle" chooses.
+bench: needs build
 	@mkdir -p bench/results
-	go test -run '^$$' -bench . -benchmem -count 5 ./... | tee bench/results/latest.txt
-	$(call TOOL,benchstat) bench/results/latest.txt
+	go run ./bench -bin bin -rounds $(BENCHROUNDS) -json bench/results/latest.json $(BENCHFLAGS)
+
+# Go's benchmarks of single packages.
+microbench:
+	@mkdir -p bench/results
+	go test -run '^$$' -bench . -benchmem -count 5 ./... | tee bench/results/micro.txt
+	$(call TOOL,benchstat) bench/results/micro.txt
 
 # Every fuzz target for FUZZTIME each, or those that FUZZ is a part of the name
 # of: make fuzz FUZZ=transport/reply. What they learn is kept.

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mxpipe/mxpipe/bench/measure"
+)
+
+// patience is how long anything may take to start or to end.
+const patience = time.Minute
+
+// daemon is an mxpolicyd.
+type daemon struct {
+	cmd   *exec.Cmd
+	dir   string
+	pipe  string // its sockets
+	lmtp  string
+	table string
+	ended chan struct{}
+	start time.Duration // from exec until it was ready
+}
+
+// way is a transport of the configuration.
+type way struct {
+	name  string
+	port  int
+	lines string // more of its keys, one a line
+}
+
+// layout is what is to be different in a daemon's configuration.
+type layout struct {
+	dns   string // host:port; the made-up DNS if empty
+	state string // its state directory; a new one if empty
+	sts   string // mtasts, {cache: ram} if empty
+	ways  []way
+}
+
+// configuration writes the whole of it.
+func (b *bench) configuration(d *daemon, l layout) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, `hostname: out.bench
+state_dir: %s
+dns: {servers: ["%s"]}
+max_deliveries: 4000
+listen:
+  pipe: {path: %s, mode: "0666"}
+mx_auth:
+  all: {dnssec: {}, dane: {}, mtasts: %s}
+transports:
+`, l.state, l.dns, d.pipe, l.sts)
+	for _, w := range l.ways {
+		fmt.Fprintf(&text, "  %s:\n    mx_auth: all\n    port: %d\n    tls_client: {root_ca: [%s]}\n", w.name, w.port, filepath.Join(b.dir, "roots.pem"))
+		for line := range strings.Lines(w.lines) {
+			text.WriteString("    " + strings.TrimSpace(line) + "\n")
+		}
+	}
+	return text.String()
+}
+
+// startDaemon starts an mxpolicyd and waits until it is ready.
+func (b *bench) startDaemon(l layout) (*daemon, error) {
+	dir, err := os.MkdirTemp(b.dir, "mxpolicyd-")
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{
+		dir: dir, pipe: filepath.Join(dir, "pipe.sock"), lmtp: filepath.Join(dir, "lmtp.sock"),
+		table: filepath.Join(dir, "socketmap.sock"), ended: make(chan struct{}),
+	}
+	if l.state == "" {
+		l.state = filepath.Join(dir, "state")
+	}
+	if l.dns == "" {
+		l.dns = b.net.DNS()
+	}
+	if l.sts == "" {
+		l.sts = "{cache: ram}"
+	}
+	config := filepath.Join(dir, "mxpolicyd.yaml")
+	err = errors.Join(os.Chmod(dir, 0o755), b.net.WriteRoots(filepath.Join(b.dir, "roots.pem")),
+		os.WriteFile(config, []byte(b.configuration(d, l)), 0o644))
+	if err != nil {
+		return nil, err
+	}
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	defer notify.Close()
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	d.cmd = exec.Command(filepath.Join(b.bin, "mxpolicyd"), "serve", "-c", config)
+	d.cmd.Stderr = log
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	begin := time.Now()
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = d.cmd.Wait()
+		close(d.ended)
+		notify.Close()
+	}()
+	if err := awaitReady(notify); err != nil {
+		d.stop()
+		return nil, fmt.Errorf("mxpolicyd: %w\n%s", err, d.tail())
+	}
+	d.start = time.Since(begin)
+	return d, nil
+}
+
+// awaitReady waits for sd_notify's READY=1.
+func awaitReady(notify *net.UnixConn) error {
+	notify.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 4096)
+	for {
+		n, err := notify.Read(buf)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(buf[:n], []byte("READY=1")) {
+			return nil
+		}
+	}
+}
+
+// tail is the end of the log.
+func (d *daemon) tail() string {
+	text, _ := os.ReadFile(filepath.Join(d.dir, "log"))
+	return string(text[max(0, len(text)-2000):])
+}
+
+// pid is the process's.
+func (d *daemon) pid() int { return d.cmd.Process.Pid }
+
+// cpu is what the daemon has used so far.
+func (d *daemon) cpu() (time.Duration, error) { return measure.TreeCPU(d.pid()) }
+
+// stop ends the daemon.
+func (d *daemon) stop() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.ended:
+	case <-time.After(patience):
+		_ = d.cmd.Process.Kill()
+		<-d.ended
+	}
+}
+
+// freePort finds a port that is free on every address of loopback.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/mxpipe/mxpipe/bench/internet"
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+)
+
+// sinks are the remote mail servers. Each has a port of its own, and so a
+// transport of its own in mxpolicyd.
+type sinks struct {
+	main  *internet.Sink // as well-kept servers are
+	fresh *internet.Sink // does not resume TLS sessions
+	rsa   *internet.Sink // likewise, with RSA certificates
+}
+
+// startInternet starts the DNS and the mail servers.
+func (b *bench) startInternet() error {
+	// TLSA records stand below a port, so that one must be known before.
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	if b.net, err = internet.Start(port); err != nil {
+		return err
+	}
+	for _, s := range []struct {
+		into    **internet.Sink
+		options internet.SinkOptions
+	}{
+		{&b.sinks.main, internet.SinkOptions{Port: port}},
+		{&b.sinks.fresh, internet.SinkOptions{NoResumption: true}},
+		{&b.sinks.rsa, internet.SinkOptions{NoResumption: true, Key: ca.RSA}},
+	} {
+		if *s.into, err = b.net.Sink(s.options); err != nil {
+			b.net.Stop()
+			return fmt.Errorf("mail server: %w", err)
+		}
+	}
+	return nil
+}
