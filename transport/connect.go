@@ -238,6 +238,7 @@ func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err
 		Hostname:          d.cfg.Hostname,
 		CommandTimeout:    d.cfg.CommandTimeout,
 		SubmissionTimeout: d.cfg.SubmissionTimeout,
+		Buffers:           &d.buffers,
 	}
 	cfg.Trace = d.trace(c)
 	c.session, err = smtp.Open(ctx, conn, cfg)

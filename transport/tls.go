@@ -3,6 +3,7 @@ package transport
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -64,6 +65,7 @@ func newTLSClient(cfg *TLSClient) (*tlsClient, error) {
 // config makes the configuration of one handshake. What the server proves is
 // written to proof, and the handshake fails with a *verdict.Failure when that
 // is not enough: one handshake, judged once, also when a session is resumed.
+// The connection keeps the configuration, but not what it is judged by.
 func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config {
 	cfg := c.base.Clone()
 	cfg.ServerName = certName(v.Names[0])
@@ -71,14 +73,30 @@ func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config
 		cfg.MinVersion = tls.VersionTLS12 // RFC 8461 §4
 	}
 	cfg.ClientSessionCache = sessionsOf{c.sessions, v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " "}
-	cfg.VerifyConnection = func(state tls.ConnectionState) error {
-		*proof = c.prove(state, v, time.Now())
-		if f := v.Judge(proof); f != nil {
-			return f
-		}
-		return nil
-	}
+	cfg.VerifyConnection = (&judgement{c, v, proof}).verify
 	return cfg
+}
+
+// judgement is how one handshake is judged.
+type judgement struct {
+	client  *tlsClient
+	verdict *verdict.Verdict // nil when it was judged
+	proof   *verdict.Proof
+}
+
+// verify is for tls.Config.VerifyConnection.
+func (j *judgement) verify(state tls.ConnectionState) error {
+	v := j.verdict
+	if v == nil {
+		return errJudged
+	}
+	// An idle connection must not keep all that was found out about a host.
+	j.verdict = nil
+	*j.proof = j.client.prove(state, v, time.Now())
+	if f := v.Judge(j.proof); f != nil {
+		return f
+	}
+	return nil
 }
 
 // sessionsOf are the sessions of one host under one verdict: what was set up
@@ -136,4 +154,9 @@ func certName(host string) string {
 	return host
 }
 
-var errNoCertificate = fmt.Errorf("the server presents no certificate")
+var (
+	errNoCertificate = errors.New("the server presents no certificate")
+	// errJudged is a defect of ours, or of crypto/tls: there is one handshake
+	// to a connection.
+	errJudged = errors.New("a second handshake on one connection")
+)

@@ -100,6 +100,7 @@ type Transport struct {
 	dead       *deadhost.Hosts
 	noChunking hostMarks
 	outlooks   *cache.Cache[string, *sight]
+	buffers    smtp.Buffers
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelCauseFunc

@@ -52,6 +52,19 @@ func FuzzReader(f *testing.F) {
 			t.Fatalf("an error of no kind: %v", err)
 		}
 
+		// A Reader that served another request before, by its other way out.
+		direct := NewReader(bytes.NewReader(whole))
+		_, _ = direct.Envelope()
+		direct.Reset(bytes.NewReader(raw))
+		if _, err := direct.Envelope(); err != nil {
+			t.Fatalf("directly: %v", err)
+		}
+		var written bytes.Buffer
+		n, directErr := direct.WriteTo(&written)
+		if !bytes.Equal(written.Bytes(), message) || n != int64(len(message)) || directErr != err {
+			t.Fatalf("directly %d bytes, %v; else %d, %v", n, directErr, len(message), err)
+		}
+
 		slow := NewReader(iotest.OneByteReader(bytes.NewReader(raw)))
 		if _, err := slow.Envelope(); err != nil {
 			t.Fatalf("byte by byte: %v", err)

@@ -34,6 +34,9 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{src: r, buf: make([]byte, readerBuffer)}
 }
 
+// Reset makes a Reader ready for another request, as if it were new.
+func (r *Reader) Reset(src io.Reader) { *r = Reader{src: src, buf: r.buf} }
+
 // Envelope reads the start of the request. It returns an error that wraps
 // [ErrProtocol] for what the protocol does not allow, and [ErrUncommitted] for
 // a stream that ends.
@@ -144,6 +147,36 @@ func (r *Reader) Read(p []byte) (int, error) {
 	r.r += n
 	r.left -= n
 	return n, nil
+}
+
+// WriteTo writes the rest of the message to w, as [Reader.Read] gives it; it
+// returns nil only after the commit. An error of w leaves the Reader where it
+// was. It implements io.WriterTo, so that io.Copy needs no buffer of its own.
+func (r *Reader) WriteTo(w io.Writer) (int64, error) {
+	if r.err == nil && !r.opened {
+		r.err = ErrSequence
+	}
+	var written int64
+	for {
+		switch {
+		case r.err == io.EOF:
+			return written, nil
+		case r.err != nil:
+			return written, r.err
+		case r.left == 0:
+			r.err = r.nextData()
+		case r.r == r.w:
+			r.err = r.fill(1)
+		default:
+			n, err := w.Write(r.buf[r.r:min(r.w, r.r+r.left)])
+			r.r += n
+			r.left -= n
+			written += int64(n)
+			if err != nil {
+				return written, err
+			}
+		}
+	}
 }
 
 // nextData reads the header of the next data frame, or io.EOF for a commit.

@@ -100,6 +100,31 @@ func TestReadLargeBuffers(t *testing.T) {
 	}
 }
 
+// A writer that fails stops the message where it is, and the Reader goes on.
+func TestWriteToFailingWriter(t *testing.T) {
+	r := NewReader(bytes.NewReader(request(t, full(), []byte("a message of some bytes"))))
+	if _, err := r.WriteTo(io.Discard); err != ErrSequence {
+		t.Errorf("before the envelope: %v", err)
+	}
+	r = NewReader(bytes.NewReader(request(t, full(), []byte("a message of some bytes"))))
+	if _, err := r.Envelope(); err != nil {
+		t.Fatal(err)
+	}
+	full := errors.New("full")
+	n, err := r.WriteTo(writer(func(p []byte) (int, error) { return 9, full }))
+	if n != 9 || err != full {
+		t.Fatalf("%d, %v", n, err)
+	}
+	rest, err := io.ReadAll(r)
+	if string(rest) != " of some bytes" || err != nil {
+		t.Errorf("then %q, %v", rest, err)
+	}
+}
+
+type writer func(p []byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
 // Wherever a stream ends before its commit is complete, the message must not
 // count as whole.
 func TestEveryCutIsUncommitted(t *testing.T) {

@@ -23,6 +23,7 @@ package pipe
 import (
 	"context"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
@@ -43,11 +44,14 @@ const (
 type Server struct {
 	*intake.Desk
 	*accept.Loops
+	readers sync.Pool // *wire.Reader
 }
 
 // New makes a server that brings its messages to a desk, with accept loops of
 // its own.
-func New(desk *intake.Desk, loops *accept.Loops) *Server { return &Server{desk, loops} }
+func New(desk *intake.Desk, loops *accept.Loops) *Server {
+	return &Server{Desk: desk, Loops: loops}
+}
 
 // Serve accepts connections until ctx ends, closes l and returns nil; an error
 // means that l can not be served any more. Connections may be open then: see

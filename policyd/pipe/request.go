@@ -29,7 +29,8 @@ type request struct {
 // daemon takes no more work, deliveries when work is to end.
 func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
 	r := &request{Server: s, conn: &client{Conn: c}, log: s.Logger}
-	r.in = wire.NewReader(r.conn)
+	r.in = s.reader(r.conn)
+	defer s.done(r.in)
 	if r.env.Peer = accept.Peer(c); r.env.Peer != (transport.Peer{}) {
 		r.log = r.log.With("uid", r.env.Peer.UID, "pid", r.env.Peer.PID)
 	}
@@ -59,6 +60,21 @@ func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
 	}
 	defer msg.Close()
 	r.handle(deliveries, place, msg)
+}
+
+// reader gives a connection what reads it.
+func (s *Server) reader(conn *client) *wire.Reader {
+	if in, ok := s.readers.Get().(*wire.Reader); ok {
+		in.Reset(conn)
+		return in
+	}
+	return wire.NewReader(conn)
+}
+
+// done takes a reader back that nobody uses any more.
+func (s *Server) done(in *wire.Reader) {
+	in.Reset(nil)
+	s.readers.Put(in)
 }
 
 // hear reads the envelope.

@@ -19,6 +19,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/mxpipe/mxpipe/transport"
@@ -32,9 +33,34 @@ const Memory = 1 << 20
 
 // Spool makes messages. It is safe for concurrent use.
 type Spool struct {
-	dir string
-	max atomic.Int64
+	dir     string
+	max     atomic.Int64
+	intakes sync.Pool
+	// memories are byte slices of pooled octets, for messages that are smaller.
+	memories sync.Pool
 }
+
+// intake is what every message needs while it comes in.
+type intake struct {
+	canonical *message.Canonicalizer
+	piece     []byte // for readers that bring no buffer of their own
+}
+
+func (s *Spool) intake(dst io.Writer) *intake {
+	if in, ok := s.intakes.Get().(*intake); ok {
+		in.canonical.Reset(dst)
+		return in
+	}
+	return &intake{canonical: message.NewCanonicalizer(dst), piece: make([]byte, pieceSize)}
+}
+
+// back takes an intake back when its message is there, or failed.
+func (s *Spool) back(in *intake) {
+	in.canonical.Reset(nil)
+	s.intakes.Put(in)
+}
+
+const pieceSize = 16 << 10
 
 // New returns a spool whose large messages live in dir, and whose messages
 // have at most max octets in canonical form.
@@ -77,7 +103,9 @@ func (s *Spool) nameless() (*os.File, error) {
 // several goroutines at once.
 type Message struct {
 	transport.Message
-	file *os.File
+	spool  *Spool
+	file   *os.File
+	memory []byte
 }
 
 // Close lets the message go. Nobody may read it any more.
@@ -85,26 +113,31 @@ func (m *Message) Close() {
 	if m.file != nil {
 		m.file.Close()
 	}
+	if cap(m.memory) == pooled {
+		m.spool.memories.Put((*[pooled]byte)(m.memory[:pooled]))
+	}
+	m.memory = nil
 }
 
 // Receive reads a message up to io.EOF. Errors of r come back as they are; a
 // *status.Error is the spool's own refusal, for the mail server to see.
 func (s *Spool) Receive(r io.Reader) (*Message, error) {
 	h := &hold{spool: s, max: s.max.Load()}
-	canonical := message.NewCanonicalizer(h)
-	_, err := io.Copy(canonical, r)
+	in := s.intake(h)
+	defer s.back(in)
+	_, err := io.CopyBuffer(in.canonical, r, in.piece)
 	if err == nil {
-		err = canonical.Close()
+		err = in.canonical.Close()
 	}
 	if err == nil && h.file != nil {
 		err = h.flush()
 	}
-	m := &Message{file: h.file}
+	m := &Message{spool: s, file: h.file, memory: h.memory}
 	if err != nil {
 		m.Close()
 		return nil, err
 	}
-	m.Facts, m.Header = canonical.Facts(), h.header.Header()
+	m.Facts, m.Header = in.canonical.Facts(), h.header.Header()
 	if h.file != nil {
 		m.Content = h.file
 	} else {
@@ -150,8 +183,19 @@ func (h *hold) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// pooled is the memory of an ordinary message. Without it each would leave
+// more for the garbage collector than all the rest of its delivery.
+const pooled = 32 << 10
+
 // keep appends to memory, which never grows beyond its bound.
 func (h *hold) keep(p []byte) {
+	if h.memory == nil && len(p) <= pooled {
+		room, ok := h.spool.memories.Get().(*[pooled]byte)
+		if !ok {
+			room = new([pooled]byte)
+		}
+		h.memory = room[:0]
+	}
 	if need := len(h.memory) + len(p); need > cap(h.memory) {
 		grown := make([]byte, len(h.memory), min(max(need, 2*cap(h.memory)), max(need, Memory)))
 		copy(grown, h.memory)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -297,4 +298,29 @@ func TestCloseFreesTheFile(t *testing.T) {
 	if _, err := m.Content.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+// Messages share memory one after the other, and never at once.
+func TestMessagesDoNotMix(t *testing.T) {
+	s := New(t.TempDir(), 4<<20)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for n := range 50 {
+				text := strings.Repeat(fmt.Sprintf("%d %d\r\n", i, n), 1+n*n)
+				m, err := s.Receive(strings.NewReader(text))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				runtime.Gosched()
+				got, err := io.ReadAll(io.NewSectionReader(m.Content, 0, m.Facts.Size))
+				if string(got) != text || err != nil {
+					t.Errorf("%d %d: %d octets that differ from the %d given; %v", i, n, len(got), len(text), err)
+				}
+				m.Close()
+			}
+		})
+	}
+	all.Wait()
 }

@@ -96,6 +96,11 @@ func NewCanonicalizer(dst io.Writer) *Canonicalizer {
 	return &Canonicalizer{dst: dst, buf: make([]byte, 0, bufferSize)}
 }
 
+// Reset makes a Canonicalizer ready for another message, as if it were new.
+func (c *Canonicalizer) Reset(dst io.Writer) {
+	*c = Canonicalizer{dst: dst, buf: c.buf[:0]}
+}
+
 // Write takes the next piece of the message. An error is dst's, and stays.
 func (c *Canonicalizer) Write(p []byte) (int, error) {
 	if c.closed {

@@ -146,11 +146,19 @@ func normalName(name string) (string, error) {
 	if name == "" || name == "." || len(name) > 1100 {
 		return "", errName
 	}
+	if isPlain(name) {
+		return dns.Fqdn(name), nil
+	}
 	for i := 0; i < len(name); i++ {
 		if name[i] <= ' ' || name[i] > '~' {
 			return "", errName
 		}
 	}
+	return throughWire(name)
+}
+
+// throughWire has the library read a name, and write it in its one form.
+func throughWire(name string) (string, error) {
 	var wire [255]byte
 	if _, err := dns.PackDomainName(dns.Fqdn(name), wire[:], 0, nil, false); err != nil {
 		return "", errName
@@ -160,4 +168,26 @@ func normalName(name string) (string, error) {
 		return "", errName
 	}
 	return dns.CanonicalName(text), nil
+}
+
+// isPlain reports whether a name is in its one form already but for the dot at
+// its end, as nearly all are: lower-case letters, digits, hyphens and
+// underscores, within the bounds. It saves every look-up in the cache the way
+// through the wire form.
+func isPlain(name string) bool {
+	name = strings.TrimSuffix(name, ".")
+	label := 0
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c == '.' && label > 0:
+			label = 0
+		case (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_') && label < 63:
+			label++
+		default:
+			return false
+		}
+	}
+	// In the wire form there is one octet more before the first label, and
+	// one at the end.
+	return label > 0 && len(name) <= 253
 }

@@ -21,7 +21,6 @@
 package smtp
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -67,6 +66,8 @@ type Config struct {
 	// Trace is called with each line of the dialogue, "C" or "S" first, never
 	// with message bodies; nil: not called.
 	Trace func(who, line string)
+	// Buffers is shared by all sessions; nil: this one has its own.
+	Buffers *Buffers
 }
 
 // Session is one SMTP connection.
@@ -74,15 +75,19 @@ type Session struct {
 	cfg  Config
 	raw  *stream
 	conn net.Conn // raw, or the TLS connection over it
-	r    *bufio.Reader
+	r    lazyReader
 	ext  Extensions
-	tls  *tls.ConnectionState
+	tls  *tls.Conn // conn, or nil when there is no TLS
 }
 
 // Open takes over a connection and reads the greeting. On error the
 // connection is closed.
 func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
+	if cfg.Buffers == nil {
+		cfg.Buffers = &Buffers{}
+	}
 	s := &Session{cfg: cfg, raw: &stream{Conn: conn, stall: cfg.CommandTimeout}}
+	s.r.buffers = cfg.Buffers
 	s.use(s.raw)
 	s.raw.bind(ctx)
 	r, err := s.readReply(cfg.CommandTimeout)
@@ -94,19 +99,39 @@ func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 }
 
 func (s *Session) use(conn net.Conn) {
-	s.conn = conn
-	s.r = bufio.NewReaderSize(conn, 4096)
+	s.r.rest()
+	s.conn, s.r.conn = conn, conn
+	s.r.wake()
+}
+
+// begin makes ready to talk until ctx ends.
+func (s *Session) begin(ctx context.Context) {
+	s.raw.bind(ctx)
+	s.r.wake()
+}
+
+// rest lets go what an idle session has no use for. Every method that may be
+// the last for a while ends with it.
+func (s *Session) rest() {
+	s.raw.loose()
+	s.r.rest()
 }
 
 // Extensions returns what the server offered in its last EHLO reply.
 func (s *Session) Extensions() Extensions { return s.ext }
 
 // TLS returns the state of the TLS connection, nil when there is none.
-func (s *Session) TLS() *tls.ConnectionState { return s.tls }
+func (s *Session) TLS() *tls.ConnectionState {
+	if s.tls == nil {
+		return nil
+	}
+	state := s.tls.ConnectionState()
+	return &state
+}
 
 // Hello greets the server, with HELO if it refuses EHLO (RFC 5321 §3.2).
 func (s *Session) Hello(ctx context.Context) error {
-	s.raw.bind(ctx)
+	s.begin(ctx)
 	return s.hello(ctx, outcome.EHLO)
 }
 
@@ -135,7 +160,7 @@ func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
 // carries a reply leaves the connection usable in the clear; after any other
 // the caller closes it.
 func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
-	s.raw.bind(ctx)
+	s.begin(ctx)
 	r, err := s.command("STARTTLS")
 	if err != nil || r.Code != 220 {
 		return s.failure(ctx, outcome.STARTTLS, r, err)
@@ -148,8 +173,7 @@ func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return s.failure(ctx, outcome.Handshake, reply.Reply{}, err)
 	}
-	state := conn.ConnectionState()
-	s.tls = &state
+	s.tls = conn
 	s.use(conn)
 	s.ext = Extensions{}
 	return s.hello(ctx, outcome.EHLOAfterTLS)
@@ -166,7 +190,8 @@ func (s *Session) Stale() bool { return s.r.Buffered() > 0 || s.raw.readable() }
 
 // Reset ends a failed transaction (RFC 5321 §4.1.1.5).
 func (s *Session) Reset(ctx context.Context) error {
-	s.raw.bind(ctx)
+	s.begin(ctx)
+	defer s.rest()
 	r, err := s.command("RSET")
 	if err != nil || !outcome.ForReply(outcome.RSET, r, 0).Accepted {
 		return s.failure(ctx, outcome.RSET, r, err)
@@ -177,7 +202,7 @@ func (s *Session) Reset(ctx context.Context) error {
 // Quit says goodbye, waits for the reply until ctx ends, and closes the
 // connection. The reply changes nothing, so there is no error.
 func (s *Session) Quit(ctx context.Context) {
-	s.raw.bind(ctx)
+	s.begin(ctx)
 	_, _ = s.command("QUIT")
 	s.conn.Close() // with TLS's close_notify, so that the server need not wonder
 	s.Close()
@@ -226,7 +251,7 @@ func (s *Session) writeLine(w io.Writer, line string) error {
 // readReply reads one reply that has to be there whole within the timeout.
 func (s *Session) readReply(timeout time.Duration) (reply.Reply, error) {
 	s.raw.readUntil(time.Now().Add(timeout))
-	r, err := reply.Read(s.r)
+	r, err := reply.Read(s.r.Reader)
 	if err == nil {
 		s.trace("S", r.Text())
 	}

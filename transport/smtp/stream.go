@@ -48,6 +48,16 @@ func (s *stream) bind(ctx context.Context) {
 	})
 }
 
+// loose lets the bound context go. Nothing is waited for until another is bound.
+func (s *stream) loose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unbind != nil {
+		s.unbind()
+	}
+	s.ctx, s.unbind = context.Background(), nil
+}
+
 // readUntil has reads end at t, or with the bound context if that is sooner;
 // the zero time leaves it to the context alone.
 func (s *stream) readUntil(t time.Time) {

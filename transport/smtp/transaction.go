@@ -1,7 +1,6 @@
 package smtp
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -82,10 +81,6 @@ func (r *Report) Accepted() int {
 	return n
 }
 
-// writeSize is how much goes out in one write: a full TLS record, which holds
-// the whole flight of an ordinary message.
-const writeSize = 16 << 10
-
 // Send runs one transaction (RFC 5321 §3.3), in as few flights as the server
 // allows:
 //
@@ -98,11 +93,11 @@ const writeSize = 16 << 10
 // commands and message are still being written, so that neither side can
 // block the other with full buffers.
 func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
-	s.raw.bind(ctx)
+	s.begin(ctx)
 	t := &transfer{
 		Session: s, ctx: ctx, tx: tx,
 		report: &Report{Rcpts: make([]reply.Reply, len(tx.Recipients))},
-		w:      bufio.NewWriterSize(s.conn, writeSize),
+		w:      s.cfg.Buffers.writer(s.conn),
 	}
 	if err := s.inStep(); err != nil {
 		t.report.Unseen = true
@@ -123,6 +118,8 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	if s.r.Buffered() > 0 {
 		t.report.Broken = true
 	}
+	s.cfg.Buffers.backWriter(t.w)
+	s.rest()
 	return t.report
 }
 

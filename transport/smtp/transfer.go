@@ -22,7 +22,7 @@ type transfer struct {
 	ctx     context.Context
 	tx      *Transaction
 	report  *Report
-	w       *bufio.Writer // an idle session has no use for its memory
+	w       *bufio.Writer
 	chunked bool
 	cutOff  bool // the connection failed before the server had all of the flight
 }
@@ -180,7 +180,7 @@ func (t *transfer) exchange(list []due, write func() error) (read int, early boo
 	t.raw.readUntil(time.Time{}) // the wait for a reply begins when all is written
 	go func() { e.written <- e.write(write) }()
 	for read < len(list) {
-		r, err := reply.Read(t.r)
+		r, err := reply.Read(t.r.Reader)
 		if err != nil {
 			return read, false, e.lost(err)
 		}
