@@ -90,6 +90,9 @@ func (d *delivery) run(ctx context.Context) {
 			break
 		}
 	}
+	if way.Cut() && len(left) > 0 {
+		left = d.pass(left, &status.Error{Code: status.New(status.Temporary, 4, 4), Text: d.dest.String() + " has more mail servers than are tried"})
+	}
 	for _, r := range left {
 		r.result = outcome.MostTemporary(r.reasons)
 	}

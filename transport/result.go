@@ -68,7 +68,7 @@ func (d *delivery) report(took time.Duration) {
 			log = log.With("uid", d.env.Peer.UID, "pid", d.env.Peer.PID)
 		}
 		if len(d.tried) > 0 {
-			log = log.With("tried", strings.Join(d.tried, "; "))
+			log = log.With("tried", reply.Cut(strings.Join(d.tried, "; "), maxTried))
 		}
 		switch g.code[0] {
 		case '2':
@@ -83,6 +83,10 @@ func (d *delivery) report(took time.Duration) {
 
 // maxText leaves room for the rest of a status line, which has 900 octets.
 const maxText = 700
+
+// maxTried bounds what the log tells of the hosts that were tried before: a
+// domain can have many, all of them talkative.
+const maxTried = 8 << 10
 
 // clean makes a text fit for logs and bounces, whatever a stranger wrote into
 // a certificate or a record: one printable line of at most maxText octets.

@@ -34,6 +34,7 @@ package route
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -325,6 +326,12 @@ func (f *Finder) arrange(r *Route) {
 	}
 }
 
+// Cut reports whether there are hosts that are not tried because there are so
+// many: nothing is proven about the domain then.
+func (r *Route) Cut() bool {
+	return slices.ContainsFunc(r.Dropped, func(d Dropped) bool { return d.Reason == TooMany })
+}
+
 func (r *Route) drop(why Reason, hosts ...Host) {
 	for _, h := range hosts {
 		r.Dropped = append(r.Dropped, Dropped{h, why})
@@ -349,6 +356,9 @@ func (f *Finder) settle(ctx context.Context, r *Route) error {
 		return loop(r.Destination)
 	case r.Kind == Implicit && r.Dropped[0].Reason == NoAddress:
 		return &status.Error{Code: codeNoServers, Text: "the domain " + r.Destination.Domain + " has neither mail servers nor an address"}
+	}
+	if r.Cut() {
+		return &status.Error{Code: codeNoAddress, Text: fmt.Sprintf("none of the first %d mail servers of %s has an address", maxHosts, r.Destination.Domain)}
 	}
 	for _, d := range r.Dropped {
 		if d.Reason == NoIPv4 {

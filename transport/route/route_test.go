@@ -590,6 +590,20 @@ func TestBoundsOfARoute(t *testing.T) {
 	if err != nil || len(r.Hosts) != 100 || r.Hosts[99].Name != "mx099.example" || len(r.Dropped) != 200 {
 		t.Errorf("%d hosts, %v", len(r.Hosts), err)
 	}
+	if !r.Cut() {
+		t.Error("it does not say that hosts were left out")
+	}
+	for i := range 101 {
+		if err := w.Add(fmt.Sprintf("bare.example. IN MX 10 bare%d.example.", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The last one may have an address.
+	if _, err := w.finder().Route(t.Context(), domain(t, "bare.example")); err == nil || !strings.HasPrefix(err.Error(), "none of the first 100") {
+		t.Errorf("%v", err)
+	} else if s := new(status.Error); !errors.As(err, &s) || s.Code.String() != "4.4.4" {
+		t.Errorf("%v", err)
+	}
 	found, err := w.finder().Addresses(t.Context(), route.Host{Name: "wide.example"})
 	if err != nil || len(found.Addrs) > 100 {
 		t.Errorf("%d addresses, %v", len(found.Addrs), err)
