@@ -6,7 +6,8 @@
 // It is pure: the caller runs postconf(1) or exim(8) and hands over what they
 // print, and what is known of the daemon's side. Postfix wants the output of
 // "postconf" (or "postconf -n"; what is not in it counts as Postfix's default)
-// and "postconf -M".
+// and "postconf -M". Exim wants those of "exim -bP", "exim -bP transports" and
+// "exim -bP config".
 //
 // What is looked at are the entries of master.cf and the transports that run
 // mxpipe, whatever their names, and those that lead to the daemon's LMTP and
