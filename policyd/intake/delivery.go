@@ -27,7 +27,7 @@ type Delivery struct {
 
 // Deliver hands the message over for the recipients that neither have it yet
 // nor are about to get it from an earlier try. The envelope and the message
-// belong to the Delivery until it ends.
+// belong to the Delivery until it ends or is settled.
 func (p *Place) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.Message, log *slog.Logger) *Delivery {
 	d := &Delivery{
 		Results: make([]transport.Result, len(env.Recipients)),
@@ -92,8 +92,8 @@ func (d *Delivery) key() (served.Key, error) {
 }
 
 // Settle is for who can not tell yet whether the mail server knows the
-// results, and will not keep the message until then: it may be closed
-// afterwards. Further tries may begin at once for the recipients that do not
+// results, and will not keep the message and the envelope until then: they are
+// its own again. Further tries may begin at once for the recipients that do not
 // have the message. It reports whether any other is left, for whom one of
 // Remember and Forget, and End, are to be called; otherwise all is over.
 func (d *Delivery) Settle() (owed bool) {
@@ -117,6 +117,7 @@ func (d *Delivery) Settle() (owed bool) {
 		}
 	}
 	d.mine, d.msg = got, nil
+	d.env = &transport.Envelope{QueueID: d.env.QueueID, Sender: d.env.Sender}
 	return len(got) > 0
 }
 

@@ -34,7 +34,7 @@ const text = "Received: from x (y [192.0.2.1])\r\n\tby mail.example.org (Postfix
 const patience = time.Minute
 
 // maxSize is max_message_size here.
-const maxSize = 4 << 20
+const maxSize = 5 << 18
 
 // call is one call of Deliver.
 type call struct {

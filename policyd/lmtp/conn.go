@@ -24,8 +24,9 @@ import (
 //   - having read on into what is not a command (framing.go);
 //   - a write for each line of a reply, a control character in one, and a
 //     refusal for good of a parameter that it does not know (replies.go);
-//   - running on while the transfer of a BDAT is only about to begin, since
-//     then it may end the one before it has begun the other.
+//   - running on while the transfer of a BDAT is only about to begin, and
+//     beginning another one behind one that was broken off: it does not look
+//     out for the first itself.
 //
 // The library reads and writes from one goroutine, and begins transfers in
 // another. What both touch, and stop and cut, is guarded by mu.
@@ -46,10 +47,10 @@ type conn struct {
 	debts   []debt
 
 	mu       sync.Mutex
-	transfer bool // a message is coming in or being delivered
-	waiting  bool // the next command is waited for, with no transfer
-	stopping bool // no more messages
-	cutOff   bool // no more octets
+	transfer bool  // a message is coming in or being delivered
+	waiting  bool  // the next command is waited for, with no transfer
+	stopping bool  // no more messages
+	cutOff   error // why there are no more octets
 	out      []byte
 	partial  bool  // out ends within a line
 	failed   error // of writing; sticky
@@ -73,12 +74,14 @@ func newConn(c net.Conn, log *slog.Logger) *conn {
 var (
 	errStopping = errors.New("mxpolicyd is stopping")
 	errStalled  = errors.New("waited too long")
+	errSlow     = errors.New("the message took too long")
 	errErrors   = errors.New("too many errors")
+	errBroken   = errors.New("a message was given up")
 )
 
 // ours reports whether an error is one of these.
 func ours(err error) bool {
-	for _, e := range []error{errStopping, errStalled, errErrors, errLongLine} {
+	for _, e := range []error{errStopping, errStalled, errSlow, errErrors, errBroken, errLongLine} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -163,7 +166,9 @@ func (c *conn) fill() error {
 	switch {
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return err
-	case c.cutOff, c.stopping && c.waiting:
+	case c.cutOff != nil:
+		return c.cutOff
+	case c.stopping && c.waiting:
 		return errStopping
 	}
 	return errStalled
@@ -174,7 +179,10 @@ func (c *conn) await() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting = !c.transfer && !c.data && c.free == 0
-	if c.cutOff || c.stopping && c.waiting {
+	switch {
+	case c.cutOff != nil:
+		return c.cutOff
+	case c.stopping && c.waiting:
 		return errStopping
 	}
 	return c.SetReadDeadline(time.Now().Add(stall))
@@ -194,10 +202,10 @@ func (c *conn) stop() {
 }
 
 // cut has reads fail from now on, the one under way included.
-func (c *conn) cut() {
+func (c *conn) cut(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cutOff = true
+	c.cutOff = why
 	c.SetReadDeadline(past)
 }
 
@@ -226,7 +234,7 @@ func (c *conn) watch(gone func()) (end func()) {
 		c.r, c.w = 0, 0
 	}
 	c.mu.Lock()
-	if !c.cutOff {
+	if c.cutOff == nil {
 		c.SetReadDeadline(time.Time{})
 	}
 	c.mu.Unlock()

@@ -1,6 +1,7 @@
 package lmtp
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/mxpipe/mxpipe/transport/message"
@@ -11,4 +12,16 @@ func newHeader(t *testing.T, section string) message.Header {
 	var h message.HeaderReader
 	h.Write([]byte(section))
 	return h.Header()
+}
+
+// canonical gives what becomes of a body (package message).
+func canonical(t *testing.T, body string) string {
+	t.Helper()
+	var b bytes.Buffer
+	c := message.NewCanonicalizer(&b)
+	c.Write([]byte(body))
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }

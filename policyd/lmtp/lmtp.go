@@ -109,7 +109,7 @@ func (s *Server) Serve(ctx, deliveries context.Context, l net.Listener) error {
 		conn := newConn(c, s.Logger)
 		conn.deliveries = deliveries
 		defer context.AfterFunc(ctx, conn.stop)()
-		defer context.AfterFunc(deliveries, conn.cut)()
+		defer context.AfterFunc(deliveries, func() { conn.cut(errStopping) })()
 		select {
 		case s.door.conns <- conn:
 			<-conn.done

@@ -106,8 +106,12 @@ func (c *conn) goodbye(err error) {
 		text = "421 4.3.2 mxpolicyd is stopping"
 	case errors.Is(err, errStalled):
 		text = fmt.Sprintf("421 4.4.2 nothing came for %v", stall)
+	case errors.Is(err, errSlow):
+		text = fmt.Sprintf("421 4.4.7 the message took more than %v to come", longest)
 	case errors.Is(err, errErrors):
 		text = "421 4.5.0 too many commands that make no sense here"
+	case errors.Is(err, errBroken):
+		text = "421 4.3.0 come again after a message that was given up"
 	case errors.Is(err, errLongLine):
 		text = fmt.Sprintf("421 4.5.2 a command line has more than %d octets", maxLine)
 	case errors.Is(err, io.EOF):
@@ -124,7 +128,7 @@ func (c *conn) goodbye(err error) {
 	if said {
 		return
 	}
-	if !errors.Is(err, errStopping) {
+	if !errors.Is(err, errStopping) && !errors.Is(err, errBroken) {
 		c.log.Warn("an LMTP connection is closed", "said", text)
 	}
 	// Whether this is read does not matter, unlike the replies before it.

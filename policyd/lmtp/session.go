@@ -22,6 +22,7 @@ type session struct {
 	// transfer is the one that goes on. The library itself does not wait for
 	// that of a BDAT when it resets the session or ends it.
 	transfer sync.WaitGroup
+	broken   bool // off, by the client's own word
 }
 
 func (s *Server) session(c *smtp.Conn) (smtp.Session, error) {
@@ -79,9 +80,14 @@ func (s *session) Data(io.Reader) error { return errNoLMTP }
 
 var errNoLMTP = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 5}, Message: "this is an LMTP server"}
 
-// Reset forgets the message.
+// Reset forgets the message. After a transfer that it broke off there is no
+// other on this connection: the library would take the result of this one, which
+// it has not waited for, for that of the next.
 func (s *session) Reset() {
 	s.transfer.Wait()
+	if s.broken {
+		s.conn.err = errBroken
+	}
 	s.env, s.names = transport.Envelope{}, nil
 }
 

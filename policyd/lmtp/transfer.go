@@ -52,7 +52,11 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 
 // receive reads the message.
 func (s *session) receive(ctx context.Context, r io.Reader) (*spool.Message, error) {
-	defer context.AfterFunc(ctx, s.conn.cut)()
+	defer context.AfterFunc(ctx, func() {
+		if s.conn.deliveries.Err() == nil {
+			s.conn.cut(errSlow)
+		}
+	})()
 	msg, err := s.Spool.Receive(r)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -78,7 +82,8 @@ func (s *session) refuse(r io.Reader, err error, log *slog.Logger) error {
 	switch {
 	case errors.As(err, &answer):
 		io.Copy(io.Discard, r)
-	case s.conn.cameShort(err):
+	case cameShort(err):
+		s.broken = errors.Is(err, smtp.ErrDataReset)
 		log.Info("dropped a message that was cut off")
 		return replyTo(status.New(status.Temporary, 3, 2), transport.ErrGone.Error())
 	default:
@@ -91,8 +96,8 @@ func (s *session) refuse(r io.Reader, err error, log *slog.Logger) error {
 
 // cameShort reports whether an error of reading a message means that the client
 // did not send all of it.
-func (c *conn) cameShort(err error) bool {
-	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, smtp.ErrDataReset)
+func cameShort(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, smtp.ErrDataReset)
 }
 
 // replyTo makes a recipient's reply. The mail server acts on the first digit of
