@@ -132,14 +132,11 @@ func (ws *ways) let(g *generation) {
 
 // asker makes the resolver, or holds the old one when it would be the same.
 func (ws *ways) asker(cfg *config.Config, old *asker) (*asker, error) {
-	servers := cfg.DNS.Servers
-	if len(servers) == 0 {
-		var err error
-		if servers, err = resolver.FromResolvConf("/etc/resolv.conf"); err != nil {
-			return nil, fmt.Errorf("dns.servers is not set and /etc/resolv.conf gives none: %w", err)
-		}
+	settings, err := ResolverConfig(cfg, "/etc/resolv.conf")
+	if err != nil {
+		return nil, err
 	}
-	settings := resolver.Config{Servers: servers, TrustAD: trust(cfg.DNS.TrustAD), Timeout: cfg.DNS.Timeout, Attempts: cfg.DNS.Attempts, Logger: ws.log}
+	settings.Logger = ws.log
 	if old != nil && reflect.DeepEqual(old.cfg, settings) {
 		ws.hold(&old.part)
 		return old, nil
@@ -156,6 +153,20 @@ func (ws *ways) asker(cfg *config.Config, old *asker) (*asker, error) {
 	enter(ws.tallies, ws.tallies.askers, a)
 	ws.hold(&a.part)
 	return a, nil
+}
+
+// ResolverConfig says whom a configuration has asked, and whom it believes.
+// Where it does not say, the file in the form of resolv.conf(5) does; the error
+// is that of reading it.
+func ResolverConfig(cfg *config.Config, resolvConf string) (resolver.Config, error) {
+	servers := cfg.DNS.Servers
+	if len(servers) == 0 {
+		var err error
+		if servers, err = resolver.FromResolvConf(resolvConf); err != nil {
+			return resolver.Config{}, fmt.Errorf("dns.servers is not set and %s gives none: %w", resolvConf, err)
+		}
+	}
+	return resolver.Config{Servers: servers, TrustAD: trust(cfg.DNS.TrustAD), Timeout: cfg.DNS.Timeout, Attempts: cfg.DNS.Attempts}, nil
 }
 
 func trust(t config.TrustAD) resolver.TrustAD {

@@ -2,6 +2,7 @@
 //
 //	mxpolicyd serve                the daemon, in the foreground
 //	mxpolicyd check-config         one line for each mistake; exit status 1
+//	mxpolicyd doctor               is this host fit, and what mends it
 //	mxpolicyd explain DOMAIN       what a message to DOMAIN would meet, and why
 //	mxpolicyd status               what the daemon is doing
 //	mxpolicyd cache list           what is cached, by domain
@@ -17,10 +18,11 @@
 //	                   default; that one may be missing, which means the
 //	                   built-in defaults
 //	-h, --help         help for a command
-//	--json             of explain, status, cache and trace: JSON, in the form
+//	--json             of doctor, explain, status, cache and trace: JSON, in the form
 //	                   that package policyd/admin describes
 //	--transport T      of explain: as transport T would deliver
 //	--connect          of explain: connect to each host, up to MAIL
+//	--connect HOST     of doctor: try a connection to that mail server too
 //	--watch            of status: go on, in place on a terminal, every two seconds
 //	--for DURATION     of trace: how long, 10m if it is not said, at most 24h
 //	--stop             of trace: end it now
@@ -38,6 +40,12 @@
 // the DNS, TLSA records and the MTA-STS policy say of each, and the verdict that
 // follows. With --connect it connects to each host as a delivery would, by the
 // same code, shows what the server proved, and leaves before MAIL.
+//
+// doctor looks at the resolver (does it validate, is it near, does it take EDNS
+// and TCP), the clock, the certificates, the hostname and its addresses' names,
+// the state directory, the sockets and who may use them, and the configuration of
+// a Postfix on this host. Each line begins with ok, warn or fail; what is no ok
+// has its mend below. Run it as root, which may look everywhere.
 //
 // trace has messages to a domain log their route, the verdict for each host and
 // the SMTP dialogue (lines "route", "verdict" and "smtp"), never a body. Without
@@ -64,6 +72,8 @@
 // the command line, when the daemon can not start, when a socket fails while it
 // runs, and when the daemon can not be asked. What is wrong is said on standard
 // error.
+//
+// doctor: 1 when a line begins with fail.
 //
 // explain has its own: 0 when a message would be delivered now, as far as it
 // was found out; 1 when it would be deferred or refused; 2 when that can not be
@@ -172,6 +182,7 @@ func command() *cobra.Command {
 				return serve(cmd.Context(), *file, load)
 			},
 		},
+		doctorCommand(load),
 		explainCommand(load),
 		statusCommand(load),
 		cacheCommand(load),

@@ -108,3 +108,22 @@ func TestWithoutDaemon(t *testing.T) {
 		}
 	}
 }
+
+// doctor ends with 1 when something fails, and says what mends it.
+func TestDoctor(t *testing.T) {
+	got := shell("doctor", "-c", file(t, "hostnam: mx.example.org\n"))
+	if got.status != 1 || !strings.HasPrefix(got.out, "fail  configuration: ") || !strings.Contains(got.out, "hostname") || !strings.Contains(got.out, "\n      mend: ") {
+		t.Errorf("%+v", got)
+	}
+	config := inTheWorld(t)
+	got = shell("doctor", "-c", config, "--json")
+	var found []struct{ Level, What, Mend string }
+	if err := json.Unmarshal([]byte(got.out), &found); err != nil || got.status != 1 || len(found) < 6 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for _, f := range found {
+		if (f.Level == "ok") != (f.Mend == "") || f.What == "" {
+			t.Errorf("%+v", f)
+		}
+	}
+}

@@ -23,11 +23,14 @@ func (l Level) String() string {
 	return "fail"
 }
 
+// MarshalText implements encoding.TextMarshaler.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
 // Finding is one thing that was looked at.
 type Finding struct {
-	Level Level
-	What  string // one line: what was found, and for Warn and Fail what comes of it
-	Mend  string // one line: what to do, as a command where one does it; empty for OK
+	Level Level  `json:"level"`
+	What  string `json:"what"`           // one line: what was found, and for Warn and Fail what comes of it
+	Mend  string `json:"mend,omitempty"` // one line: what to do, as a command where one does it; empty for OK
 }
 
 // Worst returns the worst level in a list, OK for an empty one.

@@ -1,0 +1,53 @@
+package doctor
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// fields reads a file of accounts, such as passwd(5). One that can not be read
+// has none.
+func (h Host) fields(file string) (lines [][]string) {
+	text, _ := os.ReadFile(h.Etc + "/" + file)
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Split(strings.TrimSpace(line), ":"); len(f) >= 4 {
+			lines = append(lines, f)
+		}
+	}
+	return lines
+}
+
+// userName gives a user's name, or the number where there is none.
+func (h Host) userName(uid int) string {
+	for _, f := range h.fields("passwd") {
+		if f[2] == strconv.Itoa(uid) {
+			return f[0]
+		}
+	}
+	return strconv.Itoa(uid)
+}
+
+// groupName gives a group's name, or the number where there is none, and who is
+// in it, whether named there or by a primary group.
+func (h Host) groupName(gid int) (name string, members []string) {
+	name = strconv.Itoa(gid)
+	for _, f := range h.fields("group") {
+		if f[2] == name {
+			name = f[0]
+			for _, m := range strings.Split(f[3], ",") {
+				if m != "" {
+					members = append(members, m)
+				}
+			}
+			break
+		}
+	}
+	for _, f := range h.fields("passwd") {
+		if f[3] == strconv.Itoa(gid) && !slices.Contains(members, f[0]) {
+			members = append(members, f[0])
+		}
+	}
+	return name, members
+}

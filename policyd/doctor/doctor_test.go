@@ -1,0 +1,275 @@
+package doctor
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/transport/resolver"
+)
+
+// examine gives what is found, be it in the configuration or on the host.
+func (p *patient) examine() []finding.Finding {
+	cfg, err := p.config()
+	if err != nil {
+		return Mistakes(err)
+	}
+	return p.Examine(p.t.Context(), cfg, p.options)
+}
+
+// replace changes the configuration.
+func (p *patient) replace(old, new string) {
+	p.t.Helper()
+	if !strings.Contains(p.yaml, old) {
+		p.t.Fatalf("%q is not in the configuration", old)
+	}
+	p.yaml = strings.Replace(p.yaml, old, new, 1)
+}
+
+// bad gives the findings that are not good, and checks the form of all.
+func bad(t *testing.T, all []finding.Finding) (list []finding.Finding) {
+	t.Helper()
+	for _, f := range all {
+		if strings.Contains(f.What+f.Mend, "\n") || f.What == "" || (f.Level == finding.OK) != (f.Mend == "") {
+			t.Errorf("not as a finding should be: %+v", f)
+		}
+		if f.Level != finding.OK {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// A host that is fit has nothing but good findings, one for each thing.
+func TestFit(t *testing.T) {
+	t.Parallel()
+	all := fit(t).examine()
+	if list := bad(t, all); len(list) > 0 {
+		t.Errorf("%+v", list)
+	}
+	var said strings.Builder
+	for _, f := range all {
+		said.WriteString(f.What + "\n")
+	}
+	for _, what := range []string{"resolver 127.0.0.1:", "validates", "clock: ", "CA bundle: ", "hostname mx.example.org: 192.0.2.25, and back", "state directory ", "/pipe: for root", "group mxpipe (postfix", "/admin: for root", "mxpipe in master.cf: as it should be"} {
+		if !strings.Contains(said.String(), what) {
+			t.Errorf("%q is not in\n%s", what, said.String())
+		}
+	}
+}
+
+// Each set-up that is broken in one way is told so, once, with what mends it.
+func TestBrokenSetUps(t *testing.T) {
+	t.Parallel()
+	const warn, fail = finding.Warn, finding.Fail
+	for _, tt := range []struct {
+		name       string
+		ill        func(p *patient)
+		level      finding.Level
+		what, mend string
+	}{
+		// The resolver.
+		{"resolver without AD", func(p *patient) { p.dns.AD = false }, fail, "it answers without AD", "turn validation on"},
+		{"resolver that fails validation", func(p *patient) { p.dns.Rcode, p.dns.Unchecked = dns.RcodeServerFailure, true }, fail, "only when it is told not to validate", "clock"},
+		{"resolver that refuses", func(p *patient) { p.dns.Rcode = dns.RcodeRefused }, fail, "REFUSED", "access-control"},
+		{"resolver that is none", func(p *patient) { p.dns.RA = false }, fail, "does not look names up for others", "recursive"},
+		{"resolver without EDNS", func(p *patient) { p.dns.EDNS = 0 }, warn, "knows no EDNS", "DNS proxy"},
+		{"resolver with small EDNS", func(p *patient) { p.dns.EDNS = 512 }, warn, "takes only 512 octets", "edns-buffer-size"},
+		{"resolver without TCP", func(p *patient) { p.dns.NoTCP = true }, fail, "no answer by TCP", "port 53"},
+		{"slow resolver", func(p *patient) { p.Slow, p.dns.Slow = time.Millisecond, 5*time.Millisecond }, warn, "for an answer that it has", "on this host"},
+		{"trust_ad none", func(p *patient) { p.replace("timeout: 2s", "timeout: 2s, trust_ad: none") }, warn, "dns.trust_ad is none", "trust_ad: loopback"},
+		{"no resolver in resolv.conf", func(p *patient) { p.replace("dns: {servers: [DNS], timeout: 2s}\n", "") }, fail, "resolv.conf gives none", "servers: [127.0.0.1]"},
+		// The clock and the certificates.
+		{"clock off by a year", func(p *patient) { p.Now = p.Now.AddDate(-1, 0, 0) }, fail, "but the DNS is signed for", "NTP"},
+		{"clock before the program", func(p *patient) { p.dns.Signed, p.Built = time.Time{}, p.Now.AddDate(1, 0, 0) }, fail, "not built yet", "NTP"},
+		{"clock that nothing keeps", func(p *patient) { p.Synchronised = func() (bool, error) { return false, nil } }, warn, "nothing keeps it right", "NTP"},
+		{"missing CA bundle", func(p *patient) { p.Roots = func() (*x509.CertPool, error) { return x509.NewCertPool(), nil } }, fail, "CA bundle: there is none", "apt install ca-certificates"},
+		{"client certificate that is over", func(p *patient) {
+			a, err := ca.New(ca.Options{})
+			p.must(err)
+			cert, err := a.Issue(ca.ExpiredFor("mx.example.org"))
+			p.must(err, ca.WritePair(cert, p.dir+"/crt", p.dir+"/key"))
+			p.yaml += "transports: {default: {mx_auth: {dane: {}, dnssec: {}}, tls_client: {cert: " + p.dir + "/crt, key: " + p.dir + "/key}}}\n"
+		}, fail, "was valid until", "renew it"},
+		// The name.
+		{"short hostname", func(p *patient) { p.replace("mx.example.org", "mail") }, fail, "not a name in the Internet's DNS", "set hostname"},
+		{"hostname without an address", func(p *patient) { p.replace("mx.example.org", "gone.example.org") }, fail, "it has no address", "set hostname"},
+		{"address without a name", func(p *patient) { p.dns.Records = p.dns.Records[:2] }, fail, "192.0.2.25 has no name", "resolve to mx.example.org"},
+		{"address with another name", func(p *patient) {
+			p.dns.Records = append(p.dns.Records[:2:2], "25.2.0.192.in-addr.arpa. 60 IN PTR pool-25.example.net.")
+		}, warn, "resolves back to pool-25.example.net", "resolve to mx.example.org"},
+		{"local_ip of another host", func(p *patient) {
+			p.dns.Records = append(p.dns.Records, "mx.example.org. 60 IN A 192.0.2.99", "99.2.0.192.in-addr.arpa. 60 IN PTR mx.example.org.")
+			p.yaml += "transports: {default: {mx_auth: {dane: {}, dnssec: {}}, local_ip: 192.0.2.99}}\n"
+		}, fail, "not an address of this host", "local_ip"},
+		// The state directory.
+		{"state directory read-only", func(p *patient) {
+			p.Filesystem = func(string) (Filesystem, error) { return Filesystem{ReadOnly: true, Free: 1 << 40}, nil }
+		}, fail, "it is read-only", "mount it writeable"},
+		{"state directory full", func(p *patient) {
+			p.Filesystem = func(string) (Filesystem, error) { return Filesystem{Free: 1 << 20}, nil }
+		}, warn, "1 MiB are left", "make room"},
+		{"state directory for everybody", func(p *patient) { p.must(os.Chmod(p.dir+"/state", 0o777)) }, fail, "lets others write", "chmod 700"},
+		{"state directory of another user", func(p *patient) { p.daemon = 4711 }, fail, "and mxpolicyd runs as me", "chown -R me "},
+		{"state directory that is a file", func(p *patient) {
+			p.must(os.Remove(p.dir+"/state"), os.WriteFile(p.dir+"/state", nil, 0o600))
+		}, fail, "it is no directory", "state_dir"},
+		// The sockets.
+		{"socket for everybody", func(p *patient) { p.access("pipe", 0o666, 4242) }, fail, "lets everybody on this host send mail", "0660"},
+		{"socket for its owner alone", func(p *patient) { p.access("pipe", 0o600, 4242) }, fail, "the mail server's user can not use it", "group: mxpipe"},
+		{"admin socket for a group", func(p *patient) { p.access("admin", 0o660, 4242) }, warn, "lets others than root rule the daemon", "0600"},
+		{"daemon that does not run", func(p *patient) {
+			p.running = false
+			p.must(os.Remove(p.dir + "/pipe"))
+		}, fail, "/pipe: it is not there: mxpolicyd is not running", "systemctl enable --now mxpolicyd.socket"},
+		{"socket that nobody listens at", func(p *patient) {
+			p.open["pipe"].SetUnlinkOnClose(false)
+			p.open["pipe"].Close()
+		}, fail, "nobody listens", "systemctl enable"},
+		{"file in a socket's place", func(p *patient) {
+			p.must(os.Remove(p.dir+"/pipe"), os.WriteFile(p.dir+"/pipe", nil, 0o600))
+		}, fail, "a file that is no socket", "rm "},
+		{"directory that nobody passes", func(p *patient) { p.must(os.Chmod(p.dir, 0o700)) }, fail, "nobody gets through", "chmod 755"},
+		{"metrics for the world", func(p *patient) { p.replace("listen: {", "listen: {metrics: {address: ':9461'}, ") }, warn, "can read them", "127.0.0.1:9461"},
+		// The mail server. (Package mailserver has many more.)
+		{"Postfix with recipient limit 50", func(p *patient) {
+			p.main = strings.Replace(p.main, "recipient_limit = 1", "recipient_limit = 50", 1)
+		}, warn, "up to 50 recipients share one exit status", "mxpipe_destination_recipient_limit=1"},
+		{"Postfix with a short time limit", func(p *patient) {
+			p.main = strings.Replace(p.main, "time_limit = 1000s", "time_limit = 600s", 1)
+		}, fail, "bounces what takes longer than 10m0s", "mxpipe_time_limit=960s"},
+		{"Postfix without null_sender", func(p *patient) { p.master = strings.Replace(p.master, " null_sender=", "", 1) }, fail, "MAILER-DAEMON", "null_sender="},
+		{"Postfix in a chroot", func(p *patient) {
+			p.master = strings.Replace(p.master, "-       n       n ", "-       n       y ", 1)
+		}, fail, "in a chroot", "chroot=n"},
+		{"Postfix that can not be asked", func(p *patient) {
+			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
+		}, warn, "can not be read: bad parameter", "postfix check"},
+		// The way out.
+		{"outbound port blocked", func(p *patient) {
+			closed, err := net.Listen("tcp", "127.0.0.1:0")
+			p.must(err)
+			p.options.Connect = closed.Addr().String()
+			closed.Close()
+		}, fail, "connection refused", "provider blocks"},
+		// The configuration.
+		{"misspelt key", func(p *patient) { p.yaml += "max_delivery: 3\n" }, fail, `mxpolicyd.yaml:5:1: unknown key "max_delivery"`, "correct the line"},
+		{"number without a unit", func(p *patient) { p.yaml += "shutdown_timeout: 30\n" }, fail, "mxpolicyd.yaml:5:", "correct the line"},
+		{"roots that are not there", func(p *patient) { p.yaml += "transports: {default: {tls_client: {root_ca: /nosuch.pem}}}\n" }, fail, "/nosuch.pem", "correct the line"},
+		{"policy set that is not there", func(p *patient) { p.yaml += "transports: {default: {mx_auth: outbond}}\n" }, fail, "outbond", "correct the line"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := fit(t)
+			tt.ill(p)
+			list := bad(t, p.examine())
+			if len(list) != 1 || list[0].Level != tt.level || !strings.Contains(list[0].What, tt.what) || !strings.Contains(list[0].Mend, tt.mend) {
+				t.Errorf("got %+v\nwant %v ...%s... (...%s...)", list, tt.level, tt.what, tt.mend)
+			}
+		})
+	}
+}
+
+// What a resolver at the other end of a network shows, which no test may ask.
+func TestRemoteResolvers(t *testing.T) {
+	t.Parallel()
+	good := resolver.Probe{Server: "192.0.2.53:53", Addr: netip.MustParseAddr("192.0.2.53"), Used: true, Counts: true, AD: true, Recursive: true, EDNS: 1232, Took: time.Millisecond, Unchecked: true}
+	cfg := func(trust config.TrustAD) *config.Config {
+		c, err := config.Parse("", []byte("hostname: mx.example.org"), config.Environment{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.DNS.TrustAD = trust
+		return c
+	}
+	for _, tt := range []struct {
+		name       string
+		trust      config.TrustAD
+		change     func(p *resolver.Probe)
+		level      finding.Level
+		what, mend string
+	}{
+		{"no AD counts from there", config.TrustLoopback, func(p *resolver.Probe) { p.Counts = false }, finding.Fail, "not on this host", "apt install unbound"},
+		{"AD believed from there", config.TrustAll, func(*resolver.Probe) {}, finding.Warn, "believed, though it is not on this host", "meddle"},
+		{"left out", config.TrustLoopback, func(p *resolver.Probe) { p.Used = false }, finding.Warn, "not asked", "take it off"},
+		{"systemd-resolved", config.TrustLoopback, func(p *resolver.Probe) { p.Server, p.AD = "127.0.0.53:53", false }, finding.Fail, "systemd-resolved", "DNSSEC=yes"},
+		{"silent", config.TrustLoopback, func(p *resolver.Probe) {
+			p.Unchecked, p.Err = false, &resolver.Error{Name: ".", Type: dns.TypeSOA, Kind: resolver.Timeout}
+		}, finding.Fail, "until one answers, all mail waits", "start it"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := good
+			tt.change(&p)
+			list := Host{Slow: time.Second}.judgeResolvers([]resolver.Probe{p}, cfg(tt.trust))
+			if len(list) != 1 || list[0].Level != tt.level || !strings.Contains(list[0].What, tt.what) || !strings.Contains(list[0].Mend, tt.mend) {
+				t.Errorf("%+v", list)
+			}
+		})
+	}
+	silent := good
+	silent.Unchecked, silent.Err = false, &resolver.Error{Name: ".", Type: dns.TypeSOA, Kind: resolver.Timeout}
+	good.Addr, good.Server = netip.MustParseAddr("127.0.0.1"), "127.0.0.1:53"
+	list := Host{Slow: time.Second}.judgeResolvers([]resolver.Probe{silent, good}, cfg(config.TrustLoopback))
+	if list[0].Level != finding.Warn || list[1].Level != finding.OK {
+		t.Errorf("one of two: %+v", list)
+	}
+}
+
+// A connection that works is a good finding.
+func TestConnect(t *testing.T) {
+	t.Parallel()
+	a, err := ca.New(ca.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := a.Issue(ca.For("mx.example.org"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := mx.Start(mx.Options{Habits: mx.Modern(cert)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Stop() })
+	p := fit(t)
+	p.options.Connect = server.Addr()
+	all := p.examine()
+	if list := bad(t, all); len(list) > 0 || !strings.HasPrefix(all[len(all)-1].What, "connection to "+server.Addr()+": 127.0.0.1, encrypted, TLS1.3") {
+		t.Errorf("%+v", all)
+	}
+	if c := server.Counters(); c.Verbs["MAIL"] != 0 || c.Connections != 1 {
+		t.Errorf("%+v", c)
+	}
+	for text, want := range map[string][2]string{"mx.example.org": {"mx.example.org", ""}, "mx:26": {"mx", "26"}, "[2001:db8::1]:26": {"2001:db8::1", "26"}, "2001:db8::1": {"2001:db8::1", ""}} {
+		if host, port, _ := cutPort(text); host != want[0] || port != want[1] {
+			t.Errorf("%s: %s, %s", text, host, port)
+		}
+	}
+}
+
+// No Postfix is no mistake, and a configuration that can not be read is one.
+func TestNothingToSee(t *testing.T) {
+	t.Parallel()
+	p := fit(t)
+	p.Postfix = func(context.Context) (string, string, error) { return "", "", fs.ErrNotExist }
+	p.must(os.Remove(p.dir + "/state"))
+	if list := bad(t, p.examine()); len(list) > 0 {
+		t.Errorf("%+v", list)
+	}
+	if list := bad(t, Mistakes(fs.ErrNotExist)); len(list) != 1 || !strings.Contains(list[0].What, "does not exist") {
+		t.Errorf("%+v", list)
+	}
+}

@@ -1,0 +1,232 @@
+package doctor
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/policyd/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// nameServer is a resolver with habits, which may be changed while it runs. The
+// zero habits, but for Rcode, are those of a bad one.
+type nameServer struct {
+	AD, RA, NoTCP bool
+	EDNS          uint16
+	Rcode         int  // to everything that is to be validated
+	Unchecked     bool // what is not to be validated gets an answer all the same
+	Slow          time.Duration
+	Signed        time.Time // the middle of the signatures' time; zero: there are none
+	Records       []string
+}
+
+// goodServer is as it should be.
+func goodServer(now time.Time) nameServer {
+	return nameServer{AD: true, RA: true, EDNS: 1232, Signed: now, Records: []string{
+		". 60 IN SOA a.root. b.root. 1 2 3 4 5", "mx.example.org. 60 IN A 192.0.2.25", "25.2.0.192.in-addr.arpa. 60 IN PTR mx.example.org.",
+	}}
+}
+
+// serve runs a name server until the end of the test.
+func (n *nameServer) serve(t *testing.T) (addr string) {
+	t.Helper()
+	var udp net.PacketConn
+	var tcp net.Listener
+	for range 20 { // until a port is free for both
+		var err error
+		if udp, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if tcp, err = net.Listen("tcp", udp.LocalAddr().String()); err == nil {
+			break
+		}
+		udp.Close()
+	}
+	if tcp == nil {
+		t.Fatal("no port is free")
+	}
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		if _, overTCP := w.RemoteAddr().(*net.TCPAddr); overTCP && n.NoTCP {
+			w.Close()
+			return
+		}
+		time.Sleep(n.Slow)
+		w.WriteMsg(n.answer(q))
+	})
+	for _, s := range []*dns.Server{{PacketConn: udp, Handler: handler}, {Listener: tcp, Handler: handler}} {
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.ActivateAndServe()
+		}()
+		<-started
+		t.Cleanup(func() {
+			s.Shutdown()
+			<-done
+		})
+	}
+	return udp.LocalAddr().String()
+}
+
+func (n *nameServer) answer(q *dns.Msg) *dns.Msg {
+	r := new(dns.Msg).SetReply(q)
+	r.RecursionAvailable, r.AuthenticatedData = n.RA, n.AD && !q.CheckingDisabled
+	if n.EDNS > 0 {
+		r.SetEdns0(n.EDNS, true)
+	}
+	if n.Rcode != dns.RcodeSuccess && !(n.Unchecked && q.CheckingDisabled) {
+		r.Rcode, r.AuthenticatedData = n.Rcode, false
+		return r
+	}
+	known := false
+	for _, text := range n.Records {
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			panic(err)
+		}
+		if !strings.EqualFold(rr.Header().Name, q.Question[0].Name) {
+			continue
+		}
+		known = true
+		if rr.Header().Rrtype == q.Question[0].Qtype {
+			r.Answer = append(r.Answer, rr)
+		}
+	}
+	if !known {
+		r.Rcode = dns.RcodeNameError
+	}
+	if len(r.Answer) > 0 && !n.Signed.IsZero() {
+		r.Answer = append(r.Answer, &dns.RRSIG{
+			Hdr:         dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeRRSIG, Class: dns.ClassINET, Ttl: 60},
+			TypeCovered: q.Question[0].Qtype, Algorithm: dns.ED25519, SignerName: ".", Signature: "c2lnbmF0dXJl",
+			Inception: uint32(n.Signed.Add(-7 * 24 * time.Hour).Unix()), Expiration: uint32(n.Signed.Add(7 * 24 * time.Hour).Unix()),
+		})
+	}
+	return r
+}
+
+// patient is a host that is fit, until a test makes it ill.
+type patient struct {
+	Host
+	t       *testing.T
+	dir     string
+	dns     nameServer
+	yaml    string
+	main    string // Postfix's main.cf and master.cf
+	master  string
+	daemon  int // the user that it runs as
+	running bool
+	options Options
+	open    map[string]*net.UnixListener
+}
+
+// fit gives a host with nothing wrong.
+func fit(t *testing.T) *patient {
+	t.Helper()
+	// A socket's path has 107 bytes at most, and a test's own directory can be
+	// longer than that.
+	dir, err := os.MkdirTemp("", "doctor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	p := &patient{t: t, dir: dir, daemon: os.Getuid(), running: true, open: map[string]*net.UnixListener{}}
+	now := time.Now()
+	p.dns = goodServer(now)
+	p.Host = Host{
+		Etc: dir, Signed: ".", Slow: time.Hour, Now: now, UID: os.Getuid(),
+		Synchronised: func() (bool, error) { return true, nil },
+		Roots: func() (*x509.CertPool, error) {
+			a, err := ca.New(ca.Options{})
+			if err != nil {
+				return nil, err
+			}
+			return a.Pool(), nil
+		},
+		Interfaces: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("192.0.2.25")}, nil },
+		Listening:  func() (map[string]bool, error) { return listening("/proc/net/unix") },
+		Filesystem: func(string) (Filesystem, error) { return Filesystem{Free: 1 << 40}, nil },
+		Postfix:    func(context.Context) (string, string, error) { return p.main, p.master, nil },
+		Daemon:     func(context.Context) (int, bool) { return p.daemon, p.running },
+	}
+	p.must(os.Chmod(dir, 0o755), os.Mkdir(dir+"/state", 0o700),
+		os.WriteFile(dir+"/passwd", fmt.Appendf(nil, "root:x:0:0::/:/bin/sh\nme:x:%d:4242::/:/bin/sh\npostfix:x:4:4::/:/bin/sh\n", 4711), 0o644),
+		os.WriteFile(dir+"/group", []byte("root:x:0:\nmxpipe:x:4242:postfix\nempty:x:4243:\n"), 0o644))
+	p.listen("pipe", 0o660, 4242)
+	p.listen("admin", 0o600, 0)
+	p.yaml = fmt.Sprintf(`hostname: mx.example.org
+state_dir: %[1]s/state
+dns: {servers: [DNS], timeout: 2s}
+listen: {pipe: {path: %[1]s/pipe}, admin: {path: %[1]s/admin}}
+`, dir)
+	p.main = "compatibility_level = 3.6\ndefault_transport = mxpipe\nenable_long_queue_ids = yes\n" + p.contrib("main.cf.mxpipe")
+	p.master = strings.Replace(p.contrib("master.cf.mxpipe"), "--queue-id", "--socket "+dir+"/pipe --queue-id", 1)
+	return p
+}
+
+func (p *patient) must(errs ...error) {
+	p.t.Helper()
+	for _, err := range errs {
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// contrib reads a file that is shipped, without its comments.
+func (p *patient) contrib(name string) string {
+	p.t.Helper()
+	text, err := os.ReadFile("../../contrib/postfix/" + name)
+	p.must(err)
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// listen opens a socket; only root can give it a group.
+func (p *patient) listen(name string, mode os.FileMode, gid int) {
+	p.t.Helper()
+	path := filepath.Join(p.dir, name)
+	l, err := net.Listen("unix", path)
+	p.must(err)
+	p.t.Cleanup(func() { l.Close() })
+	p.open[name] = l.(*net.UnixListener)
+	p.access(name, mode, gid)
+}
+
+// access gives a socket its mode and group.
+func (p *patient) access(name string, mode os.FileMode, gid int) {
+	p.t.Helper()
+	path := filepath.Join(p.dir, name)
+	if os.Getuid() == 0 {
+		p.must(os.Chown(path, -1, gid))
+	} else if gid != os.Getgid() && mode&0o020 != 0 {
+		p.must(os.WriteFile(p.dir+"/group", fmt.Appendf(nil, "mxpipe:x:%d:postfix\n", os.Getgid()), 0o644))
+	}
+	p.must(os.Chmod(path, mode))
+}
+
+// config reads the patient's configuration.
+func (p *patient) config() (*config.Config, error) {
+	server := p.dns.serve(p.t)
+	return config.Parse("mxpolicyd.yaml", []byte(strings.ReplaceAll(p.yaml, "DNS", `"`+server+`"`)), config.Environment{ReadFile: os.ReadFile})
+}

@@ -1,0 +1,174 @@
+package doctor
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/resolver"
+)
+
+// lookupTime bounds the look-ups about names.
+const lookupTime = 20 * time.Second
+
+// hostnames looks at the names that EHLO says, and at the addresses that we send
+// from. With nobody to ask, which was said of the resolvers, names are judged by
+// their form.
+func (h Host) hostnames(ctx context.Context, cfg *config.Config, settings resolver.Config, ask bool) (all []finding.Finding) {
+	ours, err := h.Interfaces()
+	if err != nil {
+		all = append(all, warn("look at \"ip address\"", "addresses: %v", err))
+	}
+	look := func(sender) seen { return seen{} }
+	if ask {
+		r, err := resolver.New(settings)
+		if err != nil {
+			return all // which was said of the resolvers
+		}
+		defer r.Close()
+		ctx, cancel := context.WithTimeout(ctx, lookupTime)
+		defer cancel()
+		look = func(s sender) seen { return lookName(ctx, r, s) }
+	}
+	for _, s := range senders(cfg) {
+		all = append(all, judgeName(s, look(s))...)
+		for _, ip := range s.local {
+			if ours != nil && !slices.Contains(ours, ip) {
+				all = append(all, fail("give it to an interface, or correct local_ip", "local_ip %s: it is not an address of this host, so nothing can be sent from it", ip))
+			}
+		}
+	}
+	return all
+}
+
+// sender is a name with the addresses that it is said from; without any, the
+// kernel chooses.
+type sender struct {
+	name  string
+	local []netip.Addr
+}
+
+// senders gives each name once.
+func senders(cfg *config.Config) (all []sender) {
+	for _, t := range cfg.Transports {
+		i := slices.IndexFunc(all, func(s sender) bool { return s.name == t.Hostname })
+		if i < 0 {
+			i, all = len(all), append(all, sender{name: t.Hostname})
+		}
+		for _, ip := range t.LocalIP {
+			if !slices.Contains(all[i].local, ip) {
+				all[i].local = append(all[i].local, ip)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b sender) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+// seen is what the DNS says about a name.
+type seen struct {
+	addrs   []netip.Addr
+	missing bool  // proven: the name has no address
+	err     error // it could not be looked up
+	names   map[netip.Addr][]string
+	failed  map[netip.Addr]error
+}
+
+// lookName looks a name up, and then the names of its addresses, or of those
+// that it is said from.
+func lookName(ctx context.Context, r *resolver.Resolver, s sender) seen {
+	found := seen{names: map[netip.Addr][]string{}, failed: map[netip.Addr]error{}}
+	if !strings.Contains(s.name, ".") || strings.HasPrefix(s.name, "[") {
+		return found
+	}
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		a, err := r.Lookup(ctx, s.name, qtype)
+		if err != nil {
+			found.err = err
+		}
+		for _, rr := range a.RRs {
+			switch rr := rr.(type) {
+			case *dns.A:
+				if ip, ok := netip.AddrFromSlice(rr.A); ok {
+					found.addrs = append(found.addrs, ip.Unmap())
+				}
+			case *dns.AAAA:
+				if ip, ok := netip.AddrFromSlice(rr.AAAA); ok {
+					found.addrs = append(found.addrs, ip)
+				}
+			}
+		}
+	}
+	found.missing = found.err == nil && len(found.addrs) == 0
+	from := found.addrs
+	if len(s.local) > 0 {
+		from = s.local
+	}
+	for _, ip := range from[:min(len(from), 8)] {
+		reverse, err := dns.ReverseAddr(ip.String())
+		if err != nil {
+			continue
+		}
+		a, err := r.Lookup(ctx, reverse, dns.TypePTR)
+		if err != nil {
+			found.failed[ip] = err
+			continue
+		}
+		names := []string{}
+		for _, rr := range a.RRs {
+			if ptr, ok := rr.(*dns.PTR); ok {
+				names = append(names, strings.TrimSuffix(dns.CanonicalName(ptr.Ptr), "."))
+			}
+		}
+		found.names[ip] = names
+	}
+	return found
+}
+
+// judgeName judges a name by what the DNS says.
+func judgeName(s sender, found seen) (all []finding.Finding) {
+	const set = "set hostname in mxpolicyd.yaml to a name that leads to this host"
+	if _, literal := address.Literal(s.name); literal {
+		return []finding.Finding{warn(set, "hostname %s: many servers refuse mail from an address in place of a name", s.name)}
+	}
+	switch {
+	case !strings.Contains(s.name, "."), strings.HasPrefix(s.name, "localhost."), strings.HasSuffix(s.name, ".localdomain"), strings.HasSuffix(s.name, ".local"):
+		return []finding.Finding{fail(set, "hostname %s: not a name in the Internet's DNS, so many servers refuse mail from it", s.name)}
+	case found.missing:
+		return []finding.Finding{fail(set, "hostname %s: it has no address, so many servers refuse mail from it", s.name)}
+	case len(found.addrs) == 0 && found.err == nil:
+		return nil
+	case len(found.addrs) == 0:
+		return []finding.Finding{warn("see what was said of the resolver", "hostname %s: %v", s.name, found.err)}
+	}
+	var good []string
+	for ip, err := range found.failed {
+		all = append(all, warn("have whoever owns the address mend its reverse DNS", "hostname %s: the name of %s can not be looked up: %v", s.name, ip, err))
+	}
+	for ip, names := range found.names {
+		mend := "ask whoever gave you " + ip.String() + " to have it resolve to " + s.name
+		switch {
+		case len(s.local) > 0 && !slices.Contains(found.addrs, ip):
+			all = append(all, warn("give "+s.name+" the address "+ip.String(), "hostname %s: it does not lead to %s, from which it is said (local_ip)", s.name, ip))
+		case len(names) == 0:
+			all = append(all, fail(mend, "hostname %s: %s has no name, so many servers refuse mail from it", s.name, ip))
+		case !slices.Contains(names, s.name):
+			all = append(all, warn(mend, "hostname %s: %s resolves back to %s", s.name, ip, strings.Join(names[:min(len(names), 3)], ", ")))
+		default:
+			good = append(good, ip.String())
+		}
+	}
+	slices.SortFunc(all, func(a, b finding.Finding) int { return strings.Compare(a.What, b.What) })
+	if len(all) == 0 {
+		slices.Sort(good)
+		all = append(all, ok("hostname %s: %s, and back", s.name, strings.Join(good, ", ")))
+	}
+	return all
+}

@@ -1,0 +1,78 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"github.com/mxpipe/mxpipe/policyd"
+	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
+	"github.com/mxpipe/mxpipe/transport"
+)
+
+// mailServer has the mail server's configuration judged.
+func (h Host) mailServer(ctx context.Context, cfg *config.Config) []finding.Finding {
+	main, master, err := h.Postfix(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []finding.Finding{ok("mail server: there is no Postfix here to look at")}
+	case err != nil:
+		return []finding.Finding{warn("run \"postfix check\"", "Postfix: its configuration can not be read: %v", err)}
+	}
+	return mailserver.Postfix(ourSide(cfg), main, master)
+}
+
+// ourSide is what a mail server's configuration must agree with.
+func ourSide(cfg *config.Config) mailserver.Daemon {
+	d := mailserver.Daemon{
+		Transports:     slices.Sorted(maps.Keys(cfg.Transports)),
+		MaxMessageSize: cfg.MaxMessageSize,
+		MaxDeliveries:  cfg.MaxDeliveries,
+	}
+	if p := cfg.Listen.Pipe; p != nil {
+		d.Pipe = p.Path
+	}
+	for i := range cfg.Listen.LMTP {
+		d.LMTP = append(d.LMTP, cfg.Listen.LMTP[i].Path)
+	}
+	if s := cfg.Listen.Socketmap; s != nil {
+		d.Socketmap = cmp.Or(s.Path, s.Address)
+	}
+	return d
+}
+
+// anywhere is a domain that exists nowhere, for the sake of its next hop.
+const anywhere = "doctor.invalid"
+
+// connect tries a mail server with the default transport, under no policy.
+func connect(ctx context.Context, cfg *config.Config, server string) finding.Finding {
+	one := *cfg.Transports[config.DefaultTransport]
+	one.MXAuth, one.Overrides = transport.PolicySet{}, nil
+	to := one
+	host := "[" + server + "]"
+	if name, port, ok := cutPort(server); ok {
+		host = "[" + name + "]:" + port
+	}
+	one.Overrides = []transport.Override{{Match: anywhere, Nexthop: host, Config: &to}}
+	alone := *cfg
+	alone.Transports = map[string]*transport.Config{config.DefaultTransport: &one}
+	e, err := policyd.Explain(ctx, &alone, config.DefaultTransport, anywhere, transport.Connect)
+	const mend = "if it is up, this host's network or provider blocks the way: have it opened, or send by a relay (overrides with nexthop)"
+	switch {
+	case err != nil:
+		return fail("want host or host:port", "connection to %s: %v", server, err)
+	case e.Error != nil:
+		return fail(mend, "connection to %s: %s %s", server, e.Error.Status, e.Error.Text)
+	}
+	for _, h := range e.Hosts {
+		if h.Connection != nil && h.Connection.Error == nil {
+			return ok("connection to %s: %s", server, h.Connection.Via)
+		}
+	}
+	return fail(mend, "connection to %s: no host to connect to", server)
+}

@@ -1,0 +1,161 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+)
+
+// duty is what a socket is for.
+type duty uint8
+
+const (
+	forMail  duty = iota // whoever may use it may send mail
+	forAsks              // whoever may use it may ask for policies
+	forAdmin             // whoever may use it rules the daemon
+)
+
+// listener is a socket that the configuration names.
+type listener struct {
+	key  string // below listen
+	path string
+	duty duty
+}
+
+// listeners gives the unix sockets that should be there.
+func listeners(l *config.Listen) (all []listener) {
+	if l.Pipe != nil {
+		all = append(all, listener{"pipe", l.Pipe.Path, forMail})
+	}
+	for i := range l.LMTP {
+		all = append(all, listener{"lmtp", l.LMTP[i].Path, forMail})
+	}
+	if l.Socketmap != nil && l.Socketmap.Path != "" {
+		all = append(all, listener{"socketmap", l.Socketmap.Path, forAsks})
+	}
+	if l.Admin != nil {
+		all = append(all, listener{"admin", l.Admin.Path, forAdmin})
+	}
+	return all
+}
+
+// sockets looks at the sockets and at who may use them.
+func (h Host) sockets(cfg *config.Config, running bool) (all []finding.Finding) {
+	listening, err := h.Listening()
+	if err != nil {
+		all = append(all, warn("mount /proc", "sockets: nobody knows who listens: %v", err))
+	}
+	for _, l := range listeners(&cfg.Listen) {
+		all = append(all, h.socket(l, listening, running)...)
+	}
+	if m := cfg.Listen.Metrics; m != "" && !loopback(m) {
+		all = append(all, warn("listen: {metrics: {address: 127.0.0.1:9461}}, or a firewall", "metrics %s: everybody who reaches the address can read them", m))
+	}
+	return all
+}
+
+func loopback(hostPort string) bool {
+	host, _, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// start is the mend for what is not there.
+const start = "systemctl enable --now mxpolicyd.socket, or mxpolicyd serve; then look at its log"
+
+func (h Host) socket(l listener, listening map[string]bool, running bool) []finding.Finding {
+	who := "socket " + l.path
+	info, err := os.Lstat(l.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && running:
+		return []finding.Finding{fail("restart mxpolicyd, or correct listen."+l.key, "%s: it is not there, though mxpolicyd runs", who)}
+	case errors.Is(err, fs.ErrNotExist):
+		return []finding.Finding{fail(start, "%s: it is not there: mxpolicyd is not running", who)}
+	case err != nil:
+		return []finding.Finding{fail("run doctor as root", "%s: %v", who, err)}
+	case info.Mode().Type() != fs.ModeSocket:
+		return []finding.Finding{fail("rm "+l.path+", then restart mxpolicyd", "%s: there is a file that is no socket, and mxpolicyd does not start", who)}
+	case listening != nil && !listening[l.path]:
+		return []finding.Finding{fail(start, "%s: nobody listens: mxpolicyd is not running", who)}
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	if found := h.judgeAccess(l, info.Mode().Perm(), stat); found != nil {
+		return found
+	}
+	return h.reachable(l, h.users(info.Mode().Perm(), stat))
+}
+
+// users says who may use a socket.
+func (h Host) users(mode fs.FileMode, stat *syscall.Stat_t) string {
+	users := "root"
+	if owner := h.userName(int(stat.Uid)); owner != "root" && mode&0o200 != 0 {
+		users += ", " + owner
+	}
+	if mode&0o020 != 0 {
+		group, members := h.groupName(int(stat.Gid))
+		users += ", group " + group
+		if len(members) > 0 {
+			users += " (" + strings.Join(members[:min(len(members), 5)], ", ") + ")"
+		}
+	}
+	return users
+}
+
+// judgeAccess judges a socket's mode and group.
+func (h Host) judgeAccess(l listener, mode fs.FileMode, stat *syscall.Stat_t) []finding.Finding {
+	who := fmt.Sprintf("socket %s: its mode %04o", l.path, mode)
+	group, members := h.groupName(int(stat.Gid))
+	setting := fmt.Sprintf("listen: {%s: {mode: \"0660\", group: mxpipe}}, or SocketMode= and SocketGroup= of its .socket unit", l.key)
+	switch l.duty {
+	case forAdmin:
+		if mode&0o022 != 0 {
+			return []finding.Finding{warn("listen: {admin: {mode: \"0600\"}}, or SocketMode=0600 of mxpolicyd-admin.socket", "%s lets others than root rule the daemon (%s)", who, h.users(mode, stat))}
+		}
+		return nil
+	case forMail:
+		if mode&0o002 != 0 {
+			return []finding.Finding{fail(setting, "%s lets everybody on this host send mail in anybody's name", who)}
+		}
+	}
+	switch {
+	case mode&0o022 == 0:
+		return []finding.Finding{fail(setting, "%s lets nobody in but %s, so the mail server's user can not use it", who, h.users(mode, stat))}
+	case mode&0o002 == 0 && stat.Gid == 0:
+		return []finding.Finding{fail(setting, "%s is for the group %s, in which no mail server's user should be", who, group)}
+	case mode&0o002 == 0 && len(members) == 0:
+		return []finding.Finding{fail("put the mail server's user into it (usermod -a -G "+group+" USER), then restart the mail server", "%s is for the group %s, in which nobody is", who, group)}
+	}
+	return nil
+}
+
+// reachable finds directories on the way to a socket that its users can not
+// pass.
+func (h Host) reachable(l listener, users string) []finding.Finding {
+	if l.duty != forAdmin {
+		for dir := filepath.Dir(l.path); ; dir = filepath.Dir(dir) {
+			info, err := os.Stat(dir)
+			if err == nil && info.Mode().Perm()&0o001 == 0 && info.Mode().Perm()&0o010 == 0 {
+				return []finding.Finding{fail("chmod 755 "+dir, "socket %s: nobody gets through %s, whose mode is %04o", l.path, dir, info.Mode().Perm())}
+			}
+			if dir == "/" || dir == "." {
+				break
+			}
+		}
+	}
+	return []finding.Finding{ok("socket %s: for %s", l.path, users)}
+}

@@ -1,0 +1,152 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/user"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/transport/route"
+)
+
+// daemonUser is the user that packages make for the daemon.
+const daemonUser = "mxpolicyd"
+
+// commandTime bounds a program that is asked.
+const commandTime = 10 * time.Second
+
+// System gives the machine that the program runs on; the daemon, if it runs, is
+// asked by client.
+func System(client *admin.Client) Host {
+	return Host{
+		Etc: "/etc", Signed: ".", Slow: 100 * time.Millisecond, Now: time.Now(), Built: built(), UID: os.Getuid(),
+		Synchronised: synchronised,
+		Roots:        x509.SystemCertPool,
+		Interfaces: func() ([]netip.Addr, error) {
+			self, err := route.ThisHost()
+			return self.Interfaces, err
+		},
+		Listening:  func() (map[string]bool, error) { return listening("/proc/net/unix") },
+		Filesystem: filesystem,
+		Postfix:    postfix,
+		Daemon: func(ctx context.Context) (int, bool) {
+			if s, err := client.Status(ctx); err == nil {
+				return s.UID, true
+			}
+			u, err := user.Lookup(daemonUser)
+			if err != nil {
+				return -1, false
+			}
+			uid, err := strconv.Atoi(u.Uid)
+			if err != nil {
+				return -1, false
+			}
+			return uid, false
+		},
+	}
+}
+
+// built is when the program's source was committed.
+func built() time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return time.Time{}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			t, _ := time.Parse(time.RFC3339, s.Value)
+			return t
+		}
+	}
+	return time.Time{}
+}
+
+// synchronised asks the kernel whether anybody keeps its clock right.
+func synchronised() (bool, error) {
+	var t unix.Timex
+	if _, err := unix.Adjtimex(&t); err != nil {
+		return false, err
+	}
+	return t.Status&unix.STA_UNSYNC == 0, nil
+}
+
+// listening reads the unix sockets of /proc/net/unix that listen: those with
+// __SO_ACCEPTCON among their flags.
+func listening(file string) (map[string]bool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	paths := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 8 {
+			continue
+		}
+		const acceptcon = 1 << 16
+		if flags, err := strconv.ParseUint(f[3], 16, 32); err == nil && flags&acceptcon != 0 {
+			paths[f[7]] = true
+		}
+	}
+	return paths, nil
+}
+
+// filesystem asks the kernel.
+func filesystem(path string) (Filesystem, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return Filesystem{}, err
+	}
+	return Filesystem{ReadOnly: s.Flags&unix.ST_RDONLY != 0, Free: int64(s.Bavail) * int64(s.Bsize)}, nil
+}
+
+// postfix asks postconf(1).
+func postfix(ctx context.Context) (main, master string, err error) {
+	program, err := exec.LookPath("postconf")
+	if errors.Is(err, exec.ErrNotFound) {
+		program = "/usr/sbin/postconf" // which an ordinary user's PATH may lack
+		if _, err = os.Stat(program); err != nil {
+			return "", "", fs.ErrNotExist
+		}
+	}
+	if main, err = run(ctx, program); err == nil {
+		master, err = run(ctx, program, "-M")
+	}
+	return main, master, err
+}
+
+// run gives what a program prints.
+func run(ctx context.Context, program string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w: %s", program, err, strings.TrimSpace(errs.String()))
+	}
+	return out.String(), nil
+}
+
+// cutPort parts "host:port"; ok is false when there is no port. IPv6 addresses
+// with a port have brackets.
+func cutPort(s string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 || strings.Count(s, ":") > 1 && !strings.HasPrefix(s, "[") {
+		return s, "", false
+	}
+	return strings.Trim(s[:i], "[]"), s[i+1:], true
+}
