@@ -44,11 +44,8 @@ file 644 "$built/copyright" $doc/copyright
 for text in "$top/README.md" "$top/docs/security.md" "$top/docs/upgrading.md"; do
 	file 644 "$text" "$doc/${text##*/}"
 done
-for way in "$top"/contrib/*/; do
-	way=$(basename "$way")
-	for text in "$top/contrib/$way"/*; do
-		file 644 "$text" "$doc/contrib/$way/${text##*/}"
-	done
+find "$top/contrib" -type f | while read -r text; do
+	file 644 "$text" "$doc/contrib/${text#"$top"/contrib/}"
 done
 for text in "$here"/examples/*; do
 	file 644 "$text" "$doc/examples/${text##*/}"
