@@ -140,7 +140,10 @@ func addServer(to map[string]*resolver.ServerStats, s *resolver.ServerStats) {
 
 // counts is what the daemon tells metrics.
 func (d *Daemon) counts() metrics.Counts {
-	c := metrics.Counts{MaxDeliveries: d.places, TLSRPT: d.reports.Stats()}
+	c := metrics.Counts{
+		MaxDeliveries: d.places, TLSRPT: d.reports.Stats(),
+		Warnings: d.options.Log.repeats.warnings.Load(), Errors: d.options.Log.repeats.errors.Load(),
+	}
 	d.tallies.sum(&c)
 	d.mu.Lock()
 	c.Reloaded, c.Mistaken = d.standing.read, !d.standing.rejected.IsZero()

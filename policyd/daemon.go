@@ -52,9 +52,8 @@ type Options struct {
 	Load   func() (*config.Config, error)
 	// Version is for the administrator.
 	Version string
-	// Logger and Level are what NewLogger gave.
-	Logger *slog.Logger
-	Level  *slog.LevelVar
+	// Log is what NewLog gave.
+	Log *Log
 }
 
 // Daemon is one mxpolicyd.
@@ -92,7 +91,7 @@ func New(o Options) (*Daemon, error) {
 	}
 	d := &Daemon{
 		options: o,
-		log:     o.Logger,
+		log:     o.Log.Logger,
 		served:  memory,
 		spool:   spool.New(cfg.StateDir, cfg.MaxMessageSize),
 		places:  cfg.MaxDeliveries,
@@ -103,7 +102,7 @@ func New(o Options) (*Daemon, error) {
 	d.standing.read = d.standing.started
 	d.metrics = metrics.New(o.Version, d.counts)
 	d.reports = tlsrpt.New(cfg.TLSRPT.Socket, d.log)
-	d.ways = ways{log: o.Logger, live: map[*way]struct{}{}, tallies: d.tallies, observer: d.observer}
+	d.ways = ways{log: o.Log.Logger, live: map[*way]struct{}{}, tallies: d.tallies, observer: d.observer}
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory can not be written; large messages have to wait, and who was served is not remembered", "error", err)
 	}
@@ -150,6 +149,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	chores.Go(func() { d.watchdog(alive) })
 	chores.Go(func() { d.obey(alive) })
 	chores.Go(func() { d.sweep(alive) })
+	chores.Go(func() { d.options.Log.tell(alive) })
 	d.ready()
 
 	err = front.Wait()

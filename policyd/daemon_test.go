@@ -46,8 +46,8 @@ func TestServe(t *testing.T) {
 func TestNoSocket(t *testing.T) {
 	l := newLab(t)
 	cfg := l.parse(strings.Replace(l.yaml("", "", ""), "listen:", "listen: {} #", 1))
-	logger, level := NewLogger(cfg.Log, l.logged)
-	d, err := New(Options{Config: cfg, Logger: logger, Level: level})
+	log := NewLog(cfg.Log, l.logged)
+	d, err := New(Options{Config: cfg, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,8 +167,8 @@ func spoilSocket(t *testing.T, path string) {
 func TestStateDirectory(t *testing.T) {
 	try := func(l *lab) error {
 		cfg := l.parse(l.yaml("", "", ""))
-		logger, level := NewLogger(cfg.Log, l.logged)
-		d, err := New(Options{Config: cfg, Logger: logger, Level: level})
+		log := NewLog(cfg.Log, l.logged)
+		d, err := New(Options{Config: cfg, Log: log})
 		if err == nil {
 			d.ways.end()
 		}

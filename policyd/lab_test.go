@@ -107,9 +107,9 @@ type running struct {
 func (l *lab) daemon(text string) *running {
 	l.t.Helper()
 	r := &running{lab: l, hangUp: make(chan os.Signal), ended: make(chan error, 1), text: text}
-	logger, level := NewLogger(config.Log{Level: slog.LevelInfo}, l.logged)
+	log := NewLog(config.Log{Level: slog.LevelInfo}, l.logged)
 	var err error
-	r.Daemon, err = New(Options{Config: l.parse(text), HangUp: r.hangUp, Load: r.load, Logger: logger, Level: level, Version: "7.7.7"})
+	r.Daemon, err = New(Options{Config: l.parse(text), HangUp: r.hangUp, Load: r.load, Log: log, Version: "7.7.7"})
 	if err != nil {
 		l.t.Fatal(err)
 	}

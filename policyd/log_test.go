@@ -31,7 +31,7 @@ func TestFormats(t *testing.T) {
 	} {
 		t.Run(format.String(), func(t *testing.T) {
 			var b bytes.Buffer
-			log, _ := NewLogger(config.Log{Format: format}, &b)
+			log := NewLog(config.Log{Format: format}, &b)
 			log.With("id", "x7").Warn("deferred", "to", "a\nb")
 			if line := b.String(); !check(line) || strings.Count(line, "\n") != 1 {
 				t.Errorf("%q", line)
@@ -44,12 +44,12 @@ func TestFormats(t *testing.T) {
 func TestLevel(t *testing.T) {
 	for _, format := range []config.LogFormat{config.LogText, config.LogJSON, config.LogJournal} {
 		var b bytes.Buffer
-		log, level := NewLogger(config.Log{Format: format, Level: slog.LevelError}, &b)
+		log := NewLog(config.Log{Format: format, Level: slog.LevelError}, &b)
 		log.Warn("unheard")
 		if got := b.String(); got != "" || log.Enabled(t.Context(), slog.LevelWarn) {
 			t.Errorf("%v: %q", format, got)
 		}
-		level.Set(slog.LevelDebug)
+		log.SetLevel(slog.LevelDebug)
 		if !log.Enabled(t.Context(), slog.LevelDebug) {
 			t.Errorf("%v: debug is off", format)
 		}

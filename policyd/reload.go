@@ -25,6 +25,7 @@ func (d *Daemon) obey(ctx context.Context) {
 // reload puts a configuration that was read again in the place of the one in
 // force: all of it, or with an error logged none of it.
 func (d *Daemon) reload() {
+	d.options.Log.repeats.afresh() // whoever asks for it wants to read what comes of it
 	cfg, err := d.options.Load()
 	if err == nil {
 		err = d.ways.replace(cfg)
@@ -47,7 +48,7 @@ func (d *Daemon) reload() {
 	}
 	d.spool.SetMax(cfg.MaxMessageSize)
 	d.reports.SetSocket(cfg.TLSRPT.Socket)
-	d.options.Level.Set(cfg.Log.Level)
+	d.options.Log.SetLevel(cfg.Log.Level)
 	before := d.current()
 	d.mu.Lock()
 	d.cfg = cfg

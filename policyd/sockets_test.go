@@ -388,9 +388,9 @@ func activated(file string) {
 	os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // systemd knows it, a test does not
 	cfg, err := config.Load(file, config.Environment{})
 	if err == nil {
-		logger, level := NewLogger(cfg.Log, os.Stderr)
+		log := NewLog(cfg.Log, os.Stderr)
 		var d *Daemon
-		if d, err = New(Options{Config: cfg, Logger: logger, Level: level}); err == nil {
+		if d, err = New(Options{Config: cfg, Log: log}); err == nil {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 			defer stop()
 			err = d.Serve(ctx)

@@ -218,9 +218,9 @@ func serve(ctx context.Context, file string, load loader) error {
 		return err
 	}
 	defer policyd.SteerHeap()()
-	log, level := policyd.NewLogger(cfg.Log, os.Stderr)
+	log := policyd.NewLog(cfg.Log, os.Stderr)
 	log.Info("starting", "version", version, "config", file)
-	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: load, Version: version, Logger: log, Level: level})
+	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: load, Version: version, Log: log})
 	if err != nil {
 		return err
 	}
