@@ -191,7 +191,7 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 	select {
 	case <-done:
 	case <-time.After(timeout):
-		d.log.Warn("giving up deliveries that did not end in time; their mail servers keep them")
+		d.log.Info("giving up deliveries that did not end in time; their mail servers keep them")
 		giveUp(transport.ErrStopping)
 		d.ways.abort()
 	}

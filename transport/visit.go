@@ -70,7 +70,7 @@ func (v *visit) pace(turn *limit.Turn, rcpts, left []*recipient) {
 		}
 		if said != nil && complains(said.Text) {
 			if turn.Slow() {
-				v.log.Warn("the host complains of too many connections, slowing down", "host", v.prospect.host.Name, "text", said.Text)
+				v.log.Info("the host complains of too many connections, slowing down", "host", v.prospect.host.Name, "text", said.Text)
 				v.idle.retire(v.prospect.host.Name) // it counts them too
 			}
 			break

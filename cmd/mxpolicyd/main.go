@@ -83,9 +83,10 @@
 // # Environment
 //
 // LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID hand over sockets by name
-// (sd_listen_fds(3)): "pipe" and "admin" are served. A file without a listen block has the
-// daemon open its built-in sockets only when none at all is handed over; with
-// one, those it names and systemd did not hand over. NOTIFY_SOCKET is told
+// (sd_listen_fds(3)): "pipe", "lmtp", "socketmap", "admin" and "metrics" are
+// served. A file without a listen block has the daemon open its built-in
+// sockets only when none at all is handed over; with one, those it names and
+// systemd did not hand over. NOTIFY_SOCKET is told
 // READY=1, STATUS=, STOPPING=1 and EXTEND_TIMEOUT_USEC= (sd_notify(3)), and
 // WATCHDOG=1 twice in WATCHDOG_USEC as long as connections are accepted and
 // deliveries end. STATE_DIRECTORY is the default of state_dir.
@@ -106,23 +107,22 @@
 //
 // It goes to standard error as key=value text or JSON, or to the systemd
 // journal (log.format), where each key is also a field, MXPIPE_QUEUE_ID and so
-// on; lines that the journal does not take go to standard error. A line about
-// one message has these keys:
-//
-//	id          our name for the delivery, which the mail server's log shows too
-//	queue_id    the mail server's own
-//	uid, pid    of the process that handed the message over
-//	dsn, text   the status code and the line that go to the mail server
-//	to          the recipients it is about
-//	error       what went wrong
+// on; lines that the journal does not take go to standard error. The keys are
+// stable; policyd.LogKeys lists them, with what the levels mean and how
+// repetitions are told.
 //
 // "delivered", "deferred" and "refused" are the lines about each group of
-// recipients with one result; package transport says what else they hold.
-// "message not taken" is a message that we refused ourselves, "dropped a
-// message that was cut off" one that was never committed, "not delivered
-// again" a recipient that has it from an earlier try, "put off" one to whom an
-// earlier try is still under way, and "the mail server did not wait for its
-// answer" a message that was dealt with although mxpipe was gone.
+// recipients with one result. "message not taken" is a message that we refused
+// ourselves, "dropped a message that was cut off" one that was never committed,
+// "not delivered again" a recipient that has it from an earlier try, "put off"
+// one to whom an earlier try is still under way, and "the mail server did not
+// wait for its answer" a message that was dealt with although mxpipe was gone.
+//
+// # Metrics
+//
+// Where listen.metrics is set, or systemd hands over a socket named "metrics",
+// Prometheus finds them at /metrics. metrics.All lists them, with what it means
+// when they move.
 package main
 
 import (

@@ -15,6 +15,7 @@ package intake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -131,6 +132,22 @@ func (p *Place) Renew(limit time.Duration) {
 	p.desk.mu.Lock()
 	defer p.desk.mu.Unlock()
 	p.desk.running[p] = time.Now().Add(limit + p.way.Overtime + Slack)
+}
+
+// NotTaken logs that a message is turned away, and with which answer. It is a
+// warning unless that happens in a daemon that is well: it stops, the mail
+// server's time is over, or the message is refused for good.
+func NotTaken(log *slog.Logger, answer *status.Error) {
+	level := slog.LevelWarn
+	for _, usual := range []error{transport.ErrStopping, transport.ErrTimeout, transport.ErrGone} {
+		if errors.Is(answer, usual) {
+			level = slog.LevelInfo
+		}
+	}
+	if answer.Code.Class == status.Permanent {
+		level = slog.LevelInfo
+	}
+	log.Log(context.Background(), level, "message not taken", "dsn", answer.Code.String(), "text", answer.Error())
 }
 
 // Leave gives the place to somebody else. It is called once, when the message

@@ -61,7 +61,7 @@ func (c *conn) linger() {
 	for _, d := range c.debts {
 		d.Remember()
 		d.End()
-		d.log.Warn("the mail server did not wait for its answer", "error", err)
+		d.log.Info("the mail server did not wait for its answer", "error", err)
 	}
 	c.debts = nil
 }

@@ -90,7 +90,7 @@ func (s *session) refuse(r io.Reader, err error, log *slog.Logger) error {
 		answer = &status.Error{Code: status.New(status.Temporary, 3, 0), Text: "mxpolicyd could not read the message", Err: err}
 		io.Copy(io.Discard, r)
 	}
-	log.Warn("message not taken", "dsn", answer.Code.String(), "text", answer.Error())
+	intake.NotTaken(log, answer)
 	return replyTo(answer.Code, answer.Error())
 }
 

@@ -152,7 +152,7 @@ func (r *request) refuse(err error) {
 	default:
 		answer = &status.Error{Code: status.New(status.Temporary, 3, 0), Text: "mxpolicyd could not read the message", Err: err}
 	}
-	r.log.Warn("message not taken", "dsn", answer.Code.String(), "text", answer.Error())
+	intake.NotTaken(r.log, answer)
 	r.conn.answer(answer.Code, answer.Error()) // who does not hear it tries again as well
 }
 

@@ -184,7 +184,7 @@ func TestDeliveredButGone(t *testing.T) {
 	conn := b.connect(whole(t, envelope("a")))
 	<-reached
 	conn.Close()
-	b.log.wait(t, "WARN", "did not wait for its answer", "queue_id=4XyZ")
+	b.log.wait(t, "did not wait for its answer", "queue_id=4XyZ")
 	b.wantCalls("a")
 	want(t, b.send(envelope("a")), "2.0.0 mx: 250 queued as 1")
 	b.wantCalls("a")
@@ -197,7 +197,7 @@ func TestAnswerUnread(t *testing.T) {
 	conn := b.connect(whole(t, envelope("a")))
 	readable(t, conn)
 	conn.Close()
-	b.log.wait(t, "WARN", "did not wait for its answer")
+	b.log.wait(t, "did not wait for its answer")
 	b.restart()
 	want(t, b.send(envelope("a")), "2.0.0 delivered")
 	b.wantCalls("a")

@@ -262,9 +262,10 @@ func (p *Policies) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
 	return mtasts.Policy{}, failure
 }
 
-// logFailure warns that a fetch failed, long before a cached policy ends (RFC
-// 8461 §3.3, §10.2). Policies of mode none are never cached, so that their
-// silence needs no care.
+// logFailure warns that a refresh failed, long before the cached policy ends
+// (RFC 8461 §3.3, §10.2): somebody should ask the domain. One that never worked
+// is the domain's own matter. Policies of mode none are never cached, so that
+// their silence needs no care.
 func (p *Policies) logFailure(domain string, failure *mtasts.Error, until time.Time) {
 	attrs := []any{slog.String("domain", domain), slog.String("failure", failure.Failure.String()), slog.Any("error", failure)}
 	switch {
@@ -273,7 +274,7 @@ func (p *Policies) logFailure(domain string, failure *mtasts.Error, until time.T
 	case errors.Is(failure, errBusy):
 		p.cfg.Log.Debug("MTA-STS policy not fetched; deliveries go on without", attrs...)
 	default:
-		p.cfg.Log.Warn("MTA-STS policy not fetched; deliveries go on without", attrs...)
+		p.cfg.Log.Info("MTA-STS policy not fetched; deliveries go on without", attrs...)
 	}
 }
 

@@ -1,0 +1,79 @@
+package policyd
+
+// LogKey is a key of the log's lines. In the systemd journal it is a field too,
+// in upper case behind MXPIPE_, as in MXPIPE_QUEUE_ID.
+type LogKey struct {
+	Key, Meaning string
+}
+
+// LogKeys lists the keys of all lines, by what they are about. They are stable:
+// people filter by them. Three keys are the log's own: time, level and msg (in
+// the journal: its own time, PRIORITY and MESSAGE).
+//
+// At level info there is one line for each delivery, which begins with
+// delivered, deferred or refused: one message on its way to the recipients of
+// one destination, or several lines where these had different results. A
+// warning always asks for a person; so does an error, sooner. Both are written
+// once, and when they come again only counted: "(same, 214 more)" ends the
+// message of the line that tells the count. Lines that have an id or a queue_id
+// are never held back.
+func LogKeys() []LogKey {
+	return []LogKey{
+		// A message, and what became of it.
+		{"id", "our name for the delivery, which the mail server's log and bounces show too; of a policy, the id of the MTA-STS record"},
+		{"queue_id", "the mail server's own name for the message"},
+		{"uid", "the user that handed the message over"},
+		{"pid", "the process that did"},
+		{"transport", "the transport's name"},
+		{"from", "the sender's address; empty for the null sender"},
+		{"to", "the recipients that the line is about, by commas"},
+		{"size", "of the message, in bytes"},
+		{"dsn", "the status code that the mail server gets, such as 4.7.5"},
+		{"text", "the line for people that it gets"},
+		{"took", "how long the delivery took"},
+		{"tried", "the hosts that did not take the message before, each with its reason"},
+
+		// A host, and the connection to it.
+		{"host", "the mail server's name"},
+		{"address", "its address, or that of one of our own sockets"},
+		{"via", "how the message travelled, as in \"192.0.2.1, dane, TLS1.3, reused\""},
+		{"tls_level", "the TLS level reached: none, encrypted or authenticated"},
+		{"mx_level", "the MX level reached: none, mtasts or dnssec"},
+		{"testing", "what an MTA-STS policy in testing mode has against the host"},
+		{"tls_error", "why a server that offers STARTTLS got the message in the clear"},
+
+		// What is traced, or logged because of debug: true.
+		{"C", "what we said in the SMTP dialogue"},
+		{"S", "what the server said"},
+		{"destination", "where the message goes: a domain or a next hop"},
+		{"kind", "what led to the hosts: MX records, the domain's own address, or a next hop"},
+		{"secure", "whether DNSSEC vouches for that"},
+		{"hosts", "the hosts in the order of trying, by commas"},
+		{"need", "what a host must prove"},
+		{"reason", "why it must, or why a request is refused"},
+		{"refused", "why the host may not even be dialled"},
+
+		// MTA-STS and DNS.
+		{"domain", "the domain that a policy, a trace or a cache entry is about"},
+		{"failure", "what is wrong, by the result types of RFC 8460 where there is one"},
+		{"mode", "the policy's mode: enforce, testing or none"},
+		{"max_age", "how long the policy may be kept"},
+		{"until", "when the cached policy, or a trace, ends"},
+		{"name", "the domain name that was asked for"},
+		{"type", "the record type that was asked for"},
+		{"server", "the resolver, host:port"},
+		{"reply", "what a socketmap client was told"},
+
+		// The daemon.
+		{"error", "what went wrong"},
+		{"version", "of mxpolicyd"},
+		{"config", "the configuration file"},
+		{"socket", "a socket by its name, or the path of the TLSRPT collector's"},
+		{"client", "who sent a request"},
+		{"said", "what it was told in the end"},
+		{"timeout", "how long deliveries may still take"},
+		{"mistake", "in the configuration: file:line:column: what is wrong and what would be right"},
+		{"change", "of a setting: its key, the value before and the one now"},
+		{"number", "of changes that are not listed"},
+	}
+}
