@@ -1,8 +1,9 @@
 // Package spool holds messages between their arrival and their delivery.
 //
 // A message is brought into canonical form (package message) as it comes in.
-// Up to 1 MiB of it stays in memory; a larger one goes into a temporary file in
-// the state directory, which has lost its name before the first byte is
+// Up to 1 MiB of it stays in memory, while all messages together hold no more
+// than 64 MiB there, and 64 KiB of it otherwise; a larger one goes into a
+// temporary file in the state directory, which has lost its name before the first byte is
 // written, so that nothing of it is left behind when the daemon dies: the
 // mail server keeps the message, the spool only has a copy. For the same reason
 // the file is never synced.
@@ -31,10 +32,16 @@ import (
 // form.
 const Memory = 1 << 20
 
+// Total is how much all messages hold in memory before one that is larger than
+// 64 KiB goes into a file. A thousand messages that arrive at once would else
+// take a gigabyte on their way to the disk.
+const Total = 64 << 20
+
 // Spool makes messages. It is safe for concurrent use.
 type Spool struct {
 	dir     string
 	max     atomic.Int64
+	held    atomic.Int64 // octets of memory that messages hold
 	intakes sync.Pool
 	// memories are byte slices of pooled octets, for messages that are smaller.
 	memories sync.Pool
@@ -106,6 +113,7 @@ type Message struct {
 	spool  *Spool
 	file   *os.File
 	memory []byte
+	held   int64 // what the spool counts for it
 }
 
 // Close lets the message go. Nobody may read it any more.
@@ -117,6 +125,8 @@ func (m *Message) Close() {
 		m.spool.memories.Put((*[pooled]byte)(m.memory[:pooled]))
 	}
 	m.memory = nil
+	m.spool.held.Add(-m.held)
+	m.held = 0
 }
 
 // Receive reads a message up to io.EOF. Errors of r come back as they are; a
@@ -131,8 +141,10 @@ func (s *Spool) Receive(r io.Reader) (*Message, error) {
 	}
 	if err == nil && h.file != nil {
 		err = h.flush()
+		h.memory = nil // the delivery may take long
+		h.count()
 	}
-	m := &Message{spool: s, file: h.file, memory: h.memory}
+	m := &Message{spool: s, file: h.file, memory: h.memory, held: h.held}
 	if err != nil {
 		m.Close()
 		return nil, err
@@ -153,8 +165,24 @@ type hold struct {
 	max    int64
 	size   int64
 	memory []byte
+	held   int64 // what the spool counts for it
 	file   *os.File
 	header message.HeaderReader
+}
+
+// room is how much of the message may be in memory at this moment.
+func (h *hold) room() int64 {
+	if h.spool.held.Load() > Total {
+		return buffer
+	}
+	return Memory
+}
+
+// count tells the spool how much memory the message holds by now.
+func (h *hold) count() {
+	now := int64(cap(h.memory))
+	h.spool.held.Add(now - h.held)
+	h.held = now
 }
 
 // buffer is how much is gathered for one write to the file.
@@ -169,7 +197,7 @@ func (h *hold) Write(p []byte) (int, error) {
 	if !h.header.Done() {
 		h.header.Write(p)
 	}
-	if h.file == nil && h.size > Memory {
+	if h.file == nil && h.size > h.room() {
 		if err := h.spill(); err != nil {
 			return 0, err
 		}
@@ -195,11 +223,13 @@ func (h *hold) keep(p []byte) {
 			room = new([pooled]byte)
 		}
 		h.memory = room[:0]
+		h.count()
 	}
 	if need := len(h.memory) + len(p); need > cap(h.memory) {
 		grown := make([]byte, len(h.memory), min(max(need, 2*cap(h.memory)), max(need, Memory)))
 		copy(grown, h.memory)
 		h.memory = grown
+		h.count()
 	}
 	h.memory = append(h.memory, p...)
 }
@@ -213,6 +243,7 @@ func (h *hold) spill() (err error) {
 		return err
 	}
 	h.memory = make([]byte, 0, buffer)
+	h.count()
 	return nil
 }
 

@@ -95,6 +95,53 @@ func TestMemoryAndFile(t *testing.T) {
 	}
 }
 
+// However many messages there are, what they hold in memory together is bounded,
+// and given back.
+func TestTotal(t *testing.T) {
+	s := New(t.TempDir(), 10<<20)
+	var all []*Message
+	text := lines(Memory)
+	receive := func(size int) *Message {
+		t.Helper()
+		m, err := s.Receive(strings.NewReader(text[len(text)-size:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, m)
+		return m
+	}
+	inMemory := 0
+	for range Total/Memory + 4 {
+		if receive(Memory).file == nil {
+			inMemory++
+		}
+	}
+	// Room grows by doubling: a little more than was put in.
+	if inMemory < Total/Memory || inMemory > Total/Memory+1 || s.held.Load() > Total+2*Memory {
+		t.Errorf("%d messages of 1 MiB are in memory, counted as %d octets", inMemory, s.held.Load())
+	}
+	if receive(buffer).file != nil {
+		t.Error("a small message went into a file")
+	}
+	if receive(buffer+2).file == nil {
+		t.Error("a larger one did not")
+	}
+	if _, err := s.Receive(io.MultiReader(strings.NewReader(text[:2*buffer]), iotest.ErrReader(io.ErrClosedPipe))); err == nil {
+		t.Error("a broken message was taken")
+	}
+	for _, m := range all {
+		m.Close()
+		m.Close()
+	}
+	if n := s.held.Load(); n != 0 {
+		t.Errorf("%d octets are counted though no message is left", n)
+	}
+	if receive(Memory).file != nil {
+		t.Error("a message went into a file though memory is free")
+	}
+	all[len(all)-1].Close()
+}
+
 func TestCanonicalFormFactsAndHeader(t *testing.T) {
 	m, err := New(t.TempDir(), 1000).Receive(strings.NewReader("Subject: a\nTLS-Required: No\n\nmail\rx\n\xe4 end"))
 	if err != nil {
