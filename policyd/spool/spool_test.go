@@ -100,10 +100,10 @@ func TestMemoryAndFile(t *testing.T) {
 func TestTotal(t *testing.T) {
 	s := New(t.TempDir(), 10<<20)
 	var all []*Message
-	text := lines(Memory)
+	texts := map[int]string{Memory: lines(Memory), buffer: lines(buffer), buffer + 2: lines(buffer + 2)}
 	receive := func(size int) *Message {
 		t.Helper()
-		m, err := s.Receive(strings.NewReader(text[len(text)-size:]))
+		m, err := s.Receive(strings.NewReader(texts[size]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func TestTotal(t *testing.T) {
 	if receive(buffer+2).file == nil {
 		t.Error("a larger one did not")
 	}
-	if _, err := s.Receive(io.MultiReader(strings.NewReader(text[:2*buffer]), iotest.ErrReader(io.ErrClosedPipe))); err == nil {
+	if _, err := s.Receive(io.MultiReader(strings.NewReader(texts[Memory]), iotest.ErrReader(io.ErrClosedPipe))); err == nil {
 		t.Error("a broken message was taken")
 	}
 	for _, m := range all {
