@@ -24,6 +24,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
@@ -51,6 +52,9 @@ type Host struct {
 	// Postfix gives what "postconf" and "postconf -M" print. Its error matches
 	// fs.ErrNotExist where there is no Postfix.
 	Postfix func(ctx context.Context) (main, master string, err error)
+	// Exim gives what Exim prints of its configuration, with an error as
+	// Postfix has.
+	Exim func(ctx context.Context) (mailserver.EximOutput, error)
 	// Daemon gives the user that the daemon runs as, or would run as, and
 	// whether it runs. The user is -1 when nobody knows.
 	Daemon func(ctx context.Context) (uid int, running bool)

@@ -18,6 +18,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
@@ -158,6 +159,11 @@ func TestBrokenSetUps(t *testing.T) {
 		{"Postfix that can not be asked", func(p *patient) {
 			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
 		}, warn, "can not be read: bad parameter", "postfix check"},
+		{"Exim that nothing leads from", func(p *patient) {
+			p.Exim = func(context.Context) (mailserver.EximOutput, error) {
+				return mailserver.EximOutput{Transports: "remote_smtp transport:\ndriver = smtp\n"}, nil
+			}
+		}, warn, "Exim: nothing leads to mxpolicyd", "contrib/exim"},
 		// The way out.
 		{"outbound port blocked", func(p *patient) {
 			closed, err := net.Listen("tcp", "127.0.0.1:0")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -162,6 +164,7 @@ func fit(t *testing.T) *patient {
 		Listening:  func() (map[string]bool, error) { return listening("/proc/net/unix") },
 		Filesystem: func(string) (Filesystem, error) { return Filesystem{Free: 1 << 40}, nil },
 		Postfix:    func(context.Context) (string, string, error) { return p.main, p.master, nil },
+		Exim:       func(context.Context) (mailserver.EximOutput, error) { return mailserver.EximOutput{}, fs.ErrNotExist },
 		Daemon:     func(context.Context) (int, bool) { return p.daemon, p.running },
 	}
 	p.must(os.Chmod(dir, 0o755), os.Mkdir(dir+"/state", 0o700),

@@ -15,16 +15,28 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 )
 
-// mailServer has the mail server's configuration judged.
-func (h Host) mailServer(ctx context.Context, cfg *config.Config) []finding.Finding {
+// mailServer has the configuration of each mail server judged that is here.
+func (h Host) mailServer(ctx context.Context, cfg *config.Config) (all []finding.Finding) {
 	main, master, err := h.Postfix(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return []finding.Finding{ok("mail server: there is no Postfix here to look at")}
 	case err != nil:
-		return []finding.Finding{warn("run \"postfix check\"", "Postfix: its configuration can not be read: %v", err)}
+		all = append(all, warn("run \"postfix check\"", "Postfix: its configuration can not be read: %v", err))
+	default:
+		all = mailserver.Postfix(ourSide(cfg), main, master)
 	}
-	return mailserver.Postfix(ourSide(cfg), main, master)
+	exim, err := h.Exim(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		all = append(all, warn("run \"exim -bV\"", "Exim: its configuration can not be read: %v", err))
+	default:
+		all = append(all, mailserver.Exim(ourSide(cfg), exim)...)
+	}
+	if len(all) == 0 {
+		all = append(all, ok("mail server: there is no Postfix and no Exim here to look at"))
+	}
+	return all
 }
 
 // ourSide is what a mail server's configuration must agree with.

@@ -31,8 +31,16 @@ type listener struct {
 	duty duty
 }
 
-// listeners gives the unix sockets that should be there.
+// listeners gives the unix sockets that should be there, and where the
+// configuration leaves it to systemd which there are, those that systemd has.
 func listeners(l *config.Listen) (all []listener) {
+	if l.Builtin {
+		for _, given := range []listener{{"lmtp", config.DefaultSocketDir + "/lmtp.sock", forMail}, {"socketmap", config.DefaultSocketDir + "/socketmap.sock", forAsks}} {
+			if _, err := os.Lstat(given.path); err == nil {
+				all = append(all, given)
+			}
+		}
+	}
 	if l.Pipe != nil {
 		all = append(all, listener{"pipe", l.Pipe.Path, forMail})
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 	"github.com/mxpipe/mxpipe/transport/route"
 )
 
@@ -42,6 +42,7 @@ func System(client *admin.Client) Host {
 		Listening:  func() (map[string]bool, error) { return listening("/proc/net/unix") },
 		Filesystem: filesystem,
 		Postfix:    postfix,
+		Exim:       exim,
 		Daemon: func(ctx context.Context) (int, bool) {
 			if s, err := client.Status(ctx); err == nil {
 				return s.UID, true
@@ -115,17 +116,45 @@ func filesystem(path string) (Filesystem, error) {
 
 // postfix asks postconf(1).
 func postfix(ctx context.Context) (main, master string, err error) {
-	program, err := exec.LookPath("postconf")
-	if errors.Is(err, exec.ErrNotFound) {
-		program = "/usr/sbin/postconf" // which an ordinary user's PATH may lack
-		if _, err = os.Stat(program); err != nil {
-			return "", "", fs.ErrNotExist
-		}
+	program, err := find("postconf")
+	if err != nil {
+		return "", "", err
 	}
 	if main, err = run(ctx, program); err == nil {
 		master, err = run(ctx, program, "-M")
 	}
 	return main, master, err
+}
+
+// exim asks exim(8), by the name that Debian gives it or by its own. Only root
+// is shown the whole configuration.
+func exim(ctx context.Context) (out mailserver.EximOutput, err error) {
+	program, err := find("exim4")
+	if err != nil {
+		if program, err = find("exim"); err != nil {
+			return out, err
+		}
+	}
+	if out.Main, err = run(ctx, program, "-bP"); err == nil {
+		out.Transports, err = run(ctx, program, "-bP", "transports")
+	}
+	if err == nil {
+		out.Config, _ = run(ctx, program, "-bP", "config")
+	}
+	return out, err
+}
+
+// find looks for a program, also where an ordinary user's PATH does not lead.
+// The error is fs.ErrNotExist.
+func find(name string) (string, error) {
+	if program, err := exec.LookPath(name); err == nil {
+		return program, nil
+	}
+	program := "/usr/sbin/" + name
+	if _, err := os.Stat(program); err != nil {
+		return "", fs.ErrNotExist
+	}
+	return program, nil
 }
 
 // run gives what a program prints.
