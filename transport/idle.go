@@ -85,6 +85,9 @@ func (d *delivery) keep(c *connection) {
 		c.link.Close()
 		return
 	}
+	if d.traced && !d.cfg.Debug {
+		c.session.Trace(nil) // its end is nobody's matter
+	}
 	d.idle.Put(d.poolKey(c.prospect), d.dest.String(), c.link, pool.Limits{
 		IdleCount: d.cfg.ConnMaxIdleCount, IdleTime: d.cfg.ConnMaxIdleTime, Uses: d.cfg.ConnReuseLimit,
 	})

@@ -1,0 +1,155 @@
+package console
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+)
+
+// terminal opens a pseudo-terminal of a size.
+func terminal(t *testing.T, columns, lines uint16) *os.File {
+	t.Helper()
+	f, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := unix.IoctlSetWinsize(int(f.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: lines}); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// Colour is for terminals, and for those who want it there.
+func TestOn(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	t.Setenv("NO_COLOR", "")
+	file, err := os.Create(t.TempDir() + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if s := On(file); s.Colour || s.Width != 80 || s.Height != 0 {
+		t.Errorf("a file: %+v", s)
+	}
+	if s := On(terminal(t, 120, 40)); !s.Colour || s.Width != 120 || s.Height != 40 {
+		t.Errorf("a terminal: %+v", s)
+	}
+	if s := On(terminal(t, 0, 0)); !s.Colour || s.Width != 80 {
+		t.Errorf("one that does not know its size: %+v", s)
+	}
+	t.Setenv("NO_COLOR", "1")
+	if s := On(terminal(t, 120, 40)); s.Colour || s.Width != 120 {
+		t.Errorf("without colour: %+v", s)
+	}
+	t.Setenv("NO_COLOR", "")
+	t.Setenv("TERM", "dumb")
+	if s := On(terminal(t, 120, 40)); s.Colour {
+		t.Errorf("a dumb one: %+v", s)
+	}
+}
+
+// What is coloured says the same without.
+func TestColourAddsNothing(t *testing.T) {
+	now := time.Now()
+	later := now.Add(26 * time.Hour)
+	e := &admin.Explanation{
+		Domain: "a.example", Transport: "default", Outcome: "undeliverable", Connected: true, Override: "a.example", Nexthop: "[b.example]:26",
+		Mechanisms: admin.Mechanisms{MTASTS: true, DANE: true}, Error: &admin.Problem{Status: "4.7.5", Text: "mx.a.example: no"},
+		Route:  admin.Route{Kind: "mx", Signed: true, Canonical: "c.example", Dropped: []admin.Dropped{{Host: "d.example", Preference: 5, Reason: "is this host"}}},
+		MTASTS: &admin.MTASTS{State: "policy", Mode: "enforce", ID: "1", RecordID: "2", MX: []string{"x.example"}, Fetched: &now, Expires: &later, Error: "no answer", Failure: "sts-policy-fetch-error"},
+		Limit:  &admin.Limit{Concurrency: 3, Open: 3, Waiting: 1},
+		Hosts: []admin.Host{{
+			Name: "mx.a.example", Outcome: "undeliverable", Addresses: []string{"192.0.2.1"}, Partial: "AAAA: SERVFAIL", Idle: 2,
+			TLSA:    &admin.TLSA{State: "present", Base: "base.example", Records: []admin.TLSARecord{{Record: "3 1 1 00", Usable: true}, {Record: "1 1 1 00", Reason: "certificate usage not for SMTP"}}},
+			Verdict: &admin.Verdict{MXLevel: "none", Need: "a certificate that matches a TLSA record", Rule: "dane", Reason: "usable TLSA records at base.example", Noted: "noted"},
+			Dead:    &admin.Dead{Text: "mx.a.example could not be reached"},
+			Connection: &admin.Connection{
+				Error: &admin.Problem{Status: "4.7.5", Text: "mx.a.example: DANE: no"}, DANEError: "another reason", WebPKIError: "x509: too old", TLSError: "handshake failure", TestingError: "testing",
+				Chain: []admin.Certificate{{Subject: "CN=a", Issuer: "CN=a", NotAfter: now.Add(-time.Hour)}, {Subject: "CN=b", Issuer: "CN=c", NotBefore: later, NotAfter: later}},
+			},
+		}, {Name: "mx2.a.example", Outcome: "unknown", Error: &admin.Problem{Status: "4.4.3", Text: "mx2.a.example: SERVFAIL"}}},
+	}
+	findings := []finding.Finding{{What: "good"}, {Level: finding.Warn, What: "bad", Mend: "mend it"}, {Level: finding.Fail, What: "worse " + strings.Repeat("and worse ", 20), Mend: strings.Repeat("long ", 40)}}
+	for _, text := range []func(Screen) string{
+		func(s Screen) string { return Explanation(s, e) },
+		func(s Screen) string { s.Height = 24; return Findings(s, &findings) },
+	} {
+		plain, coloured := text(Screen{Width: 80, Now: now}), text(Screen{Width: 80, Now: now, Colour: true})
+		if !strings.Contains(coloured, string(red)) || strings.Contains(plain, "\x1b") {
+			t.Errorf("coloured:\n%s\nplain:\n%s", coloured, plain)
+		}
+		for _, c := range []colour{bold, dim, red, green, yellow, reset} {
+			coloured = strings.ReplaceAll(coloured, string(c), "")
+		}
+		if plain != coloured {
+			t.Errorf("coloured it says\n%s\nand otherwise\n%s", coloured, plain)
+		}
+		for line := range strings.Lines(plain) {
+			if utf8.RuneCountInString(line) > 81 && !strings.HasPrefix(line, "      mend: ") {
+				t.Errorf("%q is too long", line)
+			}
+		}
+	}
+	if got := Findings(Screen{Width: 80}, &findings); !strings.HasPrefix(got, "ok    good\nwarn  bad\n      mend: mend it\nfail  worse and worse") || strings.Count(got, "\n") != 6 || !strings.HasSuffix(got, "\n1 warning, 1 failure\n") {
+		t.Error(got)
+	}
+}
+
+// On a terminal the status stays within the screen, and takes the place of the
+// one before.
+func TestStatusInPlace(t *testing.T) {
+	st := admin.Status{Version: "1", Transports: []admin.Transport{{Name: "default"}}}
+	for range 50 {
+		st.Transports[0].Deliveries = append(st.Transports[0].Deliveries, admin.Delivery{ID: "x", Destination: "a.example"})
+		st.Transports[0].Slowed = append(st.Transports[0].Slowed, admin.Slowed{Host: "mx.a.example"})
+	}
+	s := Screen{Width: 80, Height: 24}
+	text := Status(s, &st)
+	if n := strings.Count(text, "\n"); n != 23 || !strings.HasSuffix(text, "more than the screen holds\n") {
+		t.Errorf("%d lines:\n%s", n, text)
+	}
+	if got := InPlace(s, "a\nb\n"); got != "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J" {
+		t.Errorf("%q", got)
+	}
+	s.Height = 0
+	if n := strings.Count(Status(s, &st), "\n"); n < 60 {
+		t.Errorf("%d lines without a screen", n)
+	}
+	if got := InPlace(s, "a\n"); got != "a\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", -time.Hour: "0s", 59 * time.Second: "59s", time.Minute: "1m", 61 * time.Second: "1m1s", 90 * time.Minute: "1h30m",
+		49 * time.Hour: "2d1h", 48*time.Hour + time.Minute: "2d",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                       "",
+		"a bc def":               "a bc|def",
+		"abcdefgh":               "abcde|fgh",
+		"ab abcdefgh":            "ab|abcde|fgh",
+		"äöüßé a":                "äöüßé|a",
+		"  many   blanks  here ": "many|blank|s|here",
+	} {
+		if got := strings.Join(wrap(text, 5), "|"); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
