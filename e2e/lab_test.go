@@ -261,6 +261,13 @@ func (w *world) startOut() error {
 			limits += v.name + "_destination_recipient_limit = 1\n"
 		}
 	}
+	lmtp, limit, err := lmtpEntry()
+	if err != nil {
+		return err
+	}
+	master += lmtp
+	limits += limit
+	table += "/@.*\\.lmtp\\.example$/ " + w.daemon.lmtpNexthop() + "\n"
 	transports := filepath.Join(w.dir, "transports")
 	if err := write(transports, table); err != nil {
 		return err
@@ -297,6 +304,16 @@ func (w *world) masterEntry() (string, error) {
 	}
 	return entry, nil
 }
+
+// lmtpEntry is what contrib has for LMTP, for master.cf and for main.cf.
+func lmtpEntry() (master, main string, err error) {
+	entry, err := os.ReadFile("../contrib/postfix/master.cf.lmtp")
+	lines, err1 := os.ReadFile("../contrib/postfix/main.cf.lmtp")
+	return string(entry), string(lines), errors.Join(err, err1)
+}
+
+// lmtpNexthop is what a transport table says to have Postfix go there by LMTP.
+func (d *daemon) lmtpNexthop() string { return "mxlmtp:unix:" + d.lmtp }
 
 // freePort finds a port at which nothing listens.
 func freePort() (int, error) {

@@ -15,6 +15,7 @@ mandoc mandoc
 systemd-analyze systemd
 apparmor_parser apparmor
 dpkg-deb dpkg
+pgrep procps
 '
 [ "${1:-}" != packages ] || wanted="$wanted"'
 debootstrap debootstrap

@@ -44,6 +44,7 @@ discard unix - - n - - discard
 showq unix n - n - - showq
 flush unix n - n 1000? 0 flush
 postlog unix-dgram n - n - 1 postlogd
+scache unix - - n - 1 scache
 keep unix - n n - - pipe
   flags=q user=nobody null_sender= argv=%s %s ${queue_id} ${sender} ${recipient}
 `

@@ -51,6 +51,7 @@ type conn struct {
 	waiting  bool  // the next command is waited for, with no transfer
 	stopping bool  // no more messages
 	cutOff   error // why there are no more octets
+	leaving  bool  // all is said, and only the client's end is waited for
 	out      []byte
 	partial  bool  // out ends within a line
 	failed   error // of writing; sticky
@@ -98,8 +99,11 @@ func (c *conn) Read(p []byte) (int, error) {
 			err = errErrors
 		}
 		if err == nil && c.free == 0 {
-			if err = c.look(c.buf[c.r:c.w]); err == nil && c.free > 0 {
+			var command bool
+			if command, err = c.look(c.buf[c.r:c.w]); command {
 				c.command()
+			}
+			if c.free > 0 {
 				continue
 			}
 		}
@@ -121,9 +125,6 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // command notes what follows from a command that the library will read next.
 func (c *conn) command() {
-	if c.data {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.results = false
@@ -196,7 +197,7 @@ func (c *conn) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stopping = true
-	if c.waiting {
+	if c.waiting && !c.leaving {
 		c.SetReadDeadline(past)
 	}
 }
@@ -206,7 +207,9 @@ func (c *conn) cut(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cutOff = why
-	c.SetReadDeadline(past)
+	if !c.leaving {
+		c.SetReadDeadline(past)
+	}
 }
 
 // begin is called when a transfer begins, end when it is over.
@@ -223,7 +226,6 @@ func (c *conn) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.transfer = false
-	c.refused = 0
 }
 
 // watch reads ahead while a message is delivered, and calls gone when the client

@@ -83,7 +83,10 @@ func (c *conn) parting() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite() // for a client that waits for us to go
 	}
+	c.mu.Lock()
+	c.leaving = true
 	c.SetReadDeadline(time.Now().Add(answerTime))
+	c.mu.Unlock()
 	_, err = io.Copy(io.Discard, c.Conn)
 	switch _, open := state(c.Conn); {
 	case allRead(c.Conn):

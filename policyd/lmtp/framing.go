@@ -19,6 +19,7 @@ type framing struct {
 	data  bool   // the end of data is to come
 	free  int64  // how many octets, of those buffered or yet to come, the library may read
 	verb  string // of the last command, in upper case
+	param string // of a MAIL, its ENVID, and of a RCPT, its ORCPT
 	chunk bool   // the last command is a BDAT, whose chunk is among what is free
 
 	// Of the current line of DATA.
@@ -29,26 +30,33 @@ type framing struct {
 var errLongLine = errors.New("a command line is too long")
 
 // look frees what it can of buf, which begins with the first octet that is not
-// free, when nothing is free. When still nothing is, it wants to see more.
-func (f *framing) look(buf []byte) error {
+// free, when nothing is free. When still nothing is, it wants to see more. It
+// tells whether it is a command that it freed.
+func (f *framing) look(buf []byte) (command bool, err error) {
 	if f.data {
 		f.free = int64(f.body(buf))
-		return nil
+		return false, nil
 	}
 	n := bytes.IndexByte(buf, '\n') + 1
 	if n > maxLine || n == 0 && len(buf) >= maxLine {
-		return errLongLine
+		return false, errLongLine
 	}
 	if n == 0 {
-		return nil
+		return false, nil
 	}
 	line := strings.TrimRight(string(buf[:n]), "\r\n")
 	f.free = int64(n)
 	f.verb = strings.ToUpper(line[:min(4, len(line))])
+	switch f.verb {
+	case "MAIL":
+		f.param = takeParam(buf[:n], "ENVID")
+	case "RCPT":
+		f.param = takeParam(buf[:n], "ORCPT")
+	}
 	size, ok := chunkSize(line)
 	f.chunk = ok
 	f.free += size
-	return nil
+	return true, nil
 }
 
 // chunkSize reads a BDAT command just as the library does: ok means that it

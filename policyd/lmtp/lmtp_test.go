@@ -136,12 +136,50 @@ func TestAddresses(t *testing.T) {
 }
 
 // What the library does not know of MAIL's and RCPT's parameters must not
-// bounce the message.
+// bounce the message; an ENVID or ORCPT that nobody understands is left out.
 func TestStrangeParameters(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()
-	c.say("MAIL FROM:<s@example.org> HOLDFOR=1", "MAIL FROM:<s@example.org>", "RCPT TO:<a@example.net> ORCPT=x400;y", "RCPT TO:<a@example.net> RRVS=0")
-	c.want("451 4.5.4 ", "250 ", "451 4.5.4 ", "451 4.5.4 ")
+	c.say("MAIL FROM:<s@example.org> HOLDFOR=1", "MAIL FROM:<s@example.org> ENVID=+C3+A9x", "RCPT TO:<a@example.net> RRVS=0")
+	c.want("451 4.5.4 ", "250 ", "451 4.5.4 ")
+	var want []string
+	for _, o := range []struct{ given, want string }{
+		{"x400;y", "x400;y"},
+		{"RFC822;a+40b", "rfc822;a@b"},
+		{"rfc822;jos+C3+A9@x", "rfc822;jos\u00e9@x"},
+		{"utf-8;jos\\x{E9}@x", "utf-8;jos\u00e9@x"},
+		{"utf-8;jos\u00e9@x", "utf-8;jos\u00e9@x"},
+		{"utf-8;jos+C3+A9\\x{2B}@x", "utf-8;jos\u00e9+@x"},
+		{"utf-8;\\x{110000}", ""},
+		{"utf-8;\\x{41", ""},
+		{"utf-8;\\x{}", ""},
+		{"rfc822;+", ""},
+		{"rfc822;+C3", ""},
+		{"rfc822;+0A", ""},
+		{"rfc822;+GG", ""},
+		{"rfc822;", ""},
+		{";x", ""},
+		{"x", ""},
+		{"", ""},
+		{"rfc822;a>b=c", "rfc822;a>b=c"},
+	} {
+		c.say("RCPT TO:<\"> ORCPT=no\"@example.net> ORCPT=" + o.given + " NOTIFY=NEVER")
+		c.want("250 ")
+		want = append(want, o.want)
+	}
+	c.say("DATA")
+	c.want("354 ")
+	c.send(text + ".\r\n")
+	c.until("250 ")
+	env := b.delivered()[0].env
+	if env.EnvID != "\u00e9x" {
+		t.Errorf("envelope id %q", env.EnvID)
+	}
+	for i, rcpt := range env.Recipients {
+		if rcpt.ORcpt != want[i] || rcpt.Notify != "NEVER" || rcpt.Address != `"> ORCPT=no"@example.net` {
+			t.Errorf("%+v, want %q", rcpt, want[i])
+		}
+	}
 }
 
 // Recipients beyond the limit are put off until the next message.

@@ -63,9 +63,11 @@ func (c *conn) judge(line []byte) []byte {
 		c.settleBDAT()
 	}
 	switch {
+	case results:
+		c.refused = 0
 	case string(line[:3]) == "354":
 		c.data = true
-	case line[0] == '5' && !results:
+	case line[0] == '5':
 		c.refused++
 		return c.soften(line)
 	}

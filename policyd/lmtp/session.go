@@ -42,7 +42,7 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 		SMTPUTF8:   o.UTF8,
 		RequireTLS: o.RequireTLS,
 		Ret:        string(o.Return),
-		EnvID:      o.EnvelopeID,
+		EnvID:      xtext(s.conn.param),
 	}
 	s.names = nil
 	return nil
@@ -51,15 +51,12 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 // Rcpt adds a recipient. Whether its address is one is for the transport to
 // say.
 func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
-	rcpt := transport.Recipient{Address: spell(to)}
+	rcpt := transport.Recipient{Address: spell(to), ORcpt: originalRecipient(s.conn.param)}
 	for i, n := range o.Notify {
 		if i > 0 {
 			rcpt.Notify += ","
 		}
 		rcpt.Notify += string(n)
-	}
-	if o.OriginalRecipient != "" {
-		rcpt.ORcpt = strings.ToLower(string(o.OriginalRecipientType)) + ";" + o.OriginalRecipient
 	}
 	s.env.Recipients = append(s.env.Recipients, rcpt)
 	s.names = append(s.names, to)
