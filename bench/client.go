@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,8 +26,9 @@ type client interface {
 
 // mail is a message.
 type mail struct {
+	id        int // makes it another than those before
 	from, to  string
-	transport string // pipe only; LMTP has a socket for each
+	transport string // for pipe; LMTP has a socket for each
 	text      []byte // with CRLF
 }
 
@@ -50,7 +54,7 @@ func (c *pipeClient) send(m mail) error {
 	defer conn.Close()
 	c.buf, err = wire.AppendEnvelope(c.buf[:0], &wire.Envelope{
 		Sender: m.from, Recipients: []wire.Recipient{{Address: m.to}},
-		Transport: m.transport, QueueID: "BENCH", Timeout: patience,
+		Transport: m.transport, QueueID: "B" + strconv.Itoa(m.id), Timeout: patience,
 	})
 	if err != nil {
 		return err
@@ -71,6 +75,76 @@ func (c *pipeClient) send(m mail) error {
 }
 
 func (c *pipeClient) close() {}
+
+// lmtpClient speaks as Postfix's lmtp(8) does.
+type lmtpClient struct {
+	conn net.Conn
+	r    *bufio.Reader
+	buf  []byte
+}
+
+func dialLMTP(socket string) (*lmtpClient, error) {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	c := &lmtpClient{conn: conn, r: bufio.NewReader(conn)}
+	if err = c.expect("220"); err == nil {
+		if _, err = conn.Write([]byte("LHLO mta.bench\r\n")); err == nil {
+			err = c.expect("250")
+		}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// expect reads one reply.
+func (c *lmtpClient) expect(code string) error {
+	for {
+		line, err := c.r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(line, []byte(code)) {
+			return fmt.Errorf("mxpolicyd says %s", bytes.TrimSpace(line))
+		}
+		if len(line) > 3 && line[3] != '-' {
+			return nil
+		}
+	}
+}
+
+func (c *lmtpClient) send(m mail) error {
+	c.buf = fmt.Appendf(c.buf[:0], "MAIL FROM:<%s> SIZE=%d\r\nRCPT TO:<%s>\r\nDATA\r\n", m.from, len(m.text), m.to)
+	if _, err := c.conn.Write(c.buf); err != nil {
+		return err
+	}
+	for _, code := range []string{"250", "250", "354"} {
+		if err := c.expect(code); err != nil {
+			return err
+		}
+	}
+	c.buf = fmt.Appendf(c.buf[:0], "Received: by mta.bench (Postfix, from userid 0) id B%d\r\n", m.id)
+	c.buf = append(append(c.buf, m.text...), ".\r\n"...)
+	if _, err := c.conn.Write(c.buf); err != nil {
+		return err
+	}
+	return c.expect("250")
+}
+
+func (c *lmtpClient) close() { c.conn.Close() }
+
+// doors are the ways into a daemon that a load can take.
+var doors = []struct {
+	name string
+	open func(d *daemon) (client, error)
+}{
+	{"LMTP", func(d *daemon) (client, error) { return dialLMTP(d.lmtp("default")) }},
+	{"pipe", func(d *daemon) (client, error) { return &pipeClient{socket: d.pipe}, nil }},
+}
 
 // load is work for several clients.
 type load struct {
@@ -111,7 +185,9 @@ func (l load) run(ctx context.Context) (outcome, error) {
 					return
 				}
 				begin := time.Now()
-				if err := c.send(l.mail(i)); err != nil {
+				m := l.mail(i)
+				m.id = i
+				if err := c.send(m); err != nil {
 					cancel(err)
 					return
 				}

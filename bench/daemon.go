@@ -23,8 +23,8 @@ type daemon struct {
 	cmd   *exec.Cmd
 	dir   string
 	pipe  string // its sockets
-	lmtp  string
 	table string
+	admin string
 	ended chan struct{}
 	start time.Duration // from exec until it was ready
 }
@@ -53,10 +53,14 @@ dns: {servers: ["%s"]}
 max_deliveries: 4000
 listen:
   pipe: {path: %s, mode: "0666"}
-mx_auth:
-  all: {dnssec: {}, dane: {}, mtasts: %s}
-transports:
-`, l.state, l.dns, d.pipe, l.sts)
+  socketmap: {path: %s, mode: "0666"}
+  admin: {path: %s, pprof: true}
+  lmtp:
+`, l.state, l.dns, d.pipe, d.table, d.admin)
+	for _, w := range l.ways {
+		fmt.Fprintf(&text, "    - {path: %s, mode: \"0666\", transport: %s}\n", d.lmtp(w.name), w.name)
+	}
+	fmt.Fprintf(&text, "mx_auth:\n  all: {dnssec: {}, dane: {}, mtasts: %s}\ntransports:\n", l.sts)
 	for _, w := range l.ways {
 		fmt.Fprintf(&text, "  %s:\n    mx_auth: all\n    port: %d\n    tls_client: {root_ca: [%s]}\n", w.name, w.port, filepath.Join(b.dir, "roots.pem"))
 		for line := range strings.Lines(w.lines) {
@@ -73,8 +77,8 @@ func (b *bench) startDaemon(l layout) (*daemon, error) {
 		return nil, err
 	}
 	d := &daemon{
-		dir: dir, pipe: filepath.Join(dir, "pipe.sock"), lmtp: filepath.Join(dir, "lmtp.sock"),
-		table: filepath.Join(dir, "socketmap.sock"), ended: make(chan struct{}),
+		dir: dir, pipe: filepath.Join(dir, "pipe.sock"), table: filepath.Join(dir, "socketmap.sock"),
+		admin: filepath.Join(dir, "admin.sock"), ended: make(chan struct{}),
 	}
 	if l.state == "" {
 		l.state = filepath.Join(dir, "state")
@@ -141,6 +145,11 @@ func awaitReady(notify *net.UnixConn) error {
 func (d *daemon) tail() string {
 	text, _ := os.ReadFile(filepath.Join(d.dir, "log"))
 	return string(text[max(0, len(text)-2000):])
+}
+
+// lmtp is the socket that leads to a transport.
+func (d *daemon) lmtp(transport string) string {
+	return filepath.Join(d.dir, "lmtp-"+transport+".sock")
 }
 
 // pid is the process's.

@@ -52,6 +52,10 @@ type part struct {
 
 // parts are all that can be measured, in the order of the table.
 var parts = []part{
+	{"process", "one call of mxpipe against an empty program", (*bench).process},
+	{"fronts", "mxpolicyd alone: throughput, CPU and latency", (*bench).fronts},
+	{"growth", "the cost of a message with 10, 1,000 and 100,000 domains", (*bench).growth},
+	{"cold", "deliveries over new connections", (*bench).cold},
 	{"flights", "round trips and time of a message, 50 ms away", (*bench).flights},
 	{"sharing", "connections for many senders to many domains on few hosts", (*bench).sharing},
 	{"idle", "memory and descriptors of idle connections", (*bench).idle},

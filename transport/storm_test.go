@@ -1,17 +1,23 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // blackHole listens at an address and never says a word.
@@ -69,6 +75,40 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
+// A dead host that comes back is found by one trial at a time, and then
+// everything flows.
+func TestDeadHostComesBack(t *testing.T) {
+	l := newLab(t)
+	hole := l.blackHole("mx1.a.example")
+	l.zone("a.example. MX 10 mx1.a.example.")
+	l.start(func(c *Config) { c.CommandTimeout = 2 * time.Second })
+	l.transport.dead = deadhost.New(deadhost.Options{Min: time.Millisecond, Max: time.Millisecond})
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if r := l.send("b@a.example")[0]; r.Code.Class != 4 {
+				t.Errorf("%v %s", r.Code, r.Text)
+			}
+		})
+	}
+	all.Wait()
+	addr := hole.Addr().String()
+	l.must(hole.Close())
+	server, err := mx.Start(mx.Options{Addr: addr, Habits: mx.Modern(l.cert(ca.For("mx1.a.example")))})
+	l.must(err)
+	t.Cleanup(func() { server.Stop() })
+	for l.send("b@a.example")[0].Code.Class != 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if peak := server.Counters().Peak; peak != 1 {
+		t.Errorf("%d trials at once", peak)
+	}
+	for range 50 {
+		all.Go(func() { expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example") })
+	}
+	all.Wait()
+}
+
 // limits.*.concurrency, as the server sees it: it gets no MAIL command beyond.
 func TestConcurrencyLimits(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -116,6 +156,48 @@ func TestConcurrencyLimits(t *testing.T) {
 	}
 }
 
+// limits.*.rate, as the server sees it: a bucket that starts full, for each
+// key of its scope.
+func TestRateLimits(t *testing.T) {
+	t.Parallel()
+	five := Limit{Rate: 5, Period: 24 * time.Hour}
+	for name, tt := range map[string]struct {
+		limits Limits
+		want   int // of 36 messages from 2 sender domains to 3 domains on 1 host
+	}{
+		"all":         {Limits{All: five}, 5},
+		"ip":          {Limits{IP: five}, 5},
+		"source":      {Limits{Source: five}, 10},
+		"destination": {Limits{Destination: five}, 15},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			server := l.mx("mx1.a.example", nil)
+			l.zone("a.example. MX 10 mx1.a.example.\nb.example. MX 10 mx1.a.example.\nc.example. MX 10 mx1.a.example.")
+			l.startPooled(func(c *Config) { c.Limits = tt.limits })
+			var all sync.WaitGroup
+			var delivered atomic.Int64
+			for i := range 36 {
+				all.Go(func() {
+					from := []string{"a@x.example", "a@y.example"}[i%2]
+					to := []string{"b@a.example", "b@b.example", "b@c.example"}[i%3]
+					switch r := l.sendAs(func(e *Envelope) { e.Sender = from }, to)[0]; {
+					case r.Code.Class == 2:
+						delivered.Add(1)
+					case r.Code != status.New(status.Temporary, 4, 5):
+						t.Errorf("%v %s", r.Code, r.Text)
+					}
+				})
+			}
+			all.Wait()
+			if got := server.Counters().Messages; got != tt.want || int(delivered.Load()) != got {
+				t.Errorf("%d messages arrived, and %d are said to be delivered; want %d", got, delivered.Load(), tt.want)
+			}
+		})
+	}
+}
+
 // A limit that gives no turn in time is temporary, and says which it was.
 func TestLimitReached(t *testing.T) {
 	l := newLab(t)
@@ -126,8 +208,10 @@ func TestLimitReached(t *testing.T) {
 	expect(t, l.send("b@a.example"), "4.4.5 ")
 }
 
-// Whatever becomes of deliveries, every place is given back.
+// Whatever becomes of 10,000 deliveries, every place is given back, and nothing
+// is left of them in memory.
 func TestPlacesAreGivenBack(t *testing.T) {
+	const rounds, atOnce = 500, 20
 	l := newLab(t)
 	server := l.mx("mx1.a.example", nil)
 	l.zone("a.example. MX 10 mx1.a.example.")
@@ -138,13 +222,17 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	acts := []mx.Act{{Drop: mx.Close}, {Drop: mx.Reset}, {Reply: "421 4.3.2 bye"}, {Reply: "451 no"}, {Reply: "550 no"}, {Reply: "garbage"}}
 	stages := []mx.Stage{mx.StageEHLO, mx.StageSTARTTLS, mx.StageMAIL, mx.StageRCPT, mx.StageBDAT, mx.StageFinal, mx.StageDone}
 	habits := server.Habits()
-	for range 30 {
+	var early uint64
+	for round := range rounds {
+		if round == rounds/5 {
+			early = l.inUse(server)
+		}
 		habits.At = map[mx.Stage]mx.Act{stages[rand.IntN(len(stages))]: acts[rand.IntN(len(acts))]}
 		server.SetHabits(habits)
 		var all sync.WaitGroup
-		for range 20 {
+		for range atOnce {
 			all.Go(func() {
-				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Duration(rand.IntN(50))*time.Millisecond, ErrTimeout)
+				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Duration(rand.IntN(30))*time.Millisecond, ErrTimeout)
 				defer cancel()
 				l.sendText(ctx, text, "b@a.example")
 			})
@@ -156,6 +244,23 @@ func TestPlacesAreGivenBack(t *testing.T) {
 			t.Errorf("%v: %+v", s, stats)
 		}
 	}
+	// 8,000 deliveries that each left a hundred bytes behind would show.
+	if late := l.inUse(server); late > early+800<<10 {
+		t.Errorf("%d KiB are in use, %d KiB were after a fifth of the deliveries", late>>10, early>>10)
+	}
+}
+
+// inUse is how much memory is reachable, but for what the test itself gathers.
+func (l *lab) inUse(server *mx.Server) uint64 {
+	server.Forget()
+	l.journal.mu.Lock()
+	l.journal.text = bytes.Buffer{}
+	l.journal.mu.Unlock()
+	runtime.GC()
+	runtime.GC() // what was in a sync.Pool is gone only now
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // The server closes at each byte of its replies to a warm transaction: there
