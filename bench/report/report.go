@@ -42,27 +42,28 @@ type Row struct {
 
 // Goal is what a row is to reach.
 type Goal struct {
-	AtMost, AtLeast float64 // one of the two is 0
+	Bound float64
+	Upper bool // at most the bound, or else at least
 }
 
 // AtMost and AtLeast make goals.
-func AtMost(v float64) *Goal  { return &Goal{AtMost: v} }
-func AtLeast(v float64) *Goal { return &Goal{AtLeast: v} }
+func AtMost(v float64) *Goal  { return &Goal{v, true} }
+func AtLeast(v float64) *Goal { return &Goal{v, false} }
 
 // Reached says whether the median reaches the goal.
 func (g *Goal) Reached(median float64) bool {
-	if g.AtMost != 0 {
-		return median <= g.AtMost
+	if g.Upper {
+		return median <= g.Bound
 	}
-	return median >= g.AtLeast
+	return median >= g.Bound
 }
 
 // String says the goal.
 func (g *Goal) String() string {
-	if g.AtMost != 0 {
-		return "≤ " + Number(g.AtMost)
+	if g.Upper {
+		return "≤ " + Number(g.Bound)
 	}
-	return "≥ " + Number(g.AtLeast)
+	return "≥ " + Number(g.Bound)
 }
 
 // Series is a plot.

@@ -146,7 +146,13 @@ func KeyOf(queueID, sender string, msg *transport.Message) (Key, error) {
 	}
 	h := sha256.New()
 	io.WriteString(h, sender+"\x00")
-	if _, err := io.Copy(h, io.NewSectionReader(msg.Content, 0, msg.Facts.Size)); err != nil {
+	var err error
+	if held, ok := msg.Content.(interface{ WriteAllTo(io.Writer) error }); ok { // it is in memory
+		err = held.WriteAllTo(h)
+	} else {
+		_, err = io.Copy(h, io.NewSectionReader(msg.Content, 0, msg.Facts.Size))
+	}
+	if err != nil {
 		return Key{}, err
 	}
 	return Key{idOf(queueID) + "-" + hex.EncodeToString(h.Sum(nil))[:nameLength-idLength-1]}, nil

@@ -14,7 +14,6 @@
 package spool
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -153,9 +152,31 @@ func (s *Spool) Receive(r io.Reader) (*Message, error) {
 	if h.file != nil {
 		m.Content = h.file
 	} else {
-		m.Content = bytes.NewReader(h.memory)
+		m.Content = held(h.memory)
 	}
 	return m, nil
+}
+
+// held is the content of a message in memory.
+type held []byte
+
+// ReadAt implements io.ReaderAt.
+func (h held) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off >= int64(len(h)) {
+		return 0, io.EOF
+	}
+	n := copy(p, h[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// WriteAllTo writes all of the content, for who would otherwise need a buffer
+// to read it.
+func (h held) WriteAllTo(w io.Writer) error {
+	_, err := w.Write(h)
+	return err
 }
 
 // hold takes the canonical octets. Once there is a file, memory is the buffer
