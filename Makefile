@@ -6,7 +6,7 @@ TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
-.PHONY: chaos build demo test unit bench microbench lint fuzz needs packages packages-test release docs clean
+.PHONY: chaos build demo test unit bench microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -27,6 +27,7 @@ lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go vet ./...
 	$(call TOOL,staticcheck) ./...
+	@cd docs && mandoc -T lint -W style *.[1578] && sh markdown.sh check
 	@VULNDB='$(VULNDB)' sh internal/tools/vulncheck.sh "$(call TOOL,govulncheck)"
 
 # The servers that the tests drive: installed as root on Debian, otherwise named.
@@ -60,6 +61,11 @@ packages-test:
 	@sh e2e/needs.sh packages
 	sh packaging/machine/image.sh bin/machine
 	go test -tags machine -count 1 -timeout 30m -v ./packaging/machine
+
+# Everything but the packages' own scripts: then "systemd-sysusers", "systemd-tmpfiles
+# --create" and "systemctl enable --now mxpolicyd.socket" finish the job.
+install:
+	sh packaging/build.sh $(VERSION) "$(DESTDIR)/" any
 
 # Packages, programs, what these are made of, and checksums, in dist/.
 release:

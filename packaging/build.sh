@@ -3,7 +3,8 @@
 #
 #	build.sh VERSION OUT [KIND...]
 #
-# KIND is deb, rpm, apk or archlinux; without any, all of them. ARCHES are the
+# KIND is deb, rpm, apk or archlinux; without any, all of them. It can also be
+# "any": then no package is made, but all is put below OUT. ARCHES are the
 # architectures (amd64 arm64); Go needs no other compiler for them. VERSION is
 # what both programs say. The version of the packages is made of it: a tag's, or
 # the number of commits behind a tag, or behind none at all.
@@ -55,6 +56,15 @@ mxpipe ($(echo "$VERSION" | sed 's/-/~/')-1) unstable; urgency=medium
 
  -- The mxpipe authors <mxpipe@users.noreply.github.com>  $(date -uR -d "@$SOURCE_DATE_EPOCH")
 END
+
+if [ "$1" = any ]; then
+	sh packaging/install.sh any "$out" "$built"
+	for program in bin/mxpipe sbin/mxpolicyd; do
+		CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "$flags" -o "$work/$program" "./cmd/${program#*/}"
+		install -D "$work/$program" "$out/usr/$program"
+	done
+	exit
+fi
 
 for ARCH in ${ARCHES:-amd64 arm64}; do
 	export ARCH

@@ -34,6 +34,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 				text := fmt.Appendf(nil, "Subject: message %d\r\n\r\nHello\r\n", n)
 				if err := smtp.SendMail("127.0.0.1:25", nil, "me@mail.machine.example", []string{"you@" + daneDomain}, text); err != nil {
 					t.Errorf("message %d: %v", n, err)
+					return
 				}
 			}
 		})

@@ -100,7 +100,7 @@ postfix postfix/mailname string mail.machine.example
 postfix postfix/protocols select ipv4
 END
 apt-get install -y --no-install-recommends postfix
-postconf -e inet_interfaces=loopback-only enable_long_queue_ids=yes
+postconf -e inet_interfaces=loopback-only enable_long_queue_ids=yes smtpd_tls_security_level=none
 systemctl restart postfix`)
 }
 
