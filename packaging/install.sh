@@ -21,7 +21,9 @@ packed() {
 	chmod 644 "$to$2"
 }
 
-file 644 "$top/policyd/config/mxpolicyd.yaml" /etc/mxpolicyd/mxpolicyd.yaml
+# One that is there is the administrator's.
+[ -e "$to/etc/mxpolicyd/mxpolicyd.yaml" ] ||
+	file 644 "$top/policyd/config/mxpolicyd.yaml" /etc/mxpolicyd/mxpolicyd.yaml
 
 for unit in "$here"/systemd/mxpolicyd*.service "$here"/systemd/mxpolicyd*.socket; do
 	file 644 "$unit" "/usr/lib/systemd/system/${unit##*/}"

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/mxpipe/mxpipe/internal/mdoc"
+	"github.com/mxpipe/mxpipe/transport/status"
+)
+
+func manual(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/mxpipe.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(page)
+}
+
+// mxpipe(1), the usage, the completions and the program know the same flags.
+func TestManualFlags(t *testing.T) {
+	var listed []string
+	for _, item := range mdoc.Items(manual(t), "DESCRIPTION") {
+		_, long, ok := strings.Cut(item.Head, "--")
+		name, _, takes := strings.Cut(long, " ")
+		if !ok {
+			t.Errorf("mxpipe(1) lists %q", item.Head)
+		}
+		listed = append(listed, name)
+		if kind := kindOf(name); kind == unknown || takes != (kind == valued) {
+			t.Errorf("mxpipe(1) lists %q, which is of kind %d", item.Head, kind)
+		}
+	}
+	word := regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
+	fish := regexp.MustCompile(`-l ([a-z][a-z0-9-]*)`)
+	for name, source := range map[string]struct {
+		text string
+		flag *regexp.Regexp
+	}{
+		"the usage":       {usageText, word},
+		"bash completion": {read(t, "../../packaging/completions/mxpipe.bash"), word},
+		"zsh completion":  {read(t, "../../packaging/completions/mxpipe.zsh"), word},
+		"fish completion": {read(t, "../../packaging/completions/mxpipe.fish"), fish},
+	} {
+		var known []string
+		for _, m := range source.flag.FindAllStringSubmatch(source.text, -1) {
+			if !slices.Contains(known, m[1]) && m[1] != "flag" {
+				known = append(known, m[1])
+			}
+		}
+		for _, f := range known {
+			if !slices.Contains(listed, f) {
+				t.Errorf("%s has --%s, which is not in mxpipe(1)", name, f)
+			}
+		}
+		for _, f := range listed {
+			if !slices.Contains(known, f) {
+				t.Errorf("%s lacks --%s", name, f)
+			}
+		}
+	}
+	// Whatever the program knows is among them.
+	text := read(t, "flags.go")
+	_, kinds, _ := strings.Cut(text, "func kindOf(")
+	kinds, _, _ = strings.Cut(kinds, "\n}\n")
+	for _, m := range regexp.MustCompile(`"([a-z0-9-]+)"`).FindAllStringSubmatch(kinds, -1) {
+		if !slices.Contains(listed, m[1]) {
+			t.Errorf("mxpipe(1) lacks --%s", m[1])
+		}
+	}
+}
+
+// Every exit status, and no other.
+func TestManualExitStatus(t *testing.T) {
+	var listed []int
+	for _, item := range mdoc.Items(manual(t), "EXIT STATUS") {
+		n, err := strconv.Atoi(item.Head)
+		if err != nil {
+			t.Errorf("%q is no exit status", item.Head)
+		}
+		listed = append(listed, n)
+	}
+	var given []int
+	for _, code := range []string{"2.0.0", "4.0.0", "5.0.0", "5.1.1", "5.1.2", "5.6.0", "nonsense"} {
+		c, _, _ := status.Parse(code)
+		if s := exitStatus(c); !slices.Contains(given, s) {
+			given = append(given, s)
+		}
+	}
+	slices.Sort(given)
+	if !slices.Equal(listed, given) {
+		t.Errorf("mxpipe(1) lists the exit statuses %v, the program has %v", listed, given)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
