@@ -20,18 +20,13 @@ type EximOutput struct {
 
 // Exim checks an Exim.
 func Exim(d Daemon, x EximOutput) []finding.Finding {
-	c := eximConfig{main: parseOptions(x.Main), config: x.Config}
+	c := eximConfig{main: parseOptions(x.Main), transports: parseTransports(x.Transports), config: x.Config}
 	var list []finding.Finding
-	for _, t := range parseTransports(x.Transports) {
-		switch t.options["driver"] {
-		case "pipe":
-			if call, ok := parseEximCall(t.options["command"]); ok {
-				list = append(list, c.pipe(d, t, call)...)
-			}
-		case "lmtp":
-			if socket := t.options["socket"]; slices.Contains(d.LMTP, socket) || strings.Contains(socket, "mxpolicyd") {
-				list = append(list, c.lmtp(d, t)...)
-			}
+	for _, t := range c.used(d) {
+		if call, ok := parseEximCall(t.options["command"]); ok {
+			list = append(list, c.pipe(d, t, call)...)
+		} else {
+			list = append(list, c.lmtp(d, t)...)
 		}
 	}
 	if list == nil {
@@ -46,6 +41,26 @@ func Exim(d Daemon, x EximOutput) []finding.Finding {
 		r.fail("add \"* * F,2h,15m; G,16h,1h,1.5; F,4d,6h\" behind \"begin retry\"", "without a retry rule Exim bounces whatever is deferred")
 	}
 	return append(list, r.list...)
+}
+
+// used lists the transports that lead to the daemon. If routers lead to some of
+// them, the others do not matter; if to none, all do.
+func (c eximConfig) used(d Daemon) []eximTransport {
+	var all, reached []eximTransport
+	for _, t := range c.transports {
+		_, pipe := parseEximCall(t.options["command"])
+		socket := t.options["socket"]
+		if pipe && t.options["driver"] == "pipe" || t.options["driver"] == "lmtp" && (slices.Contains(d.LMTP, socket) || strings.Contains(socket, "mxpolicyd")) {
+			all = append(all, t)
+			if c.reached(t) {
+				reached = append(reached, t)
+			}
+		}
+	}
+	if reached != nil {
+		return reached
+	}
+	return all
 }
 
 // pipe checks a transport that runs mxpipe.
@@ -78,7 +93,7 @@ func (c eximConfig) pipe(d Daemon, t eximTransport, call eximCall) []finding.Fin
 			r.fail("set batch_id = $r_nexthop", "recipients of several next hops go together to the next hop of the first")
 		}
 	}
-	c.reached(t, r)
+	c.left(t, r)
 	return r.findings()
 }
 
@@ -190,23 +205,50 @@ func (c eximConfig) lmtp(d Daemon, t eximTransport) []finding.Finding {
 		r.warn("set timeout = "+strconv.Itoa(int((defaultTimeout+margin).Seconds()))+"s",
 			"Exim hangs up after %s, while a delivery may take %s: slow servers' mail is broken off and tried again", limit, defaultTimeout)
 	}
-	c.reached(t, r)
+	c.left(t, r)
 	return r.findings()
 }
 
-// reached checks that a router leads to a transport. One that is named by an
-// expansion may lead anywhere.
-func (c eximConfig) reached(t eximTransport, r *report) {
-	if c.config == "" {
-		return
+// carried are options of every transport by which an administrator changes what
+// goes out.
+var carried = []string{"headers_add", "headers_remove", "headers_rewrite", "return_path", "transport_filter"}
+
+// left checks that mail goes this way, and what it loses by not going by Exim's own
+// SMTP any more.
+func (c eximConfig) left(t eximTransport, r *report) {
+	if !c.reached(t) {
+		r.warn("say transport = "+t.name+" in a router", "no router leads to it")
 	}
+	for _, smtp := range c.transports {
+		if smtp.options["driver"] != "smtp" {
+			continue
+		}
+		if smtp.options["dkim_domain"] != "" {
+			r.warn("have mail signed before Exim delivers it; if it is, take the dkim_ options out of "+smtp.name,
+				"Exim signs only in smtp transports such as %s: what goes by this one has no DKIM signature", smtp.name)
+		}
+		var missing []string
+		for _, option := range carried {
+			if smtp.options[option] != "" && t.options[option] == "" {
+				missing = append(missing, option)
+			}
+		}
+		if missing != nil {
+			r.warn("set the same here, if mail that came by "+smtp.name+" comes by this one now", "%s has %s, and this one has not", smtp.name, strings.Join(missing, ", "))
+		}
+	}
+}
+
+// reached reports whether a router leads to a transport. One that is named by an
+// expansion may lead anywhere, and a configuration that is not known too.
+func (c eximConfig) reached(t eximTransport) bool {
 	for line := range strings.Lines(c.config) {
 		name, value, ok := strings.Cut(line, "=")
 		if value = strings.TrimSpace(value); ok && strings.TrimSpace(name) == "transport" && (value == t.name || strings.Contains(value, "$")) {
-			return
+			return true
 		}
 	}
-	r.warn("say transport = "+t.name+" in a router", "no router leads to it")
+	return c.config == ""
 }
 
 // eximCall is a command that runs mxpipe, by itself or by a shell.

@@ -97,6 +97,9 @@ func TestEximMistakes(t *testing.T) {
 }
 
 func TestEximMistakesElsewhere(t *testing.T) {
+	toMXPipeOnly := func(x *EximOutput) {
+		x.Config = change(t, x.Config, "transport = mxpolicyd_lmtp\n", "transport = remote_smtp\n")
+	}
 	for _, c := range []struct {
 		name       string
 		edit       func(x *EximOutput)
@@ -108,11 +111,21 @@ func TestEximMistakesElsewhere(t *testing.T) {
 		{"no retry rule", func(x *EximOutput) { x.Config = change(t, x.Config, "* * F,2h,15m\n", "# none\n") }, finding.Fail, `without a retry rule`, "begin retry"},
 		{"no retry section", func(x *EximOutput) { x.Config = change(t, x.Config, "begin retry\n* * F,2h,15m\n", "") }, finding.Fail, `without a retry rule`, ""},
 		{"no router", func(x *EximOutput) {
+			x.Transports, _, _ = strings.Cut(x.Transports, "mxpolicyd_lmtp transport:")
 			x.Config = change(t, x.Config, "transport = mxpipe\n", "transport = remote_smtp\n")
 		}, finding.Warn, `mxpipe: no router leads to it`, "transport = mxpipe"},
+		{"no router to one of two", toMXPipeOnly, finding.OK, ``, ``},
 		{"a router with an expansion", func(x *EximOutput) {
 			x.Config = change(t, x.Config, "transport = mxpipe\n", "transport = ${if eq{$domain}{a.example}{mxpipe}{remote_smtp}}\n")
 		}, finding.OK, ``, ``},
+		{"DKIM", func(x *EximOutput) {
+			toMXPipeOnly(x)
+			x.Transports += "\nremote_smtp transport:\ndriver = smtp\ndkim_domain = example.org\n"
+		}, finding.Warn, `such as remote_smtp: .*no DKIM signature`, "signed before"},
+		{"rewriting", func(x *EximOutput) {
+			toMXPipeOnly(x)
+			x.Transports += "\nremote_smtp transport:\ndriver = smtp\nheaders_rewrite = *@+local_domains $1@example.org frs\nreturn_path = ${sender_address_local_part}@example.org\nheaders_add =\n"
+		}, finding.Warn, `remote_smtp has headers_rewrite, return_path, and this one has not`, "set the same"},
 		{"nothing", func(x *EximOutput) {
 			x.Transports = "\nremote_smtp transport:\ndriver = smtp\n\nx transport:\ndriver = pipe\ncommand = /usr/bin/maildrop -d $local_part_data\n"
 		},

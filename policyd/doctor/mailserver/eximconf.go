@@ -4,10 +4,11 @@ import (
 	"strings"
 )
 
-// eximConfig is an Exim's configuration, but for its transports.
+// eximConfig is an Exim's configuration.
 type eximConfig struct {
-	main   map[string]string
-	config string
+	main       map[string]string
+	transports []eximTransport
+	config     string // the text of all of it, if it is known
 }
 
 // eximTransport is one transport. A switch that is on has the value "true".

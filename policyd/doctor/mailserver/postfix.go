@@ -14,19 +14,27 @@ import (
 func Postfix(d Daemon, main, master string) []finding.Finding {
 	c := postfixConfig{settings: parseSettings(main), entries: parseMaster(master)}
 	var list []finding.Finding
-	for _, e := range c.entries {
-		if e.command != "pipe" {
-			continue
-		}
-		if call, ok := parseCall(e.argv()); ok {
-			list = append(list, c.pipe(d, e, call)...)
-		}
-	}
 	for _, name := range c.lmtpNames(d) {
 		list = append(list, c.lmtp(name)...)
 	}
 	if c.usesSocketmap(d) {
 		list = append(list, c.socketmap()...)
+	}
+	var unused []entry
+	for _, e := range c.entries {
+		switch call, ok := parseCall(e.argv()); {
+		case e.command != "pipe" || !ok:
+		case !c.sends(e.name):
+			unused = append(unused, e)
+		default:
+			list = append(list, c.pipe(d, e, call)...)
+		}
+	}
+	if list == nil { // otherwise those that nothing leads to do not matter
+		for _, e := range unused {
+			call, _ := parseCall(e.argv())
+			list = append(list, c.pipe(d, e, call)...)
+		}
 	}
 	if list == nil {
 		return []finding.Finding{{

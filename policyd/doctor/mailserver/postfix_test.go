@@ -117,6 +117,8 @@ func TestPostfixMistakes(t *testing.T) {
 			`^Postfix, lmtp in master.cf: it runs in a chroot`, "postconf -F lmtp/unix/chroot=n"},
 		{"lmtp hangs up", edit{"default_transport = mxpipe", "default_transport = mxpipe\ntransport_maps = inline:{a.example=lmtp:unix:/run/mxpolicyd/lmtp.sock}"},
 			edit{"lmtp unix - - y", "lmtp unix - - n"}, finding.Warn, `hangs up after 10m0s`, "postconf -P lmtp/unix/lmtp_data_done_timeout=960s"},
+		{"another entry beside LMTP", edit{"default_transport = mxpipe", "default_transport = lmtp:unix:/run/mxpolicyd/lmtp.sock\nlmtp_data_done_timeout = 20m"},
+			edit{"lmtp unix - - y", "lmtp unix - - n"}, finding.OK, ``, ``},
 		{"no lmtp", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = mx:unix:/run/mxpolicyd/lmtp.sock"}, edit{}, finding.Fail,
 			`no such entry runs lmtp`, "master.cf"},
 		{"lmtp, one by one", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = lmtp:unix:/run/mxpolicyd/lmtp.sock\nlmtp_destination_recipient_limit = 1"},
