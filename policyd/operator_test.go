@@ -218,6 +218,11 @@ func TestAdminRefusals(t *testing.T) {
 	if status, _ := o.raw("POST", "/v1/status"); status != 404 && status != 405 {
 		t.Errorf("POST: %d", status)
 	}
+	for _, path := range []string{"/v1/status", "/v1/explain?domain=null-mx.example", "/v1/explain?domain=sts.example&connect=true", "/v1/cache", "/v1/cache/a.example", "/v1/trace"} {
+		if status, body := o.raw("GET", path); status != 200 || strings.Contains(body, "null,") || strings.Contains(body, "null\n") {
+			t.Errorf("%s: %d\n%s", path, status, body)
+		}
+	}
 	if status, body := o.raw("GET", "/debug/pprof/goroutine?debug=1"); status != 200 || !strings.Contains(body, "goroutine profile") {
 		t.Errorf("pprof: %d %.100s", status, body)
 	}

@@ -20,15 +20,15 @@
 //	DELETE /v1/trace/DOMAIN               TraceList; 404 if it was not traced
 //	GET    /debug/pprof/...               Go's profiler, with listen.admin.pprof
 //
-// What was asked in vain gets status 400, 404 or 405 and {"error": "..."}.
+// What was asked in vain gets a status from 400 and {"error": "..."}.
 //
 // # Form
 //
-// The types of this package are the JSON. Keys stay what they are; new ones may
-// come, and an unknown one is to be passed over. Times are RFC 3339 in UTC; a
-// key that ends with _seconds is a number of seconds; a list is never null; a
-// key without a value worth saying is left out. Texts that strangers wrote are
-// one line of printable UTF-8.
+// The types of this package are the JSON; docs/admin.md has every key. Keys stay
+// what they are; new ones may come, and an unknown one is to be passed over. Times
+// are RFC 3339 in UTC; a key that ends with _seconds is a number of seconds; a
+// list is never null; a key without a value worth saying is left out. Texts that
+// strangers wrote are one line of printable UTF-8.
 //
 // # What it refuses
 //
@@ -107,7 +107,7 @@ func New(d Daemon, o Options) *Server {
 		"GET /v1/status":            func(*http.Request) (any, error) { return s.daemon.Status(), nil },
 		"GET /v1/explain":           s.explain,
 		"GET /v1/cache":             func(*http.Request) (any, error) { return s.daemon.CacheList() },
-		"DELETE /v1/cache":          func(*http.Request) (any, error) { return s.daemon.Flush("") },
+		"DELETE /v1/cache":          func(*http.Request) (any, error) { return s.forget("") },
 		"GET /v1/cache/{domain}":    s.cached,
 		"DELETE /v1/cache/{domain}": s.flush,
 		"GET /v1/trace":             func(*http.Request) (any, error) { return s.traced(), nil },
@@ -282,6 +282,11 @@ func (s *Server) flush(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.forget(domain)
+}
+
+// forget forgets a domain, or everything for an empty one.
+func (s *Server) forget(domain string) (any, error) {
 	s.log.Info("forgetting what is cached", "domain", domain)
 	return s.daemon.Flush(domain)
 }
