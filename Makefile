@@ -6,7 +6,7 @@ TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
-.PHONY: chaos build demo test unit bench microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: chaos build demo dashboard test unit bench microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -14,6 +14,11 @@ build:
 # Delivers mail through both programs to an internet on loopback.
 demo: build
 	@go run ./internal/lab/demo -bin bin
+
+# What every query of the Grafana dashboard returns from a real Prometheus that
+# watches mxpolicyd deliver to that internet.
+dashboard: needs
+	go test -count 1 -v -run TestDashboard ./e2e/prometheus
 
 # Unit tests, the seeds of the fuzz targets, the lab, and the real servers.
 test: needs lint

@@ -11,6 +11,7 @@ wanted='
 postfix postfix
 unbound unbound
 openssl openssl
+prometheus prometheus
 mandoc mandoc
 systemd-analyze systemd
 apparmor_parser apparmor

@@ -236,8 +236,10 @@ func (v *visit) settleConnection(ctx context.Context, report *smtp.Report, state
 	switch {
 	case report.Err != nil || report.Broken:
 		c.session.Close()
-	case state == outcome.Close || c.served >= v.cfg.ConnReuseLimit:
+	case state == outcome.Close:
 		c.link.Close()
+	case c.served >= v.cfg.ConnReuseLimit:
+		v.keep(c) // the pool parts with it, and counts that
 	case state == outcome.Reset && more:
 		if c.session.Reset(ctx) == nil {
 			return

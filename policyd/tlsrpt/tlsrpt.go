@@ -49,6 +49,9 @@ const (
 	workers = 8
 	// lookupTimeout is how long a record may take.
 	lookupTimeout = 30 * time.Second
+	// patience is how long a collector may take that has no room for another
+	// datagram: some kernels keep ten for it, and a burst is more.
+	patience = time.Second
 )
 
 // Resolver looks up TXT records. *resolver.Resolver is one.
@@ -211,13 +214,35 @@ func (r *Reporter) record(res Resolver, domain string) (string, bool, error) {
 }
 
 // send sends a datagram. It goes by the path each time, so that a collector
-// that was started anew is found.
+// that was started anew is found. Only a worker waits for one that is busy.
 func (r *Reporter) send(text []byte) error {
-	return unix.Sendto(r.fd, text, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: *r.socket.Load()})
+	for waited, pause := time.Duration(0), time.Millisecond; ; pause = min(2*pause, patience/10) {
+		err := unix.Sendto(r.fd, text, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: *r.socket.Load()})
+		if lossOf(err) != Busy || waited >= patience {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+			waited += pause
+		case <-r.ctx.Done():
+			return err
+		}
+	}
 }
 
-// note counts a datagram, and logs the first of a series that are lost, and
-// the end of the series.
+// lossOf sorts the errors of a send.
+func lossOf(err error) Loss {
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
+		return Busy
+	case errors.Is(err, unix.EMSGSIZE):
+		return TooLarge
+	}
+	return NoCollector
+}
+
+// note counts a datagram. That there is no collector is logged once, and that
+// it is there again.
 func (r *Reporter) note(err error) {
 	if err == nil {
 		r.sent.Add(1)
@@ -226,15 +251,16 @@ func (r *Reporter) note(err error) {
 		}
 		return
 	}
-	loss := NoCollector
-	switch {
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
-		loss = Busy
-	case errors.Is(err, unix.EMSGSIZE):
-		loss = TooLarge
-	}
+	loss := lossOf(err)
 	r.lost[loss].Add(1)
-	if loss != TooLarge && r.silent.CompareAndSwap(false, true) {
-		r.log.Warn("TLS reports are lost: the collector takes no datagrams", "socket", *r.socket.Load(), "error", err)
+	switch socket := *r.socket.Load(); loss {
+	case Busy:
+		r.log.Warn("TLS reports are lost: the collector does not keep up", "socket", socket)
+	case TooLarge:
+		r.log.Warn("TLS reports are lost: the collector's socket takes no datagram so large", "socket", socket)
+	default:
+		if r.silent.CompareAndSwap(false, true) {
+			r.log.Warn("TLS reports are lost: there is no collector", "socket", socket, "error", err)
+		}
 	}
 }
