@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -195,4 +196,38 @@ func TestEximLMTPSideBySide(t *testing.T) {
 	w.exim.completed(t, id)
 	received1(t, s1, id)
 	received1(t, s2, id)
+}
+
+// A transport filter that fails half-way leaves nothing that could be taken for a message.
+func TestEximLMTPFilterFails(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	s, domain := remote(t, "mxpipe", modern(t))
+	parts, err := w.eximParts(w.daemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mended := filepath.Join(folder(t), "mended")
+	filter, err := w.script("filter", `[ -e `+mended+` ] && exec cat; head -c 1000; exit 1; : `)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts.routers = strings.Replace(parts.routers, "transport = mxpipe", "transport = mxpolicyd_lmtp", 1)
+	parts.transports = strings.Replace(parts.transports, "driver = lmtp", "driver = lmtp\n  transport_filter = "+filter, 1)
+	x := anotherExim(t, parts)
+	m := note("a@"+keepDomain, "b@"+domain)
+	m.text = append(m.text, bytes.Repeat([]byte("a line of a long message\n"), 1<<12)...)
+	id := x.submit(t, m)
+	x.deferred(t, id, 1, `filter process failed`)
+	if n := s.Counters().Messages; n != 0 {
+		t.Errorf("%d messages were delivered", n)
+	}
+	if err := write(mended, ""); err != nil {
+		t.Fatal(err)
+	}
+	x.retry(t, id)
+	x.sent(t, id, 2)
+	if got := received1(t, s, id); !bytes.HasSuffix(got.Body, bytes.ReplaceAll(m.text, []byte("\n"), []byte("\r\n"))) {
+		t.Errorf("%d of %d bytes arrived", len(got.Body), len(m.text))
+	}
 }

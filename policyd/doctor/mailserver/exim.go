@@ -87,6 +87,9 @@ func (c eximConfig) pipe(d Daemon, t eximTransport, call eximCall) []finding.Fin
 	if adds != nil {
 		r.fail("take away "+strings.Join(adds, ", "), "%s: the message does not leave as it came", strings.Join(adds, ", "))
 	}
+	if t.options["transport_filter"] != "" {
+		r.fail("filter with the LMTP transport of contrib/exim", "when the filter fails half-way, mxpipe cannot tell the cut-off message from a whole one")
+	}
 	if n, err := strconv.Atoi(t.options["batch_max"]); err == nil && n > 1 {
 		r.warn("set batch_max = 1, or use LMTP", "up to %d recipients share one exit status: one that is refused for good bounces all", n)
 		if t.options["batch_id"] == "" && strings.Contains(t.options["environment"]+t.options["command"], "$r_nexthop") {
@@ -234,7 +237,7 @@ func (c eximConfig) left(t eximTransport, r *report) {
 			}
 		}
 		if missing != nil {
-			r.warn("set the same here, if mail that came by "+smtp.name+" comes by this one now", "%s has %s, and this one has not", smtp.name, strings.Join(missing, ", "))
+			r.warn("set the same here (a filter only with LMTP), if mail that went by "+smtp.name+" goes by this one now", "%s has %s, and this one has not", smtp.name, strings.Join(missing, ", "))
 		}
 	}
 }

@@ -69,6 +69,7 @@ func TestEximMistakes(t *testing.T) {
 		{"a From line", edit{"message_prefix =", "message_prefix = From x\\n"}, finding.Fail, `message_prefix changes the message`, "message_prefix ="},
 		{"check_string", edit{"message_suffix =", "message_suffix =\ncheck_string = From "}, finding.Fail, `check_string changes`, ""},
 		{"Return-path", edit{"freeze_signal", "freeze_signal\nreturn_path_add\nuse_bsmtp"}, finding.Fail, `return_path_add, use_bsmtp: the message does not leave`, ""},
+		{"a filter", edit{"freeze_signal", "freeze_signal\ntransport_filter = /usr/bin/dkimsign"}, finding.Fail, `fails half-way`, "LMTP"},
 		{"batches", edit{"batch_max = 1\n", "batch_max = 20\n"}, finding.Warn, `up to 20 recipients`, "batch_max = 1"},
 		{"ignore_status", edit{"no_ignore_status", "ignore_status"}, finding.OK, ``, ``}, // of lmtp, which has none
 		{"mxpipe ignores its status", edit{"timeout_defer", "timeout_defer\nignore_status"}, finding.Fail, `counts every message as delivered`, "ignore_status"},
