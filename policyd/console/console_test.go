@@ -146,6 +146,8 @@ func TestWrap(t *testing.T) {
 		"abcdefgh":               "abcde|fgh",
 		"ab abcdefgh":            "ab|abcde|fgh",
 		"äöüßé a":                "äöüßé|a",
+		"a b" + glue + "c d":     "a b c|d",
+		"ab c" + glue + "d":      "ab|c d",
 		"  many   blanks  here ": "many|blank|s|here",
 	} {
 		if got := strings.Join(wrap(text, 5), "|"); got != want {

@@ -70,7 +70,7 @@ func routeText(e *admin.Explanation) string {
 	case "mx":
 		text = count(len(e.Hosts), "MX host", "MX hosts")
 	case "implicit":
-		text = "no MX record: the domain itself is the host"
+		text = "no MX record: " + e.Route.Destination + " itself is the host"
 	case "literal":
 		return "an address literal"
 	default:
@@ -197,7 +197,7 @@ func (p *page) tlsa(h *admin.Host) {
 	case "unsigned":
 		p.item("TLSA", "not asked for, as the address is not signed")
 	case "failed":
-		p.coloured("TLSA", red, t.Error)
+		p.coloured("TLSA", red, "could not be looked up")
 	}
 	label := "TLSA"
 	for i, r := range t.Records {
@@ -219,8 +219,8 @@ func (p *page) tlsa(h *admin.Host) {
 
 // sources names where the rule of a verdict is written.
 var sources = map[string]string{
-	"none": " (RFC 7435)", "dane": " (RFC 7672)", "mtasts": " (RFC 8461)", "requiretls": " (RFC 8689)",
-	"local_policy": " (mxpolicyd.yaml)",
+	"none": " (RFC" + glue + "7435)", "dane": " (RFC" + glue + "7672)", "mtasts": " (RFC" + glue + "8461)",
+	"requiretls": " (RFC" + glue + "8689)", "local_policy": " (mxpolicyd.yaml)",
 }
 
 func (p *page) verdict(h *admin.Host) {
@@ -267,7 +267,7 @@ func (p *page) connection(h *admin.Host) {
 		p.coloured("connected", green, text)
 	}
 	if c.TLSError != "" {
-		p.coloured("", yellow, "in plaintext, as TLS failed: "+c.TLSError)
+		p.coloured("", yellow, "STARTTLS came to nothing: "+c.TLSError)
 	}
 	if c.TestingError != "" {
 		p.coloured("", yellow, c.TestingError)
