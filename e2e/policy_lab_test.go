@@ -166,10 +166,10 @@ func (n *internet) newHost(t *testing.T, name string, spec hostSpec) *host {
 	return &host{s, name, n.port, cert}
 }
 
-// unbound starts a real Unbound before the zones.
-func (n *internet) unbound(t *testing.T) *dnssec.Unbound {
+// unbound starts a real Unbound before the zones, which answers at port 53 of some addresses as well.
+func (n *internet) unbound(t *testing.T, also ...string) *dnssec.Unbound {
 	t.Helper()
-	u, err := dnssec.StartUnbound(t.Context(), n.zones, folder(t))
+	u, err := dnssec.StartUnbound(t.Context(), n.zones, folder(t), also...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,26 +205,29 @@ func (n *internet) configure(t *testing.T, resolver, mxAuth, lines string) {
 	err := write(n.d.config, fmt.Sprintf(`hostname: out.e2e.example
 state_dir: %s
 dns: {servers: ["%s"], timeout: 2s}
-listen: {pipe: {path: %s, mode: "0660", group: "%d"}, lmtp: [{path: %s, mode: "0666"}]}
+listen: {pipe: {path: %s, mode: "0660", group: "%d"}, lmtp: [{path: %s, mode: "0666"}], socketmap: {path: %s, mode: "0666"}}
 transports:
   default:
     port: %d
     tls_client: {root_ca: [%s]}
     mx_auth: %s
-%s`, n.d.state, resolver, n.d.socket, nobody, n.d.lmtp, n.port, n.roots, mxAuth, lines))
+%s`, n.d.state, resolver, n.d.socket, nobody, n.d.lmtp, n.d.socketmap(), n.port, n.roots, mxAuth, lines))
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// serve starts the daemon, with every policy.
-func (n *internet) serve(t *testing.T, resolver string) {
+// socketmap is where Postfix asks for TLS policies.
+func (d *daemon) socketmap() string { return filepath.Join(filepath.Dir(d.socket), "socketmap.sock") }
+
+// serve starts the daemon, with every policy and further lines of the default transport.
+func (n *internet) serve(t *testing.T, resolver string, lines ...string) {
 	t.Helper()
 	var err error
 	if n.d, err = n.newDaemon(folder(t), settings{}); err != nil {
 		t.Fatal(err)
 	}
-	n.configure(t, resolver, everyPolicy, "")
+	n.configure(t, resolver, everyPolicy, strings.Join(lines, "\n"))
 	if err := n.d.start(n.world, settings{}); err != nil {
 		t.Fatal(err)
 	}

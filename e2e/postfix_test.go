@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,6 +77,15 @@ minimal_backoff_time = 1h
 
 // newPostfix starts a Postfix with further lines in main.cf and master.cf.
 func newPostfix(dir, name, address, mainCF, masterCF string) (*postfix, error) {
+	p, err := preparePostfix(dir, name, address, mainCF, masterCF)
+	if err != nil {
+		return p, err
+	}
+	return p, p.run()
+}
+
+// preparePostfix makes all that a Postfix needs but the process.
+func preparePostfix(dir, name, address, mainCF, masterCF string) (*postfix, error) {
 	p := &postfix{dir: dir, address: address, mailbox: mailbox{log: filepath.Join(dir, "mail.log"), kept: filepath.Join(dir, "kept")}}
 	owner, err := user.Lookup("postfix")
 	if err != nil {
@@ -105,23 +115,29 @@ func newPostfix(dir, name, address, mainCF, masterCF string) (*postfix, error) {
 	if out, err := exec.Command("postfix", "-c", p.conf(), "check").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("postfix check: %w\n%s%s", err, out, tail(p.log))
 	}
+	return p, nil
+}
+
+// run starts Postfix, by a command that runs the one that is appended to it, if there is one.
+func (p *postfix) run(by ...string) error {
 	daemons, err := p.setting("daemon_directory")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// "postfix start" would leave the server to process 1; this way it is our child, and dies with us.
-	cmd := exec.Command(filepath.Join(daemons, "master"), "-d")
+	args := append(slices.Clone(by), filepath.Join(daemons, "master"), "-d")
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + p.conf()}
-	if p.process, err = start("postfix "+name, cmd); err != nil {
-		return p, err
+	if p.process, err = start("postfix "+filepath.Base(p.dir), cmd); err != nil {
+		return err
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		log, _ := os.ReadFile(p.log)
 		switch {
 		case bytes.Contains(log, []byte(": daemon started")):
-			return p, nil
+			return nil
 		case p.ended() || time.Now().After(deadline):
-			return p, fmt.Errorf("%s does not start\n%s", p.name, log)
+			return fmt.Errorf("%s does not start\n%s", p.name, log)
 		}
 	}
 }

@@ -42,10 +42,12 @@ type Unbound struct {
 // into dir, a directory that exists. It returns as soon as Unbound answers. The error is ErrNoUnbound or says why it
 // does not run, with the end of its log.
 //
+// Programs that know no port but 53, such as all that go by resolv.conf(5), are answered at the addresses also.
+//
 // Zones that the Server gets later are found too. Validation is as Debian configures it; what differs is where the root
 // is, and that little is remembered for long, though Unbound remembers a zone's bogus keys for a minute: Restart
 // forgets everything.
-func StartUnbound(ctx context.Context, server *Server, dir string) (*Unbound, error) {
+func StartUnbound(ctx context.Context, server *Server, dir string, also ...string) (*Unbound, error) {
 	installed, err := exec.LookPath("unbound")
 	if err != nil {
 		// Users' paths often lack it.
@@ -72,7 +74,7 @@ func StartUnbound(ctx context.Context, server *Server, dir string) (*Unbound, er
 	if err := os.WriteFile(u.path("root.ds"), []byte(server.TrustAnchor()), 0o644); err != nil {
 		return nil, fmt.Errorf("lab DNSSEC: %w", err)
 	}
-	if err := os.WriteFile(u.path("unbound.conf"), []byte(u.config(server)), 0o644); err != nil {
+	if err := os.WriteFile(u.path("unbound.conf"), []byte(u.config(server, also)), 0o644); err != nil {
 		return nil, fmt.Errorf("lab DNSSEC: %w", err)
 	}
 	if err := u.Restart(ctx); err != nil {
@@ -87,7 +89,7 @@ func (u *Unbound) path(name string) string { return filepath.Join(u.dir, name) }
 func (u *Unbound) Addr() string { return net.JoinHostPort("127.0.0.1", u.port) }
 
 // config writes unbound.conf(5).
-func (u *Unbound) config(server *Server) string {
+func (u *Unbound) config(server *Server, also []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `server:
     interface: 127.0.0.1
@@ -127,6 +129,9 @@ func (u *Unbound) config(server *Server) string {
 `, u.port, u.dir, u.path("unbound.pid"), u.path("root.ds"))
 	for _, name := range []string{"test.", "invalid.", "home.arpa.", "onion."} {
 		fmt.Fprintf(&b, "    local-zone: %q nodefault\n", name)
+	}
+	for _, address := range also {
+		fmt.Fprintf(&b, "    interface: %s@53\n", address)
 	}
 	b.WriteString("remote-control:\n    control-enable: no\n")
 	// One Server has all zones, so that the root's entry alone finds everything. With one for each zone its NS records,

@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
+)
+
+// smtp starts a Postfix whose own smtp(8) delivers, with the very lines of contrib/postfix and what this lab must have
+// otherwise: ports, places, and the authority. It asks the DNS at port 53 of resolver, as resolv.conf(5) can say no
+// other; it alone sees that file, in a mount namespace of its own.
+func (n *internet) smtp(t *testing.T, resolver string) *postfix {
+	t.Helper()
+	text, err := os.ReadFile("../contrib/postfix/main.cf.socketmap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mainCF := string(text)
+	for old, own := range map[string]string{
+		"unix:/run/mxpolicyd/socketmap.sock:": "unix:" + n.d.socketmap() + ":",
+		"/etc/ssl/certs/ca-certificates.crt":  n.roots,
+	} {
+		if strings.Count(mainCF, old) != 1 {
+			t.Fatalf("contrib/postfix/main.cf.socketmap does not have %q once", old)
+		}
+		mainCF = strings.Replace(mainCF, old, own, 1)
+	}
+	ip, err := n.host(n.newDomain("smtp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := folder(t)
+	conf := filepath.Join(dir, "resolv.conf")
+	if err := write(conf, "nameserver "+resolver+"\noptions trust-ad\n"); err != nil {
+		t.Fatal(err)
+	}
+	p, err := preparePostfix(filepath.Join(dir, "smtp"), "smtp", ip, mainCF+fmt.Sprintf(`
+smtp_tcp_port = %d
+default_transport = smtp
+transport_maps = inline:{{%s=keep:}}
+`, n.port, keepDomain), "smtp unix - - n - - smtp\n")
+	if err == nil {
+		err = p.run("unshare", "--mount", "--propagation", "private",
+			"sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, conf)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// postmap asks a socketmap as an administrator would, and gives the answer, or what is said in its place.
+func (n *internet) postmap(key, table string) string {
+	cmd := exec.Command("postmap", "-q", key, table)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + n.world.out.conf()}
+	out, err := cmd.CombinedOutput()
+	if err != nil && len(out) == 0 {
+		return "exit status 1" // not found
+	}
+	return strings.TrimSuffix(string(out), "\n")
+}
+
+// Postfix's own smtp(8) asks mxpolicyd, and each domain gets its mail just as safely as it asks for.
+func TestSocketmap(t *testing.T) {
+	t.Parallel()
+	n := newInternet(t)
+	unsigned := func(name, mode string, hosts ...hostSpec) domainSpec {
+		return domainSpec{name: name, signing: dnssec.Unsigned, policy: mode, hosts: hosts}
+	}
+	otherName := hostSpec{cert: ca.For("elsewhere.example")}
+	type expectation struct {
+		spec   domainSpec
+		fault  func(d *domain)
+		answer string // what postmap says, as a regular expression
+		log    string // of Postfix, as a regular expression; $ stands for the host that gets the mail
+		to     int    // the host that gets it, counted from 1; 0: none
+		tls    bool   // over TLS
+		dsn    string // when none gets it
+	}
+	const modern = ` protocols=!SSLv2:!SSLv3:!TLSv1:!TLSv1\.1`
+	cases := []expectation{
+		{spec: domainSpec{name: "dane", hosts: []hostSpec{withDANE}}, answer: `dane-only`, to: 1, tls: true,
+			log: `Verified TLS connection established to $`},
+		{spec: unsigned("sts", "enforce", valid), answer: `secure match=mx1\.sts\.example servername=hostname` + modern, to: 1, tls: true,
+			log: `Verified TLS connection established to $`},
+		{spec: unsigned("plain", "", selfSigned), answer: `exit status 1`, to: 1, tls: true,
+			log: `Untrusted TLS connection established to $`},
+		{spec: unsigned("testing", "testing", selfSigned), answer: `exit status 1`, to: 1, tls: true,
+			log: `Untrusted TLS connection established to $`},
+		// Mail waits rather than go to whom the certificate does not prove.
+		{spec: domainSpec{name: "mismatch", hosts: []hostSpec{mismatched}}, answer: `dane-only`, dsn: `4\.7\.5`,
+			log: `certificate verification failed for mx1\.mismatch\.example.*no matching DANE TLSA records`},
+		{spec: unsigned("sts-name", "enforce", otherName), answer: `secure match=mx1\.sts-name\.example .*`, dsn: `4\.7\.5`,
+			log: `certificate verification failed for mx1\.sts-name\.example.*hostname mismatch`},
+		{spec: unsigned("sts-expired", "enforce", hostSpec{cert: ca.ExpiredFor("mx1.sts-expired.example")}), answer: `secure .*`, dsn: `4\.7\.5`,
+			log: `certificate verification failed for mx1\.sts-expired\.example.*certificate has expired`},
+		{spec: unsigned("sts-plain", "enforce", hostSpec{habits: plaintext}), answer: `secure .*`, dsn: `4\.7\.4`,
+			log: `TLS is required, but was not offered by host mx1\.sts-plain\.example`},
+		{spec: domainSpec{name: "dane-plain", hosts: []hostSpec{{tlsa: goodTLSA, habits: plaintext}}}, answer: `dane-only`, dsn: `4\.7\.4`,
+			log: `TLS is required, but was not offered by host mx1\.dane-plain\.example`},
+		// Each of two hosts as it deserves.
+		{spec: domainSpec{name: "sts-mx", signing: dnssec.Unsigned, policy: "enforce", listed: []string{"mx2.sts-mx.example"}, hosts: []hostSpec{valid, valid}},
+			answer: `secure match=mx2\.sts-mx\.example .*`, to: 2, tls: true, log: `Verified TLS connection established to $`},
+		{spec: domainSpec{name: "half-dane", hosts: []hostSpec{mismatched, selfSigned}}, answer: `dane`, to: 2, tls: true,
+			log: `Untrusted TLS connection established to $`},
+		{spec: domainSpec{name: "dane-sts", policy: "enforce", hosts: []hostSpec{valid, withDANE}}, answer: `dane-only`, to: 2, tls: true,
+			log: `Verified TLS connection established to $`},
+		// RFC 8461 §2: a policy that is met makes up for no TLSA record that is not.
+		{spec: domainSpec{name: "dane-first", policy: "enforce", hosts: []hostSpec{{tlsa: wrongTLSA}}}, answer: `dane-only`, dsn: `4\.7\.5`,
+			log: `certificate verification failed for mx1\.dane-first\.example.*no matching DANE TLSA records`},
+		// One host's bad DNS is that host's trouble.
+		{spec: domainSpec{name: "half-broken", hosts: []hostSpec{withDANE, withDANE}}, fault: func(d *domain) { n.zones.Fault(d.hosts[0].owner(), dns.TypeTLSA, dnssec.BadSignature) },
+			answer: `dane`, to: 2, tls: true, log: `Verified TLS connection established to $`},
+		{spec: domainSpec{name: "half-broken-sts", policy: "enforce", hosts: []hostSpec{withDANE, valid}}, fault: func(d *domain) { n.zones.Fault(d.hosts[0].owner(), dns.TypeTLSA, dnssec.BadSignature) },
+			answer: `secure match=mx2\.half-broken-sts\.example .*`, to: 2, tls: true, log: `Verified TLS connection established to $`},
+		{spec: domainSpec{name: "broken", hosts: []hostSpec{withDANE}}, fault: func(d *domain) { n.zones.Fault(d.hosts[0].owner(), dns.TypeTLSA, dnssec.BadSignature) },
+			answer: `postmap: warning: socketmap:unix:.*:policy socketmap server temporary error: 4\.7\.5 mx1\.broken\.example: the TLSA records can not be looked up: (.|\n)*`, dsn: `4\.7\.5`,
+			log: `socketmap server temporary error: 4\.7\.5 mx1\.broken\.example: the TLSA records can not be looked up`},
+		{spec: domainSpec{name: "sts-none", signing: dnssec.Unsigned, policy: "enforce", listed: []string{"mx.elsewhere.example"}, hosts: []hostSpec{valid}},
+			answer: `(.|\n)*temporary error: 4\.7\.5 mx1\.sts-none\.example: the domain's MTA-STS policy does not list this host(.|\n)*`, dsn: `4\.7\.5`,
+			log: `socketmap server temporary error: 4\.7\.5 mx1\.sts-none\.example: the domain's MTA-STS policy`},
+		// The administrator's own rules.
+		{spec: domainSpec{name: "exempt", hosts: []hostSpec{mismatched}}, answer: `may`, to: 1, tls: true,
+			log: `Untrusted TLS connection established to $`},
+		{spec: unsigned("strict", "", selfSigned), answer: `secure match=mx1\.strict\.example servername=hostname`, dsn: `4\.7\.5`,
+			log: `certificate verification failed for mx1\.strict\.example.*self-signed`},
+	}
+	made := map[string]*domain{}
+	for _, c := range cases {
+		d := n.add(t, c.spec)
+		made[c.spec.name] = d
+		if c.fault != nil {
+			c.fault(d)
+		}
+	}
+	i := n.number.Add(1)
+	resolver := fmt.Sprintf("127.25.%d.%d", i/250, i%250+1)
+	n.serve(t, n.unbound(t, resolver).Addr(), `    overrides:
+      - {match: exempt.example, mx_auth: none}
+      - {match: strict.example, mx_auth: {local_policy: {min_tls_level: authenticated}}}`)
+	p := n.smtp(t, resolver)
+	t.Run("README", n.asInREADME)
+	table := "socketmap:unix:" + n.d.socketmap() + ":policy"
+	for _, c := range cases {
+		t.Run(c.spec.name, func(t *testing.T) {
+			t.Parallel()
+			d := made[c.spec.name]
+			if got := n.postmap(d.name, table); !regexp.MustCompile("^(" + c.answer + ")$").MatchString(got) {
+				t.Errorf("postmap says %q, want %s", got, c.answer)
+			}
+			id := p.submit(t, note("a@"+keepDomain, "b@"+d.name))
+			relay := ""
+			if c.to > 0 {
+				relay = regexp.QuoteMeta(d.hosts[c.to-1].name + "[")
+				if f := p.sent(t, id, 1); !strings.HasPrefix(f.relay, d.hosts[c.to-1].name+"[") {
+					t.Errorf("sent to %s", f.relay)
+				}
+			} else {
+				p.deferred(t, id, 1, c.dsn, "")
+			}
+			p.find(t, strings.ReplaceAll("("+c.log+")", "$", relay))
+			for i, h := range d.hosts {
+				messages := h.Messages()
+				switch {
+				case i != c.to-1:
+					h.untouched(t)
+				case len(messages) != 1 || (messages[0].TLS != nil) != c.tls:
+					t.Errorf("%s has %d messages", h.name, len(messages))
+				}
+			}
+		})
+	}
+}
+
+// asInREADME asks all that contrib/postfix/README.md asks of a socketmap: the answers that it shows are those that come.
+func (n *internet) asInREADME(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../contrib/postfix/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const place = "/run/mxpolicyd/socketmap.sock"
+	shown := regexp.MustCompile(`(?m)^    \$ postmap -q (\S+) (socketmap:unix:` + place + `:\S+)\n((?:    [^$\n].*\n)*)`).FindAllStringSubmatch(string(text), -1)
+	if len(shown) < 6 {
+		t.Fatalf("README.md shows %d answers", len(shown))
+	}
+	for _, s := range shown {
+		want := strings.TrimSpace(strings.ReplaceAll(s[3], "\n    ", "\n"))
+		got := strings.ReplaceAll(n.postmap(s[1], strings.Replace(s[2], place, n.d.socketmap(), 1)), n.d.socketmap(), place)
+		if want == "" {
+			want = "exit status 1"
+		}
+		// A long answer is shown as far as it matters.
+		if begin, cut := strings.CutSuffix(want, "..."); got != want && !(cut && strings.HasPrefix(got, begin)) {
+			t.Errorf("postmap -q %s %s says\n%s\nand README.md\n%s", s[1], s[2], got, want)
+		}
+	}
+}
