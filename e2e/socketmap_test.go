@@ -194,7 +194,7 @@ func (n *internet) asInREADME(t *testing.T) {
 		t.Fatal(err)
 	}
 	const place = "/run/mxpolicyd/socketmap.sock"
-	shown := regexp.MustCompile(`(?m)^    \$ postmap -q (\S+) (socketmap:unix:` + place + `:\S+)\n((?:    [^$\n].*\n)*)`).FindAllStringSubmatch(string(text), -1)
+	shown := regexp.MustCompile(`(?m)^    \$ postmap -q (\S+) (socketmap:unix:`+place+`:\S+)\n((?:    [^$\n].*\n)*)`).FindAllStringSubmatch(string(text), -1)
 	if len(shown) < 6 {
 		t.Fatalf("README.md shows %d answers", len(shown))
 	}
