@@ -134,7 +134,8 @@ func TestPostfix(t *testing.T) {
 	m.run(t, "systemctl", "reload", "mxpolicyd")
 	m.sh(t, "printf 'Subject: again\\n\\nHello\\n' | sendmail -f me@mail.machine.example you@"+daneDomain)
 	arrived(t, w, daneDomain, 2)
-	if log := m.journal(t, "mxpolicyd.service"); !strings.Contains(log, "configuration reloaded") || strings.Count(log, "msg=delivered") != 3 {
-		t.Errorf("mxpolicyd's log:\n%s", log)
-	}
+	await(t, "three deliveries and a reload in mxpolicyd's log", func() (string, bool) {
+		log := m.journal(t, "mxpolicyd.service")
+		return log, strings.Contains(log, "configuration reloaded") && strings.Count(log, "msg=delivered") == 3
+	})
 }
