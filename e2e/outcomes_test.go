@@ -40,6 +40,7 @@ func (w *world) ways() []way {
 	}
 	return []way{
 		{"Postfix, pipe", "mxpipe", postfix},
+		{"Postfix, LMTP", "lmtp", postfix},
 		{"Exim, pipe", "mxpipe", exim},
 		{"Exim, LMTP", "lmtp", exim},
 	}

@@ -1,7 +1,6 @@
 package mailserver
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,19 +11,7 @@ import (
 // shippedExim gives contrib/exim as Exim prints it, and what else a sound Exim has.
 func shippedExim(t *testing.T) EximOutput {
 	t.Helper()
-	read := func(name string) string {
-		text, err := os.ReadFile("../../../contrib/exim/conf.d/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var b strings.Builder
-		for line := range strings.Lines(string(text)) {
-			if !strings.HasPrefix(line, "#") {
-				b.WriteString(line)
-			}
-		}
-		return strings.ReplaceAll(b.String(), "\\\n", "")
-	}
+	read := func(name string) string { return strings.ReplaceAll(contrib(t, "exim/conf.d/"+name), "\\\n", "") }
 	transports := read("transport/30_mxpipe") + "\n" + read("transport/30_mxpolicyd_lmtp")
 	return EximOutput{
 		Main:       "message_size_limit = 50M\nno_strict_acl_vars\n" + read("main/50_mxpipe"),

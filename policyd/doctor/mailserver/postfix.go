@@ -36,6 +36,9 @@ func Postfix(d Daemon, main, master string) []finding.Finding {
 			list = append(list, c.pipe(d, e, call)...)
 		}
 	}
+	if list == nil && c.mapped() {
+		return []finding.Finding{{What: "Postfix: no entry runs mxpipe; whether a transport map leads to mxpolicyd is not seen here"}}
+	}
 	if list == nil {
 		return []finding.Finding{{
 			Level: finding.Warn, What: "Postfix: nothing leads to mxpolicyd",
@@ -152,6 +155,14 @@ func (c postfixConfig) sends(name string) bool {
 		}
 	}
 	return false
+}
+
+// mapped reports whether a map that is not in the settings decides about transports.
+func (c postfixConfig) mapped() bool {
+	return slices.ContainsFunc(routing, func(setting string) bool {
+		value := c.value(setting)
+		return strings.HasSuffix(setting, "_maps") && value != "" && !strings.Contains(value, "inline:")
+	})
 }
 
 // lmtpNames lists the entries by which mail goes to an LMTP socket of ours.

@@ -15,24 +15,27 @@ var ours = Daemon{
 	Socketmap: "/run/mxpolicyd/socketmap.sock", MaxMessageSize: 100 << 20, MaxDeliveries: 1000,
 }
 
+// contrib reads a file below contrib, without its comments.
+func contrib(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../../contrib/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
 // shipped gives contrib/postfix as postconf prints it, and what else a sound Postfix has.
 func shipped(t *testing.T) (main, master string) {
 	t.Helper()
-	read := func(name string) string {
-		text, err := os.ReadFile("../../../contrib/postfix/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var b strings.Builder
-		for line := range strings.Lines(string(text)) {
-			if !strings.HasPrefix(line, "#") {
-				b.WriteString(line)
-			}
-		}
-		return b.String()
-	}
-	return "compatibility_level = 3.6\ndefault_transport = mxpipe\nenable_long_queue_ids = yes\n" + read("main.cf.mxpipe"),
-		read("master.cf.mxpipe") + "smtp unix - - y - - smtp\nlmtp unix - - y - - lmtp\n"
+	return "compatibility_level = 3.6\ndefault_transport = mxpipe\nenable_long_queue_ids = yes\n" + contrib(t, "postfix/main.cf.mxpipe"),
+		contrib(t, "postfix/master.cf.mxpipe") + "smtp unix - - y - - smtp\nlmtp unix - - y - - lmtp\n"
 }
 
 // change replaces a text that must be there once.
@@ -71,6 +74,13 @@ func TestShippedPostfix(t *testing.T) {
 	main, master := shipped(t)
 	check(t, Postfix(ours, main, master), finding.OK, "", "")
 	check(t, Postfix(Daemon{}, main, master), finding.OK, "", "")
+
+	main = change(t, main, "default_transport = mxpipe", "default_transport = mxlmtp:unix:/run/mxpolicyd/lmtp.sock") + contrib(t, "postfix/main.cf.lmtp")
+	list := Postfix(ours, main, master+contrib(t, "postfix/master.cf.lmtp"))
+	check(t, list, finding.OK, "", "")
+	if len(list) != 1 || !strings.HasPrefix(list[0].What, "Postfix, mxlmtp in master.cf: ") {
+		t.Errorf("want one finding, about LMTP: %+v", list)
+	}
 }
 
 func TestPostfixMistakes(t *testing.T) {
@@ -146,6 +156,7 @@ func TestPostfixMistakes(t *testing.T) {
 func TestNoMXPipeInPostfix(t *testing.T) {
 	check(t, Postfix(ours, "default_transport = smtp\n", "smtp unix - - y - - smtp\nmaildrop unix - n n - - pipe flags=DRhu user=vmail argv=/usr/bin/maildrop\n"),
 		finding.Warn, `nothing leads to mxpolicyd`, "contrib/postfix")
+	check(t, Postfix(ours, "default_transport = smtp\ntransport_maps = hash:/etc/postfix/transport\n", "smtp unix - - y - - smtp\n"), finding.OK, "", "")
 }
 
 // Neither a circle of settings nor a torn output of postconf confounds it.
