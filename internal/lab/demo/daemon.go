@@ -32,6 +32,7 @@ log: {level: %[2]s, format: text}
 dns: {servers: ["%[3]s"], timeout: 2s, attempts: 2}
 listen:
   pipe: {path: %[1]s/pipe.sock, mode: "0600"}
+  socketmap: {path: %[1]s/socketmap.sock, mode: "0600"}
 mx_auth:
   outbound:
     dnssec: {}
@@ -64,12 +65,14 @@ transports:
 type daemon struct {
 	config string // its text
 	socket string // where mxpipe comes in
-	logged string // its log file
-	read   int    // bytes of it that were looked at
-	cmd    *exec.Cmd
-	done   chan struct{}
-	err    error // how it ended; read it after done
-	once   sync.Once
+	// socketmap is where Postfix would ask.
+	socketmap string
+	logged    string // its log file
+	read      int    // bytes of it that were looked at
+	cmd       *exec.Cmd
+	done      chan struct{}
+	err       error // how it ended; read it after done
+	once      sync.Once
 }
 
 // startDaemon starts mxpolicyd in a world, and returns when it says that it is ready.
@@ -79,10 +82,11 @@ func startDaemon(ctx context.Context, program, dir string, w *world.World, verbo
 		level = "debug"
 	}
 	d := &daemon{
-		config: fmt.Sprintf(configuration, dir, level, w.Resolver(), w.HTTPSPort(), w.Port()),
-		socket: filepath.Join(dir, "pipe.sock"),
-		logged: filepath.Join(dir, "log"),
-		done:   make(chan struct{}),
+		config:    fmt.Sprintf(configuration, dir, level, w.Resolver(), w.HTTPSPort(), w.Port()),
+		socket:    filepath.Join(dir, "pipe.sock"),
+		socketmap: filepath.Join(dir, "socketmap.sock"),
+		logged:    filepath.Join(dir, "log"),
+		done:      make(chan struct{}),
 	}
 	file := filepath.Join(dir, "mxpolicyd.yaml")
 	if err := errors.Join(w.Authority.WriteRoots(filepath.Join(dir, "ca.pem")), os.WriteFile(file, []byte(d.config), 0o600)); err != nil {

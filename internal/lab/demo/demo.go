@@ -23,6 +23,7 @@ type demo struct {
 	verbose  bool
 	table    *table
 	messages []group
+	asks     []ask
 
 	mxpipe string
 	dir    string
@@ -69,7 +70,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	wrong, err := d.askAll(ctx)
+	if err != nil {
+		return err
+	}
 	complaints := d.end()
+	if wrong > 0 {
+		complaints = append(complaints, fmt.Sprintf("%d answers to Postfix", wrong))
+	}
 	return d.table.summary(results, complaints, time.Since(start))
 }
 
@@ -91,7 +99,7 @@ const maxSocket = 100
 // makeDir makes the directory that everything lives in.
 func makeDir() (string, error) {
 	base := os.TempDir()
-	if len(base) > maxSocket-len("/mxpipe-demo-1234567890/notify.sock") {
+	if len(base) > maxSocket-len("/mxpipe-demo-1234567890/socketmap.sock") {
 		base = "/tmp"
 	}
 	return os.MkdirTemp(base, "mxpipe-demo-")

@@ -137,7 +137,7 @@ func TestDemo(t *testing.T) {
 	bin := programs(t)
 	emptyDir(t)
 	var out bytes.Buffer
-	d := demo{bin: bin, table: newTable(&out, screen{}), messages: messages()}
+	d := demo{bin: bin, table: newTable(&out, screen{}), messages: messages(), asks: asks()}
 	if err := d.run(t.Context()); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
@@ -146,6 +146,11 @@ func TestDemo(t *testing.T) {
 			if !strings.Contains(out.String(), "\nok  "+m.domain+" ") {
 				t.Errorf("no row for %s", m.domain)
 			}
+		}
+	}
+	for _, a := range asks() {
+		if !strings.Contains(out.String(), a.want) {
+			t.Errorf("no answer %s", a.want)
 		}
 	}
 	if strings.ContainsAny(out.String(), "\r\x1b") {
@@ -165,7 +170,7 @@ func TestUnexpectedIsTold(t *testing.T) {
 		{domain: "none.example", want: deferred("4.7.5", "DANE")},
 		{domain: "dane-wrong.example", want: delivered("mx.dane-wrong.example", overTLS, "dane")},
 		{domain: "plain.example", want: delivered("mx.plain.example", plaintext, "plaintext")},
-	}}}}
+	}}}, asks: []ask{{domain: "dane-ee.example", want: "dane-only"}, {domain: "sts.example", want: "dane"}, {domain: "both.example"}}}
 	if err := d.run(t.Context()); !errors.Is(err, errUnexpected) {
 		t.Errorf("%v", err)
 	}
@@ -179,7 +184,13 @@ func TestUnexpectedIsTold(t *testing.T) {
 		"The log of mxpolicyd about DEMO01, none.example",
 		"msg=delivered id=",
 		"queue_id=DEMO02",
-		"2 NOT AS EXPECTED",
+		"ok  dane-ee.example",
+		"!!  sts.example",
+		"NOT AS EXPECTED: the answer does not begin with \"dane\"",
+		"!!  both.example",
+		"NOT AS EXPECTED: there should be no policy",
+		"NOT AS EXPECTED: 2 answers to Postfix",
+		"3 NOT AS EXPECTED",
 	} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("no %q in\n%s", part, out.String())
