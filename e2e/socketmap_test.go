@@ -153,7 +153,7 @@ func TestSocketmap(t *testing.T) {
       - {match: exempt.example, mx_auth: none}
       - {match: strict.example, mx_auth: {local_policy: {min_tls_level: authenticated}}}`)
 	p := n.smtp(t, resolver)
-	t.Run("README", n.asInREADME)
+	t.Run("READMEs", n.asInREADME)
 	table := "socketmap:unix:" + n.d.socketmap() + ":policy"
 	for _, c := range cases {
 		t.Run(c.spec.name, func(t *testing.T) {
@@ -186,27 +186,30 @@ func TestSocketmap(t *testing.T) {
 	}
 }
 
-// asInREADME asks all that contrib/postfix/README.md asks of a socketmap: the answers that it shows are those that come.
+// asInREADME asks all that the READMEs ask of a socketmap: the answers that they show are those that come.
 func (n *internet) asInREADME(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../contrib/postfix/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	const place = "/run/mxpolicyd/socketmap.sock"
-	shown := regexp.MustCompile(`(?m)^    \$ postmap -q (\S+) (socketmap:unix:`+place+`:\S+)\n((?:    [^$\n].*\n)*)`).FindAllStringSubmatch(string(text), -1)
-	if len(shown) < 6 {
-		t.Fatalf("README.md shows %d answers", len(shown))
-	}
-	for _, s := range shown {
-		want := strings.TrimSpace(strings.ReplaceAll(s[3], "\n    ", "\n"))
-		got := strings.ReplaceAll(n.postmap(s[1], strings.Replace(s[2], place, n.d.socketmap(), 1)), n.d.socketmap(), place)
-		if want == "" {
-			want = "exit status 1"
+	question := regexp.MustCompile(`(?m)^    \$ postmap -q (\S+) (socketmap:unix:` + place + `:\S+)\n((?:    [^$\n].*\n)*)`)
+	for file, least := range map[string]int{"../README.md": 2, "../contrib/postfix/README.md": 12} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		// A long answer is shown as far as it matters.
-		if begin, cut := strings.CutSuffix(want, "..."); got != want && !(cut && strings.HasPrefix(got, begin)) {
-			t.Errorf("postmap -q %s %s says\n%s\nand README.md\n%s", s[1], s[2], got, want)
+		shown := question.FindAllStringSubmatch(string(text), -1)
+		if len(shown) < least {
+			t.Errorf("%s shows %d answers", file, len(shown))
+		}
+		for _, s := range shown {
+			want := strings.TrimSpace(strings.ReplaceAll(s[3], "\n    ", "\n"))
+			got := strings.ReplaceAll(n.postmap(s[1], strings.Replace(s[2], place, n.d.socketmap(), 1)), n.d.socketmap(), place)
+			if want == "" {
+				want = "exit status 1"
+			}
+			// A long answer is shown as far as it matters.
+			if begin, cut := strings.CutSuffix(want, "..."); got != want && !(cut && strings.HasPrefix(got, begin)) {
+				t.Errorf("postmap -q %s %s says\n%s\nand %s\n%s", s[1], s[2], got, file, want)
+			}
 		}
 	}
 }

@@ -51,6 +51,18 @@
 // the SMTP dialogue (lines "route", "verdict" and "smtp"), never a body. Without
 // a DOMAIN it lists what is being traced.
 //
+// # For Postfix's own smtp(8)
+//
+// On the socket that listen.socketmap names, Postfix asks for a domain's TLS
+// policy (smtp_tls_policy_maps, socketmap_table(5)). The map "policy" has the
+// policies of the transport default, "policy@NAME" those of another one;
+// "policy-tlsrpt", with @NAME or without, adds the attributes for TLS reports that
+// Postfix knows since 3.10. The answers are dane-only, dane, secure, encrypt and
+// may, each with what belongs to it; none for a domain of which nothing is asked,
+// and for what is no domain; and a temporary error, whose reason is in Postfix's
+// log, when no mail server may have the mail. Package policyd/socketmap says which
+// it is and why, contrib/postfix what main.cf needs.
+//
 // # Signals to serve
 //
 // TERM and INT: no more work is taken; deliveries may go on for
