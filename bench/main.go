@@ -53,6 +53,8 @@ type part struct {
 // parts are all that can be measured, in the order of the table.
 var parts = []part{
 	{"process", "one call of mxpipe against an empty program", (*bench).process},
+	{"pipes", "Postfix pipe(8) with mxpipe against a program that only reads", (*bench).pipes},
+	{"mtas", "Postfix lmtp(8) to mxpolicyd against Postfix smtp(8)", (*bench).mtas},
 	{"fronts", "mxpolicyd alone: throughput, CPU and latency", (*bench).fronts},
 	{"growth", "the cost of a message with 10, 1,000 and 100,000 domains", (*bench).growth},
 	{"cold", "deliveries over new connections", (*bench).cold},
