@@ -51,8 +51,10 @@ type heap struct {
 	stopped bool
 }
 
-// herald is unreachable at once, so that the next collection finds it.
-type herald struct{ self *herald }
+// herald is unreachable at once, so that the next collection finds it. Of the
+// pointer nothing is wanted but that the runtime gives the value a place of its
+// own, since it packs small values without one together.
+type herald struct{ _ *byte }
 
 // arm has adjust called after the next collection.
 func (h *heap) arm() {
