@@ -145,7 +145,7 @@ func (p *postfix) awaitStart() error {
 		}
 	}
 	text, _ := os.ReadFile(filepath.Join(p.dir, "mail.log"))
-	return fmt.Errorf("Postfix does not start\n%s", text)
+	return fmt.Errorf("starting Postfix failed\n%s", text)
 }
 
 func (p *postfix) stop() {
@@ -214,7 +214,7 @@ func (b *bench) release(p *postfix, messages int, others ...int) (r race, err er
 		switch {
 		case failed > 0:
 			text, _ := os.ReadFile(p.log.Name())
-			return r, fmt.Errorf("Postfix did not send every message\n%s", text[max(0, len(text)-1500):])
+			return r, fmt.Errorf("not every message was sent by Postfix\n%s", text[max(0, len(text)-1500):])
 		case time.Since(start) > 10*patience || b.ctx.Err() != nil:
 			return r, fmt.Errorf("%d of %d messages were delivered in time", done, messages)
 		}
