@@ -89,7 +89,7 @@ func TestDeliveredButGone(t *testing.T) {
 	c.mail("a", "b")
 	<-reached
 	c.Close()
-	b.log.wait(t, "WARN", "did not wait for its answer", "queue_id=4XyZ")
+	b.log.wait(t, "did not wait for its answer", "queue_id=4XyZ")
 	b.restart()
 	c = b.connect()
 	c.offer("a", "b")
@@ -146,7 +146,7 @@ func TestRepliesUnread(t *testing.T) {
 			c.send(text + ".\r\n" + behind)
 			c.readable()
 			c.Close()
-			b.log.wait(t, "WARN", "did not wait for its answer")
+			b.log.wait(t, "did not wait for its answer")
 			if !b.known() {
 				t.Error("it is not remembered")
 			}

@@ -116,7 +116,7 @@ func (c *conn) goodbye(err error) {
 		text = "421 4.3.0 come again after a message that was given up"
 	case errors.Is(err, errLongLine):
 		text = fmt.Sprintf("421 4.5.2 a command line has more than %d octets", maxLine)
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return
 	default:
 		c.log.Debug("an LMTP connection broke", "error", err)

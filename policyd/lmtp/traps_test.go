@@ -53,7 +53,7 @@ func TestTooLarge(t *testing.T) {
 			c.mail("c")
 			c.want("250 2.0.0 <c@example.net>")
 			b.wantCalls("c@example.net")
-			b.log.wait(t, "WARN", "message not taken", "dsn=5.3.4", fmt.Sprintf("pid=%d", os.Getpid()))
+			b.log.wait(t, "message not taken", "dsn=5.3.4", fmt.Sprintf("pid=%d", os.Getpid()))
 		})
 	}
 }
