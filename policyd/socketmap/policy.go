@@ -171,7 +171,7 @@ func (s *scale) named() Policy {
 	p := Policy{Level: Secure}
 	for _, h := range s.hosts {
 		need := h.need
-		if need == verdict.NeedDANE && !s.Signed {
+		if need == verdict.NeedDANE { // and the MX set is not signed, or it would be dane-only
 			need = h.plain
 		}
 		if need <= verdict.NeedWebPKI && !slices.Contains(notNames, h.Host) && !h.literal() {
