@@ -10,6 +10,8 @@ PATH=$PATH:/usr/sbin:/sbin
 wanted='
 postfix postfix
 unbound unbound
+unshare util-linux
+mount mount
 openssl openssl
 prometheus prometheus
 mandoc mandoc
