@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,11 +104,13 @@ func (r *repeats) afresh() {
 	clear(r.seen)
 }
 
-// quiet is a handler behind repeats.
+// quiet is a handler behind repeats. What its records have in common is looked
+// at only when one of them may be held back: a delivery's lines never are.
 type quiet struct {
 	slog.Handler
 	repeats *repeats
-	attrs   []slog.Attr // so far
+	attrs   []slog.Attr // that it adds
+	from    *quiet      // to those of this one; nil: there are none
 }
 
 // Handle writes a record, or counts it.
@@ -145,8 +146,10 @@ func (q *quiet) key(record slog.Record) (key string, ok bool) {
 		b.WriteString("\x00" + a.Key + "=" + text)
 		return true
 	}
-	for _, a := range q.attrs {
-		add(a)
+	for one := q; one != nil; one = one.from {
+		for _, a := range one.attrs {
+			add(a)
+		}
 	}
 	record.Attrs(add)
 	return b.String(), ok
@@ -154,12 +157,12 @@ func (q *quiet) key(record slog.Record) (key string, ok bool) {
 
 // WithAttrs gives a handler whose records all have the attributes.
 func (q *quiet) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &quiet{q.Handler.WithAttrs(attrs), q.repeats, slices.Concat(q.attrs, attrs)}
+	return &quiet{q.Handler.WithAttrs(attrs), q.repeats, attrs, q}
 }
 
 // WithGroup gives a handler that puts "name." before the keys to come.
 func (q *quiet) WithGroup(name string) slog.Handler {
-	return &quiet{q.Handler.WithGroup(name), q.repeats, q.attrs}
+	return &quiet{q.Handler.WithGroup(name), q.repeats, nil, q}
 }
 
 // withoutNumbers writes "#" for each number.

@@ -37,7 +37,7 @@ type delivery struct {
 	traced  bool                       // the dialogue is logged, as with debug
 	at      atomic.Pointer[route.Host] // that it is dealing with
 	watch   *Probe                     // what is to be seen of a connection; nil but for a probe
-	event   *Event                     // what is found on the way, for who observes
+	event   *Event                     // what is found on the way; nil: nobody observes
 }
 
 // recipient is one recipient of a delivery.
@@ -72,7 +72,9 @@ func (d *delivery) run(ctx context.Context) {
 	start = time.Now()
 	way, sts, err := d.find(ctx)
 	d.spent(PhaseDNS, start)
-	d.event.STS = sts
+	if d.event != nil {
+		d.event.STS = sts
+	}
 	if err != nil {
 		d.settle(left, noWay(ctx, err, destination{d.dest, d.named}))
 		return

@@ -29,6 +29,16 @@ type Event struct {
 	Phases   [Phases]time.Duration
 	STS      verdict.STS // what was known of the domain's MTA-STS policy
 	Attempts []Attempt   // the hosts that were judged, in the order of trying
+
+	// Most deliveries are of one recipient, and need one host.
+	result  [1]status.Code
+	attempt [1]Attempt
+}
+
+func newEvent() *Event {
+	e := &Event{}
+	e.Results, e.Attempts = e.result[:0], e.attempt[:0]
+	return e
 }
 
 // Attempt is one host, or one of its addresses, with which TLS came about or
@@ -74,12 +84,15 @@ func (p Phase) String() string {
 // spent adds the time since start to a phase, and at least a nanosecond, to
 // show that the delivery came to it.
 func (d *delivery) spent(p Phase, start time.Time) {
+	if d.event == nil {
+		return
+	}
 	d.event.Phases[p] += max(time.Since(start), 1)
 }
 
 // attempt notes a host that was judged, and gives its place among them.
 func (d *delivery) attempt(p *prospect, a Attempt) int {
-	if d.observe == nil {
+	if d.event == nil {
 		return 0
 	}
 	a.Facts, a.Verdict = &p.facts, &p.verdict
@@ -98,18 +111,17 @@ func (d *delivery) judged(c *connection, failed *verdict.Failure) {
 
 // tell tells who observes what became of the delivery.
 func (d *delivery) tell(start time.Time) {
-	if d.observe == nil {
+	e := d.event
+	if e == nil {
 		return
 	}
-	e := d.event
 	e.Transport, e.Destination, e.Named, e.Lifted = d.cfg.Name, d.dest, d.named, d.demands.Optional
 	if d.env.Waited > 0 {
 		e.Phases[PhaseWait] += d.env.Waited
 	}
 	e.Took = time.Since(start)
-	e.Results = make([]status.Code, len(d.rcpts))
-	for i, r := range d.rcpts {
-		e.Results[i] = r.result.Code
+	for _, r := range d.rcpts {
+		e.Results = append(e.Results, r.result.Code)
 		if r.conn != nil && r.result.Code.Class == status.Success {
 			e.Attempts[r.conn.attempt].Delivered = true
 		}

@@ -64,7 +64,7 @@ func (t *Transport) probe(ctx context.Context, p *profile, dest route.Destinatio
 	seen := &Probe{}
 	d := &delivery{
 		Transport: t, profile: p, dest: dest, env: &Envelope{}, log: slog.New(slog.DiscardHandler),
-		demands: verdict.Demands{Relaxed: true}, watch: seen, event: &Event{},
+		demands: verdict.Demands{Relaxed: true}, watch: seen,
 	}
 	c, reasons := d.reach(ctx, s, &deadhost.Pass{}, min(p.cfg.ConnectTimeout, probeTime))
 	if c == nil {

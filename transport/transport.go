@@ -296,7 +296,10 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 		k := key{p, dest}
 		d := byKey[k]
 		if d == nil {
-			d = &delivery{Transport: t, profile: p, dest: dest.Destination, named: dest.named, event: new(Event)}
+			d = &delivery{Transport: t, profile: p, dest: dest.Destination, named: dest.named}
+			if t.observe != nil {
+				d.event = newEvent()
+			}
 			byKey[k] = d
 			list = append(list, d)
 		}

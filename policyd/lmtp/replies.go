@@ -130,7 +130,11 @@ func (c *conn) goodbye(err error) {
 	if said {
 		return
 	}
-	if !errors.Is(err, errStopping) && !errors.Is(err, errBroken) {
+	switch {
+	case errors.Is(err, errStopping), errors.Is(err, errBroken):
+	case errors.Is(err, errStalled):
+		c.log.Info("an LMTP connection is closed", "said", text)
+	default:
 		c.log.Warn("an LMTP connection is closed", "said", text)
 	}
 	// Whether this is read does not matter, unlike the replies before it.
