@@ -188,7 +188,7 @@ func TestSilentClient(t *testing.T) {
 				start := time.Now()
 				k.want("421 4.4.2 ")
 				took(b.t, start, stall)
-				b.log.wait(b.t, "WARN", "421 4.4.2")
+				b.log.wait(b.t, "421 4.4.2")
 			})
 		})
 	}

@@ -188,11 +188,15 @@ func (r *Reporter) handOver(t task) {
 	if !ok {
 		return
 	}
+	socket := *r.socket.Load()
+	if socket == "" {
+		return // since it was queued
+	}
 	text, err := json.Marshal(datagram{protocolVersion, domain, record, policies})
 	if err == nil {
-		err = r.send(text)
+		err = r.send(socket, text)
 	}
-	r.note(err)
+	r.note(socket, err)
 }
 
 // record finds out whether a domain wants reports.
@@ -215,9 +219,9 @@ func (r *Reporter) record(res Resolver, domain string) (string, bool, error) {
 
 // send sends a datagram. It goes by the path each time, so that a collector
 // that was started anew is found. Only a worker waits for one that is busy.
-func (r *Reporter) send(text []byte) error {
+func (r *Reporter) send(socket string, text []byte) error {
 	for waited, pause := time.Duration(0), time.Millisecond; ; pause = min(2*pause, patience/10) {
-		err := unix.Sendto(r.fd, text, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: *r.socket.Load()})
+		err := unix.Sendto(r.fd, text, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: socket})
 		if lossOf(err) != Busy || waited >= patience {
 			return err
 		}
@@ -243,7 +247,7 @@ func lossOf(err error) Loss {
 
 // note counts a datagram. That there is no collector is logged once, and that
 // it is there again.
-func (r *Reporter) note(err error) {
+func (r *Reporter) note(socket string, err error) {
 	if err == nil {
 		r.sent.Add(1)
 		if r.silent.CompareAndSwap(true, false) {
@@ -253,7 +257,7 @@ func (r *Reporter) note(err error) {
 	}
 	loss := lossOf(err)
 	r.lost[loss].Add(1)
-	switch socket := *r.socket.Load(); loss {
+	switch loss {
 	case Busy:
 		r.log.Warn("TLS reports are lost: the collector does not keep up", "socket", socket)
 	case TooLarge:
