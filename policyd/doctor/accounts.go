@@ -29,6 +29,29 @@ func (h Host) userName(uid int) string {
 	return strconv.Itoa(uid)
 }
 
+// user finds a user's number and primary group.
+func (h Host) user(name string) (uid, gid int, known bool) {
+	for _, f := range h.fields("passwd") {
+		if f[0] == name {
+			uid, errUID := strconv.Atoi(f[2])
+			gid, errGID := strconv.Atoi(f[3])
+			return uid, gid, errUID == nil && errGID == nil
+		}
+	}
+	return 0, 0, false
+}
+
+// group finds a group's number.
+func (h Host) group(name string) (gid int, known bool) {
+	for _, f := range h.fields("group") {
+		if f[0] == name {
+			gid, err := strconv.Atoi(f[2])
+			return gid, err == nil
+		}
+	}
+	return 0, false
+}
+
 // groupName gives a group's name, or the number where there is none, and who is
 // in it, whether named there or by a primary group.
 func (h Host) groupName(gid int) (name string, members []string) {

@@ -129,9 +129,9 @@ func TestBrokenSetUps(t *testing.T) {
 			p.must(os.Remove(p.dir+"/state"), os.WriteFile(p.dir+"/state", nil, 0o600))
 		}, fail, "it is no directory", "state_dir"},
 		// The sockets.
-		{"socket for everybody", func(p *patient) { p.access("pipe", 0o666, 4242) }, fail, "lets everybody on this host send mail", "0660"},
-		{"socket for its owner alone", func(p *patient) { p.access("pipe", 0o600, 4242) }, fail, "the mail server's user can not use it", "group: mxpipe"},
-		{"admin socket for a group", func(p *patient) { p.access("admin", 0o660, 4242) }, warn, "lets others than root rule the daemon", "0600"},
+		{"socket for everybody", func(p *patient) { p.access("pipe", 0o666) }, fail, "lets everybody on this host send mail", "0660"},
+		{"socket for its owner alone", func(p *patient) { p.access("pipe", 0o600) }, fail, "the mail server's user can not use it", "group: mxpipe"},
+		{"admin socket for a group", func(p *patient) { p.access("admin", 0o660) }, warn, "lets others than root rule the daemon", "0600"},
 		{"daemon that does not run", func(p *patient) {
 			p.running = false
 			p.must(os.Remove(p.dir + "/pipe"))
@@ -156,6 +156,9 @@ func TestBrokenSetUps(t *testing.T) {
 		{"Postfix in a chroot", func(p *patient) {
 			p.master = strings.Replace(p.master, "-       n       n ", "-       n       y ", 1)
 		}, fail, "in a chroot", "chroot=n"},
+		{"Postfix with a user that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=nosuch", 1) }, fail, "there is no user nosuch", "useradd --system"},
+		{"Postfix with a group that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=mxpipe:nosuch", 1) }, fail, "there is no group nosuch", "groupadd"},
+		{"Postfix with a user whom the socket keeps out", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=me", 1) }, fail, "mxpipe runs as me with the group others alone", "user=me:mxpipe"},
 		{"Postfix that can not be asked", func(p *patient) {
 			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
 		}, warn, "can not be read: bad parameter", "postfix check"},

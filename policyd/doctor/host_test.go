@@ -168,10 +168,10 @@ func fit(t *testing.T) *patient {
 		Daemon:     func(context.Context) (int, bool) { return p.daemon, p.running },
 	}
 	p.must(os.Chmod(dir, 0o755), os.Mkdir(dir+"/state", 0o700),
-		os.WriteFile(dir+"/passwd", fmt.Appendf(nil, "root:x:0:0::/:/bin/sh\nme:x:%d:4242::/:/bin/sh\npostfix:x:4:4::/:/bin/sh\n", 4711), 0o644),
-		os.WriteFile(dir+"/group", []byte("root:x:0:\nmxpipe:x:4242:postfix\nempty:x:4243:\n"), 0o644))
-	p.listen("pipe", 0o660, 4242)
-	p.listen("admin", 0o600, 0)
+		os.WriteFile(dir+"/passwd", fmt.Appendf(nil, "root:x:0:0::/:/bin/sh\nme:x:%d:4243::/:/bin/sh\npostfix:x:4:4::/:/bin/sh\nmxpipe:x:4712:%d::/:/bin/sh\n", 4711, socketGroup()), 0o644),
+		os.WriteFile(dir+"/group", fmt.Appendf(nil, "root:x:0:\nmxpipe:x:%d:postfix\nothers:x:4243:\n", socketGroup()), 0o644))
+	p.listen("pipe", 0o660)
+	p.listen("admin", 0o600)
 	p.yaml = fmt.Sprintf(`hostname: mx.example.org
 state_dir: %[1]s/state
 dns: {servers: [DNS], timeout: 2s}
@@ -205,27 +205,30 @@ func (p *patient) contrib(name string) string {
 	return b.String()
 }
 
-// listen opens a socket; only root can give it a group.
-func (p *patient) listen(name string, mode os.FileMode, gid int) {
+// listen opens a socket.
+func (p *patient) listen(name string, mode os.FileMode) {
 	p.t.Helper()
 	path := filepath.Join(p.dir, name)
 	l, err := net.Listen("unix", path)
 	p.must(err)
 	p.t.Cleanup(func() { l.Close() })
 	p.open[name] = l.(*net.UnixListener)
-	p.access(name, mode, gid)
+	p.access(name, mode)
 }
 
-// access gives a socket its mode and group.
-func (p *patient) access(name string, mode os.FileMode, gid int) {
+// socketGroup is the sockets' group: only root can give them any.
+func socketGroup() int {
+	if os.Getuid() == 0 {
+		return 4242
+	}
+	return os.Getgid()
+}
+
+// access gives a socket its mode.
+func (p *patient) access(name string, mode os.FileMode) {
 	p.t.Helper()
 	path := filepath.Join(p.dir, name)
-	if os.Getuid() == 0 {
-		p.must(os.Chown(path, -1, gid))
-	} else if gid != os.Getgid() && mode&0o020 != 0 {
-		p.must(os.WriteFile(p.dir+"/group", fmt.Appendf(nil, "mxpipe:x:%d:postfix\n", os.Getgid()), 0o644))
-	}
-	p.must(os.Chmod(path, mode))
+	p.must(os.Chown(path, -1, socketGroup()), os.Chmod(path, mode))
 }
 
 // config reads the patient's configuration.

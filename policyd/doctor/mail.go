@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
+	"syscall"
 
 	"github.com/mxpipe/mxpipe/policyd"
 	"github.com/mxpipe/mxpipe/policyd/config"
@@ -24,6 +26,9 @@ func (h Host) mailServer(ctx context.Context, cfg *config.Config) (all []finding
 		all = append(all, warn("run \"postfix check\"", "Postfix: its configuration can not be read: %v", err))
 	default:
 		all = mailserver.Postfix(ourSide(cfg), main, master)
+		for _, c := range mailserver.PostfixCallers(master) {
+			all = append(all, h.caller(c)...)
+		}
 	}
 	exim, err := h.Exim(ctx)
 	switch {
@@ -37,6 +42,42 @@ func (h Host) mailServer(ctx context.Context, cfg *config.Config) (all []finding
 		all = append(all, ok("mail server: there is no Postfix and no Exim here to look at"))
 	}
 	return all
+}
+
+// caller finds out whether the socket lets in whom the mail server runs mxpipe
+// as.
+func (h Host) caller(c mailserver.Caller) []finding.Finding {
+	uid, gid, known := h.user(c.User)
+	if !known {
+		return []finding.Finding{fail("useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "+c.User,
+			"%s: there is no user %s to run mxpipe as, so all mail is deferred", c.Entry, c.User)}
+	}
+	if c.Group != "" {
+		if gid, known = h.group(c.Group); !known {
+			return []finding.Finding{fail("groupadd --system "+c.Group, "%s: there is no group %s to run mxpipe as, so all mail is deferred", c.Entry, c.Group)}
+		}
+	}
+	info, err := os.Stat(c.Socket)
+	if err != nil || info.Mode().Type() != fs.ModeSocket {
+		return nil // which was said of the sockets
+	}
+	stat, isUnix := info.Sys().(*syscall.Stat_t)
+	if !isUnix {
+		return nil
+	}
+	allowed := info.Mode().Perm()&0o002 != 0
+	switch {
+	case int(stat.Uid) == uid:
+		allowed = info.Mode().Perm()&0o200 != 0
+	case int(stat.Gid) == gid:
+		allowed = info.Mode().Perm()&0o020 != 0
+	}
+	if allowed || info.Mode().Perm()&0o022 == 0 {
+		return nil // the latter was said of the sockets
+	}
+	has, _ := h.groupName(gid)
+	wants, _ := h.groupName(int(stat.Gid))
+	return []finding.Finding{fail("write user="+c.User+":"+wants, "%s: mxpipe runs as %s with the group %s alone, and %s is for the group %s, so all mail is deferred", c.Entry, c.User, has, c.Socket, wants)}
 }
 
 // ourSide is what a mail server's configuration must agree with.
