@@ -228,6 +228,9 @@ func (x *exim) handled(id string) []handled {
 	outputs := map[string]string{}
 	var list []handled
 	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, " "+id+" ") {
+			continue
+		}
 		line = strings.TrimSuffix(line, "\n")
 		if m := outputLine.FindStringSubmatch(line); m != nil && m[1] == id {
 			outputs[m[2]] = m[4]
