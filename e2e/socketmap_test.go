@@ -63,6 +63,12 @@ transport_maps = inline:{{%s=keep:}}
 	return p
 }
 
+// resolver gives an address for a resolver at port 53.
+func (n *internet) resolver() string {
+	i := n.number.Add(1)
+	return fmt.Sprintf("127.25.%d.%d", i/250, i%250+1)
+}
+
 // postmap asks a socketmap as an administrator would, and gives the answer, or what is said in its place.
 func (n *internet) postmap(key, table string) string {
 	cmd := exec.Command("postmap", "-q", key, table)
@@ -147,8 +153,7 @@ func TestSocketmap(t *testing.T) {
 			c.fault(d)
 		}
 	}
-	i := n.number.Add(1)
-	resolver := fmt.Sprintf("127.25.%d.%d", i/250, i%250+1)
+	resolver := n.resolver()
 	n.serve(t, n.unbound(t, resolver).Addr(), `    overrides:
       - {match: exempt.example, mx_auth: none}
       - {match: strict.example, mx_auth: {local_policy: {min_tls_level: authenticated}}}`)
@@ -184,6 +189,45 @@ func TestSocketmap(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A forger of an unsigned MX set gets nothing of a domain with MTA-STS, neither while mxpolicyd still knows the hosts of
+// before, and Postfix alone believes the forger, nor afterwards.
+func TestSocketmapAndAForger(t *testing.T) {
+	t.Parallel()
+	n := newInternet(t)
+	d := n.add(t, domainSpec{name: "forged", signing: dnssec.Unsigned, ttl: 300, policy: "enforce", hosts: []hostSpec{valid}})
+	forger := n.add(t, domainSpec{name: "forger", signing: dnssec.Unsigned, hosts: []hostSpec{valid}})
+	resolver := n.resolver()
+	u := n.unbound(t, resolver)
+	n.serve(t, u.Addr())
+	p := n.smtp(t, resolver)
+	table := "socketmap:unix:" + n.d.socketmap() + ":policy"
+	p.sent(t, p.submit(t, note("a@"+keepDomain, "b@"+d.name)), 1)
+
+	if err := n.zones.Set(fmt.Sprintf("%s. MX 5 %s.", d.name, forger.hosts[0].name)); err != nil {
+		t.Fatal(err)
+	}
+	// It forgets what it knew.
+	if err := u.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.postmap(d.name, table); !strings.HasPrefix(got, "secure match=mx1.forged.example ") {
+		t.Errorf("mxpolicyd says %s", got)
+	}
+	id := p.submit(t, note("a@"+keepDomain, "b@"+d.name))
+	p.deferred(t, id, 1, `4\.7\.5`, `Server certificate not`)
+	p.find(t, `certificate verification failed for (mx1\.forger)\.example.*hostname mismatch`)
+	forger.hosts[0].untouched(t)
+
+	// Now mxpolicyd forgets as well, all but the policy.
+	n.restart(t, func() {})
+	if got := n.postmap(d.name, table); !strings.Contains(got, "mx1.forger.example: the domain's MTA-STS policy does not list this host") {
+		t.Errorf("mxpolicyd says %s", got)
+	}
+	p.flush(t, id)
+	p.deferred(t, id, 2, `4\.7\.5`, "")
+	forger.hosts[0].untouched(t)
 }
 
 // asInREADME asks all that the READMEs ask of a socketmap: the answers that they show are those that come.

@@ -28,7 +28,7 @@ type Outlook struct {
 	Signed      bool           // the MX set, or its absence, is DNSSEC-validated
 	STS         verdict.STS    // what is known of the MTA-STS policy, as in the Facts of each host
 	Policy      policies.Entry // and where it comes from; zero when it was not asked for
-	Hosts       []HostOutlook  // in the order of trying
+	Hosts       []HostOutlook  // in the order of trying, then those that only force_ipv4 or their number leaves out here
 	Err         *status.Error  // why there are no hosts; nil: there are some
 }
 
@@ -168,4 +168,13 @@ func (s *sight) hosts(ctx context.Context, p *profile, way *route.Route) {
 		})
 	}
 	_ = all.Wait() // nobody returns an error
+	for _, d := range way.Dropped {
+		// The other mail server has its own reasons to leave hosts out.
+		if d.Reason == route.NoIPv4 || d.Reason == route.TooMany {
+			s.Hosts = append(s.Hosts, HostOutlook{
+				Host: d.Host.Name, Facts: verdict.Facts{Host: d.Host.Name, Signed: way.Secure, STS: s.STS},
+				Err: &status.Error{Code: status.New(status.Temporary, 4, 4), Host: d.Host.Name, Text: d.Reason.String()},
+			})
+		}
+	}
 }

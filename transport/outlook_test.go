@@ -159,6 +159,25 @@ func TestOutlookOfFailures(t *testing.T) {
 	}
 }
 
+// A host that only a setting of ours leaves out is one that the other mail
+// server may use.
+func TestOutlookOfHostsLeftOut(t *testing.T) {
+	t.Parallel()
+	l := two(t)
+	l.zone("a.example. 300 MX 5 six.a.example.\nsix.a.example. AAAA 2001:db8::1")
+	l.start(func(c *Config) {
+		everything(c)
+		c.ForceIPv4 = true
+	})
+	o := l.outlook("a.example")
+	if len(o.Hosts) != 3 || o.Hosts[0].Err != nil || o.Hosts[1].Err != nil {
+		t.Fatalf("%+v", o.Hosts)
+	}
+	if h := o.Hosts[2]; h.Host != "six.a.example" || h.Err == nil || !h.Facts.Signed || h.Facts.STS.State != verdict.STSFound {
+		t.Errorf("%+v", h)
+	}
+}
+
 // An override's policies hold, and its next hop is left out of account.
 func TestOutlookOfOverrides(t *testing.T) {
 	t.Parallel()
