@@ -6,7 +6,7 @@ TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
-.PHONY: burden chaos build demo dashboard test unit bench microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: burden chaos soak build demo dashboard test unit bench microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -86,6 +86,13 @@ CHAOS      ?= 5000
 CHAOS_TIME ?= 5m
 chaos: needs
 	go test ./e2e -run '^TestChaos$$' -v -count 1 -timeout 2h -args -chaos $(CHAOS) -chaos-time $(CHAOS_TIME)
+
+# Many messages by LMTP to domains that change all the time: what mxpolicyd needs
+# at the start, in the middle and in the end.
+SOAK         ?= 200000
+SOAK_DOMAINS ?= 2000
+soak:
+	go test ./e2e/soak -v -count 1 -timeout 6h -args -messages $(SOAK) -domains $(SOAK_DOMAINS)
 
 # A thousand deliveries of 25 MB, held by slow servers: 25 GB of disk, for minutes.
 burden: needs
