@@ -16,9 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
@@ -29,7 +28,7 @@ func TestMain(m *testing.M) {
 		activated(file)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leaks.VerifyTestMain(m)
 }
 
 // patience is how long a test waits for what must come.

@@ -16,10 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/script"
 	"github.com/mxpipe/mxpipe/transport/message"
@@ -28,7 +27,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // lab is a small internet for one test: a DNS server, a certificate authority
 // that clients trust, another that they do not, MTA-STS policies, and mail

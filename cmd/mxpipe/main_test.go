@@ -16,8 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/wire"
 )
 
@@ -28,7 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(roleVariable) == "mail server" {
 		playMailServer(os.Args[1:])
 	}
-	goleak.VerifyTestMain(m)
+	leaks.VerifyTestMain(m)
 }
 
 // built is the real program, built once.

@@ -12,13 +12,12 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 	"github.com/mxpipe/mxpipe/policyd/metrics"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 const (
 	dashboardFile = "../../contrib/grafana/mxpolicyd.json"

@@ -17,7 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 )
 
 var (
@@ -26,7 +26,7 @@ var (
 	clients  = flag.Int("clients", 16, "connections by which they come")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // soak is one run.
 type soak struct {

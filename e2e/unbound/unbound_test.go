@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"go.uber.org/goleak"
 
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec/sample"
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // serve starts a server and an Unbound before it.
 func serve(t *testing.T, zones ...dnssec.Zone) (*dnssec.Server, *dnssec.Unbound) {

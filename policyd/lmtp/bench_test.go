@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/served"
@@ -25,7 +25,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // text is a message as a mail server hands it over, with its queue id.
 const text = "Received: from x (y [192.0.2.1])\r\n\tby mail.example.org (Postfix) with ESMTP id 4XyZ;\r\n\tSun, 23 Nov 2025 12:00:00 +0000\r\nSubject: a test\r\n\r\nHello.\r\n"

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/intake"
@@ -25,7 +25,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 const text = "Subject: a test\n\nHello.\n"
 

@@ -17,8 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/socketmap/netstring"
 	"github.com/mxpipe/mxpipe/transport"
@@ -26,7 +25,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // fake is a transport that knows some domains, and waits for the last.
 type fake struct {

@@ -8,8 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/dane"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
@@ -17,7 +16,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // Which TXT records ask for reports (RFC 8460 §3).
 func TestFindRecord(t *testing.T) {

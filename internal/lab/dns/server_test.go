@@ -7,12 +7,12 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
-	"go.uber.org/goleak"
 
 	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 func start(t *testing.T, zone string) *labdns.Server {
 	t.Helper()

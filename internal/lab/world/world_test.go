@@ -13,15 +13,15 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
-	"go.uber.org/goleak"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 func start(t *testing.T, domains ...world.Domain) *world.World {
 	t.Helper()
