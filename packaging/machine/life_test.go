@@ -63,13 +63,19 @@ mxpolicyd:mxpolicyd 700
 	m.sh(t, "echo kept >/var/lib/mxpolicyd/probe && chown mxpolicyd: /var/lib/mxpolicyd/probe")
 
 	// Upgraded: restarted, on the same sockets.
-	inodes := m.sh(t, "stat -c %i /run/mxpolicyd/*")
+	m.sh(t, "systemctl stop mxpolicyd.service mxpolicyd-socketmap.socket") // as if the older version had none
+	m.call(t, "4.")
+	first = m.daemon(t)
+	inodes := m.sh(t, "cd /run/mxpolicyd; stat -c %i pipe.sock lmtp.sock admin.sock")
 	m.install(t, newer)
+	if state := m.active("mxpolicyd-socketmap.socket"); state != "active" {
+		t.Errorf("a socket that is new is %s after the upgrade", state)
+	}
 	second := m.daemon(t)
 	if second == first || second == 0 {
 		t.Errorf("after the upgrade the daemon is process %d, before it was %d", second, first)
 	}
-	if after := m.sh(t, "stat -c %i /run/mxpolicyd/*"); after != inodes {
+	if after := m.sh(t, "cd /run/mxpolicyd; stat -c %i pipe.sock lmtp.sock admin.sock"); after != inodes {
 		t.Error("the sockets are others after the upgrade")
 	}
 	if !strings.Contains(m.journal(t, "mxpolicyd.service"), "version=v"+newer) {

@@ -1,0 +1,88 @@
+//go:build machine
+
+package machine
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// send has the machine's mail server send a message.
+func (m *machine) send(t *testing.T, domain string) {
+	t.Helper()
+	m.sh(t, "printf 'Subject: hello\\n\\nHello\\n' | sendmail -f me@mail.machine.example you@"+domain)
+}
+
+// The way of the README, with Exim.
+func TestExim(t *testing.T) {
+	m := boot(t)
+	m.sh(t, `debconf-set-selections <<END
+exim4-config exim4/dc_eximconfig_configtype select internet site; mail is sent and received directly using SMTP
+exim4-config exim4/use_split_config boolean true
+exim4-config exim4/mailname string mail.machine.example
+exim4-config exim4/dc_local_interfaces string 127.0.0.1
+END
+apt-get install -y --no-install-recommends exim4-daemon-light`)
+	m.install(t, newer)
+	w := internet(t, m)
+	m.sh(t, readme(t, "## Use it with Exim"))
+	m.send(t, daneDomain)
+	arrived(t, w, daneDomain, 1)
+	said := regexp.MustCompile(`(?m)<you@` + daneDomain + `>: mxpipe transport output: 2\..*, dane, .*\n.* => you <you@` + daneDomain + `> R=mxpipe T=mxpipe`)
+	await(t, "a line of Exim's log like "+said.String(), func() (string, bool) {
+		log := m.sh(t, "cat /var/log/exim4/mainlog")
+		return log, said.MatchString(log)
+	})
+
+	// By LMTP, which its own user does not have to be allowed for.
+	m.sh(t, "sed -i 's/^  transport = mxpipe$/  transport = mxpolicyd_lmtp/' /etc/exim4/conf.d/router/*mxpipe; update-exim4.conf; systemctl reload exim4")
+	m.send(t, stsDomain)
+	arrived(t, w, stsDomain, 1)
+}
+
+// The ways of mxpolicyd-postfix(7) beside the pipe: LMTP, also by a second socket for a transport of its own, and the
+// look-up of policies from within the chroot.
+func TestPostfixSockets(t *testing.T) {
+	m := boot(t)
+	m.startPostfix(t)
+	m.install(t, newer)
+	w := internet(t, m)
+	const contrib = "/usr/share/doc/mxpipe/contrib/postfix/"
+	m.sh(t, "cat "+contrib+"master.cf.lmtp >>/etc/postfix/master.cf; cat "+contrib+"main.cf.lmtp >>/etc/postfix/main.cf; "+
+		"adduser postfix mxpipe; postconf -e default_transport=mxlmtp:unix:/run/mxpolicyd/lmtp.sock; systemctl restart postfix")
+	m.send(t, daneDomain)
+	arrived(t, w, daneDomain, 1)
+
+	// A second socket; its name in the protocol is its transport's.
+	text, err := os.ReadFile(m.root + "/etc/mxpolicyd/mxpolicyd.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.file(t, "/etc/mxpolicyd/mxpolicyd.yaml", string(text)+strings.Replace(string(text[strings.LastIndex(string(text), "  default:"):]), "default:", "strict:", 1))
+	m.sh(t, "cp /usr/share/doc/mxpipe/examples/mxpolicyd-lmtp-strict.socket /etc/systemd/system/; systemctl daemon-reload; "+
+		"systemctl stop mxpolicyd.service; systemctl enable --now mxpolicyd-lmtp-strict.socket; "+
+		"postconf -e default_transport=mxlmtp:unix:/run/mxpolicyd/lmtp-strict.sock; postfix reload")
+	m.send(t, stsDomain)
+	arrived(t, w, stsDomain, 1)
+	if log := m.journal(t, "mxpolicyd.service"); !strings.Contains(log, "transport=strict") {
+		t.Errorf("the message did not go by the transport strict:\n%s", log)
+	}
+
+	// What Postfix's smtp(8) sees: its directory, as its user, in no group but its own.
+	m.sh(t, "gpasswd -d postfix mxpipe")
+	for _, kind := range []string{"socketmap", "lmtp"} {
+		dir := "/etc/systemd/system/mxpolicyd-" + kind + ".socket.d"
+		m.sh(t, fmt.Sprintf("mkdir %s; cp /usr/share/doc/mxpipe/examples/postfix-chroot-%s.conf %[1]s/postfix-chroot.conf; systemctl daemon-reload; "+
+			"systemctl stop mxpolicyd.service; systemctl restart mxpolicyd-%[2]s.socket", dir, kind))
+	}
+	ask := "cd /var/spool/postfix; setpriv --reuid=postfix --regid=postfix --clear-groups postmap -q " + daneDomain + " socketmap:unix:mxpolicyd/socketmap.sock:policy"
+	if got := m.sh(t, ask); got != "dane-only\n" {
+		t.Errorf("the policy for %s is %q", daneDomain, got)
+	}
+	m.sh(t, "postconf -e default_transport=mxlmtp:unix:mxpolicyd/lmtp.sock; postconf -F mxlmtp/unix/chroot=y; systemctl restart postfix")
+	m.send(t, daneDomain)
+	arrived(t, w, daneDomain, 2)
+}
