@@ -5,6 +5,8 @@ package machine
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -43,6 +45,7 @@ func internet(t *testing.T, m *machine) *world.World {
 	}
 	m.file(t, "/etc/mxpolicyd/mxpolicyd.yaml", fmt.Sprintf(`hostname: mail.machine.example
 dns: {servers: ["%s"]}
+listen: {metrics: {}}
 mx_auth:
   outbound: {dnssec: {}, dane: {}, mtasts: {https_port: %d}}
 transports:
@@ -138,4 +141,22 @@ func TestPostfix(t *testing.T) {
 		log := m.journal(t, "mxpolicyd.service")
 		return log, strings.Contains(log, "configuration reloaded") && strings.Count(log, "msg=delivered") == 3
 	})
+	// It counts, also what the kernel shows of it.
+	answer, err := http.Get("http://127.0.0.1:9461/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`mxpolicyd_deliveries_total{result="delivered",transport="default"} 3`, "process_open_fds ", "process_resident_memory_bytes "} {
+		if !strings.Contains(string(text), "\n"+want) {
+			t.Errorf("the metrics do not have %s", want)
+		}
+	}
+	if out := m.run(t, "mxpolicyd", "status"); !strings.Contains(out, "transport default") {
+		t.Errorf("mxpolicyd status says %q", out)
+	}
 }
