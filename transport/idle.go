@@ -53,7 +53,7 @@ func (l *link) fits(v *verdict.Verdict, demands verdict.Demands) pool.Fit {
 	case !l.lifted && !demands.Optional && l.proof.TLSA != v.TLSA.Fingerprint():
 		return pool.Retire // the host's records have changed, came or went since
 	case l.session.Stale():
-		return pool.Retire
+		return pool.Gone
 	case v.Judge(&l.proof) != nil, v.JudgeExtension(l.session.Extensions().RequireTLS) != nil:
 		return pool.Skip
 	}

@@ -13,7 +13,7 @@
 //   - when the domain it served last has too many idle connections, or the
 //     pool as a whole has: the one that was idle for longest goes;
 //   - when [Pool.Get] or [Pool.Retire] is told that what it once proved no
-//     longer counts;
+//     longer counts, or that the other side has closed it;
 //   - when the pool is stopped.
 //
 // The newest idle connection is handed out first, so that those which a burst
@@ -64,6 +64,7 @@ const (
 	Skip   Fit = iota // good, but not for this delivery
 	Use               // take this one
 	Retire            // good for nobody any more: close it
+	Gone              // the other side has closed it
 )
 
 // Limits say what may be kept. A zero in any field keeps nothing.
@@ -88,6 +89,7 @@ const (
 	Count                    // it was the longest idle of too many for one domain
 	Total                    // it was the longest idle of too many in all
 	Policy                   // what it proved no longer counts, or its transport changed
+	Closed                   // the other side closed it meanwhile, or spoke unasked
 	Stopped                  // the pool is stopped
 	Reasons                  // how many reasons there are
 )
@@ -97,7 +99,7 @@ func (r Reason) String() string {
 	if r >= Reasons {
 		return "unknown"
 	}
-	return [Reasons]string{"idle_time", "reuse_limit", "count", "total", "policy", "stopped"}[r]
+	return [Reasons]string{"idle_time", "reuse_limit", "count", "total", "policy", "closed", "stopped"}[r]
 }
 
 // Stats are a pool's counters since it was made, and what it holds now.
@@ -188,6 +190,8 @@ func (p *Pool[C]) take(key Key, fits func(C) Fit) (conn C, ok bool, gone []C) {
 			return e.conn, true, gone
 		case Retire:
 			gone = append(gone, p.retire(e, Policy))
+		case Gone:
+			gone = append(gone, p.retire(e, Closed))
 		}
 		e = older
 	}
