@@ -4,46 +4,83 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/transport"
 )
 
-// stateDirectory looks at the directory of what must survive, for the user that
-// the daemon runs as (-1: nobody knows).
-func (h Host) stateDirectory(cfg *config.Config, uid int) []finding.Finding {
-	dir := cfg.StateDir
-	who := "state directory " + dir
-	info, err := os.Stat(dir)
+// directory is one that the daemon writes into.
+type directory struct {
+	what string // what it is called in findings
+	path string
+	key  string // that names it
+	lost string // what comes of it when it can not be written
+	room int64  // bytes that should be free
+}
+
+// directories gives the state directory, and those of MTA-STS policies that lie
+// elsewhere, each once.
+func directories(cfg *config.Config) []directory {
+	all := []directory{{
+		"state directory", cfg.StateDir, "state_dir",
+		"large messages wait (4.3.1), and who was served is not remembered", 2 * cfg.MaxMessageSize,
+	}}
+	add := func(c *transport.Config) {
+		sts := c.MXAuth.MTASTS
+		if sts == nil || !sts.OnDisk || strings.HasPrefix(sts.Dir, cfg.StateDir+"/") {
+			return
+		}
+		if !slices.ContainsFunc(all, func(d directory) bool { return d.path == sts.Dir }) {
+			all = append(all, directory{"MTA-STS cache", sts.Dir, "fs_dir", "policies are forgotten when mxpolicyd is restarted", 1 << 20})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Transports)) {
+		add(cfg.Transports[name])
+		for _, o := range cfg.Transports[name].Overrides {
+			add(o.Config)
+		}
+	}
+	return all
+}
+
+// directory looks at a directory, for the user that the daemon runs as (-1:
+// nobody knows).
+func (h Host) directory(d directory, uid int) []finding.Finding {
+	who := d.what + " " + d.path
+	info, err := os.Stat(d.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return []finding.Finding{h.missing(dir)}
+		return []finding.Finding{h.missing(d)}
 	case err != nil:
-		return []finding.Finding{fail("let the daemon's user into "+filepath.Dir(dir), "%s: %v", who, err)}
+		return []finding.Finding{fail("let the daemon's user into "+filepath.Dir(d.path), "%s: %v", who, err)}
 	case !info.IsDir():
-		return []finding.Finding{fail("remove it, or name another state_dir", "%s: it is no directory, and mxpolicyd does not start", who)}
+		return []finding.Finding{fail("remove it, or name another "+d.key, "%s: it is no directory, so %s", who, d.lost)}
 	}
 	var all []finding.Finding
-	volume, err := h.Filesystem(dir)
+	volume, err := h.Filesystem(d.path)
 	switch {
 	case err != nil:
-		all = append(all, warn("look at \"df "+dir+"\"", "%s: %v", who, err))
+		all = append(all, warn("look at \"df "+d.path+"\"", "%s: %v", who, err))
 	case volume.ReadOnly:
-		all = append(all, fail("mount it writeable, or name another state_dir", "%s: it is read-only: large messages wait (4.3.1), and who was served is not remembered", who))
-	case volume.Free < 2*cfg.MaxMessageSize:
-		all = append(all, warn("make room, or lower max_message_size", "%s: %d MiB are left, and one message may have %d MiB", who, volume.Free>>20, cfg.MaxMessageSize>>20))
+		all = append(all, fail("mount it writeable, or name another "+d.key, "%s: it is read-only: %s", who, d.lost))
+	case volume.Free < d.room:
+		all = append(all, warn("make room, or name another "+d.key, "%s: %d MiB are left, and %d should be: %s", who, volume.Free>>20, d.room>>20, d.lost))
 	}
 	mode := info.Mode().Perm()
 	if mode&0o022 != 0 {
-		all = append(all, fail("chmod 700 "+dir, "%s: its mode %04o lets others write, who could have mail taken for delivered", who, mode))
+		all = append(all, fail("chmod 700 "+d.path, "%s: its mode %04o lets others write, who could have mail taken for delivered, or policies for published", who, mode))
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && uid >= 0 && uid != 0 && int(stat.Uid) != uid {
-		all = append(all, fail(fmt.Sprintf("chown -R %s %s", h.userName(uid), dir), "%s: it belongs to %s, and mxpolicyd runs as %s", who, h.userName(int(stat.Uid)), h.userName(uid)))
+		all = append(all, fail(fmt.Sprintf("chown -R %s %s", h.userName(uid), d.path), "%s: it belongs to %s, and mxpolicyd runs as %s: %s", who, h.userName(int(stat.Uid)), h.userName(uid), d.lost))
 	} else if mode&0o300 != 0o300 {
-		all = append(all, fail("chmod 700 "+dir, "%s: its mode %04o keeps mxpolicyd from writing", who, mode))
+		all = append(all, fail("chmod 700 "+d.path, "%s: its mode %04o keeps mxpolicyd from writing: %s", who, mode, d.lost))
 	}
 	if len(all) == 0 {
 		all = append(all, ok("%s: %d MiB are left", who, volume.Free>>20))
@@ -51,9 +88,9 @@ func (h Host) stateDirectory(cfg *config.Config, uid int) []finding.Finding {
 	return all
 }
 
-// missing judges a state directory that is not there: it is made at start.
-func (h Host) missing(dir string) finding.Finding {
-	parent := filepath.Dir(dir)
+// missing judges a directory that is not there: it is made at start.
+func (h Host) missing(d directory) finding.Finding {
+	parent := filepath.Dir(d.path)
 	for parent != "/" {
 		if _, err := os.Stat(parent); err == nil {
 			break
@@ -61,7 +98,7 @@ func (h Host) missing(dir string) finding.Finding {
 		parent = filepath.Dir(parent)
 	}
 	if volume, err := h.Filesystem(parent); err == nil && volume.ReadOnly {
-		return fail("mount it writeable, or name another state_dir", "state directory %s: it is not there and can not be made, as %s is read-only", dir, parent)
+		return fail("mount it writeable, or name another "+d.key, "%s %s: it is not there and can not be made, as %s is read-only: %s", d.what, d.path, parent, d.lost)
 	}
-	return ok("state directory %s: it is made at start", dir)
+	return ok("%s %s: it is made at start", d.what, d.path)
 }

@@ -86,7 +86,9 @@ func (h Host) Examine(ctx context.Context, cfg *config.Config, o Options) []find
 	all = append(all, h.certificates(cfg)...)
 	all = append(all, h.hostnames(ctx, cfg, settings, answering(probes))...)
 	uid, running := h.Daemon(ctx)
-	all = append(all, h.stateDirectory(cfg, uid)...)
+	for _, d := range directories(cfg) {
+		all = append(all, h.directory(d, uid)...)
+	}
 	all = append(all, h.sockets(cfg, running)...)
 	all = append(all, h.mailServer(ctx, cfg)...)
 	if o.Connect != "" {

@@ -128,6 +128,10 @@ func TestBrokenSetUps(t *testing.T) {
 		{"state directory that is a file", func(p *patient) {
 			p.must(os.Remove(p.dir+"/state"), os.WriteFile(p.dir+"/state", nil, 0o600))
 		}, fail, "it is no directory", "state_dir"},
+		{"policies in a directory for everybody", func(p *patient) {
+			p.must(os.Mkdir(p.dir+"/policies", 0o700), os.Chmod(p.dir+"/policies", 0o777))
+			p.yaml += "mx_auth: {outbound: {dane: {}, dnssec: {}, mtasts: {fs_dir: " + p.dir + "/policies}}}\ntransports: {default: {mx_auth: outbound}}\n"
+		}, fail, "/policies: its mode 0777", "chmod 700"},
 		// The sockets.
 		{"socket for everybody", func(p *patient) { p.access("pipe", 0o666) }, fail, "lets everybody on this host send mail", "0660"},
 		{"socket for its owner alone", func(p *patient) { p.access("pipe", 0o600) }, fail, "the mail server's user can not use it", "group: mxpipe"},
