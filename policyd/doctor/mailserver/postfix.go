@@ -1,6 +1,7 @@
 package mailserver
 
 import (
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,11 +15,11 @@ import (
 func Postfix(d Daemon, main, master string) []finding.Finding {
 	c := postfixConfig{settings: parseSettings(main), entries: parseMaster(master)}
 	var list []finding.Finding
-	for _, name := range c.lmtpNames(d) {
-		list = append(list, c.lmtp(name)...)
+	for _, l := range c.lmtpUses(d) {
+		list = append(list, c.lmtp(d, l)...)
 	}
 	if c.usesSocketmap(d) {
-		list = append(list, c.socketmap()...)
+		list = append(list, c.socketmap(d)...)
 	}
 	var unused []entry
 	for _, e := range c.entries {
@@ -165,29 +166,39 @@ func (c postfixConfig) mapped() bool {
 	})
 }
 
-// lmtpNames lists the entries by which mail goes to an LMTP socket of ours.
-func (c postfixConfig) lmtpNames(d Daemon) (names []string) {
+// use is an entry of master.cf with a socket of ours that it leads to.
+type use struct{ name, socket string }
+
+// lmtpUses lists the entries by which mail goes to an LMTP socket of ours.
+func (c postfixConfig) lmtpUses(d Daemon) (list []use) {
 	for _, setting := range routing {
 		for _, word := range strings.FieldsFunc(c.value(setting), func(r rune) bool { return strings.ContainsRune(" ,{}=\t", r) }) {
 			name, socket, ok := strings.Cut(word, ":unix:")
-			if ok && (slices.Contains(d.LMTP, socket) || strings.Contains(socket, "mxpolicyd")) && !slices.Contains(names, name) {
-				names = append(names, name)
+			if ok && (slices.Contains(d.LMTP, socket) || strings.Contains(socket, "mxpolicyd")) && !slices.Contains(list, use{name, socket}) {
+				list = append(list, use{name, socket})
 			}
 		}
 	}
-	return names
+	return list
+}
+
+// shutOut reports whether an entry's process cannot see a socket because it runs
+// in a chroot, the queue directory. From there all relative paths lead on.
+func (c postfixConfig) shutOut(e entry, socket string, ours ...string) bool {
+	return c.chrooted(e) && strings.HasPrefix(socket, "/") && !slices.Contains(ours, path.Join(c.value("queue_directory"), socket))
 }
 
 // lmtp checks an entry that leads to an LMTP socket of ours.
-func (c postfixConfig) lmtp(name string) []finding.Finding {
+func (c postfixConfig) lmtp(d Daemon, l use) []finding.Finding {
+	name := l.name
 	r := &report{name: "Postfix, " + name + " in master.cf"}
 	e, ok := c.entry(name)
 	if !ok || e.command != "lmtp" {
 		r.fail("add the line \""+name+" unix - - n - - lmtp\" to master.cf", "the LMTP socket is reached by %s, and no such entry runs lmtp", name)
 		return r.findings()
 	}
-	if c.chrooted(e) {
-		r.fail("postconf -F "+name+"/unix/chroot=n", "it runs in a chroot, where the daemon's socket is not")
+	if c.shutOut(e, l.socket, d.LMTP...) {
+		r.fail("postconf -F "+name+"/unix/chroot=n", "it runs in a chroot, where %s is not", l.socket)
 	}
 	if c.value(name+"_destination_recipient_limit") == "1" {
 		r.warn("postconf -X "+name+"_destination_recipient_limit", "each recipient is a transaction of its own, though LMTP answers for each anyway")
@@ -208,21 +219,25 @@ func (c postfixConfig) usesSocketmap(d Daemon) bool {
 }
 
 // socketmap checks what Postfix's own smtp needs to use the answers.
-func (c postfixConfig) socketmap() []finding.Finding {
+func (c postfixConfig) socketmap(d Daemon) []finding.Finding {
 	r := &report{name: "Postfix, smtp_tls_policy_maps"}
-	if strings.Contains(c.value("smtp_tls_policy_maps"), "socketmap:unix:") {
+	if _, rest, ok := strings.Cut(c.value("smtp_tls_policy_maps"), "socketmap:unix:"); ok {
+		socket, _, _ := strings.Cut(rest, ":")
 		for _, e := range c.entries {
-			if e.command == "smtp" && c.chrooted(e) {
+			if e.command == "smtp" && c.shutOut(e, socket, d.Socketmap) {
 				r.fail("postconf -F "+e.name+"/unix/chroot=n, or let the socketmap listen at a loopback address",
-					"%s runs in a chroot, where the daemon's socket is not, so its mail is deferred", e.name)
+					"%s runs in a chroot, where %s is not, so its mail is deferred", e.name, socket)
 			}
 		}
 	}
 	if c.value("smtp_dns_support_level") != "dnssec" {
-		r.fail("postconf -e smtp_dns_support_level=dnssec", "without DNSSEC look-ups Postfix cannot do what the answer \"dane\" says")
+		r.fail("postconf -e smtp_dns_support_level=dnssec", "without DNSSEC look-ups Postfix takes the answer \"dane\" for \"may\"")
+	}
+	if c.value("smtp_tls_CAfile") == "" && c.value("smtp_tls_CApath") == "" && c.value("tls_append_default_CA") != "yes" {
+		r.fail("postconf -e smtp_tls_CAfile=/etc/ssl/certs/ca-certificates.crt", "Postfix trusts no certificate authority, so all mail to domains with MTA-STS is deferred")
 	}
 	if level := c.value("smtp_tls_security_level"); level == "" || level == "none" {
-		r.warn("postconf -e smtp_tls_security_level=may", "domains without a policy get no TLS at all")
+		r.warn("postconf -e smtp_tls_security_level=dane", "domains without a policy get no TLS at all")
 	}
 	return r.findings()
 }

@@ -81,6 +81,17 @@ func TestShippedPostfix(t *testing.T) {
 	if len(list) != 1 || !strings.HasPrefix(list[0].What, "Postfix, mxlmtp in master.cf: ") {
 		t.Errorf("want one finding, about LMTP: %+v", list)
 	}
+
+	list = Postfix(ours, "compatibility_level = 3.6\nenable_long_queue_ids = yes\n"+contrib(t, "postfix/main.cf.socketmap"), "smtp unix - - n - - smtp\n")
+	check(t, list, finding.OK, "", "")
+	if len(list) != 1 || !strings.HasPrefix(list[0].What, "Postfix, smtp_tls_policy_maps: ") {
+		t.Errorf("want one finding, about the socketmap: %+v", list)
+	}
+
+	// The socket lies in the queue directory, by a path that counts from there.
+	inside := ours
+	inside.LMTP = []string{"/var/spool/postfix/mxpolicyd/lmtp.sock"}
+	check(t, Postfix(inside, "enable_long_queue_ids = yes\ndefault_transport = lmtp:unix:/mxpolicyd/lmtp.sock\nlmtp_data_done_timeout = 20m\n", "lmtp unix - - y - - lmtp\n"), finding.OK, "", "")
 }
 
 func TestPostfixMistakes(t *testing.T) {
@@ -133,12 +144,15 @@ func TestPostfixMistakes(t *testing.T) {
 			`no such entry runs lmtp`, "master.cf"},
 		{"lmtp, one by one", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = lmtp:unix:/run/mxpolicyd/lmtp.sock\nlmtp_destination_recipient_limit = 1"},
 			edit{"lmtp unix - - y - - lmtp", "lmtp unix - - n - - lmtp -o lmtp_data_done_timeout=20m"}, finding.Warn, `each recipient is a transaction`, "postconf -X"},
-		{"socketmap in a chroot", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\nsmtp_dns_support_level = dnssec\nsmtp_tls_security_level = may"},
-			edit{}, finding.Fail, `smtp runs in a chroot`, "postconf -F smtp/unix/chroot=n"},
-		{"socketmap without DNSSEC", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\nsmtp_tls_security_level = may"},
+		{"socketmap in a chroot", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\nsmtp_dns_support_level = dnssec\nsmtp_tls_security_level = may\nsmtp_tls_CApath = /etc/ssl/certs"},
+			edit{}, finding.Fail, `smtp runs in a chroot, where /run/mxpolicyd/socketmap.sock is not`, "postconf -F smtp/unix/chroot=n"},
+		{"socketmap without DNSSEC", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\nsmtp_tls_security_level = may\ntls_append_default_CA = yes"},
 			edit{"smtp unix - - y", "smtp unix - - n"}, finding.Fail, `"dane"`, "smtp_dns_support_level=dnssec"},
-		{"socketmap without TLS", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:policy mxpolicyd\nsmtp_dns_support_level = dnssec"},
-			edit{}, finding.Warn, `no TLS at all`, "smtp_tls_security_level=may"},
+		{"socketmap without TLS", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:policy mxpolicyd\nsmtp_dns_support_level = dnssec\nsmtp_tls_CAfile = /x"},
+			edit{}, finding.Warn, `no TLS at all`, "smtp_tls_security_level=dane"},
+		{"socketmap without CAs", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:policy mxpolicyd\nsmtp_dns_support_level = dnssec\nsmtp_tls_security_level = dane"},
+			edit{}, finding.Fail, `trusts no certificate authority`, "smtp_tls_CAfile="},
+		{"a socket within the chroot", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = lmtp:unix:mxpolicyd/lmtp.sock\nlmtp_data_done_timeout = 20m"}, edit{}, finding.OK, ``, ``},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			main, master := shipped(t)
