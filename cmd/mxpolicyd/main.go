@@ -51,6 +51,21 @@
 // the SMTP dialogue (lines "route", "verdict" and "smtp"), never a body. Without
 // a DOMAIN it lists what is being traced.
 //
+// # For mail servers that speak LMTP
+//
+// On each socket that listen.lmtp names, or that systemd hands over as lmtp or
+// lmtp-T, a mail server hands messages over by LMTP (RFC 2033), for the transport
+// default or T. Each recipient has a reply of its own, whose text is what
+// mxpipe(1) would print; recipients of one domain share one transaction.
+// PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, SIZE, DSN and ENHANCEDSTATUSCODES are
+// offered; REQUIRETLS is taken, though not offered, as a parameter of MAIL. A
+// message may have 1000 recipients; further ones are answered with 452 4.5.3. A
+// delivery is given up after 15 minutes, so that a mail server's time-out for the
+// replies must be longer. A mail server that hangs up has its delivery cancelled;
+// what was delivered all the same is not delivered again when it tries again, which
+// is told by the queue id in the topmost Received field. Package policyd/lmtp says
+// more, contrib what Postfix and Exim need.
+//
 // # For Postfix's own smtp(8)
 //
 // On the socket that listen.socketmap names, Postfix asks for a domain's TLS

@@ -93,6 +93,11 @@ func ours(err error) bool {
 // Read gives the library what it may have. Its error is net.ErrClosed, on which
 // the library leaves without a word; we have said goodbye by then.
 func (c *conn) Read(p []byte) (int, error) {
+	select {
+	case <-c.done:
+		return 0, net.ErrClosed // whatever is left: the library has no session any more
+	default:
+	}
 	for c.free == 0 || c.r == c.w {
 		err := c.err
 		if err == nil && c.refused > maxErrors {

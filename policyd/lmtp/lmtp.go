@@ -91,8 +91,8 @@ func New(desk *intake.Desk, loops *accept.Loops, transport, hostname string) *Se
 	s.library.MaxMessageBytes = 0
 	s.library.EnableSMTPUTF8 = true
 	s.library.EnableDSN = true
-	// Not announced, as the library wants TLS for that, but taken: the next
-	// hop of a local socket is ours (RFC 8689 §4.2.1).
+	// Not announced, as the library wants TLS for that, but taken: nobody
+	// listens on the way of a local socket (RFC 8689 §4.1).
 	s.library.EnableREQUIRETLS = true
 	s.library.ErrorLog = complaints{desk.Logger}
 	return s

@@ -293,6 +293,12 @@ func TestNonsense(t *testing.T) {
 			c.want("50")
 		}
 		c.want("500 5.5.1 Too many errors", "")
+		// What stands behind is not heard.
+		c = b.connect()
+		c.send(strings.Repeat("GET /\r\n", 4) + strings.Join(append(envelope("a"), "BDAT 0 LAST", ""), "\r\n"))
+		c.until("500 5.5.1 Too many errors")
+		c.want("")
+		b.wantCalls()
 	})
 	t.Run("long lines", func(t *testing.T) {
 		b := serve(t, nil)
