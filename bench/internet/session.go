@@ -51,6 +51,7 @@ func (x *session) flush() error {
 	if len(x.out) == 0 {
 		return nil
 	}
+	x.flights.Add(1)
 	_, err := x.conn.Write(x.out)
 	x.out = x.out[:0]
 	return err

@@ -35,7 +35,7 @@ type Sink struct {
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 
-	connections, open, handshakes, resumed, messages, octets atomic.Int64
+	connections, open, handshakes, resumed, messages, octets, flights atomic.Int64
 }
 
 // Counters are what a Sink has counted since it was started.
@@ -43,6 +43,7 @@ type Counters struct {
 	Connections, Open   int64
 	Handshakes, Resumed int64 // resumed ones are handshakes too
 	Messages, Octets    int64 // of messages that were accepted
+	Flights             int64 // answers that were waited for, those to EHLO and the like included
 }
 
 // Sink starts a mail server. It ends with the Internet.
@@ -78,7 +79,7 @@ func (s *Sink) Counters() Counters {
 	return Counters{
 		Connections: s.connections.Load(), Open: s.open.Load(),
 		Handshakes: s.handshakes.Load(), Resumed: s.resumed.Load(),
-		Messages: s.messages.Load(), Octets: s.octets.Load(),
+		Messages: s.messages.Load(), Octets: s.octets.Load(), Flights: s.flights.Load(),
 	}
 }
 
