@@ -6,7 +6,7 @@ TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
-.PHONY: burden chaos soak build demo dashboard test unit bench microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: burden chaos soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -31,6 +31,7 @@ unit:
 lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go vet ./...
+	go -C bench/plot vet ./...
 	$(call TOOL,staticcheck) ./...
 	@cd docs && mandoc -T lint -W style *.[1578] && sh markdown.sh check
 	@VULNDB='$(VULNDB)' sh internal/tools/vulncheck.sh "$(call TOOL,govulncheck)"
@@ -39,11 +40,18 @@ lint:
 needs:
 	@sh e2e/needs.sh
 
-# The whole of mxpipe, measured on this machine: bench/results/latest.json.
-# BENCHFLAGS=-list tells what there is, BENCHFLAGS="-only idle" chooses.
-bench: needs build
+# The whole of mxpipe, measured on this machine in some minutes: a table, and
+# bench/results/ with all values and plots. BENCHFLAGS=-list tells what there is,
+# BENCHFLAGS="-only idle" chooses. "make bench-docs" puts the table of the last
+# run into docs/performance.md.
+bench: build
+	@sh e2e/needs.sh bench
 	@mkdir -p bench/results
 	go run ./bench -bin bin -rounds $(BENCHROUNDS) -json bench/results/latest.json $(BENCHFLAGS)
+	go -C bench/plot run . ../results/latest.json ../results
+
+bench-docs:
+	go run ./bench -json bench/results/latest.json -doc docs/performance.md
 
 # Go's benchmarks of single packages.
 microbench:

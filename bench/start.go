@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mxpipe/mxpipe/bench/internet"
 	"github.com/mxpipe/mxpipe/bench/measure"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
@@ -25,14 +27,17 @@ func (b *bench) starts() error {
 	if err != nil {
 		return err
 	}
+	var all errgroup.Group
+	all.SetLimit(32) // each waits for the disk
 	for i := range policies {
-		domain := internet.Domain("shared", i)
-		err := cache.Save(store.Policy{Domain: domain, ID: "1", Fetched: time.Now(), Policy: mtasts.Policy{
-			Mode: mtasts.ModeEnforce, MaxAge: 7 * 24 * time.Hour, MX: []string{"*.shared.bench"},
-		}})
-		if err != nil {
-			return err
-		}
+		all.Go(func() error {
+			return cache.Save(store.Policy{Domain: internet.Domain("shared", i), ID: "1", Fetched: time.Now(), Policy: mtasts.Policy{
+				Mode: mtasts.ModeEnforce, MaxAge: 7 * 24 * time.Hour, MX: []string{"*.shared.bench"},
+			}})
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return err
 	}
 	var empty, full measure.Sample
 	ways := []way{{"default", b.sinks.main.Port(), ""}}

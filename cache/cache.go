@@ -141,13 +141,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 		c.mu.Unlock()
 		return none, ErrClosed
 	}
-	now := c.opts.Now()
-	if it := c.fresh(key, now); it != nil {
-		c.stats.Hits++
-		c.used.MoveToFront(c.entries[key])
-		if !now.Before(it.refresh) {
-			c.refreshAhead(key)
-		}
+	if it := c.hit(key); it != nil {
 		entry := it.entry
 		c.mu.Unlock()
 		return entry.Value, entry.Err
@@ -165,6 +159,35 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
 	}
+}
+
+// At gives what the cache has of a key at this moment, as Get would; without
+// it nothing is loaded, and ok is false.
+func (c *Cache[K, V]) At(key K) (entry Entry[V], ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return Entry[V]{}, false
+	}
+	if it := c.hit(key); it != nil {
+		return it.entry, true
+	}
+	return Entry[V]{}, false
+}
+
+// hit finds an entry that is used now.
+func (c *Cache[K, V]) hit(key K) *item[K, V] {
+	now := c.opts.Now()
+	it := c.fresh(key, now)
+	if it == nil {
+		return nil
+	}
+	c.stats.Hits++
+	c.used.MoveToFront(c.entries[key])
+	if !now.Before(it.refresh) {
+		c.refreshAhead(key)
+	}
+	return it
 }
 
 // Peek looks at an entry without loading, counting or using it.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the tests drive beside Go: servers for those in e2e/, and what looks at
 # manual pages and packages. With "packages", also what "make packages-test" and
-# no other test needs. As root on Debian or Ubuntu this installs what is missing;
+# no other test needs; with "bench", what "make bench" needs and nothing else. As root on Debian or Ubuntu this installs what is missing;
 # elsewhere it says what to install and fails.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -27,6 +27,12 @@ lintian lintian
 rpm rpm
 '
 
+[ "${1:-}" != bench ] || wanted='
+postfix postfix
+cc gcc libc6-dev
+strace strace
+'
+
 # Exim's package and Postfix's exclude each other. So Exim is unpacked into this
 # folder, which the tests know as well, and only its libraries are installed.
 cache=${MXPIPE_E2E_CACHE:-/var/cache/mxpipe-e2e}
@@ -36,7 +42,7 @@ missing=$(echo "$wanted" | while read -r command package; do
 	[ -z "$command" ] || command -v "$command" >/dev/null || printf '%s ' "$package"
 done)
 noexim=
-if [ ! -x "$exim" ] || ldd "$exim" | grep -q 'not found'; then
+if [ "${1:-}" != bench ] && { [ ! -x "$exim" ] || ldd "$exim" | grep -q 'not found'; }; then
 	noexim=yes
 fi
 [ -n "$missing$noexim" ] || exit 0

@@ -244,28 +244,38 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 		return results
 	}
 
+	list := t.split(env, results)
 	var all errgroup.Group
 	all.SetLimit(maxDestinations)
-	for _, d := range t.split(env, results) {
+	for _, d := range list {
 		d.env, d.msg, d.sender = env, msg, sender
 		d.demands = demands(d.cfg, env, msg)
 		d.log = t.log.With("id", env.ID, "queue_id", env.QueueID, "transport", d.cfg.Name)
 		d.traced = t.traces.cover(d)
+		if len(list) == 1 { // as nearly always
+			d.deliver(ctx, results)
+			return results
+		}
 		all.Go(func() error {
-			start := time.Now()
-			t.underway.begin(d, start)
-			defer t.underway.end(d)
-			d.run(ctx)
-			d.report(time.Since(start))
-			d.tell(start)
-			for _, r := range d.rcpts {
-				results[r.index].set(r.result, env.ID)
-			}
+			d.deliver(ctx, results)
 			return nil
 		})
 	}
 	all.Wait()
 	return results
+}
+
+// deliver does the work of one destination, and tells of it.
+func (d *delivery) deliver(ctx context.Context, results []Result) {
+	start := time.Now()
+	d.underway.begin(d, start)
+	defer d.underway.end(d)
+	d.run(ctx)
+	d.report(time.Since(start))
+	d.tell(start)
+	for _, r := range d.rcpts {
+		results[r.index].set(r.result, d.env.ID)
+	}
 }
 
 // split sorts the recipients by destination, in the order of their first

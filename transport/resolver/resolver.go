@@ -147,6 +147,17 @@ func (r *Resolver) Lookup(ctx context.Context, name string, qtype uint16) (Answe
 	return Answer{}, e
 }
 
+// Known gives an answer that is in the cache, as Lookup would give it; without
+// one nothing is asked, and ok is false.
+func (r *Resolver) Known(name string, qtype uint16) (a Answer, ok bool) {
+	normal, err := normalName(name)
+	if err != nil {
+		return Answer{}, false
+	}
+	e, ok := r.cache.At(question{normal, qtype})
+	return e.Value, ok && e.Err == nil
+}
+
 // Cached lists the answers in the cache, the last used first.
 func (r *Resolver) Cached() []Answer {
 	var list []Answer

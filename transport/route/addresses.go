@@ -71,8 +71,8 @@ type finding struct {
 
 // find looks both families up at once. What works is used.
 func (f *Finder) find(ctx context.Context, name string) finding {
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return f.localhost(name)
+	if found, ok := f.known(name); ok {
+		return found
 	}
 	var v4, v6 family
 	if f.cfg.ForceIPv4 {
@@ -83,6 +83,42 @@ func (f *Finder) find(ctx context.Context, name string) finding {
 		v4 = f.family(ctx, name, dns.TypeA)
 		both.Wait()
 	}
+	return f.join(name, v4, v6)
+}
+
+// knower is a Resolver that can tell at once what it would tell without asking
+// anybody. With it a delivery whose names are all known starts no goroutine
+// to look them up.
+type knower interface {
+	Known(name string, qtype uint16) (resolver.Answer, bool)
+}
+
+// known gives the finding for a name, if all of it can be had at once.
+func (f *Finder) known(name string) (finding, bool) {
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return f.localhost(name), true
+	}
+	k, ok := f.cfg.Resolver.(knower)
+	if !ok {
+		return finding{}, false
+	}
+	a, ok := k.Known(name, dns.TypeA)
+	if !ok {
+		return finding{}, false
+	}
+	var v6 family
+	if !f.cfg.ForceIPv4 {
+		aaaa, ok := k.Known(name, dns.TypeAAAA)
+		if !ok {
+			return finding{}, false
+		}
+		v6 = f.read(aaaa)
+	}
+	return f.join(name, f.read(a), v6), true
+}
+
+// join makes one finding of both families.
+func (f *Finder) join(name string, v4, v6 family) finding {
 	found := combine(name, v4, v6)
 	if f.cfg.ForceIPv4 && found.absent && v4.existence == resolver.NoData {
 		found.absent, found.noIPv4 = false, true
@@ -114,6 +150,11 @@ func (f *Finder) family(ctx context.Context, name string, qtype uint16) family {
 	if err != nil {
 		return family{failed: err}
 	}
+	return f.read(answer)
+}
+
+// read takes the addresses out of an answer.
+func (f *Finder) read(answer resolver.Answer) family {
 	fam := family{existence: answer.Existence, secure: answer.Secure, canonical: strings.TrimSuffix(answer.Canonical, ".")}
 	for _, rr := range answer.RRs {
 		var ip net.IP

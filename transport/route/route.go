@@ -371,12 +371,23 @@ func (f *Finder) settle(ctx context.Context, r *Route) error {
 // survey looks the addresses of hosts up, several at once. What is not there
 // in time has failed.
 func (f *Finder) survey(ctx context.Context, hosts []Host) []finding {
+	found := make([]finding, len(hosts))
+	var unknown []int
+	for i, h := range hosts {
+		var ok bool
+		if found[i], ok = f.known(h.Name); !ok {
+			unknown = append(unknown, i)
+		}
+	}
+	if len(unknown) == 0 {
+		return found
+	}
 	ctx, cancel := context.WithTimeout(ctx, surveyTime)
 	defer cancel()
-	found := make([]finding, len(hosts))
 	var all errgroup.Group
 	all.SetLimit(lookupsAtOnce)
-	for i, h := range hosts {
+	for _, i := range unknown {
+		h := hosts[i]
 		all.Go(func() error {
 			found[i] = f.find(ctx, h.Name)
 			return nil

@@ -81,6 +81,10 @@ func (r *Report) Accepted() int {
 	return n
 }
 
+// commandRoom is more than a command takes with all of its parameters, but for
+// addresses of a length that nobody has.
+const commandRoom = 600
+
 // Send runs one transaction (RFC 5321 §3.3), in as few flights as the server
 // allows:
 //
@@ -104,6 +108,7 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 		t.fail(outcome.MAIL, err)
 		return t.report
 	}
+	t.brief = tx.Size+int64(len(tx.Recipients)+1)*commandRoom <= writeSize
 	t.chunked = s.ext.Chunking && tx.Chunking != ChunkingOff
 	switch {
 	case t.chunked && s.ext.Pipelining && tx.Chunking == ChunkingPipelined:

@@ -24,6 +24,7 @@ type transfer struct {
 	report  *Report
 	w       *bufio.Writer
 	chunked bool
+	brief   bool // all of it fits into one write, which no reply has to be read for
 	cutOff  bool // the connection failed before the server had all of the flight
 }
 
@@ -172,13 +173,18 @@ func (t *transfer) message() {
 	}
 }
 
-// exchange writes, and at the same time reads the replies that are due. It
+// exchange writes, and at the same time reads the replies that are due; what is
+// brief is written first, since the replies to it fill no buffer either. It
 // gives how many were read, and whether they all came before everything was
 // written. A reply of 421 ends it: no other follows.
 func (t *transfer) exchange(list []due, write func() error) (read int, early bool, err error) {
 	e := &exchange{transfer: t, list: list, written: make(chan error, 1)}
 	t.raw.readUntil(time.Time{}) // the wait for a reply begins when all is written
-	go func() { e.written <- e.write(write) }()
+	if t.brief {
+		e.written <- e.write(write)
+	} else {
+		go func() { e.written <- e.write(write) }()
+	}
 	for read < len(list) {
 		r, err := reply.Read(t.r.Reader)
 		if err != nil {
