@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -249,13 +250,20 @@ func (c *chaos) greet() {
 
 // submit hands all letters to Postfix, as fast as it takes them while the storm lasts.
 func (c *chaos) submit() {
-	for n := range 2 * *chaosMessages {
-		l := c.compose(n)
-		l.queueID = c.out.submit(c.t, mail{from: l.from, to: []string{l.to}, text: l.text})
-		c.mu.Lock()
-		c.letters = append(c.letters, l)
-		c.mu.Unlock()
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for n := int(next.Add(1)) - 1; n < 2**chaosMessages; n = int(next.Add(1)) - 1 {
+				l := c.compose(n)
+				l.queueID = c.out.submit(c.t, mail{from: l.from, to: []string{l.to}, text: l.text})
+				c.mu.Lock()
+				c.letters = append(c.letters, l)
+				c.mu.Unlock()
+			}
+		})
 	}
+	all.Wait()
 }
 
 // arrivals counts the messages that mail servers took.
