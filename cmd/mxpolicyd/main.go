@@ -247,7 +247,8 @@ func serve(ctx context.Context, file string, load loader) error {
 	defer policyd.SteerHeap()()
 	log := policyd.NewLog(cfg.Log, os.Stderr)
 	log.Info("starting", "version", version, "config", file)
-	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: load, Version: version, Log: log})
+	again := func() (*config.Config, error) { return config.Reload(file, config.System()) }
+	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: again, Version: version, Log: log})
 	if err != nil {
 		return err
 	}

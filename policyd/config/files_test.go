@@ -130,3 +130,23 @@ func TestSystemStateDirectory(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A file that is just being written is no wish for all defaults.
+func TestReloadOfAnEmptyFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mxpolicyd.yaml")
+	for text, ok := range map[string]bool{"": false, "# all defaults\n": true, "max_deliveries: 7\n": true} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path, System()); err != nil {
+			t.Errorf("%q at the start: %v", text, err)
+		}
+		_, err := Reload(path, System())
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), path+":1: the file is empty") {
+			t.Errorf("%q reloaded: %v", text, err)
+		}
+	}
+	if _, err := Reload(path+".absent", System()); err == nil {
+		t.Error("a file that is not there was reloaded")
+	}
+}

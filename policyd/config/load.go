@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -25,6 +26,17 @@ func Default(env Environment) (*Config, error) { return Parse("", nil, env) }
 // other error means that it could not be read.
 func Load(path string, env Environment) (*Config, error) {
 	return load(path, DefaultPath, env)
+}
+
+// Reload is Load for a daemon that runs. A file without a single byte, which is
+// what one is in the moment in which it is written anew, is a mistake here, and
+// no wish that everything be as it is by default: no policy shall be lost by
+// that.
+func Reload(path string, env Environment) (*Config, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return nil, Mistakes{{path, 1, 1, "the file is empty as if it were just being written, would be a configuration, or a comment for all defaults"}}
+	}
+	return Load(path, env)
 }
 
 func load(path, dispensable string, env Environment) (*Config, error) {
