@@ -153,6 +153,16 @@ func TestSocketmap(t *testing.T) {
 			c.fault(d)
 		}
 	}
+	// Domains that are not signed, at providers that are.
+	providers := map[string]*domain{
+		"hosted.example":     n.add(t, domainSpec{name: "provider", hosts: []hostSpec{withDANE}}),
+		"hosted-bad.example": n.add(t, domainSpec{name: "provider-bad", hosts: []hostSpec{mismatched}}),
+	}
+	for name, d := range providers {
+		if err := n.zones.AddZone(dnssec.Zone{Name: name, Signing: dnssec.Unsigned, TTL: 1, NegativeTTL: 1, Text: "@ MX 10 " + d.hosts[0].name + ".\n"}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	resolver := n.resolver()
 	n.serve(t, n.unbound(t, resolver).Addr(), `    overrides:
       - {match: exempt.example, mx_auth: none}
@@ -160,6 +170,23 @@ func TestSocketmap(t *testing.T) {
 	p := n.smtp(t, resolver)
 	t.Run("READMEs", n.asInREADME)
 	table := "socketmap:unix:" + n.d.socketmap() + ":policy"
+	for name, d := range providers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := n.postmap(name, table); got != "dane" {
+				t.Errorf("postmap says %q", got)
+			}
+			id := p.submit(t, note("a@"+keepDomain, "b@"+name))
+			if name == "hosted-bad.example" {
+				p.deferred(t, id, 1, `4\.7\.5`, `Server certificate not`)
+				d.hosts[0].untouched(t)
+				return
+			}
+			// RFC 7672 §2.2.1: what an unsigned MX set led to is matched, but never called verified.
+			p.sent(t, id, 1)
+			p.find(t, `(Trusted) TLS connection established to `+regexp.QuoteMeta(d.hosts[0].name))
+		})
+	}
 	for _, c := range cases {
 		t.Run(c.spec.name, func(t *testing.T) {
 			t.Parallel()
