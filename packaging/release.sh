@@ -19,10 +19,14 @@ for arch in amd64 arm64; do
 	name=mxpipe-${version#v}-linux-$arch
 	mkdir -p "$work/$name/bin" "$work/$name/sbin"
 	for program in bin/mxpipe sbin/mxpolicyd; do
-		export GOOS=linux GOARCH=$arch CGO_ENABLED=0
-		go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$work/$name/$program" "./cmd/${program#*/}"
-		"$gomod" app -json -std -licenses -noserial -notimestamp -main "cmd/${program#*/}" \
-			-output "$out/${program#*/}-linux-$arch.cdx.json"
+		GOOS=linux GOARCH=$arch CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+			-ldflags "-s -w -X main.version=$version" -o "$work/$name/$program" "./cmd/${program#*/}"
+		# All modules are here by now, but for our own of this version.
+		GOPROXY=off "$gomod" bin -json -std -licenses -noserial -notimestamp -version "$version" \
+			-output "$out/${program#*/}-linux-$arch.cdx.json" "$work/$name/$program" 2>"$work/said" || {
+			cat "$work/said" >&2
+			exit 1
+		}
 	done
 	cp LICENSE README.md CHANGELOG.md "$work/$name/"
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work" -c "$name" |
