@@ -142,7 +142,7 @@ func TestReloadOfAnEmptyFile(t *testing.T) {
 			t.Errorf("%q at the start: %v", text, err)
 		}
 		_, err := Reload(path, System())
-		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), path+":1: the file is empty") {
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), path+":1:1: the file is empty") {
 			t.Errorf("%q reloaded: %v", text, err)
 		}
 	}
