@@ -162,7 +162,7 @@ func TestBrokenSetUps(t *testing.T) {
 		}, fail, "in a chroot", "chroot=n"},
 		{"Postfix with a user that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=nosuch", 1) }, fail, "there is no user nosuch", "useradd --system"},
 		{"Postfix with a group that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=mxpipe:nosuch", 1) }, fail, "there is no group nosuch", "groupadd"},
-		{"Postfix with a user whom the socket keeps out", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=me", 1) }, fail, "mxpipe runs as me with the group others alone", "user=me:mxpipe"},
+		{"Postfix with a user whom the socket keeps out", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=me", 1) }, fail, "it calls as me with the group others alone", "user=me:mxpipe"},
 		{"Postfix that can not be asked", func(p *patient) {
 			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
 		}, warn, "can not be read: bad parameter", "postfix check"},
@@ -171,6 +171,15 @@ func TestBrokenSetUps(t *testing.T) {
 				return mailserver.EximOutput{Transports: "remote_smtp transport:\ndriver = smtp\n"}, nil
 			}
 		}, warn, "Exim: nothing leads to mxpolicyd", "contrib/exim"},
+		{"Exim with a user whom the socket keeps out", func(p *patient) {
+			text, err := os.ReadFile("../../contrib/exim/conf.d/transport/30_mxpipe")
+			p.must(err)
+			transport := strings.NewReplacer("mxpipe:\n", "mxpipe transport:\n", "\\\n", "", "user = mxpipe", "user = me",
+				"/usr/bin/mxpipe", "/usr/bin/mxpipe --socket "+p.dir+"/pipe").Replace(string(text))
+			p.Exim = func(context.Context) (mailserver.EximOutput, error) {
+				return mailserver.EximOutput{Main: "auto_thaw = 1h\nmessage_size_limit = 50M\n", Transports: transport}, nil
+			}
+		}, fail, "Exim, transport mxpipe: it calls as me with the group others alone", "set group = mxpipe"},
 		// The way out.
 		{"outbound port blocked", func(p *patient) {
 			closed, err := net.Listen("tcp", "127.0.0.1:0")

@@ -37,6 +37,9 @@ func (h Host) mailServer(ctx context.Context, cfg *config.Config) (all []finding
 		all = append(all, warn("run \"exim -bV\"", "Exim: its configuration can not be read: %v", err))
 	default:
 		all = append(all, mailserver.Exim(ourSide(cfg), exim)...)
+		for _, c := range mailserver.EximCallers(ourSide(cfg), exim) {
+			all = append(all, h.caller(c)...)
+		}
 	}
 	if len(all) == 0 {
 		all = append(all, ok("mail server: there is no Postfix and no Exim here to look at"))
@@ -44,17 +47,16 @@ func (h Host) mailServer(ctx context.Context, cfg *config.Config) (all []finding
 	return all
 }
 
-// caller finds out whether the socket lets in whom the mail server runs mxpipe
-// as.
+// caller finds out whether the socket lets in whom the mail server calls as.
 func (h Host) caller(c mailserver.Caller) []finding.Finding {
 	uid, gid, known := h.user(c.User)
 	if !known {
 		return []finding.Finding{fail("useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "+c.User,
-			"%s: there is no user %s to run mxpipe as, so all mail is deferred", c.Entry, c.User)}
+			"%s: there is no user %s to call as, so all mail is deferred", c.Entry, c.User)}
 	}
 	if c.Group != "" {
 		if gid, known = h.group(c.Group); !known {
-			return []finding.Finding{fail("groupadd --system "+c.Group, "%s: there is no group %s to run mxpipe as, so all mail is deferred", c.Entry, c.Group)}
+			return []finding.Finding{fail("groupadd --system "+c.Group, "%s: there is no group %s to call as, so all mail is deferred", c.Entry, c.Group)}
 		}
 	}
 	info, err := os.Stat(c.Socket)
@@ -77,7 +79,7 @@ func (h Host) caller(c mailserver.Caller) []finding.Finding {
 	}
 	has, _ := h.groupName(gid)
 	wants, _ := h.groupName(int(stat.Gid))
-	return []finding.Finding{fail("write user="+c.User+":"+wants, "%s: mxpipe runs as %s with the group %s alone, and %s is for the group %s, so all mail is deferred", c.Entry, c.User, has, c.Socket, wants)}
+	return []finding.Finding{fail(c.Regroup(wants), "%s: it calls as %s with the group %s alone, and %s is for the group %s, so all mail is deferred", c.Entry, c.User, has, c.Socket, wants)}
 }
 
 // ourSide is what a mail server's configuration must agree with.

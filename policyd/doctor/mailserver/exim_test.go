@@ -1,6 +1,7 @@
 package mailserver
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,26 @@ func TestEximMistakesElsewhere(t *testing.T) {
 			c.edit(&x)
 			check(t, Exim(ours, x), c.level, c.what, c.mend)
 		})
+	}
+}
+
+func TestEximCallers(t *testing.T) {
+	x := shippedExim(t)
+	x.Transports = change(t, x.Transports, "user = mxpipe\n  socket", "user = exim\n  group = mail\n  socket")
+	want := []Caller{
+		{"Exim, transport mxpipe", "mxpipe", "", "/run/mxpolicyd/pipe.sock", true},
+		{"Exim, transport mxpolicyd_lmtp", "exim", "mail", "/run/mxpolicyd/lmtp.sock", true},
+	}
+	got := EximCallers(ours, x)
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if mend := got[0].Regroup("g"); mend != "set group = g" {
+		t.Errorf("the mend is %q", mend)
+	}
+	x.Transports = strings.ReplaceAll(x.Transports, "  user =", "  initgroups\n  user =")
+	if got := EximCallers(ours, x); got != nil {
+		t.Errorf("with all of the user's groups: %+v", got)
 	}
 }
 
