@@ -32,6 +32,7 @@ log: {level: %[2]s, format: text}
 dns: {servers: ["%[3]s"], timeout: 2s, attempts: 2}
 listen:
   pipe: {path: %[1]s/pipe.sock, mode: "0600"}
+  lmtp: {path: %[1]s/lmtp.sock, mode: "0600"}
   socketmap: {path: %[1]s/socketmap.sock, mode: "0600"}
 mx_auth:
   outbound:
@@ -65,6 +66,7 @@ transports:
 type daemon struct {
 	config string // its text
 	socket string // where mxpipe comes in
+	lmtp   string // where mail servers speak LMTP
 	// socketmap is where Postfix would ask.
 	socketmap string
 	logged    string // its log file
@@ -84,6 +86,7 @@ func startDaemon(ctx context.Context, program, dir string, w *world.World, verbo
 	d := &daemon{
 		config:    fmt.Sprintf(configuration, dir, level, w.Resolver(), w.HTTPSPort(), w.Port()),
 		socket:    filepath.Join(dir, "pipe.sock"),
+		lmtp:      filepath.Join(dir, "lmtp.sock"),
 		socketmap: filepath.Join(dir, "socketmap.sock"),
 		logged:    filepath.Join(dir, "log"),
 		done:      make(chan struct{}),

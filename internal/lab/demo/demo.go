@@ -23,6 +23,7 @@ type demo struct {
 	verbose  bool
 	table    *table
 	messages []group
+	letters  []letter
 	asks     []ask
 
 	mxpipe string
@@ -70,11 +71,18 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	misread, err := d.postAll(ctx)
+	if err != nil {
+		return err
+	}
 	wrong, err := d.askAll(ctx)
 	if err != nil {
 		return err
 	}
 	complaints := d.end()
+	if misread > 0 {
+		complaints = append(complaints, fmt.Sprintf("%d answers by LMTP", misread))
+	}
 	if wrong > 0 {
 		complaints = append(complaints, fmt.Sprintf("%d answers to Postfix", wrong))
 	}

@@ -137,7 +137,7 @@ func TestDemo(t *testing.T) {
 	bin := programs(t)
 	emptyDir(t)
 	var out bytes.Buffer
-	d := demo{bin: bin, table: newTable(&out, screen{}), messages: messages(), asks: asks()}
+	d := demo{bin: bin, table: newTable(&out, screen{}), messages: messages(), letters: letters(), asks: asks()}
 	if err := d.run(t.Context()); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
@@ -146,6 +146,11 @@ func TestDemo(t *testing.T) {
 			if !strings.Contains(out.String(), "\nok  "+m.domain+" ") {
 				t.Errorf("no row for %s", m.domain)
 			}
+		}
+	}
+	for _, l := range letters() {
+		if !strings.Contains(out.String(), "\nok  "+l.to+"\n    "+l.want+" <"+l.to+"> ") {
+			t.Errorf("no answer for %s", l.to)
 		}
 	}
 	for _, a := range asks() {
@@ -170,7 +175,7 @@ func TestUnexpectedIsTold(t *testing.T) {
 		{domain: "none.example", want: deferred("4.7.5", "DANE")},
 		{domain: "dane-wrong.example", want: delivered("mx.dane-wrong.example", overTLS, "dane")},
 		{domain: "plain.example", want: delivered("mx.plain.example", plaintext, "plaintext")},
-	}}}, asks: []ask{{domain: "dane-ee.example", want: "dane-only"}, {domain: "sts.example", want: "dane"}, {domain: "both.example"}}}
+	}}}, letters: []letter{{"ben@plain.example", "451 4.7.5", ""}, {"ben@none.example", "250 2.0.0", "queued as"}, {"ben@nowhere.example", "550 5.4.4", "this"}}, asks: []ask{{domain: "dane-ee.example", want: "dane-only"}, {domain: "sts.example", want: "dane"}, {domain: "both.example"}}}
 	if err := d.run(t.Context()); !errors.Is(err, errUnexpected) {
 		t.Errorf("%v", err)
 	}
@@ -184,13 +189,18 @@ func TestUnexpectedIsTold(t *testing.T) {
 		"The log of mxpolicyd about DEMO01, none.example",
 		"msg=delivered id=",
 		"queue_id=DEMO02",
+		"!!  ben@plain.example",
+		"NOT AS EXPECTED: the answer should begin with \"451 4.7.5\" and say \"\"",
+		"ok  ben@none.example",
+		"!!  ben@nowhere.example",
+		"NOT AS EXPECTED: 2 answers by LMTP",
 		"ok  dane-ee.example",
 		"!!  sts.example",
 		"NOT AS EXPECTED: the answer does not begin with \"dane\"",
 		"!!  both.example",
 		"NOT AS EXPECTED: there should be no policy",
 		"NOT AS EXPECTED: 2 answers to Postfix",
-		"3 NOT AS EXPECTED",
+		"4 NOT AS EXPECTED",
 	} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("no %q in\n%s", part, out.String())

@@ -7,8 +7,9 @@
 // It starts the lab's world of well-known domains (package world), writes a configuration and starts mxpolicyd with it.
 // Then it sends the messages that the file messages.go lists, one after the other, each by a call of mxpipe, as a mail
 // server would. Beside each stands what must come of it: exit status, status code, the host that got the message and how
-// it came there. A message that arrived must be the one that was sent, byte for byte. At last it asks mxpolicyd what
-// Postfix's own smtp(8) would ask it, as the file asks.go lists.
+// it came there. A message that arrived must be the one that was sent, byte for byte. Then it hands one message over by LMTP for
+// the recipients that the file letters.go lists. At last it asks mxpolicyd what Postfix's own smtp(8) would ask it, as the
+// file asks.go lists.
 //
 // Exit status 0 when all went as it should; 1 when something did not, with mxpolicyd's log lines about it, or when
 // something could not be started; 130 when it was interrupted, or nobody reads its output any more. -v shows the configuration and mxpolicyd's log after each
@@ -45,7 +46,7 @@ func start() int {
 	// A second interrupt does not wait.
 	defer context.AfterFunc(ctx, stop)()
 
-	d := demo{bin: *bin, verbose: *verbose, table: newTable(os.Stdout, terminal(os.Stdout)), messages: messages(), asks: asks()}
+	d := demo{bin: *bin, verbose: *verbose, table: newTable(os.Stdout, terminal(os.Stdout)), messages: messages(), letters: letters(), asks: asks()}
 	switch err := d.run(ctx); {
 	case err == nil:
 		return 0
