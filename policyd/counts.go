@@ -141,7 +141,7 @@ func addServer(to map[string]*resolver.ServerStats, s *resolver.ServerStats) {
 // counts is what the daemon tells metrics.
 func (d *Daemon) counts() metrics.Counts {
 	c := metrics.Counts{
-		MaxDeliveries: d.places, TLSRPT: d.reports.Stats(),
+		MaxDeliveries: d.places, TLSRPT: d.reports.Stats(), Socketmap: d.lookups.Stats(),
 		Warnings: d.options.Log.repeats.warnings.Load(), Errors: d.options.Log.repeats.errors.Load(),
 	}
 	d.tallies.sum(&c)

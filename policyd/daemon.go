@@ -34,6 +34,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/metrics"
 	"github.com/mxpipe/mxpipe/policyd/served"
+	"github.com/mxpipe/mxpipe/policyd/socketmap"
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
@@ -67,6 +68,7 @@ type Daemon struct {
 	tallies *tallies
 	metrics *metrics.Metrics
 	reports *tlsrpt.Reporter
+	lookups socketmap.Counts
 	// places are for all front ends together; max_deliveries is as it was at
 	// start.
 	places int

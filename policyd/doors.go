@@ -49,7 +49,7 @@ func (d *Daemon) doors() map[kind]func(duty) frontEnd {
 }
 
 func (d *Daemon) socketmapConfig() socketmap.Config {
-	return socketmap.Config{Transport: d.ways.look, Default: config.DefaultTransport, Logger: d.log}
+	return socketmap.Config{Transport: d.ways.look, Default: config.DefaultTransport, Counts: &d.lookups, Logger: d.log}
 }
 
 func (d *Daemon) add(end frontEnd) {

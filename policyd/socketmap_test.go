@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mxpipe/mxpipe/policyd/socketmap"
 	"github.com/mxpipe/mxpipe/policyd/socketmap/netstring"
 )
 
@@ -57,6 +58,9 @@ func TestSocketmap(t *testing.T) {
 	a.want("policy b.example", "OK may")
 	a.want("policy@other a.example", "NOTFOUND ")
 	a.want("policy@strict a.example", "TEMP there is no transport strict")
+	if got, want := r.lookups.Stats(), (socketmap.Stats{Policies: 3, None: 3, Temporary: 2}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
 	// Mail goes on beside it.
 	want(t, r.send(through("other")), "2.0.0 ")
 	r.end()

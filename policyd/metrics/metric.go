@@ -35,6 +35,7 @@ func All() []Metric {
 		[]Metric{dnsUp, dnsDuration, dnsAnswers, dnsFailures},
 		[]Metric{stsFailures, stsStoreFailures},
 		[]Metric{tlsrptSent, tlsrptLost},
+		[]Metric{socketmapLookups},
 	)
 }
 
@@ -152,3 +153,7 @@ var (
 	tlsrptLost = Metric{"mxpolicyd_tlsrpt_lost_total", Counter, []string{"reason"},
 		"Deliveries that it was not told of: no_collector, nobody listens at tlsrpt.socket; collector_busy, it does not keep up; queue_full, nor do we; lookup, the domain's TLSRPT record could not be looked up; too_large. The deliveries themselves are not touched."}
 )
+
+// The socketmap, for those whose Postfix delivers by itself.
+var socketmapLookups = Metric{"mxpolicyd_socketmap_lookups_total", Counter, []string{"reply"},
+	"Questions of Postfix's smtp(8) by what was replied: policy; none, where nothing is to be asked of the domain's servers; temporary, where Postfix then defers the mail. A rise of temporary ones is most often the resolver's doing."}

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/mxpipe/mxpipe/cache"
+	"github.com/mxpipe/mxpipe/policyd/socketmap"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
@@ -35,6 +36,7 @@ type Counts struct {
 	DNS           cache.Stats
 	Policies      policies.Stats
 	TLSRPT        tlsrpt.Stats
+	Socketmap     socketmap.Stats
 	Messages      int    // that have a place
 	MaxDeliveries int    // how many places there are
 	Busy          uint64 // messages that got no place

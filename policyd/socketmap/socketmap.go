@@ -128,13 +128,15 @@ type Way struct {
 	Release func() // called once, when the look-up is over
 }
 
-// Config is what a Server works with. All of it must be set.
+// Config is what a Server works with. All of it must be set, but for Counts.
 type Config struct {
 	// Transport finds a transport by its name; ok is false when there is none.
 	Transport func(name string) (way Way, ok bool)
 	// Default names the transport of maps without "@NAME".
 	Default string
-	Logger  *slog.Logger
+	// Counts counts the look-ups; nil: nobody does.
+	Counts *Counts
+	Logger *slog.Logger
 }
 
 // Server answers Postfix. It is safe for concurrent use.
@@ -170,7 +172,11 @@ func (s *Server) serve(taking, lookups context.Context, conn net.Conn) {
 			s.part(out, c, err)
 			return
 		}
-		buf = netstring.Append(buf[:0], s.answer(lookups, string(text)))
+		reply := s.answer(lookups, string(text))
+		if s.Counts != nil {
+			s.Counts.add(reply)
+		}
+		buf = netstring.Append(buf[:0], reply)
 		if _, err := out.Write(buf); err != nil {
 			return
 		}
