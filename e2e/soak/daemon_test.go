@@ -82,14 +82,22 @@ transports:
 		}
 	})
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		if conn, err := net.Dial("unix", d.lmtp); err == nil {
-			conn.Close()
+		if answers("unix", d.lmtp) && answers("tcp", d.metrics) {
 			return d
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("mxpolicyd does not start\n%s", d.tail())
 		}
 	}
+}
+
+// answers says whether somebody listens.
+func answers(network, address string) bool {
+	conn, err := net.Dial(network, address)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
 }
 
 func (d *daemon) tail() string {
