@@ -35,9 +35,11 @@ for page in "$top"/docs/*.[1578]; do
 	packed "$page" "/usr/share/man/man${page##*.}/${page##*/}.gz"
 done
 
+zsh=/usr/share/zsh/site-functions
+[ "$kind" != deb ] || zsh=/usr/share/zsh/vendor-completions
 for program in mxpipe mxpolicyd; do
 	file 644 "$built/completions/$program.bash" "/usr/share/bash-completion/completions/$program"
-	file 644 "$built/completions/$program.zsh" "/usr/share/zsh/vendor-completions/_$program"
+	file 644 "$built/completions/$program.zsh" "$zsh/_$program"
 	file 644 "$built/completions/$program.fish" "/usr/share/fish/vendor_completions.d/$program.fish"
 done
 

@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long anything may take that a test waits for. It only decides when a test has failed.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // machine is a Debian that has booted systemd.
 type machine struct {
