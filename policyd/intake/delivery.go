@@ -11,7 +11,7 @@ import (
 )
 
 // Delivery is what became of a message. Whoever has it says what the mail
-// server knows of it: Remember or Forget, and in any case End.
+// server knows of it: Remember or Forget, and in any case End or Settle.
 type Delivery struct {
 	// Results has one result for each recipient of the envelope, in their
 	// order.
@@ -91,34 +91,24 @@ func (d *Delivery) key() (served.Key, error) {
 	return d.name, err
 }
 
-// Settle is for who can not tell yet whether the mail server knows the
-// results, and will not keep the message and the envelope until then: they are
-// its own again. Further tries may begin at once for the recipients that do not
-// have the message. It reports whether any other is left, for whom one of
-// Remember and Forget, and End, are to be called; otherwise all is over.
+// Settle is for who has told the results and can not know yet whether the mail
+// server has read them, and will not keep the message and the envelope until
+// then: they are its own again. Further tries may begin at once. It reports
+// whether some recipient has the message, so that one of Remember and Forget is
+// to be called.
 func (d *Delivery) Settle() (owed bool) {
-	got := map[flight]struct{}{}
+	defer d.End()
 	for _, result := range d.Results {
-		if this := flightOf(d.env, result.Recipient); result.Code.Class == status.Success {
-			if _, ok := d.mine[this]; ok {
-				got[this] = struct{}{}
-			}
-		}
+		owed = owed || result.Code.Class == status.Success && d.env.QueueID != ""
 	}
-	for this := range got {
-		delete(d.mine, this)
-	}
-	d.desk.flights.end(d.mine)
-	if len(got) > 0 {
+	if owed {
 		if _, err := d.key(); err != nil {
 			d.log.Error("can not read the message again; a further try may deliver it twice", "error", err)
-			d.desk.flights.end(got)
-			return false
+			owed = false
 		}
 	}
-	d.mine, d.msg = got, nil
-	d.env = &transport.Envelope{QueueID: d.env.QueueID, Sender: d.env.Sender}
-	return len(got) > 0
+	d.msg, d.env = nil, &transport.Envelope{QueueID: d.env.QueueID, Sender: d.env.Sender}
+	return owed
 }
 
 // Remember writes down which recipients have the message: the mail server will

@@ -21,9 +21,12 @@ type debt struct {
 	log *slog.Logger
 }
 
-// owe notes that a delivery's replies are about to go out.
-func (c *conn) owe(d *intake.Delivery, log *slog.Logger) {
-	c.debts = append(c.debts, debt{d, log})
+// forgo gives up that the client will know: who has the message is written
+// down.
+func (d debt) forgo(why error) {
+	d.Remember()
+	d.End()
+	d.log.Info("the mail server did not wait for its answer", "error", why)
 }
 
 // collect lets the debts go when the client has read everything.
@@ -42,7 +45,6 @@ func (c *conn) collect() {
 func (c *conn) paid() {
 	for _, d := range c.debts {
 		d.Forget()
-		d.End()
 	}
 	c.debts = nil
 }
@@ -59,9 +61,7 @@ func (c *conn) linger() {
 		return
 	}
 	for _, d := range c.debts {
-		d.Remember()
-		d.End()
-		d.log.Info("the mail server did not wait for its answer", "error", err)
+		d.forgo(err)
 	}
 	c.debts = nil
 }

@@ -44,8 +44,11 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 	for i, result := range d.Results {
 		replies.SetStatus(s.names[i], replyTo(result.Code, result.Text))
 	}
-	if d.Settle() {
-		s.conn.owe(d, log)
+	switch owing := (debt{d, log}); {
+	case s.conn.err != nil: // nobody will read the replies
+		owing.forgo(s.conn.err)
+	case d.Settle():
+		s.conn.debts = append(s.conn.debts, owing)
 	}
 	return nil
 }

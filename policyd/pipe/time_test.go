@@ -2,7 +2,6 @@ package pipe
 
 import (
 	"context"
-	"errors"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -39,20 +38,17 @@ func socketPair(t *testing.T) (*net.UnixConn, *net.UnixConn) {
 // deadlines follow the clock of a synctest bubble.
 type pipes struct {
 	calls  chan net.Conn
-	errs   chan error // what Accept is to fail with
 	closed chan struct{}
 }
 
 func newPipes() *pipes {
-	return &pipes{calls: make(chan net.Conn), errs: make(chan error), closed: make(chan struct{})}
+	return &pipes{calls: make(chan net.Conn), closed: make(chan struct{})}
 }
 
 func (p *pipes) Accept() (net.Conn, error) {
 	select {
 	case conn := <-p.calls:
 		return conn, nil
-	case err := <-p.errs:
-		return nil, err
 	case <-p.closed:
 		return nil, net.ErrClosed
 	}
@@ -348,56 +344,5 @@ func TestOverdue(t *testing.T) {
 		if n := b.Overdue(); n != 0 {
 			b.t.Errorf("%d overdue at the end", n)
 		}
-	})
-}
-
-var errWeather = errors.New("an error that nobody knows")
-
-// Alive tells a loop that goes round from one that is stuck.
-func TestAlive(t *testing.T) {
-	b := serve(t, func(b *bench) { b.MaxConnections = 1 })
-	for range 3 {
-		if err := b.Alive(t.Context()); err != nil {
-			t.Errorf("idle: %v", err)
-		}
-	}
-	want(t, b.send(envelope("a")), "2.0.0 ") // the questions have left no deadline behind
-	conn := b.connect(opening(t, envelope("a")))
-	waiting := b.connect(whole(t, envelope("b"))) // all connections are taken now
-	for range 3 {
-		if err := b.Alive(t.Context()); err != nil {
-			t.Errorf("all taken: %v", err)
-		}
-	}
-	conn.Close()
-	want(t, answer(waiting), "2.0.0 ")
-	b.stop()
-	if err := <-b.ended; err != nil {
-		t.Error(err)
-	}
-	b.ended <- nil
-	if err := b.Alive(t.Context()); err != nil {
-		t.Errorf("ended: %v", err)
-	}
-}
-
-// stuck is a listener that does not react.
-type stuck struct{ *pipes }
-
-func (stuck) SetDeadline(time.Time) error { return nil }
-
-func TestStuckLoop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.start(stuck{newPipes()})
-		synctest.Wait()
-		for range 3 {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			if err := b.Alive(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%v", err)
-			}
-			cancel()
-		}
-		b.end()
 	})
 }
