@@ -49,7 +49,7 @@ func operate(t *testing.T, lines string) *operated {
 func (o *operated) yaml(l *lab, lines string) string {
 	return fmt.Sprintf(`hostname: client.example
 state_dir: %[1]s/state
-dns: {servers: ["%[2]s"], timeout: 2s, attempts: 2}
+dns: {servers: ["%[2]s"], timeout: 20s, attempts: 2}
 listen: {pipe: {path: %[1]s/pipe.sock, mode: "0600"}, admin: {path: %[1]s/admin.sock, pprof: on}}
 transports:
   default:

@@ -44,7 +44,7 @@ func inTheWorld(t *testing.T) string {
 	}
 	return file(t, fmt.Sprintf(`hostname: client.example
 state_dir: %[1]s/state
-dns: {servers: ["%[2]s"], timeout: 2s, attempts: 1}
+dns: {servers: ["%[2]s"], timeout: 20s, attempts: 1}
 listen: {admin: {path: %[1]s/admin.sock}}
 transports:
   default:

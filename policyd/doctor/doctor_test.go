@@ -91,8 +91,8 @@ func TestBrokenSetUps(t *testing.T) {
 		{"resolver with small EDNS", func(p *patient) { p.dns.EDNS = 512 }, warn, "takes only 512 octets", "edns-buffer-size"},
 		{"resolver without TCP", func(p *patient) { p.dns.NoTCP = true }, fail, "no answer by TCP", "port 53"},
 		{"slow resolver", func(p *patient) { p.Slow, p.dns.Slow = time.Millisecond, 5*time.Millisecond }, warn, "for an answer that it has", "on this host"},
-		{"trust_ad none", func(p *patient) { p.replace("timeout: 2s", "timeout: 2s, trust_ad: none") }, warn, "dns.trust_ad is none", "trust_ad: loopback"},
-		{"no resolver in resolv.conf", func(p *patient) { p.replace("dns: {servers: [DNS], timeout: 2s}\n", "") }, fail, "resolv.conf gives none", "servers: [127.0.0.1]"},
+		{"trust_ad none", func(p *patient) { p.replace("timeout: 20s", "timeout: 20s, trust_ad: none") }, warn, "dns.trust_ad is none", "trust_ad: loopback"},
+		{"no resolver in resolv.conf", func(p *patient) { p.replace("dns: {servers: [DNS], timeout: 20s}\n", "") }, fail, "resolv.conf gives none", "servers: [127.0.0.1]"},
 		// The clock and the certificates.
 		{"clock off by a year", func(p *patient) { p.Now = p.Now.AddDate(-1, 0, 0) }, fail, "but the DNS is signed for", "NTP"},
 		{"clock before the program", func(p *patient) { p.dns.Signed, p.Built = time.Time{}, p.Now.AddDate(1, 0, 0) }, fail, "not built yet", "NTP"},

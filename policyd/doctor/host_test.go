@@ -174,7 +174,7 @@ func fit(t *testing.T) *patient {
 	p.listen("admin", 0o600)
 	p.yaml = fmt.Sprintf(`hostname: mx.example.org
 state_dir: %[1]s/state
-dns: {servers: [DNS], timeout: 2s}
+dns: {servers: [DNS], timeout: 20s}
 listen: {pipe: {path: %[1]s/pipe}, admin: {path: %[1]s/admin}}
 `, dir)
 	p.main = "compatibility_level = 3.6\ndefault_transport = mxpipe\nenable_long_queue_ids = yes\n" + p.contrib("main.cf.mxpipe")
