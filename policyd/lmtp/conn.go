@@ -22,6 +22,7 @@ import (
 //   - lines without bound, which the library can only have in message bodies
 //     too, and errors without bound;
 //   - having read on into what is not a command (framing.go);
+//   - reading a message by DATA one octet at a time (body.go);
 //   - a write for each line of a reply, a control character in one, and a
 //     refusal for good of a parameter that it does not know (replies.go);
 //   - running on while the transfer of a BDAT is only about to begin, and
@@ -40,6 +41,7 @@ type conn struct {
 	framing
 	buf     []byte
 	r, w    int           // what was read and not taken is buf[r:w]
+	tail    string        // what the library is to read before all else
 	err     error         // why there is nothing more to read; sticky
 	begins  chan struct{} // closed when the transfer that BDAT asked for begins
 	refused int           // commands in a row
@@ -98,6 +100,27 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, net.ErrClosed // whatever is left: the library has no session any more
 	default:
 	}
+	if len(c.tail) == 0 {
+		if err := c.more(); err != nil {
+			return 0, err
+		}
+		n := copy(p[:min(int64(len(p)), c.free)], c.buf[c.r:c.w])
+		c.take(n)
+		return n, nil
+	}
+	n := copy(p, c.tail)
+	c.tail = c.tail[n:]
+	return n, nil
+}
+
+// take counts octets that somebody has read.
+func (c *conn) take(n int) {
+	c.r += n
+	c.free -= int64(n)
+}
+
+// more waits until there are octets that may be read.
+func (c *conn) more() error {
 	for c.free == 0 || c.r == c.w {
 		err := c.err
 		if err == nil && c.refused > maxErrors {
@@ -119,13 +142,10 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.err = err
 			c.settleBDAT()
 			c.goodbye(err)
-			return 0, net.ErrClosed
+			return net.ErrClosed
 		}
 	}
-	n := copy(p[:min(int64(len(p)), c.free)], c.buf[c.r:c.w])
-	c.r += n
-	c.free -= int64(n)
-	return n, nil
+	return nil
 }
 
 // command notes what follows from a command that the library will read next.

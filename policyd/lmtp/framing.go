@@ -74,24 +74,33 @@ func chunkSize(line string) (size int64, ok bool) {
 	return int64(n), err == nil
 }
 
-// body gives how many octets of buf belong to the message for certain, the end
-// of data included.
+// endOfData is how a message by DATA ends, from the beginning of a line.
+const endOfData = ".\r\n"
+
+// body gives how many octets of buf belong to the message for certain. The end
+// of data is among them in one piece, as the last ones, when data has become
+// false.
 func (f *framing) body(buf []byte) int {
 	n := 0
 	for {
-		i := bytes.IndexByte(buf[n:], '\r')
-		if i < 0 {
-			f.text(buf[n:])
-			return len(buf)
+		rest := buf[n:]
+		i := bytes.IndexByte(rest, '\r')
+		if i < 0 || i+1 == len(rest) {
+			// What follows a CR is yet to come, or a dot that begins a line.
+			if i < 0 {
+				i = len(rest)
+			}
+			if f.length == 0 && i == 1 && rest[0] == '.' {
+				return n
+			}
+			f.text(rest[:i])
+			return n + i
 		}
-		f.text(buf[n : n+i])
+		f.text(rest[:i])
 		n += i
-		switch {
-		case n+1 == len(buf):
-			return n // what follows the CR is yet to come
-		case buf[n+1] != '\n':
-			buf[n] = ' '
-			f.text(buf[n : n+1])
+		if rest[i+1] != '\n' {
+			rest[i] = ' '
+			f.text(rest[i : i+1])
 			n++
 			continue
 		}

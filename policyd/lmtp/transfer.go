@@ -23,6 +23,9 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 	s.conn.begin()
 	defer s.conn.end()
 
+	if s.conn.data {
+		r = &body{conn: s.conn, begins: true}
+	}
 	s.env.ID = transport.NewID()
 	log := s.conn.log.With("id", s.env.ID)
 	ctx, cancel := context.WithTimeoutCause(s.conn.deliveries, longest, transport.ErrTimeout)
