@@ -70,7 +70,7 @@ func arrived(t *testing.T, w *world.World, domain string, n int) []mx.Message {
 	return got
 }
 
-// readme gives the commands that the README has below a heading, but for the installation of the package.
+// readme gives the commands that the README has below a heading, the first that it shows there.
 func readme(t *testing.T, heading string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../README.md")
@@ -84,8 +84,11 @@ func readme(t *testing.T, heading string) string {
 	section, _, _ = strings.Cut(section, "\n## ")
 	var commands []string
 	for line := range strings.Lines(section) {
-		if command, ok := strings.CutPrefix(line, "    "); ok && !strings.HasPrefix(command, "apt ") {
+		command, ok := strings.CutPrefix(line, "    ")
+		if ok {
 			commands = append(commands, command)
+		} else if len(commands) > 0 {
+			break
 		}
 	}
 	if len(commands) == 0 {
