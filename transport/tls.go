@@ -17,6 +17,7 @@ type tlsClient struct {
 	base     *tls.Config
 	roots    *x509.CertPool // the system's and the configured ones
 	sessions tls.ClientSessionCache
+	vouched  vouched
 }
 
 // maxSessions bounds the TLS sessions that are kept for resumption.
@@ -133,15 +134,22 @@ func (c *tlsClient) prove(state tls.ConnectionState, v *verdict.Verdict, now tim
 			p.DANE = &match
 		}
 	}
+	key := keyOfChain(v.Host, chain)
+	if c.vouched.holds(key, now) {
+		p.WebPKI = v.Host
+		return p
+	}
 	options := x509.VerifyOptions{DNSName: certName(v.Host), Roots: c.roots, CurrentTime: now, Intermediates: x509.NewCertPool()}
 	for _, cert := range chain[1:] {
 		options.Intermediates.AddCert(cert)
 	}
-	if _, err := chain[0].Verify(options); err != nil {
+	chains, err := chain[0].Verify(options)
+	if err != nil {
 		p.PKIErr = err
-	} else {
-		p.WebPKI = v.Host
+		return p
 	}
+	c.vouched.add(key, chains[0])
+	p.WebPKI = v.Host
 	return p
 }
 
