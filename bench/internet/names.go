@@ -77,7 +77,7 @@ func (n *names) records(q dns.Question, name string) []dns.RR {
 		}
 		return list
 	case dns.TypeA:
-		if ip := address(label, domain); ip != nil {
+		if ip := addressOf(label, domain); ip != nil {
 			return []dns.RR{&dns.A{Hdr: header, A: ip}}
 		}
 	case dns.TypeTLSA:
@@ -105,8 +105,8 @@ func exchangers(label, domain string) []string {
 // networks are the first two bytes of the hosts' addresses.
 var networks = map[string]byte{"hosts.bench": 32, "shared.bench": 16, "dane.bench": 17}
 
-// address gives a host's address.
-func address(label, domain string) net.IP {
+// addressOf gives a host's address.
+func addressOf(label, domain string) net.IP {
 	number, ok := strings.CutPrefix(label, "h")
 	network, known := networks[domain]
 	if !ok || !known {
