@@ -14,9 +14,13 @@ const (
 	// little is in use: at some thousands of messages a second all the time.
 	headroom = 16 << 20
 	// The part of what is in use that may be garbage on top of it, in per
-	// cent: the least and the most. The least is half of what is usual, as
-	// what a busy daemon holds is idle connections, by the thousand.
-	leastGarbage, mostGarbage = 50, 400
+	// cent: the least, the usual and the most. The least is less than usual,
+	// as what a busy daemon holds is idle connections, by the thousand. But a
+	// collection takes the longer the more is in use: from much on it is the
+	// usual again, or remembering 100,000 domains would double what a message
+	// costs.
+	leastGarbage, usualGarbage, mostGarbage = 50, 100, 400
+	much                                    = 128 << 20
 )
 
 // garbagePercent is the garbage collector's setting (GOGC) when so many bytes
@@ -25,7 +29,8 @@ func garbagePercent(live uint64) int {
 	if live == 0 {
 		return mostGarbage
 	}
-	return int(min(max(headroom*100/live, leastGarbage), mostGarbage))
+	percent := min(max(headroom*100/live, leastGarbage), mostGarbage)
+	return int(max(percent, min(usualGarbage*live/much, usualGarbage)))
 }
 
 // SteerHeap has the garbage collector keep a balance between time and memory

@@ -10,7 +10,8 @@ import (
 
 func TestGarbagePercent(t *testing.T) {
 	for live, want := range map[uint64]int{
-		0: 400, 1 << 20: 400, 4 << 20: 400, 8 << 20: 200, 16 << 20: 100, 32 << 20: 50, 1 << 30: 50,
+		0: 400, 1 << 20: 400, 4 << 20: 400, 8 << 20: 200, 16 << 20: 100, 32 << 20: 50, 64 << 20: 50,
+		96 << 20: 75, 128 << 20: 100, 1 << 30: 100,
 	} {
 		if got := garbagePercent(live); got != want {
 			t.Errorf("%d MiB in use: %d, want %d", live>>20, got, want)
@@ -32,7 +33,7 @@ func TestSteerHeap(t *testing.T) {
 	if got := now(); got != mostGarbage {
 		t.Errorf("at first it is %d", got)
 	}
-	held := make([]byte, 200<<20)
+	held := make([]byte, 48<<20)
 	for now() != leastGarbage {
 		runtime.GC()
 		time.Sleep(time.Millisecond)
