@@ -95,14 +95,14 @@ func drawn(s report.Series) (*plot.Plot, error) {
 	return p, nil
 }
 
-// marks are the places at the X axis where something was measured.
+// marks are the places at the X axis where something was measured, which are
+// the same for all curves.
 func marks(s report.Series) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
-	for _, c := range s.Curves {
-		for _, point := range c.Points {
+	if len(s.Curves) > 0 {
+		for _, point := range s.Curves[0].Points {
 			ticks = append(ticks, plot.Tick{Value: point.X, Label: report.Number(point.X)})
 		}
-		break
 	}
 	return ticks
 }
