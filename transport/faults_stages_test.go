@@ -68,7 +68,7 @@ var stages = map[string]faultStage{
 // faults are what the server does in place of the reply that is due.
 var faults = map[string]string{
 	"silence":   "",
-	"abandoned": "",
+	"abandoned": "MARK reached",
 	"half":      `RAW "250 ha"`,
 	"drip":      `DRIP 40ms "250-drop by drop "`,
 	"cut":       "RAW \"250 ha\"\nDROP",

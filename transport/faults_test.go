@@ -71,7 +71,7 @@ func parseFaults(t *testing.T) (cells []*cell) {
 // tooLong is for what must not be waited for, soon for what must.
 const (
 	tooLong = time.Hour
-	soon    = 2 * time.Second
+	soon    = 4 * time.Second
 )
 
 // matrix is the internet of all cells.
@@ -293,9 +293,19 @@ func (m *matrix) run(ctx context.Context, c *cell) {
 		message = m.large
 	}
 	if c.fault == "abandoned" {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, soon/2, ErrTimeout)
-		defer cancel()
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		reached := make(chan struct{})
+		go func() {
+			defer close(reached)
+			if c.server.WaitMark(ctx, "reached") == nil {
+				cancel(ErrTimeout)
+			}
+		}()
+		defer func() {
+			cancel(nil)
+			<-reached
+		}()
 	}
 	deliver := func() []Result {
 		env := envelope(c.rcpt())

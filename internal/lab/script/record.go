@@ -30,6 +30,7 @@ type Conversation struct {
 	Err      error  // the first step that did not go as written, or nil
 	Commands []string
 	Messages []Message
+	Marks    []string             // passed so far
 	TLS      *tls.ConnectionState // nil in plaintext; ServerName is the client's SNI
 	TLSError error                // why a handshake failed that was to fail
 	Flights  int
@@ -119,7 +120,7 @@ func (p *player) failed(err error) {
 // snapshot returns what is known by now; the server's lock must be held.
 func (p *player) snapshot() Conversation {
 	c := p.told
-	c.Commands, c.Messages = slices.Clone(c.Commands), slices.Clone(c.Messages)
+	c.Commands, c.Messages, c.Marks = slices.Clone(c.Commands), slices.Clone(c.Messages), slices.Clone(c.Marks)
 	c.TLS, c.Flights, c.Record = p.conn.State(), p.conn.Flights(), p.conn.Record()
 	return c
 }
@@ -171,6 +172,13 @@ func (s *Server) Wait(ctx context.Context, n int) (Conversation, error) {
 		return true
 	})
 	return c, err
+}
+
+// WaitMark waits until a script has passed its step MARK with this name, on any connection.
+func (s *Server) WaitMark(ctx context.Context, name string) error {
+	return s.await(ctx, func() bool {
+		return slices.ContainsFunc(s.players, func(p *player) bool { return slices.Contains(p.told.Marks, name) })
+	})
 }
 
 // WaitMessages waits until n bodies have arrived over all connections and returns them, by connection.

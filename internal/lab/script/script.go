@@ -46,6 +46,7 @@
 //	TLSALERT       wait for the ClientHello and answer it with a handshake_failure alert
 //	SLEEP TIME     at most 10s
 //	WAIT GATE      until the test calls Server.Open with this name
+//	MARK NAME      tells whoever waits in Server.WaitMark that the script has come this far
 //	DROP           close the connection without a word; ends the script
 //	RESET          close it with a TCP reset; ends the script
 //	ENDLESS "BYTES" repeat them until the client hangs up, which it must do within 64 MiB; ends the script
@@ -146,6 +147,11 @@ func parseStep(line string) (Step, error) {
 			return nil, fmt.Errorf("WAIT needs the name of a gate")
 		}
 		return WaitFor(arg), nil
+	case "MARK":
+		if arg == "" {
+			return nil, fmt.Errorf("MARK needs a name")
+		}
+		return Mark(arg), nil
 	case "RAW", "ENDLESS":
 		text, err := strconv.Unquote(arg)
 		if err != nil || text == "" {

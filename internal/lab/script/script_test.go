@@ -41,6 +41,7 @@ func TestParseErrors(t *testing.T) {
 		"SLEEP 1h":                "a time",
 		"SLEEP":                   "a time",
 		"WAIT":                    "the name of a gate",
+		"MARK":                    "a name",
 		"RAW 250 half":            "quoted string",
 		`RAW ""`:                  "quoted string",
 		"TLS":                     "needs a name",
@@ -62,7 +63,7 @@ func TestParseErrors(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("S: 220 hi\nC: EHLO *\nC? QUIT\nTLS good\nTLS bad fails\nBODY\nBDAT\nREAD 7\nFLIGHTS 2\nQUIET 5ms\nREST\nEND")
 	f.Add("DRIP 1ms \"250 \"")
-	f.Add("# comment\n  RAW \"250 half\"\nREPEAT 3 \"x\\r\\n\"\nTLSALERT\nSLEEP 1ms\nWAIT gate\nENDLESS \"250-\"")
+	f.Add("# comment\n  RAW \"250 half\"\nREPEAT 3 \"x\\r\\n\"\nTLSALERT\nSLEEP 1ms\nWAIT gate\nMARK here\nENDLESS \"250-\"")
 	f.Fuzz(func(t *testing.T, text string) {
 		one, err := Parse(text)
 		if err != nil {

@@ -261,7 +261,7 @@ func TestHowTheServerLeaves(t *testing.T) {
 }
 
 func TestGate(t *testing.T) {
-	s := start(t, nil, "WAIT first\nS: 220 late\nSLEEP 1ms\nWAIT second\nEND")
+	s := start(t, nil, "WAIT first\nS: 220 late\nMARK said\nSLEEP 1ms\nWAIT second\nEND")
 	conn := dial(t, s)
 	if err := s.WaitOpen(t.Context(), 1); err != nil {
 		t.Fatal(err)
@@ -273,6 +273,9 @@ func TestGate(t *testing.T) {
 	s.Open("second")
 	s.Open("first")
 	s.Open("first")
+	if err := s.WaitMark(t.Context(), "said"); err != nil {
+		t.Error(err)
+	}
 	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "220 late\r\n" {
 		t.Errorf("%q, %v", line, err)

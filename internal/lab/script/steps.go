@@ -273,6 +273,14 @@ func WaitFor(gate string) Step {
 	}}
 }
 
+// Mark tells Server.WaitMark that the script has come this far.
+func Mark(name string) Step {
+	return step{"MARK " + name, func(p *player) error {
+		p.update(func() { p.told.Marks = append(p.told.Marks, name) })
+		return nil
+	}}
+}
+
 // Drop closes the connection without a word.
 func Drop() Step {
 	return ending{step{"DROP", func(p *player) error {
