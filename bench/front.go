@@ -124,7 +124,7 @@ func (b *bench) growth() error {
 	curves := map[string][]report.Point{}
 	var first speeds
 	var base measure.Memory
-	for _, domains := range []int{10, 1000, 100000} {
+	for _, domains := range []int{1, 10, 1000, 100000} {
 		// Every domain once, so that it is known.
 		meet := load{at: 20, messages: domains, client: open, mail: func(i int) mail {
 			return mail{from: "a@sender.bench", to: "b@" + internet.Domain("shared", i), text: message(1 << 10)}
@@ -149,12 +149,16 @@ func (b *bench) growth() error {
 			return err
 		}
 		name := fmt.Sprintf("%d domains", domains)
+		if domains == 1 {
+			name = "1 domain"
+		}
 		s.Add(name+": CPU of a message", "µs", v.cpu...)
 		s.Add(name+": p99", "ms", v.p99...)
 		s.Reach(report.AtMost(0), name+": DNS questions for a message", "", float64(questions)/float64(b.rounds*work.messages))
-		if domains == 10 {
+		switch {
+		case domains == 10:
 			first, base = v, memory
-		} else {
+		case domains > 10:
 			s.Add(name+": memory for each", "KiB", float64(memory.Resident-base.Resident)/1024/float64(domains-10))
 		}
 		if domains == 100000 {
