@@ -1,0 +1,244 @@
+package intake
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/mxpipe/mxpipe/internal/lab/leaks"
+	"github.com/mxpipe/mxpipe/policyd/served"
+	"github.com/mxpipe/mxpipe/policyd/spool"
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/status"
+)
+
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
+
+// bench is a desk with one place and one transport, which delivers to whom the
+// test says.
+type bench struct {
+	*Desk
+	t     *testing.T
+	dir   string
+	calls []string // the recipients of each call of Deliver
+	taken string   // the recipients who get the message; the others are put off
+	held  int
+	msg   *spool.Message
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: t.TempDir(), taken: "abc"}
+	memory, err := served.Open(filepath.Join(b.dir, "served"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Desk = New(Config{
+		Transport: func(name string) (Way, bool) {
+			if name != "default" {
+				return Way{}, false
+			}
+			b.held++
+			return Way{Deliverer: b, Release: func() { b.held-- }, Overtime: time.Minute}, true
+		},
+		Spool: spool.New(b.dir, 1<<20), Served: memory, Places: semaphore.NewWeighted(1), Logger: slog.New(slog.DiscardHandler),
+	})
+	if b.msg, err = b.Spool.Receive(strings.NewReader("Subject: x\n\nHello.\n")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.msg.Close)
+	return b
+}
+
+func (b *bench) Deliver(_ context.Context, env *transport.Envelope, _ *transport.Message) []transport.Result {
+	var results []transport.Result
+	var names []string
+	for _, r := range env.Recipients {
+		code := status.New(status.Temporary, 2, 0)
+		if strings.Contains(b.taken, r.Address) {
+			code.Class = status.Success
+		}
+		results = append(results, transport.Result{Recipient: r.Address, Code: code, Text: "for " + r.Address})
+		names = append(names, r.Address)
+	}
+	b.calls = append(b.calls, strings.Join(names, ""))
+	return results
+}
+
+// try delivers to recipients of one letter each.
+func (b *bench) try(queueID, recipients string) *Delivery {
+	b.t.Helper()
+	place, err := b.Admit(b.t.Context(), "default", time.Minute)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer place.Leave()
+	env := &transport.Envelope{QueueID: queueID, Sender: "s@example.org"}
+	for _, r := range recipients {
+		env.Recipients = append(env.Recipients, transport.Recipient{Address: string(r)})
+	}
+	return place.Deliver(b.t.Context(), env, b.msg, b.Logger)
+}
+
+// want checks the classes of the results.
+func (b *bench) want(d *Delivery, classes string) {
+	b.t.Helper()
+	got := ""
+	for _, r := range d.Results {
+		got += fmt.Sprint(uint8(r.Code.Class))
+	}
+	if got != classes {
+		b.t.Errorf("results %s, want %s", got, classes)
+	}
+}
+
+// wantCalls checks to whom Deliver was asked to deliver so far, and that nothing is held.
+func (b *bench) wantCalls(calls ...string) {
+	b.t.Helper()
+	if fmt.Sprint(b.calls) != fmt.Sprint(calls) {
+		b.t.Errorf("delivered to %q, want %q", b.calls, calls)
+	}
+	if b.held != 0 || b.UnderWay() != 0 || len(b.flights.all) != 0 {
+		b.t.Errorf("left: %d transports, %d places, flights %v", b.held, b.UnderWay(), b.flights.all)
+	}
+}
+
+// Who has the message is remembered until the mail server is done with all of them.
+func TestRememberAndForget(t *testing.T) {
+	b := newBench(t)
+	b.taken = "a"
+	d := b.try("4XyZ", "ab")
+	b.want(d, "24")
+	d.Remember()
+	d.End()
+	d.End()
+	b.taken = "b"
+	d = b.try("4XyZ", "abc")
+	b.want(d, "224")
+	if d.Results[0].Text != "for a" {
+		t.Errorf("%+v", d.Results[0])
+	}
+	d.Forget() // c is not done with, but does not have it either
+	d.End()
+	if b.Served.Known("4XyZ") {
+		t.Error("still remembered")
+	}
+	d = b.try("4XyZ", "a")
+	d.End()
+	b.wantCalls("ab", "bc", "a")
+}
+
+// Who has settled needs neither the message nor the envelope any more.
+func TestSettle(t *testing.T) {
+	b := newBench(t)
+	b.taken = "a"
+	d := b.try("4XyZ", "ab")
+	if !d.Settle() {
+		t.Error("nothing is owed")
+	}
+	again := b.try("4XyZ", "b") // at once
+	b.want(again, "4")
+	if again.Settle() {
+		t.Error("something is owed to whom nothing was delivered")
+	}
+	d.Remember()
+	d = b.try("4XyZ", "a")
+	b.want(d, "2")
+	if !d.Settle() {
+		t.Error("nothing is owed to whom it was recalled")
+	}
+	d.Forget()
+	if b.Served.Known("4XyZ") {
+		t.Error("still remembered")
+	}
+	nameless := b.try("", "a")
+	if nameless.Settle() {
+		t.Error("something is owed without a queue id")
+	}
+	b.wantCalls("ab", "b", "a")
+}
+
+// A try that comes while another one is under way is put off, for the same recipients alone.
+func TestFlights(t *testing.T) {
+	b := newBench(t)
+	first := b.try("4XyZ", "aa")
+	second := b.try("4XyZ", "ab")
+	b.want(first, "22")
+	b.want(second, "42")
+	other, nameless := b.try("other", "a"), b.try("", "a")
+	b.want(other, "2")
+	b.want(nameless, "2")
+	second.End()
+	b.want(b.try("4XyZ", "a"), "4") // the first still is
+	first.End()
+	third := b.try("4XyZ", "a")
+	b.want(third, "2")
+	third.End()
+	other.End()
+	nameless.End()
+	b.wantCalls("aa", "b", "a", "a", "a")
+}
+
+// A place is waited for, five seconds or as long as ctx lasts; a transport that is not there is not.
+func TestAdmit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		place, err := b.Admit(t.Context(), "default", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		var refused *status.Error
+		if _, err := b.Admit(t.Context(), "nosuch", time.Hour); !errors.As(err, &refused) || refused.Code.String() != "4.3.5" || time.Since(begin) != 0 {
+			t.Errorf("no transport: %v after %v", err, time.Since(begin))
+		}
+		if _, err := b.Admit(t.Context(), "default", time.Hour); !errors.As(err, &refused) || refused.Code.String() != "4.3.2" || time.Since(begin) != Turn {
+			t.Errorf("no place: %v after %v", err, time.Since(begin))
+		}
+		begin = time.Now()
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, transport.ErrTimeout)
+		defer cancel()
+		if _, err := b.Admit(ctx, "default", time.Hour); !errors.Is(err, transport.ErrTimeout) || time.Since(begin) != time.Second {
+			t.Errorf("no time: %v after %v", err, time.Since(begin))
+		}
+		if n := b.UnderWay(); n != 1 {
+			t.Errorf("%d under way", n)
+		}
+		begin = time.Now()
+		place.Renew(time.Minute)
+		time.Sleep(time.Minute + time.Minute + Slack) // the way's overtime is a minute
+		if n := b.Overdue(); n != 0 {
+			t.Errorf("%d overdue just in time", n)
+		}
+		time.Sleep(time.Second)
+		if n := b.Overdue(); n != 1 {
+			t.Errorf("%d overdue after %v", n, time.Since(begin))
+		}
+		place.Leave()
+		b.wantCalls()
+	})
+}
+
+// What can not be written down is in the log.
+func TestCanNotRemember(t *testing.T) {
+	b := newBench(t)
+	var log bytes.Buffer
+	b.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	d := b.try(strings.Repeat("x", 10), strings.Repeat("a", 3))
+	d.Results[0].Recipient = strings.Repeat("a", 9<<20) // more than a record may have
+	d.Remember()
+	d.End()
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "deliver it twice") {
+		t.Errorf("%.500s", log.String())
+	}
+	b.wantCalls("aaa")
+}
