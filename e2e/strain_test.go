@@ -226,6 +226,8 @@ func TestStateDirectoryComesBack(t *testing.T) {
 			func() error { return os.Chown(disk, daemonUser, daemonUser) }, "permission denied",
 		},
 	} {
+		// The message before this one is let go after its answer; the room that it took must not come free later.
+		await(t, "the message before to be let go", func() (int, bool) { n := namelessFiles(d.cmd.Process.Pid); return n, n == 0 }, d.log)
 		if err := trouble.begin(); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -245,6 +247,17 @@ func TestStateDirectoryComesBack(t *testing.T) {
 	if n := s.Counters().Messages; n != 7 {
 		t.Errorf("%d messages arrived, want 7", n)
 	}
+}
+
+// namelessFiles counts the files that a process has open and that have no name any more.
+func namelessFiles(pid int) (n int) {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, link := range links {
+		if name, err := os.Readlink(link); err == nil && strings.HasSuffix(name, " (deleted)") {
+			n++
+		}
+	}
+	return n
 }
 
 // fill writes a file until the disk is full.
