@@ -183,7 +183,7 @@ func (c eximConfig) outcome(t eximTransport, call eximCall, r *report) {
 		r.fail("add timeout_defer", "Exim bounces what takes longer than its timeout")
 	case known && limit != 0 && limit < need:
 		r.warn("set timeout = "+strconv.Itoa(int(need.Seconds()))+"s, or give mxpipe a shorter --timeout",
-			"Exim kills what takes longer than %s, before mxpipe gives up by itself after %s", limit, call.timeout())
+			"Exim kills what takes longer than %s, and mxpipe gives up by itself after %s: there must be a minute between them", limit, call.timeout())
 	}
 	if t.on("return_output") {
 		r.fail("write return_fail_output instead of return_output", "return_output bounces what was delivered")

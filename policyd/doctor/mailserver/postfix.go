@@ -84,7 +84,7 @@ func (c postfixConfig) pipe(d Daemon, e entry, call call) []finding.Finding {
 	limit, known := seconds(c.value(e.name + "_time_limit"))
 	if need := call.timeout() + margin; known && limit < need {
 		r.fail("postconf -e "+e.name+"_time_limit="+strconv.Itoa(int(need.Seconds()))+"s, or give mxpipe a shorter --timeout",
-			"Postfix bounces what takes longer than %s, before mxpipe gives up by itself after %s", limit, call.timeout())
+			"Postfix bounces what takes longer than %s, and mxpipe gives up by itself after %s: there must be a minute between them", limit, call.timeout())
 	}
 	if export := strings.Fields(strings.ReplaceAll(c.value("export_environment"), ",", " ")); !slices.Contains(export, "GOTRACEBACK=crash") {
 		r.warn("postconf -e 'export_environment="+strings.Join(append(export, "GOTRACEBACK=crash"), " ")+"'",
