@@ -88,10 +88,8 @@ func (c *conn) parting() error {
 	c.SetReadDeadline(time.Now().Add(answerTime))
 	c.mu.Unlock()
 	_, err = io.Copy(io.Discard, c.Conn)
-	switch _, open := state(c.Conn); {
-	case allRead(c.Conn):
-		return nil
-	case err == nil && !open:
+	switch unread, open := state(c.Conn); {
+	case unread == 0 && (open || err == nil):
 		return nil
 	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
 		return errUnread

@@ -135,7 +135,7 @@ func (c *conn) goodbye(err error) {
 	case errors.Is(err, errStalled):
 		c.log.Info("an LMTP connection is closed", "said", text)
 	default:
-		c.log.Warn("an LMTP connection is closed", "said", text)
+		c.log.Info("an LMTP connection is closed", "said", text)
 	}
 	// Whether this is read does not matter, unlike the replies before it.
 	c.SetWriteDeadline(time.Now().Add(answerTime))

@@ -263,7 +263,7 @@ func TestNonsense(t *testing.T) {
 			c.want("502 5.5.1 ")
 		}
 		c.want("421 4.5.0 ", "")
-		b.log.wait(t, "WARN", "closed", "421 4.5.0")
+		b.log.wait(t, "INFO", "closed", "421 4.5.0")
 	})
 	t.Run("errors with messages between them", func(t *testing.T) {
 		b := serve(t, nil)
