@@ -19,7 +19,9 @@
 // to be what was written counts as no record, since a second copy is better
 // than a lost message: record.go says how that is told. Records are forgotten
 // seven days after they were last written, the oldest ones sooner when there
-// are more than 20,000 of them or 256 MiB.
+// are more than 20,000 of them or 256 MiB. A record that can not be written, as
+// on a full disk, is held in memory, up to 8 MiB of all such: then only the end
+// of the daemon makes it forget.
 package served
 
 import (
@@ -41,6 +43,7 @@ const (
 	keep       = 7 * 24 * time.Hour
 	maxRecords = 20_000
 	maxTotal   = 256 << 20 // octets of all records together
+	maxHeld    = 8 << 20   // octets of the records that could not be written
 	sweepEvery = time.Hour
 )
 
@@ -59,12 +62,14 @@ type Memory struct {
 	records map[string]entry
 	ids     map[string]int // how many records there are for a queue id
 	total   int64          // octets
+	held    int            // octets of entry.held
 	swept   time.Time
 }
 
 type entry struct {
 	written time.Time
 	size    int64
+	held    string // the record, when it could not be written
 }
 
 // bounds are how much is remembered.
@@ -107,7 +112,7 @@ func open(dir string, now func() time.Time, b bounds) (*Memory, error) {
 			os.Remove(filepath.Join(dir, e.Name())) // left by a crash
 		case isName(e.Name()):
 			// A clock that was wrong for a while must not keep a record for ever.
-			m.add(e.Name(), entry{earlier(info.ModTime(), now()), info.Size()})
+			m.add(e.Name(), entry{written: earlier(info.ModTime(), now()), size: info.Size()})
 		}
 	}
 	m.Sweep()
@@ -175,14 +180,18 @@ func (m *Memory) Recall(key Key) map[string]string {
 	m.mu.Lock()
 	e, ok := m.records[key.name]
 	m.mu.Unlock()
-	if !ok || m.now().Sub(e.written) > keep {
+	switch {
+	case !ok || m.now().Sub(e.written) > keep:
 		return nil
+	case e.held != "":
+		return decode(key.name, []byte(e.held))
 	}
 	return m.load(key.name)
 }
 
 // Remember writes down who has the message, beside those who are known to have
-// it. An error means that a further try may deliver to these recipients again.
+// it. An error means that a further try may deliver to these recipients again,
+// after a restart if not at once.
 func (m *Memory) Remember(key Key, got map[string]string) error {
 	if key.name == "" || len(got) == 0 {
 		return nil
@@ -207,13 +216,18 @@ func (m *Memory) write(key Key, got map[string]string) error {
 	if len(text) > maxRecord {
 		return errTooLarge
 	}
-	if err := writeWhole(m.dir, key.name, text); err != nil {
-		return err
-	}
+	e := entry{written: m.now(), size: int64(len(text))}
+	err := writeWhole(m.dir, key.name, text)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.add(key.name, entry{m.now(), int64(len(text))})
-	return nil
+	if err != nil {
+		if m.held+len(text) > maxHeld {
+			return err
+		}
+		e.held = string(text)
+	}
+	m.add(key.name, e)
+	return err
 }
 
 // Forget drops what is known of the message, when the mail server is done with
@@ -251,6 +265,7 @@ func (m *Memory) add(name string, e entry) {
 		m.ids[name[:idLength]]++
 	}
 	m.total += e.size - old.size
+	m.held += len(e.held) - len(old.held)
 	m.records[name] = e
 }
 
@@ -264,6 +279,7 @@ func (m *Memory) drop(name string) {
 		return
 	}
 	m.total -= e.size
+	m.held -= len(e.held)
 	delete(m.records, name)
 	id := name[:idLength]
 	if m.ids[id]--; m.ids[id] == 0 {

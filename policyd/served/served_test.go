@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -354,7 +355,8 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// The directory vanishes while the daemon runs: an error, nothing else.
+// The directory vanishes while the daemon runs: an error, and what can not be
+// written is known as long as the daemon runs.
 func TestDirectoryGone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "served")
 	m := mustOpen(t, dir, time.Now)
@@ -364,12 +366,57 @@ func TestDirectoryGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantKnown(t, m, k)
-	if err := m.Remember(k, map[string]string{"a": ""}); !errors.Is(err, fs.ErrNotExist) {
+	if err := m.Remember(k, map[string]string{"a": "250 a"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
-	m.Forget(k, nil)
+	wantKnown(t, m, k, "a")
+	wantKnown(t, mustOpen(t, t.TempDir(), time.Now), k)
+	if err := m.Remember(k, map[string]string{"b": "250 b"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	wantKnown(t, m, k, "a", "b")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	remember(t, m, k, "c") // once the disk is well, all of it is there
+	if m.held != 0 {
+		t.Errorf("%d octets are held that are on disk", m.held)
+	}
+	wantKnown(t, mustOpen(t, dir, time.Now), k, "a", "b", "c")
+	m.Forget(k, []string{"a", "b", "c"})
 	if m.Known("1") {
 		t.Error("still known")
+	}
+}
+
+// What can not be written is held up to a bound.
+func TestHeldIsBounded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "served")
+	m := mustOpen(t, dir, time.Now)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Repeat("x", maxLine)
+	var keys []Key
+	for i := 0; i < 3*maxHeld/(4000*maxLine); i++ {
+		k := key(t, fmt.Sprint(i), "s", "text")
+		keys = append(keys, k)
+		got := map[string]string{}
+		for j := range 4000 {
+			got[fmt.Sprint(j)] = line
+		}
+		if err := m.Remember(k, got); err == nil {
+			t.Fatal("there is nothing to write it on")
+		}
+	}
+	if m.held > maxHeld || m.held < maxHeld/2 {
+		t.Errorf("%d octets are held", m.held)
+	}
+	for _, k := range keys {
+		m.Forget(k, slices.Collect(maps.Keys(m.Recall(k))))
+	}
+	if m.held != 0 || m.total != 0 {
+		t.Errorf("%d octets are held, %d in all, though nothing is known", m.held, m.total)
 	}
 }
 
