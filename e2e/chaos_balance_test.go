@@ -69,7 +69,7 @@ func (c *chaos) books() books {
 			}
 		}
 	}
-	fates := c.out.allFates()
+	fates, told := c.out.allFates(), toldOf(c.daemon.log)
 	for _, l := range c.letters {
 		got, tries := copies[l.to], fates[l.queueID]
 		b.tries += len(tries)
@@ -92,29 +92,62 @@ func (c *chaos) books() books {
 				b.spoiled++
 			}
 		}
-		b.explain(l, len(got)-1, tries)
+		b.explain(l, len(got)-1, tries, told[l.queueID])
 	}
 	b.longest = longestTook(c.daemon.log)
 	return b
 }
 
-// explain finds a reason for each copy beyond the first.
-func (b *books) explain(l *letter, surplus int, tries []fate) {
+// explain finds a reason for each copy beyond the first. told is what mxpolicyd logged of the message.
+func (b *books) explain(l *letter, surplus int, tries []fate, told string) {
 	if surplus <= 0 {
 		return
 	}
 	b.duplicates += surplus
 	for _, f := range tries {
-		for words, reason := range cutOff {
-			if surplus > 0 && f.status == "deferred" && strings.Contains(f.text, words) {
-				b.reasons[reason]++
-				surplus--
-			}
+		if reason := cutOffReason(f, told); surplus > 0 && reason != "" {
+			b.reasons[reason]++
+			surplus--
 		}
 	}
 	if surplus > 0 {
-		b.unexplained = append(b.unexplained, fmt.Sprintf("%s: %d copies too many: %+v", l.to, surplus, tries))
+		b.unexplained = append(b.unexplained, fmt.Sprintf("%s: %d copies too many: %+v\n%s", l.to, surplus, tries, told))
 	}
+}
+
+// cutOffReason says why a try may have delivered the message although Postfix heard of no success.
+func cutOffReason(f fate, told string) string {
+	if f.status != "deferred" {
+		return ""
+	}
+	for words, reason := range cutOff {
+		if strings.Contains(f.text, words) {
+			return reason
+		}
+	}
+	// What mxpipe could not be told any more mxpolicyd writes down, and answers the next try from, unless it is
+	// prevented.
+	switch {
+	case !strings.Contains(f.text, "died with signal 9"):
+	case strings.Contains(told, "can not write down"):
+		return "mxpipe killed while the disk was full"
+	case !strings.Contains(told, "did not wait for its answer"):
+		return "mxpipe killed, and mxpolicyd before it had written that down"
+	}
+	return ""
+}
+
+// toldOf gathers the lines of mxpolicyd's log by the queue ids that they name.
+func toldOf(log string) map[string]string {
+	all := map[string]string{}
+	text, _ := os.ReadFile(log)
+	for line := range strings.Lines(string(text)) {
+		if _, rest, ok := strings.Cut(line, " queue_id="); ok {
+			id, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			all[id] += line
+		}
+	}
+	return all
 }
 
 // allFates lists the tries of all messages by their queue ids.
