@@ -83,6 +83,12 @@ for ARCH in ${ARCHES:-amd64 arm64}; do
 		install -D "$work/$ARCH/bin/mxpipe" "$dir/root/usr/bin/mxpipe"
 		install -D "$work/$ARCH/sbin/mxpolicyd" "$dir/root/usr/$sbin/mxpolicyd"
 		find "$dir" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-		(cd "$dir" && "$nfpm" package -f "$top/packaging/nfpm.yaml" -p "$kind" -t "$out/") >/dev/null
+		# What comes behind a version is written in three ways.
+		case $kind in
+		apk) kinds=$(echo "$VERSION" | sed 's/+git/-git/') ;;
+		archlinux) kinds=$(echo "$VERSION" | sed 's/+git/.git/') ;;
+		*) kinds=$VERSION ;;
+		esac
+		(cd "$dir" && VERSION=$kinds "$nfpm" package -f "$top/packaging/nfpm.yaml" -p "$kind" -t "$out/") >/dev/null
 	done
 done
