@@ -43,13 +43,17 @@ needs:
 
 # The whole of mxpipe, measured on this machine in some minutes: a table, and
 # bench/results/ with all values and plots. BENCHFLAGS=-list tells what there is,
-# BENCHFLAGS="-only idle" chooses. "make bench-docs" puts the table of the last
-# run into docs/performance.md.
+# BENCHFLAGS="-only idle" chooses; with flags the results stay as they are. "make
+# bench-docs" puts the table of the last whole run into docs/performance.md.
 bench: build
 	@sh e2e/needs.sh bench
 	@mkdir -p bench/results
-	go run ./bench -bin bin -rounds $(BENCHROUNDS) -json bench/results/latest.json $(BENCHFLAGS)
+ifeq ($(BENCHFLAGS),)
+	go run ./bench -bin bin -rounds $(BENCHROUNDS) -json bench/results/latest.json
 	go -C bench/plot run . ../results/latest.json ../results
+else
+	go run ./bench -bin bin -rounds $(BENCHROUNDS) $(BENCHFLAGS)
+endif
 
 bench-docs:
 	go run ./bench -json bench/results/latest.json -doc docs/performance.md
