@@ -52,6 +52,17 @@ func (r *running) scrape(at string) scraped {
 	return s
 }
 
+// settled asks until the daemon is so far; a message is let go after its answer,
+// and old parts end behind a reload.
+func (r *running) settled(at string, there func(scraped) bool) (s scraped) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if s = r.scrape(at); there(s) || time.Now().After(deadline) {
+			return s
+		}
+	}
+}
+
 func (s scraped) want(t *testing.T, series string, value float64) {
 	t.Helper()
 	if got, ok := s[series]; !ok || got != value {
@@ -75,7 +86,7 @@ func TestMetricsOutliveAReload(t *testing.T) {
 	for range 3 {
 		want(t, r.send(nil), "2.0.0 ")
 	}
-	s = r.scrape(at)
+	s = r.settled(at, func(s scraped) bool { return s[`mxpolicyd_messages_in_progress`] == 0 })
 	s.want(t, `mxpolicyd_deliveries_total{result="delivered",transport="default"}`, 3)
 	s.want(t, `mxpolicyd_connections_opened_total{transport="default"}`, 1)
 	s.want(t, `mxpolicyd_pool_reused_total{transport="default"}`, 2)
@@ -93,13 +104,9 @@ func TestMetricsOutliveAReload(t *testing.T) {
 
 	r.reload(strings.Replace(before, "timeout: 2s", "timeout: 3s", 1), reloaded)
 	l.until("the end of the idle connection", func(c mx.Counters) bool { return c.Open == 0 })
-	// The old parts end behind the reload.
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		s = r.scrape(at)
-		if s[`mxpolicyd_pool_retired_total{reason="stopped",transport="default"}`] == 1 && s[`mxpolicyd_cache_entries{cache="dns"}`] == 0 || time.Now().After(deadline) {
-			break
-		}
-	}
+	s = r.settled(at, func(s scraped) bool {
+		return s[`mxpolicyd_pool_retired_total{reason="stopped",transport="default"}`] == 1 && s[`mxpolicyd_cache_entries{cache="dns"}`] == 0
+	})
 	s.want(t, `mxpolicyd_pool_retired_total{reason="stopped",transport="default"}`, 1)
 	s.want(t, `mxpolicyd_deliveries_total{result="delivered",transport="default"}`, 3)
 	s.want(t, `mxpolicyd_connections_opened_total{transport="default"}`, 1)
