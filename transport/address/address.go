@@ -31,7 +31,7 @@ var (
 	ErrDomain    = errors.New("the domain is not a valid domain name")
 )
 
-// maxLength bounds a whole address. RFC 5321 §4.5.3.1.3 allows 256 octets for
+// maxLength bounds a whole address, as it came in and as it leaves. RFC 5321 §4.5.3.1.3 allows 256 octets for
 // a path; forwarders that rewrite senders (SRS, VERP) exceed it, and the
 // remote server may judge them itself.
 const maxLength = 1000
@@ -72,7 +72,12 @@ func Parse(s string) (Address, error) {
 	if err != nil {
 		return Address{}, err
 	}
-	return Address{Local: wireLocal(local), Domain: domain, ASCII: ascii}, nil
+	a := Address{Local: wireLocal(local), Domain: domain, ASCII: ascii}
+	// Quotes and A-labels add to what came in.
+	if max(len(a.UTF8()), len(a.Wire())) > maxLength {
+		return Address{}, ErrTooLong
+	}
+	return a, nil
 }
 
 // IsNull reports whether it is the null sender.

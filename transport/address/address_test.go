@@ -72,6 +72,10 @@ func TestParseRefuses(t *testing.T) {
 		{"a\u0085@example.org", ErrCharacter},
 		{"a\xff@example.org", ErrCharacter},
 		{strings.Repeat("a", 1100) + "@example.org", ErrTooLong},
+		{strings.Repeat("a ", 490) + "@example.org", nil},
+		{strings.Repeat("\\a ", 332) + "@", ErrDomain},
+		{"a " + strings.Repeat("a", 998), ErrTooLong},                   // with its quotes
+		{strings.Repeat("a", 985) + "@b\u00fccher.example", ErrTooLong}, // with its A-labels
 	}
 	for _, tt := range tests {
 		if a, err := Parse(tt.in); !errors.Is(err, tt.want) {
