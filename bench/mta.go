@@ -63,7 +63,7 @@ func (b *bench) compare(runners []*runner, messages, size int) error {
 // pipes compares pipe(8) with mxpipe and pipe(8) with a program that only
 // reads.
 func (b *bench) pipes() error {
-	messages := b.amount(1000)
+	messages := b.amount(2000)
 	s := b.report.Section(fmt.Sprintf("Postfix pipe(8): mxpipe → mxpolicyd → remote server by TLS, against a C program that only reads; %d messages of 10 KB", messages),
 		"From the release of the queue until the last message is delivered. CPU is that of Postfix and all of its",
 		"processes, mxpipe among them, and of mxpolicyd; the remote server's comes on top, on the same processors.")
