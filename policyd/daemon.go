@@ -77,6 +77,7 @@ type Daemon struct {
 	cfg      *config.Config // in force
 	standing standing
 	fronts   []frontEnd // one for each socket
+	duties   []duty     // theirs
 }
 
 // New makes a daemon, which must be served. An error is for the administrator:
@@ -142,10 +143,10 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	front, taking := errgroup.WithContext(ctx)
 	for _, l := range all {
 		d.log.Info("serving", "socket", l.duty.String(), "address", l.Addr().String())
-		end := doors[l.kind](l.duty)
-		d.add(end)
+		end := d.open(l.duty, doors[l.kind])
 		front.Go(func() error { return end.Serve(taking, deliveries, l.Listener) })
 	}
+	d.warnOfMissing(d.options.Config)
 	var chores sync.WaitGroup
 	alive, end := context.WithCancel(context.Background())
 	chores.Go(func() { d.watchdog(alive) })

@@ -52,10 +52,27 @@ func (d *Daemon) socketmapConfig() socketmap.Config {
 	return socketmap.Config{Transport: d.ways.look, Default: config.DefaultTransport, Counts: &d.lookups, Logger: d.log}
 }
 
-func (d *Daemon) add(end frontEnd) {
+// open makes the front end for a socket.
+func (d *Daemon) open(to duty, make func(duty) frontEnd) frontEnd {
+	end := make(to)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.fronts = append(d.fronts, end)
+	d.duties = append(d.duties, to)
+	return end
+}
+
+// warnOfMissing tells of LMTP sockets whose transport the configuration does not
+// have. They stay open: their mail is put off until a reload brings it.
+func (d *Daemon) warnOfMissing(cfg *config.Config) {
+	d.mu.Lock()
+	duties := slices.Clone(d.duties)
+	d.mu.Unlock()
+	for _, to := range duties {
+		if to.kind == kindLMTP && cfg.Transports[to.transport] == nil {
+			d.log.Warn("the configuration has no transport of this name; mail over the socket is put off", "socket", to.String(), "transport", to.transport)
+		}
+	}
 }
 
 func (d *Daemon) frontEnds() []frontEnd {

@@ -96,6 +96,24 @@ func TestLMTP(t *testing.T) {
 	}
 }
 
+// An LMTP socket whose transport a reload takes away says so in the log, puts its mail off, and serves it when a reload
+// brings the transport back.
+func TestLMTPWithoutTransport(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.lmtp(""))
+	r.reload(l.yaml("", "", ""), reloaded)
+	want(t, l.logged.wait(t, "the configuration has no transport of this name"), "", "level=WARN", "socket=lmtp-other", "transport=other")
+	other := l.letterbox("lmtp-other")
+	other.post()
+	want(t, other.line(), "451 4.3.5 ")
+	r.reload(l.lmtp(""), reloaded)
+	other.post()
+	want(t, other.line(), "250 2.0.0 ")
+	if n := l.logged.count("the configuration has no transport of this name"); n != 0 { // since the second reload
+		t.Errorf("%d warnings", n)
+	}
+}
+
 // TERM: an idle LMTP connection is closed with 421, and a delivery over another one ends.
 func TestTermAndLMTP(t *testing.T) {
 	l := newLab(t)

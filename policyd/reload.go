@@ -55,6 +55,7 @@ func (d *Daemon) reload() {
 	d.standing.read, d.standing.rejected = time.Now(), time.Time{}
 	d.mu.Unlock()
 	d.logChanges(before, cfg)
+	d.warnOfMissing(cfg)
 	d.log.Info("configuration reloaded")
 	d.status(delivering)
 }
