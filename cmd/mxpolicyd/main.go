@@ -43,9 +43,9 @@
 //
 // doctor looks at the resolver (does it validate, is it near, does it take EDNS
 // and TCP), the clock, the certificates, the hostname and its addresses' names,
-// the state directory, the sockets and who may use them, and the configuration of
-// a Postfix or an Exim on this host. Each line begins with ok, warn or fail; what is no ok
-// has its mend below. Run it as root, which may look everywhere.
+// the state directory, the sockets and who may use them, the TLSRPT collector, and
+// the configuration of a Postfix or an Exim on this host. Each line begins with ok,
+// warn or fail; what is no ok has its mend below. Run it as root, which may look everywhere.
 //
 // trace has messages to a domain log their route, the verdict for each host and
 // the SMTP dialogue (lines "route", "verdict" and "smtp"), never a body. Without

@@ -1,7 +1,7 @@
 // Package doctor finds out whether a host is fit for mxpolicyd, and says what
 // mends it where it is not: the resolver, the clock, the certificates that are
-// trusted, the name, the state directory, the sockets and who may use them, and
-// the mail server's configuration.
+// trusted, the name, the state directory, the sockets and who may use them, the
+// TLSRPT collector, and the mail server's configuration.
 //
 // A good finding is said as well, so that the list shows what was looked at. A
 // warning works, but not as well or as safely as it could; a failure means that
@@ -90,6 +90,7 @@ func (h Host) Examine(ctx context.Context, cfg *config.Config, o Options) []find
 		all = append(all, h.directory(d, uid)...)
 	}
 	all = append(all, h.sockets(cfg, running)...)
+	all = append(all, h.collector(&cfg.TLSRPT, uid)...)
 	all = append(all, h.mailServer(ctx, cfg)...)
 	if o.Connect != "" {
 		all = append(all, connect(ctx, cfg, o.Connect))

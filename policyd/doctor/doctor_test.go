@@ -57,7 +57,9 @@ func bad(t *testing.T, all []finding.Finding) (list []finding.Finding) {
 // A host that is fit has nothing but good findings, one for each thing.
 func TestFit(t *testing.T) {
 	t.Parallel()
-	all := fit(t).examine()
+	p := fit(t)
+	p.collector("unixgram", 0o660)
+	all := p.examine()
 	if list := bad(t, all); len(list) > 0 {
 		t.Errorf("%+v", list)
 	}
@@ -65,7 +67,7 @@ func TestFit(t *testing.T) {
 	for _, f := range all {
 		said.WriteString(f.What + "\n")
 	}
-	for _, what := range []string{"resolver 127.0.0.1:", "validates", "clock: ", "CA bundle: ", "hostname mx.example.org: 192.0.2.25, and back", "state directory ", "/pipe: for root", "group mxpipe (postfix", "/admin: for root", "mxpipe in master.cf: as it should be"} {
+	for _, what := range []string{"resolver 127.0.0.1:", "validates", "clock: ", "CA bundle: ", "hostname mx.example.org: 192.0.2.25, and back", "state directory ", "/pipe: for root", "group mxpipe (postfix", "/admin: for root", "/collector: it listens", "mxpipe in master.cf: as it should be"} {
 		if !strings.Contains(said.String(), what) {
 			t.Errorf("%q is not in\n%s", what, said.String())
 		}
@@ -149,6 +151,21 @@ func TestBrokenSetUps(t *testing.T) {
 		}, fail, "a file that is no socket", "rm "},
 		{"directory that nobody passes", func(p *patient) { p.must(os.Chmod(p.dir, 0o700)) }, fail, "nobody gets through", "chmod 755"},
 		{"metrics for the world", func(p *patient) { p.replace("listen: {", "listen: {metrics: {address: ':9461'}, ") }, warn, "can read them", "127.0.0.1:9461"},
+		// The TLSRPT collector.
+		{"collector that is not there", func(p *patient) { p.yaml += "tlsrpt: {socket: " + p.dir + "/collector}\n" }, warn, "/collector: it is not there", "start the collector"},
+		{"collector that does not run", func(p *patient) { p.collector("unixgram", 0o660).Close() }, warn, "nobody listens", "start the collector"},
+		{"collector with a stream socket", func(p *patient) { p.collector("unix", 0o660) }, warn, "not a datagram socket", "tlsrpt.socket"},
+		{"collector that lets nobody in", func(p *patient) {
+			p.collector("unixgram", 0o400)
+			if os.Getuid() == 0 { // whom a mode keeps out of nothing
+				p.daemon = 4711
+				p.must(os.Chown(p.dir+"/collector", 4711, -1), os.Chown(p.dir+"/state", 4711, -1))
+			}
+		}, warn, "/collector: its mode 0400, owner ", "0660"},
+		{"collector's socket that is a file", func(p *patient) {
+			p.must(os.WriteFile(p.dir+"/collector", nil, 0o600))
+			p.yaml += "tlsrpt: {socket: " + p.dir + "/collector}\n"
+		}, warn, "/collector: it is no socket", "tlsrpt.socket"},
 		// The mail server. (Package mailserver has many more.)
 		{"Postfix with recipient limit 50", func(p *patient) {
 			p.main = strings.Replace(p.main, "recipient_limit = 1", "recipient_limit = 50", 1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -214,6 +215,27 @@ func (p *patient) listen(name string, mode os.FileMode) {
 	p.t.Cleanup(func() { l.Close() })
 	p.open[name] = l.(*net.UnixListener)
 	p.access(name, mode)
+}
+
+// collector opens a socket in the place of the TLSRPT collector's, with its mode; closed, it leaves the file behind.
+func (p *patient) collector(network string, mode os.FileMode) io.Closer {
+	p.t.Helper()
+	at := &net.UnixAddr{Name: filepath.Join(p.dir, "collector"), Net: network}
+	var c io.Closer
+	if network == "unixgram" {
+		conn, err := net.ListenUnixgram(network, at)
+		p.must(err)
+		c = conn
+	} else {
+		l, err := net.ListenUnix(network, at)
+		p.must(err)
+		l.SetUnlinkOnClose(false)
+		c = l
+	}
+	p.t.Cleanup(func() { c.Close() })
+	p.must(os.Chmod(at.Name, mode))
+	p.yaml += "tlsrpt: {socket: " + at.Name + "}\n"
+	return c
 }
 
 // socketGroup is the sockets' group: only root can give them any.
