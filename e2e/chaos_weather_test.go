@@ -37,6 +37,7 @@ var weather = []struct {
 	{"policy changed", 1, (*chaos).changePolicy},
 	{"resolver silent", 1, func(c *chaos) error { return c.resolver(labdns.Silent) }},
 	{"resolver fails", 1, func(c *chaos) error { return c.resolver(labdns.ServFail) }},
+	{"resolver stopped", 1, (*chaos).stopResolver},
 }
 
 // storm goes on for its time, and until all letters are submitted.
@@ -227,6 +228,13 @@ func (c *chaos) resolver(habit labdns.Habit) error {
 	time.Sleep(time.Second)
 	c.dns.SetHabit("", dns.TypeANY)
 	return nil
+}
+
+// stopResolver has nobody listen at the resolver's port for a while.
+func (c *chaos) stopResolver() error {
+	up := c.dns.Down()
+	time.Sleep(time.Second)
+	return up()
 }
 
 // changePolicy gives a domain's policy another id; its contents stay.

@@ -160,13 +160,19 @@ func TestDNSTrouble(t *testing.T) {
 	}
 }
 
+// TestResolverDownIsTemporary: nobody listens at the resolver's port, and then
+// somebody does again.
 func TestResolverDownIsTemporary(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.mx("a.example", nil)
 	l.start(everything)
-	l.dns.Stop()
+	up := l.dns.Down()
 	expect(t, l.send("b@a.example"), "4.4.3 resolver unreachable")
+	if err := up(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, l.send("b@a.example"), "2.0.0")
 }
 
 func TestTruncatedAnswerIsAskedAgainOverTCP(t *testing.T) {

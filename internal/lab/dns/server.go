@@ -7,7 +7,8 @@
 // a stub resolver sees one. It signs nothing. Where real signatures and a real validator are wanted, the same zone
 // files are signed and served to a real resolver, and that resolver's address takes the place of Addr.
 //
-// SetHabit makes it misbehave, for one name and type or for many, while it runs. Queries tells how often it was asked.
+// SetHabit makes it misbehave, for one name and type or for many, while it runs, and Down has it not run for a while.
+// Queries tells how often it was asked.
 // It depends on no testing.T. All methods may be called from any goroutine.
 package labdns
 
@@ -34,11 +35,12 @@ type key struct {
 type Server struct {
 	zones zones
 	addr  netip.AddrPort
-	udp   *dns.Server
-	tcp   *dns.Server
-	serve sync.WaitGroup
 	stop  sync.Once
 	done  chan struct{}
+
+	ports  sync.Mutex // held while the ports are opened or closed
+	open   []*dns.Server
+	opened sync.WaitGroup
 
 	mu     sync.Mutex
 	habits map[key][]Habit
@@ -59,30 +61,53 @@ func Start() (*Server, error) {
 		return nil, fmt.Errorf("lab DNS: %w", err)
 	}
 	s.addr = packets.LocalAddr().(*net.UDPAddr).AddrPort()
-	s.udp = &dns.Server{PacketConn: packets, Handler: s}
-	s.tcp = &dns.Server{Listener: listener, Handler: s}
-	for _, server := range []*dns.Server{s.udp, s.tcp} {
+	s.serve(packets, listener)
+	return s, nil
+}
+
+// serve begins to answer at both ports.
+func (s *Server) serve(packets net.PacketConn, listener net.Listener) {
+	s.open = []*dns.Server{{PacketConn: packets, Handler: s}, {Listener: listener, Handler: s}}
+	for _, server := range s.open {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
-		// It returns when Stop shuts it down; a failure before shows as a query without an answer.
-		s.serve.Go(func() { _ = server.ActivateAndServe() })
+		// It returns when it is shut down; a failure before shows as a query without an answer.
+		s.opened.Go(func() { _ = server.ActivateAndServe() })
 		<-started
 	}
-	return s, nil
+}
+
+// shut closes both ports.
+func (s *Server) shut() {
+	for _, server := range s.open {
+		_ = server.Shutdown() // the error would say that it has ended by itself; either way it is down
+	}
+	s.opened.Wait()
+	s.open = nil
 }
 
 // listen takes a port that is free for both UDP and TCP.
 func listen() (packets net.PacketConn, listener net.Listener, err error) {
 	for range 20 {
-		if packets, err = net.ListenPacket("udp4", "127.0.0.1:0"); err != nil {
-			return nil, nil, err
-		}
-		if listener, err = net.Listen("tcp4", packets.LocalAddr().String()); err == nil {
+		if packets, listener, err = listenAt("127.0.0.1:0"); err == nil {
 			return packets, listener, nil
 		}
-		packets.Close()
 	}
 	return nil, nil, err
+}
+
+// listenAt takes a port for both; where it is 0, any that is free for UDP.
+func listenAt(addr string) (net.PacketConn, net.Listener, error) {
+	packets, err := net.ListenPacket("udp4", addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	listener, err := net.Listen("tcp4", packets.LocalAddr().String())
+	if err != nil {
+		packets.Close()
+		return nil, nil, err
+	}
+	return packets, listener, nil
 }
 
 // Addr is where the server listens, as host:port.
@@ -92,11 +117,40 @@ func (s *Server) Addr() string { return s.addr.String() }
 func (s *Server) Stop() {
 	s.stop.Do(func() {
 		close(s.done)
-		// The errors would say that a server has not started or has ended by itself; either way it is down.
-		_ = s.udp.Shutdown()
-		_ = s.tcp.Shutdown()
-		s.serve.Wait()
+		s.ports.Lock()
+		defer s.ports.Unlock()
+		s.shut()
 	})
+}
+
+// Down closes the server's ports, as if it had been stopped: whoever asks is refused by the kernel. up, which is called
+// once, opens them again; its error means that somebody else has taken one of them meanwhile and kept it.
+func (s *Server) Down() (up func() error) {
+	s.ports.Lock()
+	defer s.ports.Unlock()
+	s.shut()
+	return s.up
+}
+
+func (s *Server) up() (err error) {
+	s.ports.Lock()
+	defer s.ports.Unlock()
+	// A query from this host may have a port of ours for its own, for as long as it waits for an answer.
+	for range 100 {
+		select {
+		case <-s.done:
+			return nil
+		default:
+		}
+		var packets net.PacketConn
+		var listener net.Listener
+		if packets, listener, err = listenAt(s.addr.String()); err == nil {
+			s.serve(packets, listener)
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return fmt.Errorf("lab DNS: %w", err)
 }
 
 // Add adds records in the text form of a zone file. Names are absolute unless $ORIGIN says otherwise, and the default

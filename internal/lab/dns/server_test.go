@@ -1,9 +1,11 @@
 package labdns_test
 
 import (
+	"errors"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -48,6 +50,29 @@ alias  IN CNAME mx
 plain  IN CNAME outside.example.
 outside.example. IN A 192.0.2.9
 `
+
+// A server that is down has its ports closed, and is itself again afterwards.
+func TestDown(t *testing.T) {
+	s := start(t, zone)
+	ask(t, s, "mx.example.org", dns.TypeA, "udp")
+	up := s.Down()
+	for _, network := range []string{"udp", "tcp"} {
+		query := new(dns.Msg).SetQuestion("mx.example.org.", dns.TypeA)
+		if _, _, err := (&dns.Client{Net: network}).ExchangeContext(t.Context(), query, s.Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: %v", network, err)
+		}
+	}
+	if err := up(); err != nil {
+		t.Fatal(err)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		if r := ask(t, s, "mx.example.org", dns.TypeA, network); len(r.Answer) != 1 {
+			t.Errorf("%s: %v", network, r)
+		}
+	}
+	s.Down()
+	s.Stop()
+}
 
 func TestAnswers(t *testing.T) {
 	s := start(t, zone)
