@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mxpipe/mxpipe/internal/lab/logbook"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
@@ -28,15 +29,15 @@ func TestServe(t *testing.T) {
 	if got := l.mx.Messages(); len(got) != 1 || got[0].Sender != "s@example.org" || got[0].Hello != "client.example" {
 		t.Errorf("the server has %+v", got)
 	}
-	want(t, l.logged.wait(t, "msg=serving"), "", "socket=pipe", "address="+l.dir+"/pipe.sock")
-	want(t, l.logged.wait(t, "msg=delivered"), "", "queue_id=4XyZ", "uid="+strconv.Itoa(os.Getuid()), "pid="+strconv.Itoa(os.Getpid()))
-	if n := l.systemd.count("STOPPING=1"); n != 0 {
+	want(t, l.logged.Wait(t, "msg=serving"), "", "socket=pipe", "address="+l.dir+"/pipe.sock")
+	want(t, l.logged.Wait(t, "msg=delivered"), "", "queue_id=4XyZ", "uid="+strconv.Itoa(os.Getuid()), "pid="+strconv.Itoa(os.Getpid()))
+	if n := l.systemd.Count("STOPPING=1"); n != 0 {
 		t.Error("said STOPPING=1 while it was to run")
 	}
 	r.end()
-	l.systemd.wait(t, "STOPPING=1")
-	l.systemd.wait(t, "EXTEND_TIMEOUT_USEC=60000000")
-	l.logged.wait(t, "msg=stopped")
+	l.systemd.Wait(t, "STOPPING=1")
+	l.systemd.Wait(t, "EXTEND_TIMEOUT_USEC=60000000")
+	l.logged.Wait(t, "msg=stopped")
 	if _, err := os.Stat(l.dir + "/pipe.sock"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
@@ -54,7 +55,7 @@ func TestNoSocket(t *testing.T) {
 	if err := d.Serve(t.Context()); !errors.Is(err, errNoSocket) {
 		t.Errorf("%v", err)
 	}
-	if n := l.systemd.count("READY=1"); n != 0 {
+	if n := l.systemd.Count("READY=1"); n != 0 {
 		t.Error("said READY=1")
 	}
 }
@@ -72,7 +73,7 @@ func TestTermLetsDeliveriesEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.stop()
-	l.systemd.wait(t, "STOPPING=1")
+	l.systemd.Wait(t, "STOPPING=1")
 	if got := answer(idle); strings.HasPrefix(got, "2") || strings.HasPrefix(got, "5") {
 		t.Errorf("a connection without a word: %q", got)
 	}
@@ -119,7 +120,7 @@ func TestSocketFails(t *testing.T) {
 	if err := r.healthy(t.Context()); err != nil {
 		t.Error(err)
 	}
-	l.systemd.wait(t, "STOPPING=1")
+	l.systemd.Wait(t, "STOPPING=1")
 	release()
 	want(t, answer(conn), "2.0.0 ")
 	err := <-r.ended
@@ -127,7 +128,7 @@ func TestSocketFails(t *testing.T) {
 	if !errors.Is(err, syscall.ENOTSOCK) {
 		t.Errorf("Serve: %v", err)
 	}
-	want(t, l.logged.wait(t, "can not be served any more"), "", "level=ERROR")
+	want(t, l.logged.Wait(t, "can not be served any more"), "", "level=ERROR")
 }
 
 // spoilSocket puts something else in the place of a listening socket of this
@@ -215,7 +216,7 @@ func TestStateDirectory(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
-		want(t, l.logged.wait(t, "can not be written"), "", "level=ERROR", "permission denied")
+		want(t, l.logged.Wait(t, "can not be written"), "", "level=ERROR", "permission denied")
 	})
 }
 
@@ -259,8 +260,8 @@ func TestWatchdog(t *testing.T) {
 	l := newLab(t)
 	l.daemon(l.yaml("", "", ""))
 	for range 3 {
-		l.systemd.wait(t, "WATCHDOG=1")
-		l.systemd.forget()
+		l.systemd.Wait(t, "WATCHDOG=1")
+		l.systemd.Forget()
 	}
 }
 
@@ -277,7 +278,7 @@ func TestWatchdogUnhealthy(t *testing.T) {
 		t.Errorf("the healthy one: %v", err)
 	}
 	r.end()
-	l.systemd.forget()
+	l.systemd.Forget()
 	var err error
 	if d.served = r.served; d.healthy(ctx) != errBusy {
 		t.Errorf("%v", err)
@@ -287,12 +288,12 @@ func TestWatchdogUnhealthy(t *testing.T) {
 		d.watchdog(ctx)
 	}()
 	for range 3 {
-		want(t, l.logged.wait(t, "not healthy"), "", "level=ERROR", errBusy.Error())
-		l.logged.forget()
+		want(t, l.logged.Wait(t, "not healthy"), "", "level=ERROR", errBusy.Error())
+		l.logged.Forget()
 	}
 	cancel()
 	<-done
-	if n := l.systemd.count("WATCHDOG=1"); n != 0 {
+	if n := l.systemd.Count("WATCHDOG=1"); n != 0 {
 		t.Errorf("systemd was told %d times that it lives", n)
 	}
 }
@@ -301,14 +302,14 @@ func TestWatchdogMisconfigured(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "soon")
 	l := newLab(t)
 	r := l.daemon(l.yaml("", "", ""))
-	l.logged.wait(t, "the watchdog is off")
+	l.logged.Wait(t, "the watchdog is off")
 	want(t, r.send(nil), "2.0.0 ")
 }
 
 // Without systemd nothing is said, and nothing is logged about it.
 func TestWithoutSystemd(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	words := newWords()
+	words := logbook.New()
 	d := &Daemon{log: slog.New(slog.NewTextHandler(words, nil))}
 	d.ready()
 	if got := words.String(); got != "" {
@@ -316,5 +317,5 @@ func TestWithoutSystemd(t *testing.T) {
 	}
 	t.Setenv("NOTIFY_SOCKET", t.TempDir()+"/gone")
 	d.ready()
-	words.wait(t, "systemd was not told")
+	words.Wait(t, "systemd was not told")
 }

@@ -1,7 +1,6 @@
 package policyd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
+	"github.com/mxpipe/mxpipe/internal/lab/logbook"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
@@ -41,13 +41,13 @@ type lab struct {
 	mx      *mx.Server
 	port    uint16
 	dir     string
-	systemd *journalOfWords // what NOTIFY_SOCKET was told
-	logged  *journalOfWords
+	systemd *logbook.Book // what NOTIFY_SOCKET was told
+	logged  *logbook.Book
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: t.TempDir(), logged: newWords()}
+	l := &lab{t: t, dir: t.TempDir(), logged: logbook.New()}
 	var err error
 	if l.dns, err = labdns.Start(); err != nil {
 		t.Fatal(err)
@@ -114,15 +114,14 @@ func (l *lab) daemon(text string) *running {
 	}
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(context.Background())
-	go func() { r.ended <- r.Serve(ctx) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.ended <- r.Serve(ctx)
+	}()
 	l.t.Cleanup(func() { r.end() })
-	select {
-	case <-l.systemd.has("READY=1"):
-	case err := <-r.ended:
-		r.ended <- err
-		l.t.Fatalf("it did not start: %v", err)
-	case <-time.After(patience):
-		l.t.Fatal("it is not ready")
+	if l.systemd.Find(done, "READY=1") == "" {
+		l.t.Fatalf("it is not ready: %v", r.end())
 	}
 	return r
 }
@@ -158,11 +157,11 @@ func (r *running) reload(text, said string) {
 	r.mu.Lock()
 	r.text = text
 	r.mu.Unlock()
-	r.logged.forget()
-	r.systemd.forget()
+	r.logged.Forget()
+	r.systemd.Forget()
 	r.hangUp <- syscall.SIGHUP
-	r.logged.wait(r.t, said)
-	r.systemd.wait(r.t, "STATUS=")
+	r.logged.Wait(r.t, said)
+	r.systemd.Wait(r.t, "STATUS=")
 }
 
 // call sends a message to b@a.example and gives the connection on which the
@@ -237,81 +236,14 @@ func (l *lab) until(what string, cond func(mx.Counters) bool) {
 	}
 }
 
-// journalOfWords keeps what was said, line by line, and lets tests wait for it.
-type journalOfWords struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	changed chan struct{}
-}
-
-func newWords() *journalOfWords { return &journalOfWords{changed: make(chan struct{})} }
-
-func (j *journalOfWords) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	close(j.changed)
-	j.changed = make(chan struct{})
-	return j.text.Write(p)
-}
-
-func (j *journalOfWords) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
-func (j *journalOfWords) forget() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.text.Reset()
-}
-
-func (j *journalOfWords) count(part string) int { return strings.Count(j.String(), part) }
-
-// has gives a channel that closes when something has been said.
-func (j *journalOfWords) has(part string) <-chan struct{} {
-	found := make(chan struct{})
-	late := time.After(patience)
-	go func() {
-		defer close(found)
-		for {
-			j.mu.Lock()
-			ok, changed := strings.Contains(j.text.String(), part), j.changed
-			j.mu.Unlock()
-			if ok {
-				return
-			}
-			select {
-			case <-changed:
-			case <-late:
-				return
-			}
-		}
-	}()
-	return found
-}
-
-// wait waits for something to be said, and gives its line.
-func (j *journalOfWords) wait(t *testing.T, part string) string {
-	t.Helper()
-	<-j.has(part)
-	for line := range strings.Lines(j.String()) {
-		if strings.Contains(line, part) {
-			return line
-		}
-	}
-	t.Fatalf("nobody said %q, but\n%s", part, j)
-	return ""
-}
-
 // listenNotices plays systemd's part in sd_notify(3).
-func listenNotices(t *testing.T, path string) *journalOfWords {
+func listenNotices(t *testing.T, path string) *logbook.Book {
 	t.Helper()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := newWords()
+	words := logbook.New()
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		buf := make([]byte, 8192)

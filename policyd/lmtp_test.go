@@ -77,8 +77,8 @@ func TestLMTP(t *testing.T) {
 		b.post()
 		want(t, b.line(), "250 2.0.0 <b@a.example> mx.a.example: 250 ")
 	}
-	want(t, l.logged.wait(t, "socket=lmtp-other"), "", "msg=serving", "address="+l.dir+"/lmtp-other.sock")
-	want(t, l.logged.wait(t, "msg=delivered"), "", "queue_id=4XyZ", "uid=")
+	want(t, l.logged.Wait(t, "socket=lmtp-other"), "", "msg=serving", "address="+l.dir+"/lmtp-other.sock")
+	want(t, l.logged.Wait(t, "msg=delivered"), "", "queue_id=4XyZ", "uid=")
 	r.reload(l.lmtp("    hostname: third.example"), reloaded)
 	for _, b := range []*letterbox{box, other} {
 		b.post()
@@ -102,14 +102,14 @@ func TestLMTPWithoutTransport(t *testing.T) {
 	l := newLab(t)
 	r := l.daemon(l.lmtp(""))
 	r.reload(l.yaml("", "", ""), reloaded)
-	want(t, l.logged.wait(t, "the configuration has no transport of this name"), "", "level=WARN", "socket=lmtp-other", "transport=other")
+	want(t, l.logged.Wait(t, "the configuration has no transport of this name"), "", "level=WARN", "socket=lmtp-other", "transport=other")
 	other := l.letterbox("lmtp-other")
 	other.post()
 	want(t, other.line(), "451 4.3.5 ")
 	r.reload(l.lmtp(""), reloaded)
 	other.post()
 	want(t, other.line(), "250 2.0.0 ")
-	if n := l.logged.count("the configuration has no transport of this name"); n != 0 { // since the second reload
+	if n := l.logged.Count("the configuration has no transport of this name"); n != 0 { // since the second reload
 		t.Errorf("%d warnings", n)
 	}
 }
@@ -125,7 +125,7 @@ func TestTermAndLMTP(t *testing.T) {
 	l.until("DATA", func(c mx.Counters) bool { return c.Verbs["DATA"] == 1 })
 	r.stop()
 	want(t, idle.line(), "421 4.3.2 ")
-	l.systemd.wait(t, "STOPPING=1")
+	l.systemd.Wait(t, "STOPPING=1")
 	release()
 	want(t, busy.line(), "250 2.0.0 <b@a.example>")
 	want(t, busy.line(), "421 4.3.2 ")

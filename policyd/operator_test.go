@@ -145,7 +145,7 @@ func TestTraceOverTheSocket(t *testing.T) {
 	want(t, o.to("dane-ee.example"), "2.0.0 ")
 	want(t, o.to("none.example"), "2.0.0 ")
 	for _, said := range []string{"msg=route", "msg=verdict", `C="EHLO client.example"`, "C=STARTTLS", `C="MAIL FROM:<s@example.org>`, `S="250 2.0.0 queued`} {
-		want(t, o.logged.wait(t, said), "", "queue_id=dane-ee.example")
+		want(t, o.logged.Wait(t, said), "", "queue_id=dane-ee.example")
 	}
 	for line := range strings.Lines(o.logged.String()) {
 		if strings.Contains(line, "msg=smtp") && strings.Contains(line, "none.example") || strings.Contains(line, "a test") {
@@ -161,9 +161,9 @@ func TestTraceOverTheSocket(t *testing.T) {
 	if l, err = o.client.Traces(t.Context()); err != nil || plain(console.Traces, &l) != "nothing is traced\n" {
 		t.Errorf("%+v, %v", l, err)
 	}
-	o.logged.forget()
+	o.logged.Forget()
 	want(t, o.to("dane-ee.example"), "2.0.0 ")
-	if n := o.logged.count("msg=smtp"); n != 0 {
+	if n := o.logged.Count("msg=smtp"); n != 0 {
 		t.Errorf("%d lines of a dialogue", n)
 	}
 }

@@ -46,7 +46,7 @@ func TestReloadChangesTransports(t *testing.T) {
 			if got := l.mx.Messages(); got[1].Hello != "other.example" {
 				t.Errorf("said EHLO %s", got[1].Hello)
 			}
-			want(t, l.logged.wait(t, "other.example"), "", "level=INFO", "msg=changed ")
+			want(t, l.logged.Wait(t, "other.example"), "", "level=INFO", "msg=changed ")
 		})
 	}
 }
@@ -107,16 +107,16 @@ func TestReloadWithMistakes(t *testing.T) {
 	r := l.daemon(l.yaml("", "", ""))
 	want(t, r.send(nil), "2.0.0 ")
 	r.reload(l.yaml("nosuch: 1\nmax_deliveries: many", "    hostname: other.example", ""), "nosuch")
-	l.systemd.wait(t, "STATUS=delivering mail; the changed configuration is wrong")
-	want(t, l.logged.wait(t, "test.yaml:6:"), "", "level=ERROR", "configuration not reloaded", "many")
+	l.systemd.Wait(t, "STATUS=delivering mail; the changed configuration is wrong")
+	want(t, l.logged.Wait(t, "test.yaml:6:"), "", "level=ERROR", "configuration not reloaded", "many")
 	want(t, r.send(nil), "2.0.0 ", "reused")
 
 	// One that is well written, but asks for what is not there.
 	r.reload(l.yaml("max_message_size: 2KiB", "    tls_client: {root_ca: "+l.dir+"/nosuch.pem}", "  other: {}"), "nosuch.pem")
-	want(t, l.logged.wait(t, "configuration not reloaded"), "", "level=ERROR", "transport default")
+	want(t, l.logged.Wait(t, "configuration not reloaded"), "", "level=ERROR", "transport default")
 	want(t, r.send(nil), "2.0.0 ", "reused")
 	want(t, r.send(through("other")), "4.3.5 ")
-	if n := l.logged.count(reloaded); n != 0 {
+	if n := l.logged.Count(reloaded); n != 0 {
 		t.Error("said that it was reloaded")
 	}
 
@@ -131,7 +131,7 @@ func TestReloadWithMistakes(t *testing.T) {
 	want(t, r.send(nil), "2.0.0 ", "reused")
 
 	r.reload(l.yaml("", "    hostname: other.example", ""), reloaded)
-	want(t, l.systemd.wait(t, "STATUS="), "STATUS=delivering mail\n")
+	want(t, l.systemd.Wait(t, "STATUS="), "STATUS=delivering mail\n")
 }
 
 // What a file says counts, not its name: a certificate that was renewed in
@@ -170,17 +170,17 @@ func TestReloadTopLevel(t *testing.T) {
 	// With level warn the log does not say that it was done; systemd hears.
 	r.reload(text, "max_deliveries")
 	for _, path := range []string{"max_deliveries", "state_dir", "log.format", "listen.pipe.mode"} {
-		want(t, l.logged.wait(t, path), "", "level=WARN", "needs a restart")
+		want(t, l.logged.Wait(t, path), "", "level=WARN", "needs a restart")
 	}
 	if got := l.logged.String(); strings.Contains(got, "level=INFO") {
 		t.Errorf("with level warn it says\n%s", got)
 	}
-	l.systemd.wait(t, "STATUS=delivering mail\n")
+	l.systemd.Wait(t, "STATUS=delivering mail\n")
 	if info, err := os.Stat(l.dir + "/pipe.sock"); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", info.Mode(), err)
 	}
 	r.stop()
-	l.systemd.wait(t, "EXTEND_TIMEOUT_USEC=37000000")
+	l.systemd.Wait(t, "EXTEND_TIMEOUT_USEC=37000000")
 }
 
 func TestReloadMaxMessageSize(t *testing.T) {

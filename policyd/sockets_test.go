@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/mxpipe/mxpipe/internal/lab/logbook"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
@@ -248,15 +249,15 @@ func TestListen(t *testing.T) {
 			}
 			path := filepath.Join(h.dir, "own")
 			cfg := c.cfg(path)
-			words := newWords()
+			words := logbook.New()
 			before := openFiles(t)
 			got, err := listen(t.Context(), h.files, &cfg, only(kindPipe), slog.New(slog.NewTextHandler(words, nil)))
 			defer got.close()
-			if n := words.count("WARN"); n != len(c.warned) {
+			if n := words.Count("WARN"); n != len(c.warned) {
 				t.Errorf("%d warnings:\n%s", n, words)
 			}
 			for _, name := range c.warned {
-				words.wait(t, "socket="+name)
+				words.Wait(t, "socket="+name)
 			}
 			if c.err != "" {
 				if err == nil || !strings.Contains(err.Error(), c.err) {
@@ -428,8 +429,8 @@ func TestActivation(t *testing.T) {
 	client := &running{lab: l}
 	var waiting net.Conn
 	for range 2 {
-		l.systemd.forget()
-		words := newWords()
+		l.systemd.Forget()
+		words := logbook.New()
 		cmd := exec.Command(os.Args[0])
 		cmd.ExtraFiles = files
 		cmd.Env = append(os.Environ(), activatedEnv+"="+file, "LISTEN_FDS=2", "LISTEN_FDNAMES=admin:pipe")
@@ -437,12 +438,12 @@ func TestActivation(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		l.systemd.wait(t, "READY=1")
+		l.systemd.Wait(t, "READY=1")
 		if waiting != nil {
 			want(t, answer(waiting), "2.0.0 ")
 		}
 		want(t, client.send(func(e *wire.Envelope) { e.QueueID = "" }), "2.0.0 ")
-		words.wait(t, "socket=admin")
+		words.Wait(t, "socket=admin")
 		cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v\n%s", err, words)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
+	"github.com/mxpipe/mxpipe/internal/lab/logbook"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 	"github.com/mxpipe/mxpipe/internal/lab/world"
@@ -126,7 +127,7 @@ type reporting struct {
 	*testing.T
 	*Daemon
 	world  *world.World
-	logged *journalOfWords
+	logged *logbook.Book
 }
 
 func newReporting(t *testing.T, c *collector, domains ...world.Domain) *reporting {
@@ -160,7 +161,7 @@ transports:
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &reporting{T: t, world: w, logged: newWords()}
+	r := &reporting{T: t, world: w, logged: logbook.New()}
 	log := NewLog(cfg.Log, r.logged)
 	if r.Daemon, err = New(Options{Config: cfg, Log: log}); err != nil {
 		t.Fatal(err)
@@ -369,7 +370,7 @@ func TestCollectorIsGone(t *testing.T) {
 		}
 	}
 	r.until(func(s tlsrpt.Stats) bool { return s.Lost[tlsrpt.NoCollector] == 3 })
-	if n := r.logged.count("TLS reports are lost"); n != 1 {
+	if n := r.logged.Count("TLS reports are lost"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 	// It listens again, and reads nothing.
@@ -390,7 +391,7 @@ func TestCollectorIsGone(t *testing.T) {
 	if s := r.reports.Stats(); s.Sent == before {
 		t.Errorf("%+v", s)
 	}
-	r.logged.wait(t, "the TLSRPT collector is there again")
+	r.logged.Wait(t, "the TLSRPT collector is there again")
 	// Somewhere else, and nowhere.
 	other := newCollector(t)
 	r.reports.SetSocket(other.path)

@@ -17,49 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
+	"github.com/mxpipe/mxpipe/internal/lab/memnet"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
 func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
-// pipes is a listener whose connections live in memory.
-type pipes struct {
-	calls  chan net.Conn
-	errs   chan error // what Accept is to fail with
-	closed chan struct{}
-}
-
-func newPipes() *pipes {
-	return &pipes{calls: make(chan net.Conn), errs: make(chan error), closed: make(chan struct{})}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case conn := <-p.calls:
-		return conn, nil
-	case err := <-p.errs:
-		return nil, err
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	select {
-	case <-p.closed:
-	default:
-		close(p.closed)
-	}
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
-
 // call connects, and gives what the other side says.
-func (p *pipes) call() string {
-	ours, theirs := net.Pipe()
-	p.calls <- theirs
-	said, _ := io.ReadAll(ours)
+func call(l *memnet.Listener) string {
+	said, _ := io.ReadAll(l.Dial())
 	return string(said)
 }
 
@@ -103,13 +69,13 @@ func accepting(errno unix.Errno) error {
 func TestFailsForAWhile(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.ECONNABORTED, unix.EPERM} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipes()
+			p := memnet.Listen()
 			b := start(t, p, 1, hello)
 			begin := time.Now()
 			for range 20 {
-				p.errs <- accepting(errno)
+				p.Fail(accepting(errno))
 			}
-			if got := p.call(); got != "hello" {
+			if got := call(p); got != "hello" {
 				t.Errorf("%q", got)
 			}
 			if waited := time.Since(begin); waited < 10*time.Second || waited > 20*time.Second {
@@ -128,10 +94,10 @@ func TestFailsForAWhile(t *testing.T) {
 // The loop ends at once although accept fails.
 func TestEndWhileAcceptFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipes()
+		p := memnet.Listen()
 		b := start(t, p, 1, hello)
 		for range 10 {
-			p.errs <- accepting(unix.EMFILE)
+			p.Fail(accepting(unix.EMFILE))
 		}
 		synctest.Wait()
 		begin := time.Now()
@@ -150,11 +116,10 @@ var errWeather = errors.New("an error that nobody knows")
 func TestFailsForGood(t *testing.T) {
 	for _, err := range []error{accepting(unix.EINVAL), net.ErrClosed, errWeather} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipes()
+			p := memnet.Listen()
 			b := start(t, p, 2, func(conn net.Conn) { io.Copy(conn, conn) })
-			ours, theirs := net.Pipe()
-			p.calls <- theirs
-			p.errs <- err
+			ours := p.Dial()
+			p.Fail(err)
 			if got := <-b.ended; !errors.Is(got, err) || !strings.Contains(got.Error(), "memory") {
 				t.Errorf("Serve: %v, want %v", got, err)
 			}
@@ -239,13 +204,13 @@ func TestMaxConnections(t *testing.T) {
 }
 
 // stuck is a listener that does not react.
-type stuck struct{ *pipes }
+type stuck struct{ *memnet.Listener }
 
 func (stuck) SetDeadline(time.Time) error { return nil }
 
 func TestStuckLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := start(t, stuck{newPipes()}, 1, hello)
+		b := start(t, stuck{memnet.Listen()}, 1, hello)
 		synctest.Wait()
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -2,27 +2,14 @@ package lmtp
 
 import (
 	"bufio"
-	"bytes"
-	"context"
-	"fmt"
-	"io"
-	"log/slog"
 	"net"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/policyd/accept"
-	"github.com/mxpipe/mxpipe/policyd/intake"
-	"github.com/mxpipe/mxpipe/policyd/served"
-	"github.com/mxpipe/mxpipe/policyd/spool"
-	"github.com/mxpipe/mxpipe/transport"
-	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 )
 
 func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
@@ -36,56 +23,19 @@ const patience = time.Minute
 // maxSize is max_message_size here.
 const maxSize = 5 << 18
 
-// call is one call of Deliver.
-type call struct {
-	env  transport.Envelope
-	body string
-}
-
-// bench is a server on a unix socket, with a transport that does what the test
-// says.
+// bench is a server, and what stands around it.
 type bench struct {
 	*Server
-	t      *testing.T
-	path   string
-	state  string
-	log    *logbook
-	stop   context.CancelFunc // TERM
-	giveUp context.CancelCauseFunc
-	ended  chan error // what Serve returned
-
-	deliver func(ctx context.Context, env *transport.Envelope) []transport.Result
-
-	mu    sync.Mutex
-	calls []call
-	held  int // ways that were not released
+	*intaketest.Bench
+	path string
 }
 
 // newBench makes a server that delivers everything; it is not started.
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t, state: t.TempDir(), log: newLogbook(), ended: make(chan error, 1)}
-	b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-		return all(env, "2.0.0 delivered")
-	}
-	logger := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	b.Server = New(intake.New(intake.Config{
-		Transport: b.find,
-		Spool:     spool.New(b.state, maxSize),
-		Places:    semaphore.NewWeighted(10),
-		Logger:    logger,
-	}), accept.New(21, logger), "default", "mx.example.org")
-	b.restart()
+	b := &bench{Bench: intaketest.New(t)}
+	b.Server = New(b.NewDesk(maxSize), accept.New(2*intaketest.Places+1, b.Logger), "default", "mx.example.org")
 	return b
-}
-
-// restart has the server's memory read anew.
-func (b *bench) restart() {
-	b.t.Helper()
-	var err error
-	if b.Served, err = served.Open(filepath.Join(b.state, "served"), time.Now); err != nil {
-		b.t.Fatal(err)
-	}
 }
 
 // serve starts a server on a unix socket. It ends with the test.
@@ -95,112 +45,18 @@ func serve(t *testing.T, change func(*bench)) *bench {
 	if change != nil {
 		change(b)
 	}
-	b.path = filepath.Join(b.state, "lmtp.sock")
-	l, err := net.Listen("unix", b.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.start(l)
+	b.path = b.StartAt(b.Server, "lmtp.sock")
 	t.Cleanup(b.end)
 	return b
 }
 
-func (b *bench) start(l net.Listener) {
-	var ctx, deliveries context.Context
-	ctx, b.stop = context.WithCancel(context.Background())
-	deliveries, b.giveUp = context.WithCancelCause(context.Background())
-	go func() { b.ended <- b.Serve(ctx, deliveries, l) }()
-}
-
 // end ends the server and checks that nothing is left.
 func (b *bench) end() {
-	b.t.Helper()
-	b.stop()
-	b.giveUp(transport.ErrStopping)
-	if err := <-b.ended; err != nil {
-		b.t.Errorf("Serve: %v", err)
+	b.T.Helper()
+	b.End(b.Desk)
+	if n := b.Log.Count("complains"); n != 0 {
+		b.T.Errorf("the library complains\n%s", b.Log)
 	}
-	b.Wait()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n := b.UnderWay(); n != 0 || b.held != 0 {
-		b.t.Errorf("%d messages have a place, %d transports were not released", n, b.held)
-	}
-	if strings.Contains(b.log.String(), "complains") {
-		b.t.Error("the library complains")
-	}
-	if b.t.Failed() {
-		b.t.Log(b.log)
-	}
-}
-
-func (b *bench) find(name string) (intake.Way, bool) {
-	if name != "default" {
-		return intake.Way{}, false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.held++
-	return intake.Way{Deliverer: b, Overtime: time.Minute, Release: func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.held--
-	}}, true
-}
-
-func (b *bench) Deliver(ctx context.Context, env *transport.Envelope, msg *transport.Message) []transport.Result {
-	body, err := io.ReadAll(io.NewSectionReader(msg.Content, 0, msg.Facts.Size))
-	if err != nil {
-		b.t.Errorf("reading the message: %v", err)
-	}
-	b.mu.Lock()
-	b.calls = append(b.calls, call{*env, string(body)})
-	b.mu.Unlock()
-	return b.deliver(ctx, env)
-}
-
-// delivered gives the calls of Deliver so far.
-func (b *bench) delivered() []call {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.calls
-}
-
-// wantCalls checks to whom Deliver was asked to deliver, call by call.
-func (b *bench) wantCalls(want ...string) {
-	b.t.Helper()
-	var got []string
-	for _, c := range b.delivered() {
-		var rcpts []string
-		for _, r := range c.env.Recipients {
-			rcpts = append(rcpts, r.Address)
-		}
-		got = append(got, strings.Join(rcpts, " "))
-	}
-	if fmt.Sprint(got) != fmt.Sprint(want) || len(got) != len(want) {
-		b.t.Errorf("delivered to %q, want %q", got, want)
-	}
-}
-
-// all gives every recipient the same result.
-func all(env *transport.Envelope, result string) []transport.Result {
-	return by(env, func(string) string { return result })
-}
-
-// by gives each recipient the result that it is said to have.
-func by(env *transport.Envelope, result func(rcpt string) string) []transport.Result {
-	list := make([]transport.Result, len(env.Recipients))
-	for i, r := range env.Recipients {
-		code, rest, _ := status.Parse(result(r.Address))
-		list[i] = transport.Result{Recipient: r.Address, Code: code, Text: rest}
-	}
-	return list
-}
-
-// until gives what became of a delivery that went on until its context ended.
-func until(ctx context.Context, env *transport.Envelope) []transport.Result {
-	<-ctx.Done()
-	return all(env, "4.0.0 "+context.Cause(ctx).Error())
 }
 
 // client is a mail server.
@@ -212,7 +68,7 @@ type client struct {
 
 // connect connects, and says LHLO.
 func (b *bench) connect() *client {
-	b.t.Helper()
+	b.T.Helper()
 	c := b.dial()
 	c.want("220 mx.example.org ")
 	c.say("LHLO client.example.org")
@@ -222,14 +78,14 @@ func (b *bench) connect() *client {
 
 // dial connects.
 func (b *bench) dial() *client {
-	b.t.Helper()
+	b.T.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: b.path, Net: "unix"})
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-	b.t.Cleanup(func() { conn.Close() })
+	b.T.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
-	return newClient(b.t, conn)
+	return newClient(b.T, conn)
 }
 
 func newClient(t *testing.T, conn net.Conn) *client {
@@ -309,52 +165,4 @@ func (c *client) mail(rcpts ...string) {
 	c.t.Helper()
 	c.offer(rcpts...)
 	c.send(text + ".\r\n")
-}
-
-// logbook keeps what is logged.
-type logbook struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	changed chan struct{}
-}
-
-func newLogbook() *logbook { return &logbook{changed: make(chan struct{})} }
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(l.changed)
-	l.changed = make(chan struct{})
-	return l.text.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// wait waits for a line that has all of the parts, and gives it.
-func (l *logbook) wait(t *testing.T, parts ...string) string {
-	t.Helper()
-	late := time.After(patience)
-	for {
-		l.mu.Lock()
-		lines, changed := l.text.String(), l.changed
-		l.mu.Unlock()
-	next:
-		for line := range strings.Lines(lines) {
-			for _, p := range parts {
-				if !strings.Contains(line, p) {
-					continue next
-				}
-			}
-			return line
-		}
-		select {
-		case <-changed:
-		case <-late:
-			t.Fatalf("no line with %q in\n%s", parts, lines)
-		}
-	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -28,13 +29,8 @@ func (c *client) readable() {
 // known waits until the daemon has come to an end with a connection, and tells
 // whether the message is remembered.
 func (b *bench) known() bool {
-	b.t.Helper()
-	b.stop()
-	if err := <-b.ended; err != nil {
-		b.t.Errorf("Serve: %v", err)
-	}
-	b.ended <- nil
-	b.Wait()
+	b.T.Helper()
+	b.Finish()
 	return b.Served.Known("4XyZ")
 }
 
@@ -45,11 +41,11 @@ func TestGoneWhileDelivering(t *testing.T) {
 			causes := make(chan error, 1)
 			reached := make(chan struct{})
 			b := serve(t, func(b *bench) {
-				b.deliver = func(ctx context.Context, env *transport.Envelope) []transport.Result {
+				b.Do = func(ctx context.Context, env *transport.Envelope) []transport.Result {
 					close(reached)
 					<-ctx.Done()
 					causes <- context.Cause(ctx)
-					return all(env, "4.3.2 gone")
+					return intaketest.All(env, "4.3.2 gone")
 				}
 			})
 			c := b.connect()
@@ -74,23 +70,23 @@ func TestGoneWhileDelivering(t *testing.T) {
 func TestDeliveredButGone(t *testing.T) {
 	reached := make(chan struct{})
 	b := serve(t, func(b *bench) {
-		b.deliver = func(ctx context.Context, env *transport.Envelope) []transport.Result {
-			if len(b.delivered()) == 1 {
+		b.Do = func(ctx context.Context, env *transport.Envelope) []transport.Result {
+			if len(b.Calls()) == 1 {
 				close(reached)
 				<-ctx.Done()
-				return by(env, func(rcpt string) string {
+				return intaketest.By(env, func(rcpt string) string {
 					return map[byte]string{'a': "2.0.0 mx: 250 queued as 1", 'b': "4.3.2 gone"}[rcpt[0]]
 				})
 			}
-			return all(env, "2.0.0 now")
+			return intaketest.All(env, "2.0.0 now")
 		}
 	})
 	c := b.connect()
 	c.mail("a", "b")
 	<-reached
 	c.Close()
-	b.log.wait(t, "did not wait for its answer", "queue_id=4XyZ")
-	b.restart()
+	b.Log.Wait(t, "did not wait for its answer", "queue_id=4XyZ")
+	b.Served = b.Memory()
 	c = b.connect()
 	c.offer("a", "b")
 	c.send(text + "another\r\n.\r\n")
@@ -104,12 +100,12 @@ func TestDeliveredButGone(t *testing.T) {
 	c.say("QUIT")
 	c.want("221 ", "")
 	const both = "a@example.net b@example.net"
-	b.wantCalls(both, both, both, "b@example.net")
-	b.log.wait(t, "not delivered again", "to=a@example.net")
+	b.WantCalls(both, both, both, "b@example.net")
+	b.Log.Wait(t, "not delivered again", "to=a@example.net")
 	if b.known() {
 		t.Error("it is remembered although the mail server knows now")
 	}
-	if left, err := filepath.Glob(filepath.Join(b.state, "served", "*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(b.State, "served", "*")); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
@@ -119,10 +115,10 @@ func TestDeliveredButGone(t *testing.T) {
 func TestNoQueueID(t *testing.T) {
 	reached := make(chan struct{}, 2)
 	b := serve(t, func(b *bench) {
-		b.deliver = func(ctx context.Context, env *transport.Envelope) []transport.Result {
+		b.Do = func(ctx context.Context, env *transport.Envelope) []transport.Result {
 			reached <- struct{}{}
 			<-ctx.Done()
-			return all(env, "2.0.0 queued")
+			return intaketest.All(env, "2.0.0 queued")
 		}
 	})
 	for range 2 {
@@ -133,7 +129,7 @@ func TestNoQueueID(t *testing.T) {
 		c.Close()
 	}
 	b.known()
-	b.wantCalls("a@example.net", "a@example.net")
+	b.WantCalls("a@example.net", "a@example.net")
 }
 
 // The client is killed when the replies are there and not read.
@@ -146,7 +142,7 @@ func TestRepliesUnread(t *testing.T) {
 			c.send(text + ".\r\n" + behind)
 			c.readable()
 			c.Close()
-			b.log.wait(t, "did not wait for its answer")
+			b.Log.Wait(t, "did not wait for its answer")
 			if !b.known() {
 				t.Error("it is not remembered")
 			}
@@ -183,7 +179,7 @@ func TestRepliesRead(t *testing.T) {
 			if b.known() {
 				t.Error("it is remembered")
 			}
-			if strings.Contains(b.log.String(), "did not wait") {
+			if strings.Contains(b.Log.String(), "did not wait") {
 				t.Error("the log says that the mail server did not wait")
 			}
 		})
@@ -195,12 +191,12 @@ func TestRepliesRead(t *testing.T) {
 func TestEarlierTryUnderWay(t *testing.T) {
 	reached, held := make(chan struct{}), make(chan struct{})
 	b := serve(t, func(b *bench) {
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			if len(b.delivered()) == 1 {
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			if len(b.Calls()) == 1 {
 				close(reached)
 				<-held
 			}
-			return all(env, "2.0.0 x")
+			return intaketest.All(env, "2.0.0 x")
 		}
 	})
 	first := b.connect()
@@ -211,21 +207,21 @@ func TestEarlierTryUnderWay(t *testing.T) {
 	c.mail("a", "b")
 	c.want("451 4.3.0 <a@example.net> an earlier try", "250 2.0.0 <b@")
 	close(held)
-	b.log.wait(t, "did not wait for its answer")
+	b.Log.Wait(t, "did not wait for its answer")
 	c.mail("a", "b")
 	c.want("250 2.0.0 <a@example.net> x", "250 2.0.0 <b@")
-	b.wantCalls("a@example.net a@example.net", "b@example.net", "b@example.net")
+	b.WantCalls("a@example.net a@example.net", "b@example.net", "b@example.net")
 }
 
 // A recipient that was put off can be tried again at once, although the
 // connection on which it was is idle.
 func TestTriedAgainElsewhere(t *testing.T) {
 	b := serve(t, func(b *bench) {
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			if len(b.delivered()) == 1 {
-				return by(env, func(rcpt string) string { return map[byte]string{'a': "2.0.0 x", 'b': "4.2.0 later"}[rcpt[0]] })
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			if len(b.Calls()) == 1 {
+				return intaketest.By(env, func(rcpt string) string { return map[byte]string{'a': "2.0.0 x", 'b': "4.2.0 later"}[rcpt[0]] })
 			}
-			return all(env, "2.0.0 x")
+			return intaketest.All(env, "2.0.0 x")
 		}
 	})
 	one, two := b.connect(), b.connect()

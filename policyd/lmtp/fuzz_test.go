@@ -12,7 +12,7 @@ import (
 // talk sends octets to a server and gives what it says until it has closed the
 // connection, or one side has nothing more to say.
 func (b *bench) talk(raw []byte) string {
-	b.t.Helper()
+	b.T.Helper()
 	c := b.dial()
 	defer c.Close()
 	go func() {
@@ -52,7 +52,7 @@ func FuzzServe(f *testing.F) {
 			}
 		}
 		upper := strings.ToUpper(string(raw))
-		if n := len(b.delivered()); n > strings.Count(upper, "DATA")+strings.Count(upper, "BDAT") {
+		if n := len(b.Calls()); n > strings.Count(upper, "DATA")+strings.Count(upper, "BDAT") {
 			t.Errorf("%d messages were delivered", n)
 		}
 	})
@@ -86,8 +86,8 @@ func FuzzBody(f *testing.F) {
 		c := b.dial()
 		go c.Write(raw.Bytes())
 		c.until("221 ")
-		calls := b.delivered()
-		if len(calls) != 1 || calls[0].body != canonical(t, string(body)) {
+		calls := b.Calls()
+		if len(calls) != 1 || calls[0].Body != canonical(t, string(body)) {
 			t.Fatalf("delivered %+v", calls)
 		}
 	})

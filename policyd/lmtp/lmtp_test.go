@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -40,8 +41,8 @@ func TestExtensions(t *testing.T) {
 // and the connection serves the next message.
 func TestDelivery(t *testing.T) {
 	b := serve(t, func(b *bench) {
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			return by(env, func(rcpt string) string {
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			return intaketest.By(env, func(rcpt string) string {
 				return map[byte]string{'a': "2.0.0 mx: 250 queued", 'b': "4.2.2 mx: 452 full", 'c': "5.1.1 mx: 550 who?", 'd': ""}[rcpt[0]]
 			})
 		}
@@ -57,12 +58,12 @@ func TestDelivery(t *testing.T) {
 		c.want("550 5.1.1 <c@example.net> mx: 550 who?", "250 2.0.0 <a@example.net> mx: 250 queued",
 			"452 4.2.2 <b@example.net> mx: 452 full", "250 2.0.0 <a@example.net> mx: 250 queued", "451 4.3.0 <d@example.net> ")
 	}
-	calls := b.delivered()
+	calls := b.Calls()
 	if len(calls) != 2 {
 		t.Fatalf("%d calls", len(calls))
 	}
 	for _, call := range calls {
-		got := call.env
+		got := call.Envelope
 		if len(got.ID) < 8 {
 			t.Errorf("id %q", got.ID)
 		}
@@ -81,8 +82,8 @@ func TestDelivery(t *testing.T) {
 		}); !reflect.DeepEqual(got, expected) {
 			t.Errorf("envelope %+v\nwant     %+v", got, expected)
 		}
-		if call.body != text {
-			t.Errorf("message %q, want %q", call.body, text)
+		if call.Body != text {
+			t.Errorf("message %q, want %q", call.Body, text)
 		}
 	}
 }
@@ -95,7 +96,7 @@ func TestPlainEnvelope(t *testing.T) {
 	c.want("250 ", "250 ", "354 ")
 	c.send(text + ".\r\nQUIT\r\n")
 	c.want("250 2.0.0 ", "221 ", "")
-	got := b.delivered()[0].env
+	got := b.Calls()[0].Envelope
 	if got.Sender != "" || got.EightBit || got.Ret != "" || got.SMTPUTF8 || got.RequireTLS || got.Quarantined {
 		t.Errorf("%+v", got)
 	}
@@ -124,7 +125,7 @@ func TestAddresses(t *testing.T) {
 	for range good {
 		c.want("250 ")
 	}
-	env := b.delivered()[0].env
+	env := b.Calls()[0].Envelope
 	if env.Sender != `"a b"@example.org` || len(env.Recipients) != len(good) {
 		t.Fatalf("%+v", env)
 	}
@@ -171,7 +172,7 @@ func TestStrangeParameters(t *testing.T) {
 	c.want("354 ")
 	c.send(text + ".\r\n")
 	c.until("250 ")
-	env := b.delivered()[0].env
+	env := b.Calls()[0].Envelope
 	if env.EnvID != "\u00e9x" {
 		t.Errorf("envelope id %q", env.EnvID)
 	}
@@ -201,7 +202,7 @@ func TestTooManyRecipients(t *testing.T) {
 	}
 	c.say("NOOP")
 	c.want("250 ")
-	if n := len(b.delivered()[0].env.Recipients); n != MaxRecipients {
+	if n := len(b.Calls()[0].Envelope.Recipients); n != MaxRecipients {
 		t.Errorf("%d recipients", n)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/intake"
+	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/transport"
@@ -23,7 +24,7 @@ import (
 type nowhere struct{}
 
 func (nowhere) Deliver(_ context.Context, env *transport.Envelope, _ *transport.Message) []transport.Result {
-	return all(env, "2.0.0 mx.example.net: 250 2.0.0 Ok")
+	return intaketest.All(env, "2.0.0 mx.example.net: 250 2.0.0 Ok")
 }
 
 // BenchmarkMessage is what the front end itself costs: messages one after the

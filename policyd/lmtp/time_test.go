@@ -12,38 +12,11 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/mxpipe/mxpipe/internal/lab/memnet"
 	"github.com/mxpipe/mxpipe/policyd/intake"
+	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 	"github.com/mxpipe/mxpipe/transport"
 )
-
-// pipes is a listener whose connections live in memory, so that their
-// deadlines follow the clock of a synctest bubble.
-type pipes struct {
-	calls  chan net.Conn
-	closed chan struct{}
-}
-
-func newPipes() *pipes { return &pipes{make(chan net.Conn), make(chan struct{})} }
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case conn := <-p.calls:
-		return conn, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	select {
-	case <-p.closed:
-	default:
-		close(p.closed)
-	}
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
 
 // counted counts the writes.
 type counted struct {
@@ -56,12 +29,11 @@ func (c counted) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// connect connects and says LHLO; the number is that of the server's writes.
-func (p *pipes) connect(t *testing.T) (*client, *atomic.Int64) {
-	ours, theirs := net.Pipe()
+// greet connects and says LHLO; the number is that of the server's writes.
+func greet(t *testing.T, l *memnet.Listener) (*client, *atomic.Int64) {
+	t.Helper()
 	var writes atomic.Int64
-	p.calls <- counted{theirs, &writes}
-	c := newClient(t, ours)
+	c := newClient(t, l.DialThrough(func(conn net.Conn) net.Conn { return counted{conn, &writes} }))
 	c.want("220 ")
 	c.say("LHLO client.example.org")
 	c.until("250 ")
@@ -70,12 +42,12 @@ func (p *pipes) connect(t *testing.T) (*client, *atomic.Int64) {
 
 // bubble runs a test with a server inside a bubble, where time passes as soon
 // as everybody waits for it.
-func bubble(t *testing.T, test func(b *bench, p *pipes)) {
+func bubble(t *testing.T, test func(b *bench, l *memnet.Listener)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		p := newPipes()
-		b.start(p)
-		test(b, p)
+		l := memnet.Listen()
+		b.Start(b.Server, l)
+		test(b, l)
 		b.end()
 	})
 }
@@ -90,18 +62,18 @@ func took(t *testing.T, start time.Time, want time.Duration) {
 
 // Replies that can go out together are one write.
 func TestWrites(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
-		c, writes := p.connect(b.t)
+	bubble(t, func(b *bench, l *memnet.Listener) {
+		c, writes := greet(b.T, l)
 		defer c.Close()
 		before := writes.Load()
 		c.offer("a", "b", "c", "d")
 		if n := writes.Load() - before; n != 1 {
-			b.t.Errorf("%d writes for the replies to six commands", n)
+			b.T.Errorf("%d writes for the replies to six commands", n)
 		}
 		c.send(text + ".\r\n")
 		c.want("250 2.0.0 <a@", "250 2.0.0 <b@", "250 2.0.0 <c@", "250 2.0.0 <d@")
 		if n := writes.Load() - before; n != 2 {
-			b.t.Errorf("%d writes more for the replies to a message for four", n-1)
+			b.T.Errorf("%d writes more for the replies to a message for four", n-1)
 		}
 	})
 }
@@ -110,8 +82,8 @@ func TestWrites(t *testing.T) {
 func TestSlowClient(t *testing.T) {
 	for name, begin := range map[string][]string{"DATA": {"DATA"}, "BDAT": {"BDAT 1000000 LAST"}} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(b *bench, p *pipes) {
-				c, _ := p.connect(b.t)
+			bubble(t, func(b *bench, l *memnet.Listener) {
+				c, _ := greet(b.T, l)
 				defer c.Close()
 				c.say(envelope("a")...)
 				c.want("250 ", "250 ")
@@ -124,14 +96,14 @@ func TestSlowClient(t *testing.T) {
 					time.Sleep(stall - time.Second) // of the bubble
 					c.send("RSET\r\n")
 				}
-				took(b.t, start, 200*(stall-time.Second))
+				took(b.T, start, 200*(stall-time.Second))
 				if name == "DATA" {
 					c.send(".\r\n")
 				} else {
 					c.send(strings.Repeat("x", 1000000-1200))
 				}
 				c.want("250 2.0.0 <a@")
-				b.wantCalls("a@example.net")
+				b.WantCalls("a@example.net")
 			})
 		})
 	}
@@ -139,8 +111,8 @@ func TestSlowClient(t *testing.T) {
 
 // A client that is slower than a day has had its time.
 func TestEndlessMessage(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
-		c, _ := p.connect(b.t)
+	bubble(t, func(b *bench, l *memnet.Listener) {
+		c, _ := greet(b.T, l)
 		defer c.Close()
 		c.offer("a")
 		start := time.Now()
@@ -155,10 +127,10 @@ func TestEndlessMessage(t *testing.T) {
 			}
 		}()
 		c.want("421 4.4.7 ")
-		took(b.t, start, longest)
+		took(b.T, start, longest)
 		c.Close()
 		<-done
-		b.wantCalls()
+		b.WantCalls()
 	})
 }
 
@@ -176,8 +148,8 @@ func TestSilentClient(t *testing.T) {
 		"over at it": {say: append(envelope("a"), "BDAT 0 LAST"), read: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(b *bench, p *pipes) {
-				k, _ := p.connect(b.t)
+			bubble(t, func(b *bench, l *memnet.Listener) {
+				k, _ := greet(b.T, l)
 				defer k.Close()
 				if len(c.say) > 0 {
 					k.say(c.say...)
@@ -187,8 +159,8 @@ func TestSilentClient(t *testing.T) {
 				}
 				start := time.Now()
 				k.want("421 4.4.2 ")
-				took(b.t, start, stall)
-				b.log.wait(b.t, "421 4.4.2")
+				took(b.T, start, stall)
+				b.Log.Wait(b.T, "421 4.4.2")
 			})
 		})
 	}
@@ -197,43 +169,43 @@ func TestSilentClient(t *testing.T) {
 // max_deliveries: who comes later waits five seconds for a place; then each
 // recipient hears so, and the connection stays.
 func TestMaxDeliveries(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
+	bubble(t, func(b *bench, l *memnet.Listener) {
 		held := make(chan struct{})
 		b.Places = semaphore.NewWeighted(1)
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			if len(b.delivered()) == 1 {
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			if len(b.Calls()) == 1 {
 				<-held
 			}
-			return all(env, "2.0.0 x")
+			return intaketest.All(env, "2.0.0 x")
 		}
-		one, _ := p.connect(b.t)
+		one, _ := greet(b.T, l)
 		defer one.Close()
-		two, _ := p.connect(b.t)
+		two, _ := greet(b.T, l)
 		defer two.Close()
 		one.mail("a")
 		synctest.Wait()
 		start := time.Now()
 		two.mail("b", "c")
 		two.want("451 4.3.2 <b@example.net> mxpolicyd is busy: max_deliveries", "451 4.3.2 <c@")
-		took(b.t, start, intake.Turn)
+		took(b.T, start, intake.Turn)
 		close(held)
 		one.want("250 ")
 		two.mail("d")
 		two.want("250 ")
-		b.wantCalls("a@example.net", "d@example.net")
+		b.WantCalls("a@example.net", "d@example.net")
 	})
 }
 
 // A delivery that takes too long is given up.
 func TestDeliveryTime(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
-		b.deliver = until
-		c, _ := p.connect(b.t)
+	bubble(t, func(b *bench, l *memnet.Listener) {
+		b.Do = intaketest.Until
+		c, _ := greet(b.T, l)
 		defer c.Close()
 		start := time.Now()
 		c.mail("a", "b")
 		c.want("451 4.0.0 <a@example.net> "+transport.ErrTimeout.Error(), "451 4.0.0 <b@")
-		took(b.t, start, deliveryTime)
+		took(b.T, start, deliveryTime)
 		c.mail("c")
 		c.want("451 ")
 	})
@@ -241,29 +213,29 @@ func TestDeliveryTime(t *testing.T) {
 
 // A delivery that does not end although everything is over is overdue.
 func TestOverdue(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
+	bubble(t, func(b *bench, l *memnet.Listener) {
 		release := make(chan struct{})
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
 			<-release
-			return all(env, "2.0.0 delivered")
+			return intaketest.All(env, "2.0.0 delivered")
 		}
-		c, _ := p.connect(b.t)
+		c, _ := greet(b.T, l)
 		defer c.Close()
 		c.mail("a")
 		time.Sleep(deliveryTime + time.Minute + intake.Slack) // the way's overtime is a minute
 		if n := b.Overdue(); n != 0 {
-			b.t.Errorf("%d overdue just in time", n)
+			b.T.Errorf("%d overdue just in time", n)
 		}
 		time.Sleep(time.Second)
 		if n := b.Overdue(); n != 1 {
-			b.t.Errorf("%d overdue a second later", n)
+			b.T.Errorf("%d overdue a second later", n)
 		}
 		close(release)
 		c.want("250 ")
 		c.say("NOOP")
 		c.want("250 ")
 		if n := b.Overdue(); n != 0 {
-			b.t.Errorf("%d overdue at the end", n)
+			b.T.Errorf("%d overdue at the end", n)
 		}
 	})
 }
@@ -271,14 +243,14 @@ func TestOverdue(t *testing.T) {
 // A client that does not read its replies has ten seconds, and the recipients
 // who have the message are remembered.
 func TestRepliesNotRead(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
-		c, _ := p.connect(b.t)
+	bubble(t, func(b *bench, l *memnet.Listener) {
+		c, _ := greet(b.T, l)
 		c.mail("a")
 		start := time.Now()
-		b.log.wait(b.t, "did not wait for its answer")
-		took(b.t, start, answerTime)
+		b.Log.Wait(b.T, "did not wait for its answer")
+		took(b.T, start, answerTime)
 		if !b.Served.Known("4XyZ") {
-			b.t.Error("it is not remembered")
+			b.T.Error("it is not remembered")
 		}
 		c.Close()
 	})
@@ -286,17 +258,17 @@ func TestRepliesNotRead(t *testing.T) {
 
 // TERM: connections without a message are closed with 421; work under way ends.
 func TestShutdown(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
+	bubble(t, func(b *bench, l *memnet.Listener) {
 		release := make(chan struct{})
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
 			if env.Recipients[0].Address == "c@example.net" {
 				<-release
 			}
-			return all(env, "2.0.0 delivered")
+			return intaketest.All(env, "2.0.0 delivered")
 		}
 		dial := func() *client {
-			c, _ := p.connect(b.t)
-			b.t.Cleanup(func() { c.Close() })
+			c, _ := greet(b.T, l)
+			b.T.Cleanup(func() { c.Close() })
 			return c
 		}
 		idle, used, half, reading, chunks, delivering := dial(), dial(), dial(), dial(), dial(), dial()
@@ -311,59 +283,57 @@ func TestShutdown(t *testing.T) {
 		delivering.mail("c")
 		synctest.Wait()
 		start := time.Now()
-		b.stop()
+		b.Stop()
 		for _, c := range []*client{idle, used, half} {
 			c.want("421 4.3.2 mxpolicyd is stopping", "")
 		}
-		if err := <-b.ended; err != nil {
-			b.t.Errorf("Serve: %v", err)
+		if err := b.Ended(); err != nil {
+			b.T.Errorf("Serve: %v", err)
 		}
-		b.ended <- nil
 		reading.send("Hello.\r\n.\r\n")
 		reading.want("250 2.0.0 <b@", "421 4.3.2 ", "")
 		chunks.send("BDAT 2 LAST\r\n\r\n")
 		chunks.want("250 2.0.0 <d@", "421 4.3.2 ", "")
 		close(release)
 		delivering.want("250 2.0.0 <c@", "421 4.3.2 ", "")
-		took(b.t, start, 0)
+		took(b.T, start, 0)
 		b.Wait()
-		b.wantCalls("z@example.net", "c@example.net", "b@example.net", "d@example.net")
+		b.WantCalls("z@example.net", "c@example.net", "b@example.net", "d@example.net")
 		if b.Served.Known("4XyZ") {
-			b.t.Error("remembered for nothing")
+			b.T.Error("remembered for nothing")
 		}
 	})
 }
 
 // When the time for that is over too, the rest is cancelled.
 func TestGiveUp(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
-		b.deliver = until
-		reading, _ := p.connect(b.t)
+	bubble(t, func(b *bench, l *memnet.Listener) {
+		b.Do = intaketest.Until
+		reading, _ := greet(b.T, l)
 		defer reading.Close()
 		reading.offer("a")
-		delivering, _ := p.connect(b.t)
+		delivering, _ := greet(b.T, l)
 		defer delivering.Close()
 		delivering.mail("b")
 		synctest.Wait()
-		b.stop()
-		b.giveUp(transport.ErrStopping)
+		b.Stop()
+		b.GiveUp()
 		delivering.want("451 4.0.0 <b@example.net> mxpolicyd is stopping", "421 4.3.2 ", "")
 		reading.want("421 4.3.2 mxpolicyd is stopping")
 		b.Wait()
-		b.wantCalls("b@example.net")
+		b.WantCalls("b@example.net")
 	})
 }
 
 // An error of accept ends Serve; what is open goes on.
 func TestAcceptFails(t *testing.T) {
-	bubble(t, func(b *bench, p *pipes) {
-		c, _ := p.connect(b.t)
+	bubble(t, func(b *bench, l *memnet.Listener) {
+		c, _ := greet(b.T, l)
 		defer c.Close()
-		p.Close()
-		if err := <-b.ended; !errors.Is(err, net.ErrClosed) {
-			b.t.Errorf("Serve: %v", err)
+		l.Close()
+		if err := b.Ended(); !errors.Is(err, net.ErrClosed) {
+			b.T.Errorf("Serve: %v", err)
 		}
-		b.ended <- nil
 		c.mail("a")
 		c.want("250 ")
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/policyd/intake"
+	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -52,8 +53,8 @@ func TestTooLarge(t *testing.T) {
 			}
 			c.mail("c")
 			c.want("250 2.0.0 <c@example.net>")
-			b.wantCalls("c@example.net")
-			b.log.wait(t, "message not taken", "dsn=5.3.4", fmt.Sprintf("pid=%d", os.Getpid()))
+			b.WantCalls("c@example.net")
+			b.Log.Wait(t, "message not taken", "dsn=5.3.4", fmt.Sprintf("pid=%d", os.Getpid()))
 		})
 	}
 }
@@ -70,7 +71,7 @@ func TestTooLargeInAdvance(t *testing.T) {
 func TestNoRoom(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()
-	if err := os.RemoveAll(b.state); err != nil {
+	if err := os.RemoveAll(b.State); err != nil {
 		t.Fatal(err)
 	}
 	c.offer("a", "b")
@@ -120,10 +121,10 @@ func TestBodies(t *testing.T) {
 				c.want("250 2.0.0 <a@")
 				c.mail("b")
 				c.want("250 2.0.0 <b@")
-				if got, want := b.delivered()[0].body, canonical(t, body); got != want {
+				if got, want := b.Calls()[0].Body, canonical(t, body); got != want {
 					t.Errorf("%d octets %.200q, want %d %.200q", len(got), got, len(want), want)
 				}
-				b.wantCalls("a@example.net", "b@example.net")
+				b.WantCalls("a@example.net", "b@example.net")
 			})
 		}
 	}
@@ -139,8 +140,8 @@ func TestPipelining(t *testing.T) {
 	c.until("250 ")
 	c.want("250 ", "250 ", "250 ", "250 2.0.0 Continue", "250 2.0.0 <a@", "250 2.0.0 <b@",
 		"250 ", "250 ", "250 ", "250 2.0.0 Session reset", "250 ", "250 ", "250 ", "250 2.0.0 <a@", "250 2.0.0 <b@", "250 ", "221 ", "")
-	b.wantCalls("a@example.net b@example.net", "a@example.net b@example.net")
-	if got := b.delivered()[0].body; got != canonical(t, "abc"+trap) {
+	b.WantCalls("a@example.net b@example.net", "a@example.net b@example.net")
+	if got := b.Calls()[0].Body; got != canonical(t, "abc"+trap) {
 		t.Errorf("%q", got)
 	}
 }
@@ -149,12 +150,12 @@ func TestPipelining(t *testing.T) {
 func TestPipelinedBehindTheMessage(t *testing.T) {
 	reached, held := make(chan struct{}), make(chan struct{})
 	b := serve(t, func(b *bench) {
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			if len(b.delivered()) == 1 {
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			if len(b.Calls()) == 1 {
 				close(reached)
 				<-held
 			}
-			return all(env, "2.0.0 x")
+			return intaketest.All(env, "2.0.0 x")
 		}
 	})
 	c := b.connect()
@@ -184,7 +185,7 @@ func TestRefusedChunks(t *testing.T) {
 		c.say(line, "NOOP")
 		c.want("501 ", "250 2.0.0 I have")
 	}
-	b.wantCalls()
+	b.WantCalls()
 }
 
 // A message that is given up in the middle of its chunks is not delivered; its
@@ -205,7 +206,7 @@ func TestChunksAndReset(t *testing.T) {
 			c := b.connect()
 			c.mail("c")
 			c.want("250 2.0.0 <c@")
-			b.wantCalls("c@example.net")
+			b.WantCalls("c@example.net")
 		}
 	}
 }
@@ -237,7 +238,7 @@ func TestCutOff(t *testing.T) {
 			c := b.connect()
 			c.mail("b")
 			c.want("250 ")
-			b.wantCalls("b@example.net")
+			b.WantCalls("b@example.net")
 		})
 	}
 }
@@ -248,8 +249,8 @@ func TestCutOffIsLogged(t *testing.T) {
 	c.offer("a")
 	c.send(text)
 	c.Close()
-	b.log.wait(t, "INFO", "cut off", fmt.Sprintf("pid=%d", os.Getpid()))
-	b.wantCalls()
+	b.Log.Wait(t, "INFO", "cut off", fmt.Sprintf("pid=%d", os.Getpid()))
+	b.WantCalls()
 }
 
 // Nonsense is answered, for a while; long lines are not read to their end; and
@@ -263,7 +264,7 @@ func TestNonsense(t *testing.T) {
 			c.want("502 5.5.1 ")
 		}
 		c.want("421 4.5.0 ", "")
-		b.log.wait(t, "INFO", "closed", "421 4.5.0")
+		b.Log.Wait(t, "INFO", "closed", "421 4.5.0")
 	})
 	t.Run("errors with messages between them", func(t *testing.T) {
 		b := serve(t, nil)
@@ -277,7 +278,9 @@ func TestNonsense(t *testing.T) {
 	})
 	t.Run("refused recipients", func(t *testing.T) {
 		b := serve(t, func(b *bench) {
-			b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result { return all(env, "5.1.1 no") }
+			b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+				return intaketest.All(env, "5.1.1 no")
+			}
 		})
 		c := b.connect()
 		for range 3 * maxErrors {
@@ -298,7 +301,7 @@ func TestNonsense(t *testing.T) {
 		c.send(strings.Repeat("GET /\r\n", 4) + strings.Join(append(envelope("a"), "BDAT 0 LAST", ""), "\r\n"))
 		c.until("500 5.5.1 Too many errors")
 		c.want("")
-		b.wantCalls()
+		b.WantCalls()
 	})
 	t.Run("long lines", func(t *testing.T) {
 		b := serve(t, nil)
@@ -339,7 +342,7 @@ func TestMaxConnections(t *testing.T) {
 	three.until("250 ")
 	three.mail("b")
 	three.want("250 ")
-	b.wantCalls("a@example.net", "b@example.net")
+	b.WantCalls("a@example.net", "b@example.net")
 }
 
 // A socket for a transport that is not there any more.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/intake"
+	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -28,11 +29,11 @@ func TestDelivery(t *testing.T) {
 	e.Nexthop, e.Body, e.SMTPUTF8, e.RequireTLS, e.Quarantined = "[192.0.2.1]:25", "8bitmime", true, true, true
 	e.Ret, e.EnvID, e.Timeout = "hdrs", "envelope id", time.Hour
 	want(t, b.send(e), "2.0.0 ", "2 delivered")
-	calls := b.delivered()
+	calls := b.Calls()
 	if len(calls) != 1 {
 		t.Fatalf("%d calls", len(calls))
 	}
-	got := calls[0].env
+	got := calls[0].Envelope
 	if len(got.ID) < 8 {
 		t.Errorf("id %q", got.ID)
 	}
@@ -51,8 +52,8 @@ func TestDelivery(t *testing.T) {
 	}); !reflect.DeepEqual(got, expected) {
 		t.Errorf("envelope %+v\nwant     %+v", got, expected)
 	}
-	if body := strings.ReplaceAll(text, "\n", "\r\n"); calls[0].body != body {
-		t.Errorf("message %q, want %q", calls[0].body, body)
+	if body := strings.ReplaceAll(text, "\n", "\r\n"); calls[0].Body != body {
+		t.Errorf("message %q, want %q", calls[0].Body, body)
 	}
 }
 
@@ -62,7 +63,7 @@ func TestPlainEnvelope(t *testing.T) {
 	e := envelope("a@example.net")
 	e.Sender, e.Body, e.Ret = "", "7bit", "full"
 	b.send(e)
-	got := b.delivered()[0].env
+	got := b.Calls()[0].Envelope
 	if got.Sender != "" || got.EightBit || got.Ret != "FULL" || got.SMTPUTF8 || got.RequireTLS || got.Quarantined {
 		t.Errorf("%+v", got)
 	}
@@ -73,8 +74,8 @@ func TestUnknownTransport(t *testing.T) {
 	e := envelope("a@example.net")
 	e.Transport = "nosuch"
 	want(t, b.send(e), "4.3.5 ", `"nosuch"`)
-	b.wantCalls()
-	b.log.wait(t, "WARN", "dsn=4.3.5", "nosuch", "queue_id=4XyZ", fmt.Sprintf("uid=%d pid=%d", os.Getuid(), os.Getpid()))
+	b.WantCalls()
+	b.Log.Wait(t, "WARN", "dsn=4.3.5", "nosuch", "queue_id=4XyZ", fmt.Sprintf("uid=%d pid=%d", os.Getuid(), os.Getpid()))
 }
 
 // What the transport says of each recipient becomes one answer.
@@ -88,8 +89,8 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := serve(t, func(b *bench) {
-				b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-					return by(env, func(rcpt string) string { return map[string]string{"a": c.a, "b": c.b}[rcpt] })
+				b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+					return intaketest.By(env, func(rcpt string) string { return map[string]string{"a": c.a, "b": c.b}[rcpt] })
 				}
 			})
 			want(t, b.send(envelope("a", "b")), c.want)
@@ -113,11 +114,11 @@ func TestGoneBeforeTheCommit(t *testing.T) {
 			b := serve(t, nil)
 			b.connect(raw).Close()
 			if name == "in the envelope" {
-				b.log.wait(t, "DEBUG", "left without a word")
+				b.Log.Wait(t, "DEBUG", "left without a word")
 			} else {
-				b.log.wait(t, "INFO", "cut off", "queue_id=4XyZ", fmt.Sprintf("pid=%d", os.Getpid()))
+				b.Log.Wait(t, "INFO", "cut off", "queue_id=4XyZ", fmt.Sprintf("pid=%d", os.Getpid()))
 			}
-			b.wantCalls()
+			b.WantCalls()
 		})
 	}
 }
@@ -127,8 +128,8 @@ func TestGoneBeforeTheCommit(t *testing.T) {
 func TestNotAWord(t *testing.T) {
 	b := serve(t, nil)
 	b.connect(nil).Close()
-	b.log.wait(t, "DEBUG", "left without a word")
-	if log := b.log.String(); strings.Contains(log, "WARN") {
+	b.Log.Wait(t, "DEBUG", "left without a word")
+	if log := b.Log.String(); strings.Contains(log, "WARN") {
 		t.Error(log)
 	}
 }
@@ -138,11 +139,11 @@ func TestGoneAfterTheCommit(t *testing.T) {
 	causes := make(chan error, 1)
 	reached := make(chan struct{})
 	b := serve(t, func(b *bench) {
-		b.deliver = func(ctx context.Context, env *transport.Envelope) []transport.Result {
+		b.Do = func(ctx context.Context, env *transport.Envelope) []transport.Result {
 			close(reached)
 			<-ctx.Done()
 			causes <- context.Cause(ctx)
-			return all(env, "4.3.2 gone")
+			return intaketest.All(env, "4.3.2 gone")
 		}
 	})
 	conn := b.connect(whole(t, envelope("a")))
@@ -157,9 +158,9 @@ func TestGoneAfterTheCommit(t *testing.T) {
 func TestWordsAfterTheCommit(t *testing.T) {
 	reached := make(chan struct{})
 	b := serve(t, func(b *bench) {
-		b.deliver = func(ctx context.Context, env *transport.Envelope) []transport.Result {
+		b.Do = func(ctx context.Context, env *transport.Envelope) []transport.Result {
 			close(reached)
-			return until(ctx, env)
+			return intaketest.Until(ctx, env)
 		}
 	})
 	conn := b.connect(whole(t, envelope("a")))
@@ -175,20 +176,20 @@ func TestWordsAfterTheCommit(t *testing.T) {
 func TestDeliveredButGone(t *testing.T) {
 	reached := make(chan struct{})
 	b := serve(t, func(b *bench) {
-		b.deliver = func(ctx context.Context, env *transport.Envelope) []transport.Result {
+		b.Do = func(ctx context.Context, env *transport.Envelope) []transport.Result {
 			close(reached)
 			<-ctx.Done()
-			return all(env, "2.0.0 mx: 250 queued as 1")
+			return intaketest.All(env, "2.0.0 mx: 250 queued as 1")
 		}
 	})
 	conn := b.connect(whole(t, envelope("a")))
 	<-reached
 	conn.Close()
-	b.log.wait(t, "did not wait for its answer", "queue_id=4XyZ")
-	b.wantCalls("a")
+	b.Log.Wait(t, "did not wait for its answer", "queue_id=4XyZ")
+	b.WantCalls("a")
 	want(t, b.send(envelope("a")), "2.0.0 mx: 250 queued as 1")
-	b.wantCalls("a")
-	b.log.wait(t, "not delivered again", "to=a")
+	b.WantCalls("a")
+	b.Log.Wait(t, "not delivered again", "to=a")
 }
 
 // The client is killed when the answer is there and not read.
@@ -197,10 +198,10 @@ func TestAnswerUnread(t *testing.T) {
 	conn := b.connect(whole(t, envelope("a")))
 	readable(t, conn)
 	conn.Close()
-	b.log.wait(t, "did not wait for its answer")
-	b.restart()
+	b.Log.Wait(t, "did not wait for its answer")
+	b.Served = b.Memory()
 	want(t, b.send(envelope("a")), "2.0.0 delivered")
-	b.wantCalls("a")
+	b.WantCalls("a")
 }
 
 // readable waits until there is something to read, and does not read it.
@@ -225,7 +226,7 @@ func TestToldIsNotRemembered(t *testing.T) {
 	for range 2 {
 		want(t, b.send(envelope("a")), "2.0.0 ")
 	}
-	b.wantCalls("a", "a")
+	b.WantCalls("a", "a")
 }
 
 // Of a mixed outcome the recipients that were served are passed over at the
@@ -233,8 +234,8 @@ func TestToldIsNotRemembered(t *testing.T) {
 func TestMixedOutcome(t *testing.T) {
 	later := "4.2.0 later"
 	b := serve(t, func(b *bench) {
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			return by(env, func(rcpt string) string {
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			return intaketest.By(env, func(rcpt string) string {
 				if rcpt == "a" {
 					return "2.0.0 mx: 250 queued"
 				}
@@ -245,19 +246,19 @@ func TestMixedOutcome(t *testing.T) {
 	e := envelope("a", "b")
 	want(t, b.send(e), "4.2.0 ", "1 deferred", "1 delivered")
 	want(t, b.send(e), "4.2.0 ", "1 deferred", "1 delivered", "mx: 250 queued")
-	b.restart()
+	b.Served = b.Memory()
 	want(t, b.send(e), "4.2.0 ", "1 deferred", "1 delivered")
 	// Another message, and another sender, under the same queue id.
 	other := e
 	other.Sender = "x@example.org"
 	b.send(other)
 	want(t, answer(b.connect(wire.AppendCommit(wire.AppendData(opening(t, e), []byte("other"))))), "4.2.0 ")
-	b.wantCalls("a b", "b", "b", "a b", "a b")
+	b.WantCalls("a b", "b", "b", "a b", "a b")
 	later = "2.0.0 now"
 	want(t, b.send(e), "2.0.0 ", "2 delivered")
-	b.wantCalls("a b", "b", "b", "a b", "a b", "b")
-	b.finish()
-	records, err := filepath.Glob(filepath.Join(b.state, "served", "*"))
+	b.WantCalls("a b", "b", "b", "a b", "a b", "b")
+	b.Finish()
+	records, err := filepath.Glob(filepath.Join(b.State, "served", "*"))
 	if err != nil || len(records) != 2 { // those of the two others
 		t.Errorf("at the end there are %q, %v", records, err)
 	}
@@ -266,29 +267,29 @@ func TestMixedOutcome(t *testing.T) {
 // Without a queue id two alike messages may be two.
 func TestMixedOutcomeWithoutAQueueID(t *testing.T) {
 	b := serve(t, func(b *bench) {
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			return by(env, func(rcpt string) string { return map[string]string{"a": "2.0.0 x"}[rcpt] })
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			return intaketest.By(env, func(rcpt string) string { return map[string]string{"a": "2.0.0 x"}[rcpt] })
 		}
 	})
 	e := envelope("a", "b")
 	e.QueueID = ""
 	b.send(e)
 	b.send(e)
-	b.wantCalls("a b", "a b")
+	b.WantCalls("a b", "a b")
 }
 
 // What can not be written down is in the log, and changes nothing else.
 func TestCanNotRemember(t *testing.T) {
 	b := serve(t, func(b *bench) {
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			return by(env, func(rcpt string) string { return map[string]string{"a": "2.0.0 x", "b": "4.2.0 y"}[rcpt] })
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			return intaketest.By(env, func(rcpt string) string { return map[string]string{"a": "2.0.0 x", "b": "4.2.0 y"}[rcpt] })
 		}
 	})
-	if err := os.RemoveAll(filepath.Join(b.state, "served")); err != nil {
+	if err := os.RemoveAll(filepath.Join(b.State, "served")); err != nil {
 		t.Fatal(err)
 	}
 	want(t, b.send(envelope("a", "b")), "4.2.0 ")
-	b.log.wait(t, "ERROR", "deliver it twice", "queue_id=4XyZ")
+	b.Log.Wait(t, "ERROR", "deliver it twice", "queue_id=4XyZ")
 }
 
 // A try that comes while an earlier one is still on its way to the same
@@ -296,12 +297,12 @@ func TestCanNotRemember(t *testing.T) {
 func TestEarlierTryUnderWay(t *testing.T) {
 	reached, held := make(chan struct{}), make(chan struct{})
 	b := serve(t, func(b *bench) {
-		b.deliver = func(_ context.Context, env *transport.Envelope) []transport.Result {
-			if env.Recipients[0].Address == "a" && len(b.delivered()) == 1 {
+		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
+			if env.Recipients[0].Address == "a" && len(b.Calls()) == 1 {
 				close(reached)
 				<-held
 			}
-			return all(env, "2.0.0 x")
+			return intaketest.All(env, "2.0.0 x")
 		}
 	})
 	first := b.connect(whole(t, envelope("a", "a")))
@@ -312,9 +313,9 @@ func TestEarlierTryUnderWay(t *testing.T) {
 	other.QueueID = "5000"
 	want(t, b.send(other), "2.0.0 ")
 	close(held)
-	b.log.wait(t, "did not wait for its answer")
+	b.Log.Wait(t, "did not wait for its answer")
 	want(t, b.send(envelope("a", "b")), "2.0.0 ")
-	b.wantCalls("a a", "b", "a")
+	b.WantCalls("a a", "b", "a")
 }
 
 // Garbage gets an answer, and nothing is delivered.
@@ -336,8 +337,8 @@ func TestGarbage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := serve(t, nil)
 			want(t, answer(b.connect(raw)), "4.3.5 ")
-			b.log.wait(t, "WARN", "message not taken", "dsn=4.3.5", fmt.Sprintf("uid=%d", os.Getuid()))
-			b.wantCalls()
+			b.Log.Wait(t, "WARN", "message not taken", "dsn=4.3.5", fmt.Sprintf("uid=%d", os.Getuid()))
+			b.WantCalls()
 		})
 	}
 }
@@ -349,7 +350,7 @@ func TestRefusedOnTheWay(t *testing.T) {
 		want   string
 	}{
 		"too large": {nil, "5.3.4 "},
-		"no room":   {func(b *bench) { os.RemoveAll(b.state) }, "4.3.1 "},
+		"no room":   {func(b *bench) { os.RemoveAll(b.State) }, "4.3.1 "},
 		"no transport": {func(b *bench) {
 			b.Transport = func(string) (intake.Way, bool) { return intake.Way{}, false }
 		}, "4.3.5 "},
@@ -375,7 +376,7 @@ func TestRefusedOnTheWay(t *testing.T) {
 				t.Errorf("the daemon read on: %v", err)
 			}
 			want(t, answer(conn), c.want)
-			b.wantCalls()
+			b.WantCalls()
 		})
 	}
 }
@@ -387,7 +388,7 @@ func TestLargeMessage(t *testing.T) {
 	raw := wire.AppendCommit(wire.AppendData(opening(t, envelope("a")), []byte(body)))
 	conn := b.connect(raw)
 	want(t, answer(conn), "2.0.0 ")
-	if got := b.delivered()[0].body; got != strings.ReplaceAll(body, "\n", "\r\n") {
+	if got := b.Calls()[0].Body; got != strings.ReplaceAll(body, "\n", "\r\n") {
 		t.Errorf("%d octets arrived, not the ones that were sent", len(got))
 	}
 }
@@ -418,7 +419,7 @@ func FuzzServe(f *testing.F) {
 		theirs.CloseWrite()
 		answer(theirs)
 		<-done
-		if len(b.delivered()) > 0 && !strings.Contains(string(raw), string(wire.AppendCommit(nil))) {
+		if len(b.Calls()) > 0 && !strings.Contains(string(raw), string(wire.AppendCommit(nil))) {
 			t.Fatal("delivered without a commit")
 		}
 	})
