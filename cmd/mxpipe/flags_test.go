@@ -178,12 +178,14 @@ func FuzzParse(f *testing.F) {
 	f.Add("", "--version", "--notify=NEVER", "")
 	f.Add("-f", "-f", "--", ";")
 	f.Add("<>", "a b", "--timeout=-1s", "x;")
+	f.Add("-&", "ff", "-f", "b")
 	f.Fuzz(func(t *testing.T, sender, recipient, other, orcpt string) {
-		for _, args := range [][]string{
-			{"-f", sender, other, "--orcpt", orcpt, "--", recipient},
+		for i, args := range [][]string{
+			{"-f", sender, other, "--orcpt", orcpt, "--", recipient}, // as a mail server calls
 			{other, sender, recipient, orcpt},
 			{other},
 		} {
+			called := i == 0
 			o, err := parse(args)
 			if err != nil {
 				var e *status.Error
@@ -193,7 +195,7 @@ func FuzzParse(f *testing.F) {
 				continue
 			}
 			if o.show != "" {
-				if len(args) > 1 && args[0] == "-f" {
+				if called {
 					t.Fatalf("%q shows instead of delivering", args)
 				}
 				continue
@@ -201,7 +203,7 @@ func FuzzParse(f *testing.F) {
 			if err := o.envelope.Validate(); err != nil || o.timeout <= 0 || o.socket == "" {
 				t.Fatalf("%q: %+v, %v", args, o, err)
 			}
-			if args[0] != "-f" {
+			if !called {
 				continue
 			}
 			wanted := sender
