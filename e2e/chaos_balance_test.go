@@ -155,7 +155,7 @@ func (p *postfix) allFates() map[string][]fate {
 	text, _ := os.ReadFile(p.log)
 	all := map[string][]fate{}
 	for _, m := range fateLine.FindAllStringSubmatch(string(text), -1) {
-		all[m[1]] = append(all[m[1]], fate{m[2], m[3], m[4], m[5], m[6]})
+		all[m[1]] = append(all[m[1]], fateIn(m))
 	}
 	return all
 }

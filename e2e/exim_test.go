@@ -209,24 +209,19 @@ func (x *exim) find(t *testing.T, pattern string) string {
 	}, x.log)
 }
 
-// handled is what Exim's log says of one try for one recipient.
-type handled struct {
-	to, status, transport string
-	text                  string // the reason as Exim words it
-	output                string // what the command printed
-}
-
 var (
 	handledLine = regexp.MustCompile(`^\S+ \S+ (\S+) (=>|->|==|\*\*) (.*?)(?: F=<.*?>)? R=\S+ T=([^\s:]+):? ?(.*)$`)
 	outputLine  = regexp.MustCompile(`^\S+ \S+ (\S+) <(.*)>: (\S+) transport output: (.*)$`)
-	statusOf    = map[string]string{"=>": "sent", "->": "sent", "==": "deferred", "**": "bounced"}
+	// codeIn finds the enhanced status code in what the command printed, or in an LMTP reply that Exim quotes.
+	codeIn   = regexp.MustCompile(`^(?:(?:defer \(.*?\): )?LMTP error after .*?: \d{3} |C="\d{3} )?(\d\.\d+\.\d+) `)
+	statusOf = map[string]string{"=>": "sent", "->": "sent", "==": "deferred", "**": "bounced"}
 )
 
-// handled lists every try so far for a message.
-func (x *exim) handled(id string) []handled {
+// fates lists every try so far for a message.
+func (x *exim) fates(id string) []fate {
 	text, _ := os.ReadFile(x.log)
 	outputs := map[string]string{}
-	var list []handled
+	var list []fate
 	for line := range strings.Lines(string(text)) {
 		if !strings.Contains(line, " "+id+" ") {
 			continue
@@ -240,7 +235,14 @@ func (x *exim) handled(id string) []handled {
 			if _, whole, ok := strings.Cut(to, " <"); ok {
 				to = strings.TrimSuffix(whole, ">")
 			}
-			list = append(list, handled{to, statusOf[m[2]], m[4], m[5], outputs[to]})
+			f := fate{to: to, relay: m[4], status: statusOf[m[2]], text: outputs[to], own: m[5]}
+			if f.text == "" {
+				f.text = f.own
+			}
+			if m := codeIn.FindStringSubmatch(f.text); m != nil {
+				f.dsn = m[1]
+			}
+			list = append(list, f)
 			delete(outputs, to)
 		}
 	}
@@ -248,27 +250,27 @@ func (x *exim) handled(id string) []handled {
 }
 
 // tries waits for the n-th result of a message, counted from 1 over all of its recipients, and gives all n.
-func (x *exim) tries(t *testing.T, id string, n int) []handled {
+func (x *exim) tries(t *testing.T, id string, n int) []fate {
 	t.Helper()
-	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]handled, bool) {
-		list := x.handled(id)
+	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]fate, bool) {
+		list := x.fates(id)
 		return list, len(list) >= n
 	}, x.log)
 }
 
 // sent waits until the last try of a message, number n, is known, asserts that it was sent, and that Exim let it go.
-func (x *exim) sent(t *testing.T, id string, n int) handled {
+func (x *exim) sent(t *testing.T, id string, n int) fate {
 	t.Helper()
 	h := x.tries(t, id, n)[n-1]
 	if h.status != "sent" {
 		t.Fatalf("the message was not sent: %+v", h)
 	}
-	x.completed(t, id)
+	x.done(t, id)
 	return h
 }
 
-// completed waits until Exim lets a message go.
-func (x *exim) completed(t *testing.T, id string) {
+// done waits until Exim lets a message go.
+func (x *exim) done(t *testing.T, id string) {
 	t.Helper()
 	x.find(t, ` `+id+` (Completed)$`)
 	if x.queued(id) {
@@ -277,14 +279,14 @@ func (x *exim) completed(t *testing.T, id string) {
 }
 
 // deferred waits until try n of a message is over, and asserts that all tries were deferred, that Exim keeps the
-// message, and that the reason or the command's output is as wanted.
-func (x *exim) deferred(t *testing.T, id string, n int, pattern string) {
+// message, and that the reason is as wanted: the command's, with its code, or Exim's own.
+func (x *exim) deferred(t *testing.T, id string, n int, dsn, pattern string) {
 	t.Helper()
 	last := x.tries(t, id, n)[n-1]
-	if re := regexp.MustCompile(pattern); !re.MatchString(last.output) && !re.MatchString(last.text) {
-		t.Errorf("deferred with %q and %q, want %s", last.output, last.text, pattern)
+	if re := regexp.MustCompile(pattern); !regexp.MustCompile("^("+dsn+")$").MatchString(last.dsn) || !re.MatchString(last.text) && !re.MatchString(last.own) {
+		t.Errorf("deferred with %+v, want %s (%s)", last, dsn, pattern)
 	}
-	for _, h := range x.handled(id) {
+	for _, h := range x.fates(id) {
 		if h.status != "deferred" {
 			t.Fatalf("not deferred: %+v", h)
 		}
@@ -304,9 +306,9 @@ func (x *exim) queued(id string) bool {
 // tells of a try before its process lets go of the message, and until then Exim does not try again.
 func (x *exim) retry(t *testing.T, id string) {
 	t.Helper()
-	before := len(x.handled(id))
+	before := len(x.fates(id))
 	await(t, "one more try of "+id, func() (string, bool) {
 		out := x.run(t, "-M", id)
-		return out, len(x.handled(id)) > before
+		return out, len(x.fates(id)) > before
 	}, x.log)
 }

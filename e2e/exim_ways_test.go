@@ -63,7 +63,7 @@ list:
 	} {
 		m := note(unique(t, "way")+"@"+keepDomain, c.to)
 		id := x.submit(t, m)
-		x.completed(t, id)
+		x.done(t, id)
 		got := received1(t, c.at, id)
 		if c.want == "" {
 			c.want = c.to
@@ -83,7 +83,7 @@ list:
 		m := note("a@"+keepDomain, "")
 		m.to = []string{"a@smart.e2e.example", "b@table.e2e.example", "c@smart.e2e.example", "d@bracket.e2e.example"}
 		id := x.submit(t, m)
-		x.completed(t, id)
+		x.done(t, id)
 		if got := received1(t, other, id); len(got.Recipients) != 3 {
 			t.Errorf("one call for the one next hop, want 3 recipients: %+v", got.Recipients)
 		}

@@ -280,11 +280,11 @@ func (p *postfix) flushed(t *testing.T, id string) fate {
 	defer cancel()
 	for {
 		n := len(p.fates(id))
-		p.flush(t, id)
+		p.retry(t, id)
 		f := p.tries(t, id, n+1)[n]
 		switch {
 		case f.status == "sent":
-			p.removed(t, id)
+			p.done(t, id)
 			return f
 		case f.status != "deferred":
 			t.Fatalf("the message did not stay: %+v", f)

@@ -181,7 +181,7 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 		id := p.submit(t, note("a@"+keepDomain, "b@"+d.name))
 		p.deferred(t, id, 1, dsn, reason)
 		// Trying again changes nothing as long as nothing was mended.
-		p.flush(t, id)
+		p.retry(t, id)
 		p.deferred(t, id, 2, dsn, reason)
 		h.untouched(t)
 		if err := mend(); err != nil {
@@ -243,7 +243,7 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 			t.Parallel()
 			m := note("sender@"+keepDomain, "b@"+nobodyVouches.name)
 			m.text = append([]byte("Require-TLS-ESMTP: yes\n"), m.text...)
-			f := p.fate(t, p.submit(t, m))
+			f := p.tries(t, p.submit(t, m), 1)[0]
 			if f.status != "bounced" || f.dsn != "5.7.30" || !strings.Contains(f.text, "mx1.header-none.example: REQUIRETLS: ") {
 				t.Errorf("where nobody vouches: %+v", f)
 			}

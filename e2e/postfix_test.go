@@ -201,13 +201,13 @@ func (p *postfix) find(t *testing.T, pattern string) string {
 	}, p.log)
 }
 
-// fate is what the log says of one try for one recipient.
-type fate struct {
-	to, relay, dsn, status, text string
-}
-
 // fateLine is the log line of one try for one recipient. A very long text is cut, with its closing parenthesis.
 var fateLine = regexp.MustCompile(`(?m): (\w+): to=<(.*?)>, (?:orig_to=<.*?>, )?relay=([^,]+), .*?dsn=([\d.]+), status=(\w+) \((.*?)\)?$`)
+
+// fateIn gives what fateLine has found.
+func fateIn(m []string) fate {
+	return fate{to: m[2], relay: m[3], dsn: m[4], status: m[5], text: m[6]}
+}
 
 // fates lists every try so far for a message.
 func (p *postfix) fates(id string) []fate {
@@ -215,7 +215,7 @@ func (p *postfix) fates(id string) []fate {
 	var list []fate
 	for _, m := range fateLine.FindAllStringSubmatch(string(text), -1) {
 		if m[1] == id {
-			list = append(list, fate{m[2], m[3], m[4], m[5], m[6]})
+			list = append(list, fateIn(m))
 		}
 	}
 	return list
@@ -230,12 +230,6 @@ func (p *postfix) tries(t *testing.T, id string, n int) []fate {
 	}, p.log)
 }
 
-// fate waits for the first result of a message.
-func (p *postfix) fate(t *testing.T, id string) fate {
-	t.Helper()
-	return p.tries(t, id, 1)[0]
-}
-
 // sent waits until the last try of a message, number n, is known, asserts that it was sent, and that Postfix let it go.
 func (p *postfix) sent(t *testing.T, id string, n int) fate {
 	t.Helper()
@@ -243,12 +237,12 @@ func (p *postfix) sent(t *testing.T, id string, n int) fate {
 	if f.status != "sent" {
 		t.Fatalf("the message was not sent: %+v", f)
 	}
-	p.removed(t, id)
+	p.done(t, id)
 	return f
 }
 
-// removed waits until Postfix lets a message go.
-func (p *postfix) removed(t *testing.T, id string) {
+// done waits until Postfix lets a message go.
+func (p *postfix) done(t *testing.T, id string) {
 	t.Helper()
 	p.find(t, `(qmgr)\[\d+\]: `+id+`: removed`)
 }
@@ -259,7 +253,7 @@ func (p *postfix) deferred(t *testing.T, id string, n int, dsn, pattern string) 
 	t.Helper()
 	list := p.tries(t, id, n)
 	last := list[n-1]
-	if !regexp.MustCompile("^"+dsn+"$").MatchString(last.dsn) || !regexp.MustCompile(pattern).MatchString(last.text) {
+	if !regexp.MustCompile("^("+dsn+")$").MatchString(last.dsn) || !regexp.MustCompile(pattern).MatchString(last.text) {
 		t.Errorf("deferred with %s (%s), want %s (%s)", last.dsn, last.text, dsn, pattern)
 	}
 	for _, f := range p.fates(id) {
@@ -290,8 +284,8 @@ func (p *postfix) waiting(t *testing.T, id string) {
 	}, p.log)
 }
 
-// flush has Postfix try a deferred message again.
-func (p *postfix) flush(t *testing.T, id string) {
+// retry has Postfix try a deferred message again.
+func (p *postfix) retry(t *testing.T, id string) {
 	t.Helper()
 	p.waiting(t, id)
 	p.postqueue(t, "-i", id)

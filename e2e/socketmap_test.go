@@ -252,7 +252,7 @@ func TestSocketmapAndAForger(t *testing.T) {
 	if got := n.postmap(d.name, table); !strings.Contains(got, "mx1.forger.example: the domain's MTA-STS policy does not list this host") {
 		t.Errorf("mxpolicyd says %s", got)
 	}
-	p.flush(t, id)
+	p.retry(t, id)
 	p.deferred(t, id, 2, `4\.7\.5`, "")
 	forger.hosts[0].untouched(t)
 }
