@@ -249,6 +249,49 @@ func TestStateDirectoryComesBack(t *testing.T) {
 	}
 }
 
+// Who was served while the disk was full is not forgotten by a restart, once the disk has room again.
+func TestServedOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	habits := modern(t)
+	gate := make(chan struct{})
+	habits.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate, Times: 1}}
+	s, domain := remote(t, "state", habits)
+	disk := smallDisk(t, 4<<20)
+	set := settings{state: disk}
+	d := startDaemon(t, set)
+	send := func() *call {
+		t.Helper()
+		return mxpipe(t, d, strings.NewReader("Subject: x\n\nHello.\n"), "--queue-id", "4XyZ", "-f", "a@"+keepDomain, "b@"+domain)
+	}
+	first := send()
+	await(t, "the message at the server", func() (int, bool) { n := s.Counters().Verbs["MAIL"]; return n, n == 1 }, d.log)
+	ballast := filepath.Join(disk, "ballast")
+	if err := fill(ballast); err != nil {
+		t.Fatal(err)
+	}
+	first.cmd.Process.Kill()
+	<-first.done
+	close(gate)
+	d.logged(t, `no space left`)
+	d.logged(t, `did not wait.*queue_id=4XyZ`)
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.stop(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	d.told.close()
+	if err := d.start(lab(t), set); err != nil {
+		t.Fatal(err)
+	}
+	if r := send().result(t); r.exit != 0 || !strings.HasPrefix(r.line, "2.0.0 ") {
+		t.Errorf("the second try: %s", r)
+	}
+	if n := s.Counters().Messages; n != 1 {
+		t.Errorf("delivered %d times", n)
+	}
+}
+
 // namelessFiles counts the files that a process has open and that have no name any more.
 func namelessFiles(pid int) (n int) {
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))

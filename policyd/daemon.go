@@ -41,8 +41,14 @@ import (
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
-// sweepEvery is how often what was remembered too long is forgotten.
-const sweepEvery = time.Hour
+const (
+	// sweepEvery is how often what was remembered too long is forgotten.
+	sweepEvery = time.Hour
+	// settleEvery is how often it is tried to write down who was served, where
+	// that failed before; settleTime, how long it may take at the end.
+	settleEvery = 5 * time.Second
+	settleTime  = 5 * time.Second
+)
 
 // Options are what a Daemon is made of.
 type Options struct {
@@ -151,7 +157,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	alive, end := context.WithCancel(context.Background())
 	chores.Go(func() { d.watchdog(alive) })
 	chores.Go(func() { d.obey(alive) })
-	chores.Go(func() { d.sweep(alive) })
+	chores.Go(func() { d.remember(alive) })
 	chores.Go(func() { d.options.Log.tell(alive) })
 	d.ready()
 
@@ -162,6 +168,9 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	d.drain(giveUp)
 	end()
 	chores.Wait()
+	last, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	d.served.Settle(last)
 	d.log.Info("stopped")
 	return err
 }
@@ -201,14 +210,18 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 	waiting.Wait()
 }
 
-// sweep forgets what was remembered too long.
-func (d *Daemon) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
+// remember keeps the memory of who was served in order: what is too old is
+// forgotten, and what the disk did not take is written when it does.
+func (d *Daemon) remember(ctx context.Context) {
+	sweep, settle := time.NewTicker(sweepEvery), time.NewTicker(settleEvery)
+	defer sweep.Stop()
+	defer settle.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-sweep.C:
 			d.served.Sweep()
+		case <-settle.C:
+			d.served.Settle(ctx)
 		case <-ctx.Done():
 			return
 		}

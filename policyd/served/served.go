@@ -20,11 +20,12 @@
 // than a lost message: record.go says how that is told. Records are forgotten
 // seven days after they were last written, the oldest ones sooner when there
 // are more than 20,000 of them or 256 MiB. A record that can not be written, as
-// on a full disk, is held in memory, up to 8 MiB of all such: then only the end
-// of the daemon makes it forget.
+// on a full disk, is held in memory, up to 8 MiB of all such, until Settle has
+// written it: only the end of the daemon makes it forget before.
 package served
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
@@ -228,6 +229,52 @@ func (m *Memory) write(key Key, got map[string]string) error {
 	}
 	m.add(key.name, e)
 	return err
+}
+
+// Settle writes down what could not be written before and is still held, until
+// that fails again or ctx ends. Call it now and then, and at the end.
+func (m *Memory) Settle(ctx context.Context) {
+	for name, e := range m.unwritten() {
+		if ctx.Err() != nil || !m.settle(name, e) {
+			return
+		}
+	}
+}
+
+// unwritten gives the records that are held.
+func (m *Memory) unwritten() map[string]entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.held == 0 {
+		return nil
+	}
+	held := map[string]entry{}
+	for name, e := range m.records {
+		if e.held != "" {
+			held[name] = e
+		}
+	}
+	return held
+}
+
+// settle writes one record, unless somebody has dropped or written it since.
+func (m *Memory) settle(name string, e entry) bool {
+	lock := m.lock(name)
+	defer lock.Unlock()
+	m.mu.Lock()
+	same := m.records[name] == e
+	m.mu.Unlock()
+	if !same {
+		return true
+	}
+	if writeWhole(m.dir, name, []byte(e.held)) != nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e.held = ""
+	m.add(name, e)
+	return true
 }
 
 // Forget drops what is known of the message, when the mail server is done with

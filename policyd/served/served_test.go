@@ -2,6 +2,7 @@ package served
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -386,6 +387,42 @@ func TestDirectoryGone(t *testing.T) {
 	m.Forget(k, []string{"a", "b", "c"})
 	if m.Known("1") {
 		t.Error("still known")
+	}
+}
+
+// What could not be written is written once the disk is well, and is known to
+// the next daemon then.
+func TestSettle(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "served")
+	m := mustOpen(t, dir, time.Now)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]Key{}
+	for _, id := range []string{"1", "2", "3"} {
+		keys[id] = key(t, id, "s", "text")
+		if err := m.Remember(keys[id], map[string]string{"a": "250 a"}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v", err)
+		}
+	}
+	m.Settle(t.Context())
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m.Forget(keys["3"], []string{"a"})
+	over, end := context.WithCancel(t.Context())
+	end()
+	m.Settle(over)
+	wantKnown(t, mustOpen(t, dir, time.Now), keys["1"])
+	m.Settle(t.Context())
+	m.Settle(t.Context())
+	for _, one := range []*Memory{m, mustOpen(t, dir, time.Now)} {
+		wantKnown(t, one, keys["1"], "a")
+		wantKnown(t, one, keys["2"], "a")
+		wantKnown(t, one, keys["3"])
+	}
+	if m.held != 0 {
+		t.Errorf("%d octets are held that are on disk", m.held)
 	}
 }
 
