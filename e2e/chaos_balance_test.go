@@ -130,7 +130,7 @@ func cutOffReason(f fate, told string) string {
 	switch {
 	case !strings.Contains(f.text, "died with signal 9"):
 	case strings.Contains(told, "can not write down"):
-		return "mxpipe killed while the disk was full"
+		return "mxpipe killed while the disk was full, and mxpolicyd before it had room again"
 	case !strings.Contains(told, "did not wait for its answer"):
 		return "mxpipe killed, and mxpolicyd before it had written that down"
 	}
