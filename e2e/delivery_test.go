@@ -33,23 +33,30 @@ var queuedAs = regexp.MustCompile(`: 250 2\.0\.0 Ok: (?:\d+ bytes )?queued as (\
 func TestBytesArriveAsTheyWere(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
-	for name, submit := range map[string]func(*testing.T, mail) string{"smtp": w.out.submit, "sendmail": w.out.sendmail} {
+	for name, way := range map[string]struct {
+		m      mailServer
+		submit func(*testing.T, mail) string
+		params string
+	}{
+		"Postfix":           {w.out, w.out.submit, "BODY=8BITMIME"},
+		"Postfix, sendmail": {w.out, w.out.sendmail, ""},
+		"Exim":              {w.exim, w.exim.submit, "BODY=8BITMIME"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text := difficult("bytes-by-" + name)
-			to := unique(t, name) + "@" + inDomain
-			m := mail{from: unique(t, "bytes") + "@" + keepDomain, to: []string{to}, text: text}
-			if name == "smtp" {
-				m.params = "BODY=8BITMIME"
-			}
-			id := submit(t, m)
-			f := w.out.sent(t, id, 1)
+			to := unique(t, "bytes") + "@" + inDomain
+			text := difficult("bytes-as-they-were")
+			m := mail{from: unique(t, "bytes") + "@" + keepDomain, to: []string{to}, text: text, params: way.params}
+			id := way.submit(t, m)
+			f := way.m.sent(t, id, 1)
 
-			// The first 100 bytes of mxpipe's line are in the log: what the remote server said is among them.
+			// The first 100 bytes of mxpipe's line are in Postfix's log, all of it in Exim's: what the remote server said is
+			// among them.
 			match := queuedAs.FindStringSubmatch(f.text)
 			if match == nil || !strings.Contains(f.text, "2.0.0 mx."+inDomain) {
 				t.Fatalf("the log does not show who took the message under which id: %s", f.text)
 			}
+			w.daemon.logged(t, "queue_id="+id)
 			got := w.in.arrived(t, to)
 			if got.queueID != match[1] {
 				t.Errorf("the log says it was queued as %s, it was as %s", match[1], got.queueID)

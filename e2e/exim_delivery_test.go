@@ -9,33 +9,6 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-func TestEximBytesArriveAsTheyWere(t *testing.T) {
-	t.Parallel()
-	w := lab(t)
-	text := difficult("bytes-by-exim")
-	to := unique(t, "exim") + "@" + inDomain
-	m := mail{from: unique(t, "bytes") + "@" + keepDomain, to: []string{to}, text: text, params: "BODY=8BITMIME"}
-	id := w.exim.submit(t, m)
-	h := w.exim.sent(t, id, 1)
-
-	// Exim's log has mxpipe's whole line, in front of its own.
-	match := queuedAs.FindStringSubmatch(h.text)
-	if match == nil || !strings.HasPrefix(h.text, "2.0.0 mx."+inDomain+": 250 ") {
-		t.Fatalf("the log does not show who took the message under which id: %+v", h)
-	}
-	w.daemon.logged(t, "queue_id="+id)
-	got := w.in.arrived(t, to)
-	if got.queueID != match[1] {
-		t.Errorf("the log says it was queued as %s, it was as %s", match[1], got.queueID)
-	}
-	if got.sender != m.from {
-		t.Errorf("sender %q, want %q", got.sender, m.from)
-	}
-	if rest := got.original(t, received...); !bytes.Equal(rest, text) {
-		t.Errorf("arrived:\n%q\nsent:\n%q", rest, text)
-	}
-}
-
 func TestEximRefusedRecipientBounces(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
