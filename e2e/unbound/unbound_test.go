@@ -33,21 +33,9 @@ func serve(t *testing.T, zones ...dnssec.Zone) (*dnssec.Server, *dnssec.Unbound)
 	return s, u
 }
 
-// exchange asks as a stub resolver does: AD and DO, and over TCP after TC.
-func exchange(addr, name string, qtype uint16) (*dns.Msg, error) {
-	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-	query.AuthenticatedData = true
-	query.SetEdns0(1232, true)
-	reply, _, err := (&dns.Client{Timeout: 30 * time.Second}).Exchange(query, addr)
-	if err == nil && reply.Truncated {
-		reply, _, err = (&dns.Client{Net: "tcp", Timeout: 30 * time.Second}).Exchange(query, addr)
-	}
-	return reply, err
-}
-
 func ask(t *testing.T, addr, name string, qtype uint16) *dns.Msg {
 	t.Helper()
-	reply, err := exchange(addr, name, qtype)
+	reply, err := sample.Ask(addr, name, qtype)
 	if err != nil {
 		t.Fatalf("%s %s: %v", name, dns.TypeToString[qtype], err)
 	}
@@ -123,7 +111,7 @@ func TestUnboundIsStoppedAndComesBack(t *testing.T) {
 	}
 	u.Stop()
 	u.Stop()
-	if reply, err := exchange(u.Addr(), "mx.example.test", dns.TypeA); err == nil {
+	if reply, err := sample.Ask(u.Addr(), "mx.example.test", dns.TypeA); err == nil {
 		t.Fatalf("a stopped Unbound answers: %v", reply)
 	}
 	addr := u.Addr()

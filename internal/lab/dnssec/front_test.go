@@ -32,21 +32,9 @@ func serve(t *testing.T, zones ...dnssec.Zone) (*dnssec.Server, *dnssec.Front) {
 	return s, f
 }
 
-// exchange asks as a stub resolver does: AD and DO, and over TCP after TC.
-func exchange(addr, name string, qtype uint16) (*dns.Msg, error) {
-	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-	query.AuthenticatedData = true
-	query.SetEdns0(1232, true)
-	reply, _, err := (&dns.Client{Timeout: 10 * time.Second}).Exchange(query, addr)
-	if err == nil && reply.Truncated {
-		reply, _, err = (&dns.Client{Net: "tcp", Timeout: 10 * time.Second}).Exchange(query, addr)
-	}
-	return reply, err
-}
-
 func ask(t *testing.T, addr, name string, qtype uint16) *dns.Msg {
 	t.Helper()
-	reply, err := exchange(addr, name, qtype)
+	reply, err := sample.Ask(addr, name, qtype)
 	if err != nil {
 		t.Fatalf("%s %s: %v", name, dns.TypeToString[qtype], err)
 	}
@@ -237,7 +225,7 @@ func TestFrontServesManyAtOnce(t *testing.T) {
 	for i := range 8 {
 		group.Go(func() {
 			for _, want := range sample.Questions()[i*5 : i*5+10] {
-				reply, err := exchange(f.Addr(), want.Name, want.Type)
+				reply, err := sample.Ask(f.Addr(), want.Name, want.Type)
 				if err != nil {
 					t.Error(err)
 					return

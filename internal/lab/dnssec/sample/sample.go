@@ -5,11 +5,15 @@ package sample
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
 )
+
+// patience is how long an answer is waited for: a real resolver asks others first.
+const patience = 30 * time.Second
 
 // domain is the text of a domain that receives mail. Each of the sample's domains has it.
 const domain = `
@@ -232,4 +236,16 @@ func Read(reply *dns.Msg) Question {
 // String gives a line for a test's message.
 func (q Question) String() string {
 	return fmt.Sprintf("%s %s: %s, %s, %d records", q.Name, dns.TypeToString[q.Type], q.Verdict, dns.RcodeToString[q.Rcode], q.Records)
+}
+
+// Ask asks a resolver at host:port as a stub resolver does: with AD and DO, and over TCP when the answer is cut.
+func Ask(addr, name string, qtype uint16) (*dns.Msg, error) {
+	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
+	query.AuthenticatedData = true
+	query.SetEdns0(1232, true)
+	reply, _, err := (&dns.Client{Timeout: patience}).Exchange(query, addr)
+	if err == nil && reply.Truncated {
+		reply, _, err = (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(query, addr)
+	}
+	return reply, err
 }
