@@ -13,14 +13,16 @@ func parsePath(s string) (address string, params []string, err error) {
 	if !strings.HasPrefix(s, "<") {
 		return "", nil, errSyntax
 	}
-	end, quoted := 0, false
+	end, quoted, escaped := 0, false, false
 scan:
 	for i := 1; i < len(s); i++ {
 		switch b := s[i]; {
 		case b < ' ' || b == 0x7f:
 			return "", nil, errSyntax
+		case escaped:
+			escaped = false
 		case quoted && b == '\\':
-			i++
+			escaped = true
 		case b == '"':
 			quoted = !quoted
 		case quoted:

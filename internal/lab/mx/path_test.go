@@ -29,6 +29,7 @@ func TestParsePath(t *testing.T) {
 		{"<a@b.example> SIZE=", "", nil, false},
 		{"<a@b.example> =5", "", nil, false},
 		{"<a\x00@b.example>", "", nil, false},
+		{"<\"a\\\rb\"@c.example>", "", nil, false},
 	}
 	for _, tt := range tests {
 		address, params, err := parsePath(tt.in)
