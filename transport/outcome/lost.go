@@ -3,6 +3,7 @@ package outcome
 import (
 	"context"
 	"errors"
+	"syscall"
 
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -23,7 +24,7 @@ import (
 // before it tries another host.
 func ForError(stage Stage, err error, accepted int) Decision {
 	d := Decision{
-		Code:     lostCode(stage),
+		Code:     lostCode(stage, err),
 		NextHost: stage != Final && stage != RSET,
 		Conn:     Close,
 		// A server that refuses our certificate under TLS 1.3 says so after
@@ -49,12 +50,15 @@ func ForError(stage Stage, err error, accepted int) Decision {
 }
 
 // lostCode is what Postfix gives too: X.4.1 "no answer from host", X.4.2 "bad
-// connection" (RFC 3463 §3.5), X.7.5 for a handshake.
-func lostCode(stage Stage) status.Code {
-	switch stage {
-	case Connect:
+// connection" (RFC 3463 §3.5), X.7.5 for a handshake. A server that hangs up
+// as soon as it has accepted can be faster than connect(2), which then says
+// ECONNRESET, where a SYN that is refused is ECONNREFUSED; whichever call
+// learns of it, the host has answered.
+func lostCode(stage Stage, err error) status.Code {
+	switch {
+	case stage == Connect && !errors.Is(err, syscall.ECONNRESET):
 		return status.New(status.Temporary, 4, 1)
-	case Handshake:
+	case stage == Handshake:
 		return status.New(status.Temporary, 7, 5)
 	}
 	return status.New(status.Temporary, 4, 2)

@@ -17,6 +17,7 @@ import (
 func TestForError(t *testing.T) {
 	timeout := &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
 	refused := &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	hungUp := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNRESET)}
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
 	alert := &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}
 	garbage := fmt.Errorf("%w: x", reply.ErrMalformed)
@@ -32,6 +33,8 @@ func TestForError(t *testing.T) {
 	}{
 		{Connect, refused, 0, "4.4.1 close next", "RFC 3463 §3.5 X.4.1; Postfix"},
 		{Connect, timeout, 0, "4.4.1 close next", "RFC 3463 §3.5 X.4.1; Postfix"},
+		{Connect, hungUp, 0, "4.4.2 close next", "tcp(7): a reset in SYN-SENT is ECONNREFUSED; it was connected"},
+		{Connect, errors.Join(refused, hungUp), 0, "4.4.2 close next", "one of the addresses answered"},
 		{Connect, fmt.Errorf("look-up: %w", dns), 0, "4.4.3 close next", "RFC 3463 §3.5 X.4.3"},
 		{Connect, loop, 0, "4.4.6 close next", "an error is never permanent"},
 		{Greeting, io.EOF, 0, "4.4.2 close next", "RFC 5321 §3.8; Postfix smtp_stream_except"},
