@@ -200,6 +200,7 @@ func TestStateDirectoryComesBack(t *testing.T) {
 	s, domain := remote(t, "state", modern(t))
 	disk := smallDisk(t, 4<<20)
 	d := startDaemon(t, settings{state: disk})
+	empty := room(t, disk)
 	large := func() result {
 		t.Helper()
 		text := "Subject: large\n\n" + strings.Repeat("0123456789abcdef\n", 100_000)
@@ -218,7 +219,7 @@ func TestStateDirectoryComesBack(t *testing.T) {
 			func() error { return os.Remove(ballast) }, "no space left",
 		},
 		"read-only": {
-			func() error { return unix.Mount("", disk, "", unix.MS_REMOUNT|unix.MS_RDONLY, "") },
+			func() error { return readOnly(t, disk) },
 			func() error { return unix.Mount("", disk, "", unix.MS_REMOUNT, "") }, "read-only file system",
 		},
 		"not to be entered": {
@@ -227,7 +228,7 @@ func TestStateDirectoryComesBack(t *testing.T) {
 		},
 	} {
 		// The message before this one is let go after its answer; the room that it took must not come free later.
-		await(t, "the message before to be let go", func() (int, bool) { n := namelessFiles(d.cmd.Process.Pid); return n, n == 0 }, d.log)
+		await(t, "the message before to be let go", func() ([2]uint64, bool) { now := room(t, disk); return now, now == empty }, d.log)
 		if err := trouble.begin(); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -292,15 +293,25 @@ func TestServedOnAFullDisk(t *testing.T) {
 	}
 }
 
-// namelessFiles counts the files that a process has open and that have no name any more.
-func namelessFiles(pid int) (n int) {
-	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	for _, link := range links {
-		if name, err := os.Readlink(link); err == nil && strings.HasSuffix(name, " (deleted)") {
-			n++
-		}
+// room is how many blocks and files a file system has room for. A file that
+// was let go has gone from its process before its room comes free.
+func room(t *testing.T, path string) [2]uint64 {
+	t.Helper()
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		t.Fatal(err)
 	}
-	return n
+	return [2]uint64{fs.Bfree, fs.Ffree}
+}
+
+// readOnly makes a file system one that can not be written, as soon as the
+// kernel has ended what was being written there.
+func readOnly(t *testing.T, path string) error {
+	t.Helper()
+	return await(t, "no writer", func() (error, bool) {
+		err := unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+		return err, !errors.Is(err, unix.EBUSY)
+	})
 }
 
 // fill writes a file until the disk is full.
