@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -141,7 +142,18 @@ func TestSystemdSocketActivate(t *testing.T) {
 			t.Log(log.String())
 		}
 	}()
-	await(t, "the socket", func() (bool, bool) { err := os.Chmod(d.socket, 0o666); return false, err == nil })
+	await(t, "the socket", func() (string, bool) {
+		// Its name is there before anybody listens; a call to find that out would start the daemon.
+		sockets, err := os.ReadFile("/proc/net/unix")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const listening = ` 00010000 .* ` // __SO_ACCEPTCON
+		return string(sockets), regexp.MustCompile(listening + regexp.QuoteMeta(d.socket) + "\n").Match(sockets)
+	})
+	if err := os.Chmod(d.socket, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	if r := mxpipe(t, d, short(), "-f", "a@"+keepDomain, "b@"+domain).result(t); r.exit != 0 {
 		t.Errorf("mxpipe: %s", r)
 	}
