@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -176,15 +175,9 @@ func longestTook(log string) (longest time.Duration) {
 
 // zombies lists the dead children that these processes have not waited for.
 func zombies(parents ...int) (found []string) {
-	entries, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range entries {
-		text, _ := os.ReadFile(path)
-		// pid (name) state parent
-		_, rest, _ := bytes.Cut(text, []byte(") "))
-		var state string
-		var parent int
-		if _, err := fmt.Sscan(string(rest), &state, &parent); err == nil && state == "Z" && slices.Contains(parents, parent) {
-			found = append(found, string(text[:min(len(text), 60)]))
+	for _, pid := range processes() {
+		if name, state, parent := stat(pid); state == "Z" && slices.Contains(parents, parent) {
+			found = append(found, fmt.Sprintf("%d (%s), child of %d", pid, name, parent))
 		}
 	}
 	return found

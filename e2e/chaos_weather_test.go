@@ -192,14 +192,9 @@ func (c *chaos) killCommand() error {
 
 // commands lists the mxpipes that call this daemon.
 func (c *chaos) commands() (pids []int) {
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		line, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if strings.HasPrefix(string(line), c.world.mxpipe+"\x00") && strings.Contains(string(line), "\x00"+c.daemon.socket+"\x00") {
+	for _, pid := range processes() {
+		line := cmdline(pid)
+		if strings.HasPrefix(line, c.world.mxpipe+"\x00") && strings.Contains(line, "\x00"+c.daemon.socket+"\x00") {
 			pids = append(pids, pid)
 		}
 	}

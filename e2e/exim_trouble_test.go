@@ -3,10 +3,7 @@ package e2e
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,12 +104,9 @@ func TestEximKilledWhileWriting(t *testing.T) {
 	id := x.submit(t, m)
 	var parent int
 	command := await(t, "mxpipe to be stopped", func() (int, bool) {
-		entries, _ := os.ReadDir("/proc")
-		for _, e := range entries {
-			stat, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
-			fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-			if pid, err := strconv.Atoi(e.Name()); err == nil && len(fields) > 1 && fields[0] == "T" && carries(pid, id) {
-				parent, _ = strconv.Atoi(fields[1])
+		for _, pid := range processes() {
+			var state string
+			if _, state, parent = stat(pid); state == "T" && carries(pid, id) {
 				return pid, parent > 1
 			}
 		}
@@ -137,8 +131,7 @@ func TestEximKilledWhileWriting(t *testing.T) {
 
 // carries tells whether a process lives that was started for an Exim message.
 func carries(pid int, id string) bool {
-	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return bytes.Contains(line, []byte("\x00"+id+"\x00"))
+	return strings.Contains(cmdline(pid), "\x00"+id+"\x00")
 }
 
 // anotherExim starts one more Exim with these lines in its configuration.

@@ -1,14 +1,12 @@
 package e2e
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,15 +91,12 @@ const yardVar = "MXPIPE_E2E_YARD"
 
 // inhabitants lists the processes that a test started in its directory, and those started by them.
 func inhabitants(dir string) (found []int) {
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
+	for _, pid := range processes() {
+		if pid == os.Getpid() {
 			continue
 		}
-		environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-		for variable := range bytes.SplitSeq(environ, []byte{0}) {
-			name, value, _ := strings.Cut(string(variable), "=")
+		for variable := range strings.SplitSeq(environ(pid), "\x00") {
+			name, value, _ := strings.Cut(variable, "=")
 			if (name == yardVar || name == "MAIL_CONFIG") && strings.HasPrefix(value, dir+"/") {
 				found = append(found, pid)
 				break
@@ -121,8 +116,7 @@ func (y *yard) leftovers() error {
 		if time.Now().After(deadline) {
 			var commands []string
 			for _, pid := range found {
-				text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-				commands = append(commands, string(bytes.ReplaceAll(text, []byte{0}, []byte{' '})))
+				commands = append(commands, strings.ReplaceAll(cmdline(pid), "\x00", " "))
 			}
 			return fmt.Errorf("processes were left behind: %q", commands)
 		}

@@ -1,10 +1,6 @@
 package e2e
 
 import (
-	"bytes"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,15 +133,9 @@ func TestKilledWhileWaiting(t *testing.T) {
 func commandOf(t *testing.T, id string) int {
 	t.Helper()
 	return await(t, "the process for "+id, func() (int, bool) {
-		entries, _ := os.ReadDir("/proc")
-		for _, e := range entries {
-			pid, err := strconv.Atoi(e.Name())
-			if err != nil {
-				continue
-			}
-			line, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-			args := bytes.Split(line, []byte{0})
-			if len(args) > 0 && string(args[0]) == lab(t).mxpipe && bytes.Contains(line, []byte("--queue-id\x00"+id+"\x00")) {
+		for _, pid := range processes() {
+			line := cmdline(pid)
+			if strings.HasPrefix(line, lab(t).mxpipe+"\x00") && strings.Contains(line, "\x00--queue-id\x00"+id+"\x00") {
 				return pid, true
 			}
 		}
