@@ -10,7 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/bench/measure"
 	"github.com/mxpipe/mxpipe/bench/report"
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
@@ -20,7 +20,7 @@ const roundTrip = 50 * time.Millisecond
 // distant is a counting mail server at the other end of a long line.
 type distant struct {
 	domain string
-	habits func(*mx.Habits)
+	habits func(*mx.Behaviour)
 	server *mx.Server
 	line   *delay.Proxy
 }
@@ -42,11 +42,11 @@ func (b *bench) flights() error {
 		"TCP's own handshake is one more on a real line. Cold, the six trips are the greeting, EHLO, STARTTLS, the",
 		"handshake, EHLO with the client's Finished, and MAIL RCPT BDAT with the message. RFC 3207 forces two of them.")
 	places := []*distant{
-		{domain: "both.example", habits: func(*mx.Habits) {}},
-		{domain: "pipelining.example", habits: func(h *mx.Habits) { h.Keywords &^= mx.Chunking }},
-		{domain: "neither.example", habits: func(h *mx.Habits) { h.Keywords &^= mx.Chunking | mx.Pipelining }},
-		{domain: "full.example", habits: func(h *mx.Habits) { h.TLS.NoResumption = true }},
-		{domain: "tls12.example", habits: func(h *mx.Habits) { h.TLS.MaxVersion = tls.VersionTLS12 }},
+		{domain: "both.example", habits: func(*mx.Behaviour) {}},
+		{domain: "pipelining.example", habits: func(h *mx.Behaviour) { h.Keywords &^= mx.Chunking }},
+		{domain: "neither.example", habits: func(h *mx.Behaviour) { h.Keywords &^= mx.Chunking | mx.Pipelining }},
+		{domain: "full.example", habits: func(h *mx.Behaviour) { h.TLS.NoResumption = true }},
+		{domain: "tls12.example", habits: func(h *mx.Behaviour) { h.TLS.MaxVersion = tls.VersionTLS12 }},
 	}
 	dns, err := labdns.Start()
 	if err != nil {
@@ -99,7 +99,7 @@ func (b *bench) place(d *distant, dns *labdns.Server) (port int, err error) {
 	}
 	habits := mx.Modern(cert)
 	d.habits(&habits)
-	if d.server, err = mx.Start(mx.Options{Habits: habits, Discard: true}); err != nil {
+	if d.server, err = mx.Start(mx.Options{Behaviour: habits, Discard: true}); err != nil {
 		return 0, err
 	}
 	if d.line, err = delay.Start("127.0.0.1:0", d.server.Addr(), roundTrip/2); err != nil {

@@ -161,9 +161,9 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 	}
 }
 
-// At gives what the cache has of a key at this moment, as Get would; without
+// Peek gives what the cache has of a key at this moment, as Get would; without
 // it nothing is loaded, and ok is false.
-func (c *Cache[K, V]) At(key K) (entry Entry[V], ok bool) {
+func (c *Cache[K, V]) Peek(key K) (entry Entry[V], ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -190,8 +190,8 @@ func (c *Cache[K, V]) hit(key K) *item[K, V] {
 	return it
 }
 
-// Peek looks at an entry without loading, counting or using it.
-func (c *Cache[K, V]) Peek(key K) (Entry[V], bool) {
+// Entry looks at an entry without loading, counting or using it.
+func (c *Cache[K, V]) Entry(key K) (Entry[V], bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if it := c.fresh(key, c.opts.Now()); it != nil {

@@ -293,11 +293,11 @@ func TestRefreshesAtOnceAreBounded(t *testing.T) {
 func TestPeekAndFlush(t *testing.T) {
 	s := &source{ttl: time.Minute}
 	in(t, s.load, cache.Options{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
-		if _, ok := c.Peek("a"); ok || c.Flush("a") {
+		if _, ok := c.Entry("a"); ok || c.Flush("a") {
 			t.Error("found what was never loaded")
 		}
 		want(t, c, "a", 1)
-		e, ok := c.Peek("a")
+		e, ok := c.Entry("a")
 		if !ok || e.Value != 1 || !e.Expires.Equal(time.Now().Add(time.Minute)) {
 			t.Errorf("Peek = %+v, %v", e, ok)
 		}
@@ -306,7 +306,7 @@ func TestPeekAndFlush(t *testing.T) {
 		}
 		want(t, c, "a", 2)
 		time.Sleep(time.Minute)
-		if _, ok := c.Peek("a"); ok || len(c.Keys()) != 0 {
+		if _, ok := c.Entry("a"); ok || len(c.Keys()) != 0 {
 			t.Error("an expired entry shows")
 		}
 	})
@@ -338,7 +338,7 @@ func TestFlushOutrunsAFlight(t *testing.T) {
 	if v := <-old; v != 1 {
 		t.Errorf("who waited before the flush: %d", v)
 	}
-	if e, ok := c.Peek("a"); !ok || e.Value != 2 {
+	if e, ok := c.Entry("a"); !ok || e.Value != 2 {
 		t.Errorf("kept %+v, %v: the flushed flight's answer came back", e, ok)
 	}
 	c.Close(t.Context())

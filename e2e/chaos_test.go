@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
@@ -196,7 +196,7 @@ func (c *chaos) addDomain(policy bool) {
 		}
 		habits := mx.Modern(cert)
 		habits.Hostname = name
-		s, err := mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", ip, c.world.port), Habits: habits, MaxMessages: 1 << 20, MaxBytes: 1 << 30})
+		s, err := mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", ip, c.world.port), Behaviour: habits, MaxMessages: 1 << 20, MaxBytes: 1 << 30})
 		if err != nil {
 			c.t.Fatal(err)
 		}

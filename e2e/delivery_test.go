@@ -140,7 +140,7 @@ func TestLaterIsDeferredThenDelivered(t *testing.T) {
 		id := m.submit(t, note("a@"+keepDomain, "busy@"+domain))
 		m.deferred(t, id, 1, `4\.2\.1`, "mx."+domain+".*busy today")
 		habits.Recipients = nil
-		s.SetHabits(habits)
+		s.SetBehaviour(habits)
 		m.retry(t, id)
 		m.sent(t, id, 2)
 		if n := s.Counters().Messages; n != 1 {
@@ -271,7 +271,7 @@ func TestInternationalDomain(t *testing.T) {
 		}
 		habits := modern(t)
 		habits.Keywords &^= mx.SMTPUTF8
-		s, err := mx.Start(mx.Options{Addr: address, Habits: habits})
+		s, err := mx.Start(mx.Options{Addr: address, Behaviour: habits})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -335,7 +335,7 @@ func TestMixedRecipientsAreServedOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		habits.Recipients = nil
-		s.SetHabits(habits)
+		s.SetBehaviour(habits)
 		m.retry(t, id)
 		for _, f := range m.tries(t, id, 6)[3:] {
 			if f.status != "sent" {

@@ -43,7 +43,7 @@ func TestEximLMTPHangsUp(t *testing.T) {
 	w := lab(t)
 	habits := modern(t)
 	gate := make(chan struct{})
-	habits.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate, Times: 1}}
+	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
 	s, domain := remote(t, "mxpipe", habits)
 	parts := eximLMTP(t, w.daemon)
 	head, tail, _ := strings.Cut(parts.transports, "mxpolicyd_lmtp:")
@@ -65,7 +65,7 @@ func TestEximLMTPSideBySide(t *testing.T) {
 	w := lab(t)
 	gate := make(chan struct{})
 	habits := modern(t)
-	habits.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate}}
+	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate}}
 	s1, one := remote(t, "lmtp", habits)
 	s2, two := remote(t, "lmtp", habits)
 	m := note("a@"+keepDomain, "b@"+one)

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
@@ -158,7 +158,7 @@ func (w *world) newDomain(transport string) string {
 }
 
 // remote starts a mail server of the lab for a domain of its own, to which Postfix delivers by the transport named.
-func remote(t *testing.T, transport string, habits mx.Habits) (*mx.Server, string) {
+func remote(t *testing.T, transport string, habits mx.Behaviour) (*mx.Server, string) {
 	t.Helper()
 	w := lab(t)
 	domain := w.newDomain(transport)
@@ -167,7 +167,7 @@ func remote(t *testing.T, transport string, habits mx.Habits) (*mx.Server, strin
 		t.Fatal(err)
 	}
 	habits.Hostname = "mx." + domain
-	s, err := mx.Start(mx.Options{Addr: address, Habits: habits})
+	s, err := mx.Start(mx.Options{Addr: address, Behaviour: habits})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func remote(t *testing.T, transport string, habits mx.Habits) (*mx.Server, strin
 }
 
 // modern are the habits of a well-kept server.
-func modern(t *testing.T) mx.Habits {
+func modern(t *testing.T) mx.Behaviour {
 	t.Helper()
 	cert, err := lab(t).ca.Issue(ca.For("mx.lab.example"))
 	if err != nil {

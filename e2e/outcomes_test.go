@@ -7,7 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
@@ -32,13 +32,13 @@ func (w *world) ways() []way {
 // can rely on.
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
-	at := func(stage mx.Stage, act mx.Act) func(*mx.Habits) {
-		return func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{stage: act} }
+	at := func(stage mx.Stage, act mx.Action) func(*mx.Behaviour) {
+		return func(h *mx.Behaviour) { h.At = map[mx.Stage]mx.Action{stage: act} }
 	}
-	says := func(stage mx.Stage, reply string) func(*mx.Habits) { return at(stage, mx.Act{Reply: reply}) }
-	leaves := func(stage mx.Stage) func(*mx.Habits) { return at(stage, mx.Act{Drop: mx.Close}) }
-	rcpt := func(reply string) func(*mx.Habits) {
-		return func(h *mx.Habits) { h.Recipients = []mx.Rule{{Local: "*", Reply: reply}} }
+	says := func(stage mx.Stage, reply string) func(*mx.Behaviour) { return at(stage, mx.Action{Reply: reply}) }
+	leaves := func(stage mx.Stage) func(*mx.Behaviour) { return at(stage, mx.Action{Drop: mx.Close}) }
+	rcpt := func(reply string) func(*mx.Behaviour) {
+		return func(h *mx.Behaviour) { h.Recipients = []mx.Rule{{Local: "*", Reply: reply}} }
 	}
 	zone := func(records string) func(t *testing.T, domain string) {
 		return func(t *testing.T, domain string) {
@@ -49,7 +49,7 @@ func TestOutcomes(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		habits func(h *mx.Habits)
+		habits func(h *mx.Behaviour)
 		zone   func(t *testing.T, domain string) // instead of a mail server
 		mail   func(m *mail)
 		status string
@@ -58,10 +58,10 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{name: "taken", status: "sent", code: "2.0.0", text: "queued as LAB"},
 		{name: "taken, then gone", habits: leaves(mx.StageDone), status: "sent", code: "2.0.0"},
-		{name: "no PIPELINING, no CHUNKING", habits: func(h *mx.Habits) { h.Keywords = 0 }, status: "sent", code: "2.0.0"},
+		{name: "no PIPELINING, no CHUNKING", habits: func(h *mx.Behaviour) { h.Keywords = 0 }, status: "sent", code: "2.0.0"},
 		{name: "HELO only", habits: says(mx.StageEHLO, "502 5.5.1 what?"), status: "sent", code: "2.0.0"},
-		{name: "STARTTLS refused", habits: func(h *mx.Habits) { h.TLS.Mode = mx.TLSRefused }, status: "sent", code: "2.0.0", text: "plain"},
-		{name: "TLS broken", habits: func(h *mx.Habits) { h.TLS.Mode = mx.TLSBroken }, status: "sent", code: "2.0.0", text: "plain"},
+		{name: "STARTTLS refused", habits: func(h *mx.Behaviour) { h.TLS.Mode = mx.TLSRefused }, status: "sent", code: "2.0.0", text: "plain"},
+		{name: "TLS broken", habits: func(h *mx.Behaviour) { h.TLS.Mode = mx.TLSBroken }, status: "sent", code: "2.0.0", text: "plain"},
 
 		{name: "greeting 421", habits: says(mx.StageGreeting, "421 4.3.2 down for a while"), status: "deferred", code: "4.3.2", text: "down for a while"},
 		{name: "greeting 554", habits: says(mx.StageGreeting, "554 5.3.2 no mail here"), status: "bounced", code: "5.3.2", text: "no mail here"},
@@ -80,19 +80,19 @@ func TestOutcomes(t *testing.T) {
 		{name: "RCPT 552", habits: rcpt("552 5.2.2 mailbox full"), status: "bounced", code: "5.2.2"},
 		{name: "RCPT 550 4.7.1", habits: rcpt("550 4.7.1 a muddle"), status: "bounced", code: "5.7.1"},
 		{name: "RCPT 421", habits: rcpt("421 4.3.2 closing"), status: "deferred", code: "4.3.2"},
-		{name: "DATA 554", habits: func(h *mx.Habits) { says(mx.StageDATA, "554 5.7.1 no")(h); h.Keywords &^= mx.Chunking }, status: "bounced", code: "5.7.1"},
-		{name: "DATA 451", habits: func(h *mx.Habits) { says(mx.StageDATA, "451 4.3.0 no")(h); h.Keywords &^= mx.Chunking }, status: "deferred", code: "4.3.0"},
+		{name: "DATA 554", habits: func(h *mx.Behaviour) { says(mx.StageDATA, "554 5.7.1 no")(h); h.Keywords &^= mx.Chunking }, status: "bounced", code: "5.7.1"},
+		{name: "DATA 451", habits: func(h *mx.Behaviour) { says(mx.StageDATA, "451 4.3.0 no")(h); h.Keywords &^= mx.Chunking }, status: "deferred", code: "4.3.0"},
 		{name: "lost in the body", habits: leaves(mx.StageBody), status: "deferred", code: "4.4.2"},
 		{name: "lost before the last reply", habits: leaves(mx.StageFinal), status: "deferred", code: "4.4.2"},
 		{name: "content refused", habits: says(mx.StageFinal, "550 5.7.1 spam"), status: "bounced", code: "5.7.1", text: "spam"},
 		{name: "content put off", habits: says(mx.StageFinal, "451 4.7.1 try later"), status: "deferred", code: "4.7.1", text: "try later"},
-		{name: "too large for SIZE", habits: func(h *mx.Habits) { h.Size = 100 }, status: "bounced", code: "5.3.4"},
-		{name: "no SMTPUTF8", habits: func(h *mx.Habits) { h.Keywords &^= mx.SMTPUTF8 },
+		{name: "too large for SIZE", habits: func(h *mx.Behaviour) { h.Size = 100 }, status: "bounced", code: "5.3.4"},
+		{name: "no SMTPUTF8", habits: func(h *mx.Behaviour) { h.Keywords &^= mx.SMTPUTF8 },
 			mail: func(m *mail) { m.params, m.to[0] = "SMTPUTF8", "jos\u00e9"+m.to[0] }, status: "bounced", code: "5.6.7"},
 
 		{name: "no such domain", zone: func(*testing.T, string) {}, status: "bounced", code: "5.4.4", text: "does not exist"},
 		{name: "null MX", zone: zone("DOMAIN. MX 0 ."), status: "bounced", code: "5.1.10"},
-		{name: "SERVFAIL", zone: func(t *testing.T, domain string) { lab(t).dns.SetHabit(domain, dns.TypeMX, labdns.ServFail) }, status: "deferred", code: "4.4.3"},
+		{name: "SERVFAIL", zone: func(t *testing.T, domain string) { lab(t).dns.SetFault(domain, dns.TypeMX, labdns.ServFail) }, status: "deferred", code: "4.4.3"},
 		{name: "nobody listens", zone: zone("DOMAIN. MX 10 mx.DOMAIN.\nmx.DOMAIN. A 127.25.255.254"), status: "deferred", code: "4.4.1", text: "refused"},
 		{name: "no address", zone: zone("DOMAIN. MX 10 mx.DOMAIN.\nmx.DOMAIN. TXT x"), status: "bounced", code: "5.4.4"},
 		{name: "ourselves", zone: zone("DOMAIN. MX 10 out.e2e.example."), status: "bounced", code: "5.4.6"},

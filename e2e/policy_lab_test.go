@@ -70,7 +70,7 @@ type domainSpec struct {
 type hostSpec struct {
 	cert   ca.Spec // without names it is for the host's
 	tlsa   records
-	habits func(*mx.Habits)
+	habits func(*mx.Behaviour)
 }
 
 // domain is a domain that was made.
@@ -101,9 +101,9 @@ func (h *host) record(r records) string {
 
 // show gives the server another certificate.
 func (h *host) show(cert tls.Certificate) {
-	habits := h.Habits()
+	habits := h.Behaviour()
 	habits.TLS.Certificate = cert
-	h.SetHabits(habits)
+	h.SetBehaviour(habits)
 }
 
 // add makes a domain with its mail servers, its policy and its zone.
@@ -153,7 +153,7 @@ func (n *internet) newHost(t *testing.T, name string, spec hostSpec) *host {
 		spec.habits(&habits)
 	}
 	i := n.number.Add(1)
-	s, err := mx.Start(mx.Options{Addr: fmt.Sprintf("127.25.%d.%d:%d", i/250, i%250+1, n.port), Habits: habits})
+	s, err := mx.Start(mx.Options{Addr: fmt.Sprintf("127.25.%d.%d:%d", i/250, i%250+1, n.port), Behaviour: habits})
 	if err != nil {
 		t.Fatal(err)
 	}

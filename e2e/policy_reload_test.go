@@ -19,8 +19,8 @@ func TestReloadWhileDelivering(t *testing.T) {
 	n := newInternet(t)
 	gate := make(chan struct{})
 	wrong := n.add(t, domainSpec{name: "wrong", hosts: []hostSpec{mismatched}})
-	slow := n.add(t, domainSpec{name: "slow", hosts: []hostSpec{{tlsa: wrongTLSA, habits: func(h *mx.Habits) {
-		h.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate, Times: 1}}
+	slow := n.add(t, domainSpec{name: "slow", hosts: []hostSpec{{tlsa: wrongTLSA, habits: func(h *mx.Behaviour) {
+		h.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
 	}}}})
 	stream := n.add(t, domainSpec{name: "stream", hosts: []hostSpec{withDANE}})
 	resolver := n.front(t).Addr()

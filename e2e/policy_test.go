@@ -151,9 +151,9 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 	})
 }
 
-func plaintext(h *mx.Habits) { h.TLS = mx.TLS{} }
+func plaintext(h *mx.Behaviour) { h.TLS = mx.TLS{} }
 
-func requireTLS(h *mx.Habits) { h.Keywords |= mx.RequireTLS }
+func requireTLS(h *mx.Behaviour) { h.Keywords |= mx.RequireTLS }
 
 // What the policies refuse stays in a real Postfix's queue, with a reason in its log that says what to mend, and goes
 // at the next try after that: nothing is restarted.

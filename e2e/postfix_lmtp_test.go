@@ -79,7 +79,7 @@ func TestLMTPThousandMessages(t *testing.T) {
 	const messages = 1000
 	gate := make(chan struct{})
 	habits := modern(t)
-	habits.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate}}
+	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate}}
 	s, domain := remote(t, "lmtp", habits)
 	d := startDaemon(t, settings{transport: "    limits: {all: {rate: 100000/1s}, source: {rate: 100000/1s}}\n    conn_reuse_limit: 1000\n"})
 	p := lmtpOut(t, d, "mxlmtp_destination_concurrency_limit = 10\n")
@@ -124,7 +124,7 @@ func TestLMTPTermLetsDeliveriesEnd(t *testing.T) {
 	p := lmtpOut(t, d, "lmtp_connection_cache_destinations = unix:"+d.lmtp+"\nlmtp_connection_cache_time_limit = 1h\n")
 	gate := make(chan struct{})
 	habits := modern(t)
-	habits.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate, Skip: 1}}
+	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Skip: 1}}
 	server, domain := remote(t, "lmtp", habits)
 	p.sent(t, p.submit(t, note("a@"+keepDomain, "idle@"+domain)), 1)
 	id := p.submit(t, note("a@"+keepDomain, "b@"+domain))
@@ -160,7 +160,7 @@ func TestLMTPHangsUp(t *testing.T) {
 			t.Parallel()
 			gate := make(chan struct{})
 			habits := modern(t)
-			habits.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate, Skip: 1, Times: 1}}
+			habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Skip: 1, Times: 1}}
 			s, domain := remote(t, "lmtp", habits)
 			entry, limits, err := lmtpEntry()
 			if err != nil {

@@ -26,7 +26,7 @@ func held(t *testing.T, stage mx.Stage) (s *mx.Server, domain string, release fu
 	habits := modern(t)
 	habits.Keywords &^= mx.Pipelining | mx.Chunking
 	gate := make(chan struct{})
-	habits.At = map[mx.Stage]mx.Act{stage: {Hold: gate}}
+	habits.At = map[mx.Stage]mx.Action{stage: {Hold: gate}}
 	s, domain = remote(t, "held", habits)
 	return s, domain, func() { close(gate) }
 }

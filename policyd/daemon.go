@@ -67,10 +67,10 @@ type Options struct {
 type Daemon struct {
 	options Options
 	log     *slog.Logger
-	served  *served.Memory
+	served  *served.Store
 	spool   *spool.Spool
 	ways    ways
-	desk    *intake.Desk
+	desk    *intake.Dispatcher
 	tallies *tallies
 	metrics *metrics.Metrics
 	reports *tlsrpt.Reporter

@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/mxpipe/mxpipe/internal/lab/logbook"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 )
 
 // A message comes in at the socket and arrives at the mail server; the log and
@@ -309,7 +309,7 @@ func TestWatchdogMisconfigured(t *testing.T) {
 // Without systemd nothing is said, and nothing is logged about it.
 func TestWithoutSystemd(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	words := logbook.New()
+	words := testlog.New()
 	d := &Daemon{log: slog.New(slog.NewTextHandler(words, nil))}
 	d.ready()
 	if got := words.String(); got != "" {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/lab/logbook"
+	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/admin"
@@ -37,7 +37,7 @@ func operate(t *testing.T, lines string) *operated {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Stop)
-	l := &lab{t: t, dir: t.TempDir(), logged: logbook.New(), port: uint16(w.Port())}
+	l := &lab{t: t, dir: t.TempDir(), logged: testlog.New(), port: uint16(w.Port())}
 	if err := w.Authority.WriteRoots(l.dir + "/roots.pem"); err != nil {
 		t.Fatal(err)
 	}

@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
-	"github.com/mxpipe/mxpipe/internal/lab/logbook"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
@@ -41,19 +41,19 @@ type lab struct {
 	mx      *mx.Server
 	port    uint16
 	dir     string
-	systemd *logbook.Book // what NOTIFY_SOCKET was told
-	logged  *logbook.Book
+	systemd *testlog.Book // what NOTIFY_SOCKET was told
+	logged  *testlog.Book
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: t.TempDir(), logged: logbook.New()}
+	l := &lab{t: t, dir: t.TempDir(), logged: testlog.New()}
 	var err error
 	if l.dns, err = labdns.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.dns.Stop() })
-	if l.mx, err = mx.Start(mx.Options{Habits: mx.Habits{Keywords: mx.Pipelining}}); err != nil {
+	if l.mx, err = mx.Start(mx.Options{Behaviour: mx.Behaviour{Keywords: mx.Pipelining}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.mx.Stop() })
@@ -220,9 +220,9 @@ func want(t *testing.T, got, start string, parts ...string) {
 // hold has the mail server hold its answer at a stage, once.
 func (l *lab) hold(stage mx.Stage) (release func()) {
 	gate := make(chan struct{})
-	h := l.mx.Habits()
-	h.At = map[mx.Stage]mx.Act{stage: {Hold: gate, Times: 1}}
-	l.mx.SetHabits(h)
+	h := l.mx.Behaviour()
+	h.At = map[mx.Stage]mx.Action{stage: {Hold: gate, Times: 1}}
+	l.mx.SetBehaviour(h)
 	return sync.OnceFunc(func() { close(gate) })
 }
 
@@ -237,13 +237,13 @@ func (l *lab) until(what string, cond func(mx.Counters) bool) {
 }
 
 // listenNotices plays systemd's part in sd_notify(3).
-func listenNotices(t *testing.T, path string) *logbook.Book {
+func listenNotices(t *testing.T, path string) *testlog.Book {
 	t.Helper()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := logbook.New()
+	words := testlog.New()
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		buf := make([]byte, 8192)

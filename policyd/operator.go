@@ -14,7 +14,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/admin"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/transport"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 )
 
 // operator answers the administrator's questions about a daemon.
@@ -164,7 +164,7 @@ func (o operator) CacheList() (admin.CacheList, error) {
 			for _, domain := range domains {
 				entry, failed := c.Cached(domain)
 				err = errors.Join(err, failed)
-				if failed == nil && entry.State == policies.HasPolicy {
+				if failed == nil && entry.State == policycache.HasPolicy {
 					l.Policies = append(l.Policies, admin.NewCachedPolicy(&entry, c.cfg.Dir))
 				}
 			}
@@ -188,7 +188,7 @@ func (o operator) Cached(domain string) (admin.Cached, error) {
 		})
 		for _, c := range caches {
 			entry, failed := c.Cached(domain)
-			if failed == nil && (entry.State != policies.Failed || entry.Err != nil) {
+			if failed == nil && (entry.State != policycache.Failed || entry.Err != nil) {
 				d.Policies = append(d.Policies, admin.NewCachedPolicy(&entry, c.cfg.Dir))
 			}
 			err = errors.Join(err, failed)
@@ -214,7 +214,7 @@ func (o operator) Flush(domain string) (f admin.Flushed, err error) {
 				}
 				entry, _ := c.Cached(name)
 				err = errors.Join(err, c.Flush(name))
-				if entry.State == policies.HasPolicy {
+				if entry.State == policycache.HasPolicy {
 					f.Policies++
 				}
 			}

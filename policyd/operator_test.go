@@ -40,9 +40,9 @@ func TestStatus(t *testing.T) {
 	want(t, o.to("all-down.example"), "4.4.1 ")
 	server := o.world.Server("mx.none.example")
 	gate := make(chan struct{})
-	h := server.Habits()
-	h.At = map[mx.Stage]mx.Act{mx.StageMAIL: {Hold: gate, Times: 1}}
-	server.SetHabits(h)
+	h := server.Behaviour()
+	h.At = map[mx.Stage]mx.Action{mx.StageMAIL: {Hold: gate, Times: 1}}
+	server.SetBehaviour(h)
 	conn := o.call(func(e *wire.Envelope) {
 		e.Recipients, e.QueueID = []wire.Recipient{{Address: "b@none.example"}}, "held"
 	})

@@ -15,7 +15,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts/fetch"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/mtasts/store"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
@@ -30,7 +30,7 @@ type cache struct {
 	resolver *asker
 	cfg      transport.MTASTS
 	roots    *x509.CertPool
-	*policies.Policies
+	*policycache.Cache
 }
 
 // cacheFor gives a transport that is being made an MTA-STS cache: one that it,
@@ -61,7 +61,7 @@ func (ws *ways) newCache(r *asker, cfg transport.MTASTS, roots *x509.CertPool) *
 		}
 		kept = fs
 	}
-	p := policies.New(policies.Config{
+	p := policycache.New(policycache.Config{
 		Resolver: texts{r.Resolver},
 		Fetcher: fetch.New(fetch.Config{
 			Resolver: addresses{r.Resolver}, Dial: (&net.Dialer{}).DialContext, Roots: roots, Port: cfg.HTTPSPort,
@@ -69,7 +69,7 @@ func (ws *ways) newCache(r *asker, cfg transport.MTASTS, roots *x509.CertPool) *
 		Store: kept,
 		Log:   ws.log,
 	})
-	c := &cache{resolver: r, cfg: cfg, roots: roots, Policies: p}
+	c := &cache{resolver: r, cfg: cfg, roots: roots, Cache: p}
 	c.end = func() {
 		p.Close()
 		ws.tallies.cacheEnds(c)
@@ -83,12 +83,12 @@ func (ws *ways) newCache(r *asker, cfg transport.MTASTS, roots *x509.CertPool) *
 type texts struct{ *resolver.Resolver }
 
 // TXT joins the strings of each record (RFC 8461 §3.1).
-func (t texts) TXT(ctx context.Context, name string) (policies.Answer, error) {
+func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
 	a, err := t.Lookup(ctx, name, dns.TypeTXT)
 	if err != nil {
-		return policies.Answer{}, err
+		return policycache.Answer{}, err
 	}
-	answer := policies.Answer{Found: a.Existence == resolver.Exists, Expires: a.Expires}
+	answer := policycache.Answer{Found: a.Existence == resolver.Exists, Expires: a.Expires}
 	for _, rr := range a.RRs {
 		if txt, ok := rr.(*dns.TXT); ok {
 			answer.Texts = append(answer.Texts, strings.Join(txt.Txt, ""))

@@ -10,7 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
@@ -38,7 +38,7 @@ func TestTexts(t *testing.T) {
 	r, s := newResolver(t, `_mta-sts.a.example. TXT "v=STSv1; " "id=1"
 _mta-sts.a.example. TXT "other"
 b.example. A 192.0.2.1`)
-	s.SetHabit("_mta-sts.c.example.", dns.TypeTXT, labdns.ServFail)
+	s.SetFault("_mta-sts.c.example.", dns.TypeTXT, labdns.ServFail)
 	a, err := texts{r}.TXT(t.Context(), "_mta-sts.a.example")
 	slices.Sort(a.Texts)
 	if err != nil || !a.Found || !slices.Equal(a.Texts, []string{"other", "v=STSv1; id=1"}) || !a.Expires.After(time.Now()) {
@@ -59,9 +59,9 @@ four.example. A 192.0.2.4
 six.example. AAAA 2001:db8::6
 half.example. A 192.0.2.5
 none.example. TXT "x"`)
-	s.SetHabit("half.example.", dns.TypeAAAA, labdns.ServFail)
-	s.SetHabit("broken.example.", dns.TypeA, labdns.ServFail)
-	s.SetHabit("broken.example.", dns.TypeAAAA, labdns.ServFail)
+	s.SetFault("half.example.", dns.TypeAAAA, labdns.ServFail)
+	s.SetFault("broken.example.", dns.TypeA, labdns.ServFail)
+	s.SetFault("broken.example.", dns.TypeAAAA, labdns.ServFail)
 	for host, want := range map[string]string{
 		"both.example": "[192.0.2.1 2001:db8::1] <nil>",
 		"four.example": "[192.0.2.4] <nil>",

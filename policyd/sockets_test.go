@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/mxpipe/mxpipe/internal/lab/logbook"
+	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
@@ -249,7 +249,7 @@ func TestListen(t *testing.T) {
 			}
 			path := filepath.Join(h.dir, "own")
 			cfg := c.cfg(path)
-			words := logbook.New()
+			words := testlog.New()
 			before := openFiles(t)
 			got, err := listen(t.Context(), h.files, &cfg, only(kindPipe), slog.New(slog.NewTextHandler(words, nil)))
 			defer got.close()
@@ -430,7 +430,7 @@ func TestActivation(t *testing.T) {
 	var waiting net.Conn
 	for range 2 {
 		l.systemd.Forget()
-		words := logbook.New()
+		words := testlog.New()
 		cmd := exec.Command(os.Args[0])
 		cmd.ExtraFiles = files
 		cmd.Env = append(os.Environ(), activatedEnv+"="+file, "LISTEN_FDS=2", "LISTEN_FDNAMES=admin:pipe")

@@ -15,9 +15,9 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
-	"github.com/mxpipe/mxpipe/internal/lab/logbook"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
+	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
@@ -127,7 +127,7 @@ type reporting struct {
 	*testing.T
 	*Daemon
 	world  *world.World
-	logged *logbook.Book
+	logged *testlog.Book
 }
 
 func newReporting(t *testing.T, c *collector, domains ...world.Domain) *reporting {
@@ -161,7 +161,7 @@ transports:
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &reporting{T: t, world: w, logged: logbook.New()}
+	r := &reporting{T: t, world: w, logged: testlog.New()}
 	log := NewLog(cfg.Log, r.logged)
 	if r.Daemon, err = New(Options{Config: cfg, Log: log}); err != nil {
 		t.Fatal(err)
@@ -261,14 +261,14 @@ func moreDomains() []world.Domain {
 	plain.TLS = mx.TLS{}
 	broken.TLS.Mode = mx.TLSBroken
 	old.TLS.MinVersion, old.TLS.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
-	domain := func(name string, habits mx.Habits, site sts.Site) world.Domain {
-		return world.Domain{Name: name, Signing: dnssec.Unsigned, STS: &site, Hosts: []world.Host{{Label: "mx", Preference: 10, Habits: habits}}}
+	domain := func(name string, habits mx.Behaviour, site sts.Site) world.Domain {
+		return world.Domain{Name: name, Signing: dnssec.Unsigned, STS: &site, Hosts: []world.Host{{Label: "mx", Preference: 10, Behaviour: habits}}}
 	}
 	sound := func(mode, name string) sts.Site { return sts.Site{Policy: sts.Policy(mode, hour, "mx."+name)} }
 	modern := mx.Modern(tls.Certificate{})
-	tlsa := func(name string, habits mx.Habits, usage ca.Usage, site *sts.Site) world.Domain {
+	tlsa := func(name string, habits mx.Behaviour, usage ca.Usage, site *sts.Site) world.Domain {
 		return world.Domain{Name: name, STS: site, Hosts: []world.Host{{
-			Label: "mx", Preference: 10, Habits: habits, TLSA: []world.TLSA{{Usage: usage, Selector: ca.SPKI, Matching: ca.SHA256}},
+			Label: "mx", Preference: 10, Behaviour: habits, TLSA: []world.TLSA{{Usage: usage, Selector: ca.SPKI, Matching: ca.SHA256}},
 		}}}
 	}
 	unusable := sound("enforce", "dane-sts-unusable.example")

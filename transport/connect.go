@@ -25,21 +25,21 @@ import (
 // connection but do not come as far as a mail transaction.
 const maxGreetings = 5
 
-// connection is a session that may carry the message: greeted, and judged.
-type connection struct {
-	*prospect
+// hostConn is a session that may carry the message: greeted, and judged.
+type hostConn struct {
+	*hostPlan
 	*link
-	place   *limit.Ticket    // at the address, for as long as a delivery has the connection
-	pass    *deadhost.Pass   // of a new connection
-	reused  bool             // it served a message before this delivery had it
-	chunked bool             // the message went by BDAT
-	tested  *verdict.Failure // what a policy in testing mode has against it
-	tlsErr  error            // why it is in the clear although the server offers STARTTLS
-	attempt int              // its place among the delivery's attempts
+	place   *limit.Permit     // at the address, for as long as a delivery has the connection
+	pass    *deadhost.Attempt // of a new connection
+	reused  bool              // it served a message before this delivery had it
+	chunked bool              // the message went by BDAT
+	tested  *verdict.Failure  // what a policy in testing mode has against it
+	tlsErr  error             // why it is in the clear although the server offers STARTTLS
+	attempt int               // its place among the delivery's attempts
 }
 
 // via says where the message went, and how safely: a status.Error's Via.
-func (c *connection) via() string {
+func (c *hostConn) via() string {
 	via := c.addr.String()
 	switch {
 	case c.proof.TLS == 0 && c.reused:
@@ -72,9 +72,9 @@ func tlsVersion(v uint16) string { return strings.ReplaceAll(tls.VersionName(v),
 // does not come as far as a transaction the ones left are tried. A host that
 // was found dead lately is not even tried. The error is the most temporary of
 // the addresses' reasons.
-func (d *delivery) connect(ctx context.Context, p *prospect, budget time.Duration) (*connection, *status.Error) {
+func (d *delivery) connect(ctx context.Context, p *hostPlan, budget time.Duration) (*hostConn, *status.Error) {
 	start := time.Now()
-	pass, err := d.dead.Enter(ctx, d.deadKey(p.host, d.dest))
+	pass, err := d.dead.Begin(ctx, d.deadKey(p.host, d.dest))
 	d.spent(PhaseConnect, start)
 	if err != nil {
 		var dead *deadhost.Dead
@@ -104,7 +104,7 @@ func (p *profile) deadKey(host route.Host, dest route.Destination) string {
 
 // reach tries the addresses of a host until one of them comes as far as a
 // transaction, and gives the reasons of those that did not.
-func (d *delivery) reach(ctx context.Context, p *prospect, pass *deadhost.Pass, budget time.Duration) (*connection, []*status.Error) {
+func (d *delivery) reach(ctx context.Context, p *hostPlan, pass *deadhost.Attempt, budget time.Duration) (*hostConn, []*status.Error) {
 	var reasons []*status.Error
 	left := p.addresses.Addrs
 	for len(left) > 0 && len(reasons) < maxGreetings {
@@ -118,9 +118,9 @@ func (d *delivery) reach(ctx context.Context, p *prospect, pass *deadhost.Pass, 
 			}
 			break
 		}
-		c := &connection{prospect: p, link: &link{addr: addr, local: near(conn), lifted: d.demands.Optional, owner: d.Transport}, place: conn.place, pass: pass}
+		c := &hostConn{hostPlan: p, link: &link{addr: addr, local: near(conn), lifted: d.demands.TLSRequiredNo, owner: d.Transport}, place: conn.place, pass: pass}
 		if err = d.open(ctx, c, conn, budget); err == nil {
-			c.tested = c.verdict.Tested(&c.proof)
+			c.tested = c.verdict.TestingFailure(&c.proof)
 			d.judged(c, nil)
 			return c, reasons
 		}
@@ -141,28 +141,28 @@ func (d *delivery) reach(ctx context.Context, p *prospect, pass *deadhost.Pass, 
 }
 
 // take acquires a place at one remote address.
-func (d *delivery) take(ctx context.Context, addr netip.Addr) (*limit.Ticket, error) {
-	place := d.limits.Ticket()
+func (d *delivery) take(ctx context.Context, addr netip.Addr) (*limit.Permit, error) {
+	place := d.limits.Permit()
 	err := place.Acquire(ctx, limit.Want{Scope: limit.IP, Key: addr.String()})
 	return &place, err
 }
 
-// placed is a TCP connection with the place at the remote address that it
+// limitedConn is a TCP connection with the place at the remote address that it
 // holds. Whoever closes it gives the place back.
-type placed struct {
+type limitedConn struct {
 	net.Conn
-	place *limit.Ticket
+	place *limit.Permit
 }
 
 // Close implements net.Conn.
-func (p *placed) Close() error {
+func (p *limitedConn) Close() error {
 	defer p.place.Release()
 	return p.Conn.Close()
 }
 
 // dial connects to one of the addresses within the budget, and to none that
 // there is no place at.
-func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Duration) (*placed, netip.Addr, error) {
+func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Duration) (*limitedConn, netip.Addr, error) {
 	defer d.spent(PhaseConnect, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
@@ -177,14 +177,14 @@ func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Dur
 			place.Release()
 			return nil, err
 		}
-		return &placed{count(conn.(*net.TCPConn), &d.connections), place}, nil
+		return &limitedConn{count(conn.(*net.TCPConn), &d.connections), place}, nil
 	}
 	conn, addr, err := dialer.Dial(ctx, addrs, d.port(d.dest))
 	if err != nil {
 		return nil, addr, err
 	}
 	d.opened.Add(1)
-	return conn.(*placed), addr, nil
+	return conn.(*limitedConn), addr, nil
 }
 
 // near gives this host's address of a connection.
@@ -199,7 +199,7 @@ func near(conn net.Conn) netip.Addr {
 // verdict allows plaintext and the handshake fails, the message goes in the
 // clear over a second connection (opportunistic TLS, RFC 7435): no attacker
 // gains what stripping STARTTLS would not have given him.
-func (d *delivery) open(ctx context.Context, c *connection, conn *placed, budget time.Duration) error {
+func (d *delivery) open(ctx context.Context, c *hostConn, conn *limitedConn, budget time.Duration) error {
 	if err := d.greet(ctx, c, conn.Conn); err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (d *delivery) open(ctx context.Context, c *connection, conn *placed, budget
 }
 
 // greet opens the session. On error the connection is closed.
-func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err error) {
+func (d *delivery) greet(ctx context.Context, c *hostConn, conn net.Conn) (err error) {
 	defer d.spent(PhaseGreeting, time.Now())
 	cfg := smtp.Config{
 		Hostname:          d.cfg.Hostname,
@@ -257,7 +257,7 @@ func (d *delivery) greet(ctx context.Context, c *connection, conn net.Conn) (err
 
 // secure starts TLS if the server offers it, and has what it showed judged by
 // the verdict. A *verdict.Failure says that the host may not have the message.
-func (d *delivery) secure(ctx context.Context, c *connection) error {
+func (d *delivery) secure(ctx context.Context, c *hostConn) error {
 	v := &c.verdict
 	if c.session.Extensions().StartTLS {
 		start := time.Now()
@@ -293,7 +293,7 @@ func decideSession(err *smtp.Error) outcome.Decision {
 
 // reason makes a host's reason out of an error; stage is where it happened,
 // unless the error itself knows better.
-func (d *delivery) reason(ctx context.Context, p *prospect, stage outcome.Stage, err error) *status.Error {
+func (d *delivery) reason(ctx context.Context, p *hostPlan, stage outcome.Stage, err error) *status.Error {
 	var at *smtp.Error
 	var failed *verdict.Failure
 	switch {

@@ -10,7 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
@@ -39,13 +39,13 @@ func TestDANEAliases(t *testing.T) {
 		{"unsigned target, its records do not count", []string{"a.example"}, none, bad, nil, "2.0.0 , encrypted", "mx1.a.example", true},
 		{"unsigned alias, nothing counts", []string{"b.example"}, bad, bad, nil, "2.0.0 , encrypted", "mx1.a.example", false},
 		{"look-up fails at the target", []string{"a.example", "b.example"}, good, good, func(d *labdns.Server, port string) {
-			d.SetHabit("_"+port+"._tcp.real.b.example", dns.TypeTLSA, labdns.ServFail)
+			d.SetFault("_"+port+"._tcp.real.b.example", dns.TypeTLSA, labdns.ServFail)
 		}, "4.7.5 TLSA", "", false},
 		{"look-up fails at the original name", []string{"a.example", "b.example"}, none, none, func(d *labdns.Server, port string) {
-			d.SetHabit("_"+port+"._tcp.mx1.a.example", dns.TypeTLSA, labdns.ServFail)
+			d.SetFault("_"+port+"._tcp.mx1.a.example", dns.TypeTLSA, labdns.ServFail)
 		}, "4.7.5 TLSA", "", true},
 		{"look-up of the alias fails", []string{"a.example"}, good, none, func(d *labdns.Server, _ string) {
-			d.SetHabit("mx1.a.example", dns.TypeCNAME, labdns.ServFail)
+			d.SetFault("mx1.a.example", dns.TypeCNAME, labdns.ServFail)
 		}, "4.7.5 TLSA", "", false},
 	}
 	for _, tt := range tests {
@@ -53,7 +53,7 @@ func TestDANEAliases(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
 			cert := issue(t, l.strangers, ca.For("whatever.example"))
-			server := l.mx("real.b.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+			server := l.mx("real.b.example", func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 			l.zone("a.example. MX 10 mx1.a.example.\nmx1.a.example. CNAME real.b.example.")
 			l.signed(tt.signed...)
 			record := ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, cert.Leaf)
@@ -86,7 +86,7 @@ func TestAliasedTLSARecord(t *testing.T) {
 	t.Parallel()
 	for _, signed := range []bool{true, false} {
 		l := newLab(t)
-		l.mx("mx1.a.example", func(h *mx.Habits) { h.TLS = mx.TLS{} })
+		l.mx("mx1.a.example", func(h *mx.Behaviour) { h.TLS = mx.TLS{} })
 		l.zone("a.example. MX 10 mx1.a.example.\n_%d._tcp.mx1.a.example. CNAME tlsa.b.example.", l.port)
 		l.zone("tlsa.b.example. TLSA %s", ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, l.ca.Root()))
 		l.signed("a.example")
@@ -121,7 +121,7 @@ func TestDANEMatching(t *testing.T) {
 			spec.Names[i] = strings.ReplaceAll(spec.Names[i], "DOMAIN", domain)
 		}
 		cert := issue(t, from, spec)
-		server := l.mx("mx."+domain, func(h *mx.Habits) { h.TLS.Certificate = cert })
+		server := l.mx("mx."+domain, func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 		l.zone("%s. MX 10 mx.%s.", domain, domain)
 		l.tlsa("mx."+domain, records(cert)...)
 		result := l.send("b@" + domain)[0]
@@ -205,7 +205,7 @@ func TestDANENamesOfAnUnsignedMXSet(t *testing.T) {
 	} {
 		l := newLab(t)
 		cert := issue(t, l.strangers, ca.Spec{Names: []string{tt.certificate}, Chain: ca.WithRoot})
-		l.mx("mx1.b.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+		l.mx("mx1.b.example", func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 		l.zone("a.example. MX 10 mx1.b.example.")
 		l.signed("b.example")
 		l.tlsa("mx1.b.example", ca.TLSA(ca.DANETA, ca.SPKI, ca.SHA256, l.strangers.Root()))
@@ -224,7 +224,7 @@ func TestDANENamesBehindAnAlias(t *testing.T) {
 	} {
 		l := newLab(t)
 		cert := issue(t, l.strangers, ca.Spec{Names: []string{certificate}, Chain: ca.WithRoot})
-		l.mx("real.b.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+		l.mx("real.b.example", func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 		l.zone("a.example. MX 10 mx1.a.example.\nmx1.a.example. CNAME real.b.example.")
 		l.signed("a.example", "b.example")
 		l.tlsa("real.b.example", ca.TLSA(ca.DANETA, ca.SPKI, ca.SHA256, l.strangers.Root()))
@@ -240,7 +240,7 @@ func TestDANENamesOfAnAliasedDomain(t *testing.T) {
 	for certificate, want := range map[string]string{"a.example": "2.0.0 , dane", "c.example": "2.0.0 , dane", "d.example": "4.7.5 DANE"} {
 		l := newLab(t)
 		cert := issue(t, l.strangers, ca.Spec{Names: []string{certificate}, Chain: ca.WithRoot})
-		l.mx("mx1.b.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+		l.mx("mx1.b.example", func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 		l.zone("a.example. CNAME c.example.\nc.example. MX 10 mx1.b.example.")
 		l.signed("example")
 		l.tlsa("mx1.b.example", ca.TLSA(ca.DANETA, ca.SPKI, ca.SHA256, l.strangers.Root()))
@@ -254,7 +254,7 @@ func TestDANENeedsOneConnection(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	cert := l.cert(ca.Spec{SelfSigned: true, CommonName: "x"})
-	server := l.mx("mx1.a.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+	server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.signed("a.example")
 	l.tlsa("mx1.a.example", ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, cert.Leaf))
@@ -274,7 +274,7 @@ func TestResumedSessionIsJudgedByTheRecordsOfTheDay(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	cert := l.cert(ca.For("mx1.a.example"))
-	server := l.mx("mx1.a.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+	server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.signed("a.example")
 	// The records are not cached: each delivery sees those of the moment.

@@ -31,7 +31,7 @@ type delivery struct {
 	dest    route.Destination
 	named   bool // the administrator named it
 	rcpts   []recipient
-	ticket  limit.Ticket
+	ticket  limit.Permit
 	log     *slog.Logger
 	tried   []string                   // each host's reason, for the log
 	traced  bool                       // the dialogue is logged, as with debug
@@ -45,7 +45,7 @@ type recipient struct {
 	smtp.Recipient
 	index   int             // in the envelope
 	reasons []*status.Error // why each host tried so far did not take it
-	conn    *connection     // the last one it was offered over
+	conn    *hostConn       // the last one it was offered over
 	result  *status.Error   // what became of it in the end
 }
 
@@ -59,13 +59,13 @@ func (d *delivery) run(ctx context.Context) {
 		d.settle(left, err)
 		return
 	}
-	d.ticket = d.limits.Ticket()
+	d.ticket = d.limits.Permit()
 	defer d.ticket.Release()
 	start := time.Now()
 	if err := d.ticket.Acquire(ctx, limit.Want{Scope: limit.All},
 		limit.Want{Scope: limit.Source, Key: d.sender.ASCII}, limit.Want{Scope: limit.Destination, Key: d.dest.String()}); err != nil {
 		d.spent(PhaseWait, start)
-		d.settle(left, asStatus(ctx, err, d.dest.String()))
+		d.settle(left, statusOf(ctx, err, d.dest.String()))
 		return
 	}
 	d.spent(PhaseWait, start)
@@ -76,7 +76,7 @@ func (d *delivery) run(ctx context.Context) {
 		d.event.STS = sts
 	}
 	if err != nil {
-		d.settle(left, noWay(ctx, err, destination{d.dest, d.named}))
+		d.settle(left, routeError(ctx, err, destination{d.dest, d.named}))
 		return
 	}
 	d.traceRoute(&way)
@@ -88,11 +88,11 @@ func (d *delivery) run(ctx context.Context) {
 		}
 		if ctx.Err() != nil {
 			// The hosts that were not tried might have taken it.
-			left = d.pass(left, asStatus(ctx, nil, d.dest.String()))
+			left = d.pass(left, statusOf(ctx, nil, d.dest.String()))
 			break
 		}
 	}
-	if way.Cut() && len(left) > 0 {
+	if way.Truncated() && len(left) > 0 {
 		left = d.pass(left, &status.Error{Code: status.New(status.Temporary, 4, 4), Text: d.dest.String() + " has more mail servers than are tried"})
 	}
 	for _, r := range left {
@@ -127,7 +127,7 @@ func (d *delivery) refuse() *status.Error {
 // suited parts the recipients that this server can take from those that it
 // can not: for its SIZE limit, or because it lacks SMTPUTF8. Another host may
 // do better.
-func (d *delivery) suited(c *connection, rcpts []*recipient) (send, left []*recipient) {
+func (d *delivery) suited(c *hostConn, rcpts []*recipient) (send, left []*recipient) {
 	ext := c.session.Extensions()
 	if ext.MaxSize > 0 && d.msg.Facts.Size > ext.MaxSize {
 		return nil, d.pass(rcpts, &status.Error{Code: status.New(status.Permanent, 3, 4), Host: c.host.Name,
@@ -152,7 +152,7 @@ func (d *delivery) suited(c *connection, rcpts []*recipient) (send, left []*reci
 }
 
 // useUTF8 says whether the transaction is one with SMTPUTF8 (RFC 6531 §3.1).
-func (d *delivery) useUTF8(c *connection, rcpts []*recipient) bool {
+func (d *delivery) useUTF8(c *hostConn, rcpts []*recipient) bool {
 	use := d.env.SMTPUTF8 || d.sender.NeedsUTF8()
 	for _, r := range rcpts {
 		use = use || r.Address.NeedsUTF8()
@@ -163,7 +163,7 @@ func (d *delivery) useUTF8(c *connection, rcpts []*recipient) bool {
 // judge turns the server's replies into results. It gives back the recipients
 // for whom the next host should be tried, those who did not fit into this
 // transaction, and what has become of the connection.
-func (d *delivery) judge(c *connection, rcpts []*recipient, report *smtp.Report) (again, more []*recipient, state outcome.ConnState) {
+func (d *delivery) judge(c *hostConn, rcpts []*recipient, report *smtp.Report) (again, more []*recipient, state outcome.ConnState) {
 	for i, r := range rcpts {
 		decision, text := decide(report, i)
 		state = max(state, decision.Conn)
@@ -184,7 +184,7 @@ func (d *delivery) judge(c *connection, rcpts []*recipient, report *smtp.Report)
 	if len(again) > 0 {
 		d.note(again[0].reasons[len(again[0].reasons)-1])
 	}
-	if report.Err != nil || report.Broken {
+	if report.Err != nil || report.OutOfStep {
 		state = outcome.Close
 	}
 	return again, more, state
@@ -244,18 +244,18 @@ func (d *delivery) settle(rcpts []*recipient, err *status.Error) {
 	}
 }
 
-// noWay is the answer when a destination has no route. A next hop that leads
+// routeError is the answer when a destination has no route. A next hop that leads
 // nowhere is a mistake on our side, and bounces nothing.
-func noWay(ctx context.Context, err error, dest destination) *status.Error {
-	failed := *asStatus(ctx, err, dest.String())
+func routeError(ctx context.Context, err error, dest destination) *status.Error {
+	failed := *statusOf(ctx, err, dest.String())
 	if dest.named {
 		failed.Code.Class = status.Temporary
 	}
 	return &failed
 }
 
-// asStatus takes a route's error as it is, or says why ctx ended.
-func asStatus(ctx context.Context, err error, host string) *status.Error {
+// statusOf takes a route's error as it is, or says why ctx ended.
+func statusOf(ctx context.Context, err error, host string) *status.Error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

@@ -10,18 +10,18 @@ import (
 
 	"github.com/miekg/dns"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 )
 
 // at has a server answer, or do, something at one stage.
-func at(stage mx.Stage, act mx.Act) func(*mx.Habits) {
-	return func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{stage: act} }
+func at(stage mx.Stage, act mx.Action) func(*mx.Behaviour) {
+	return func(h *mx.Behaviour) { h.At = map[mx.Stage]mx.Action{stage: act} }
 }
 
 // byData has a server offer neither CHUNKING nor TLS.
-func byData(h *mx.Habits) {
+func byData(h *mx.Behaviour) {
 	h.Keywords &^= mx.Chunking
 	h.TLS = mx.TLS{}
 }
@@ -30,10 +30,10 @@ func byData(h *mx.Habits) {
 func counts(t *testing.T, server *mx.Server, connections, messages int) {
 	t.Helper()
 	if c := server.Counters(); c.Connections != connections || c.Messages != messages {
-		t.Errorf("%s: %d connections and %d messages, want %d and %d", server.Habits().Hostname, c.Connections, c.Messages, connections, messages)
+		t.Errorf("%s: %d connections and %d messages, want %d and %d", server.Behaviour().Hostname, c.Connections, c.Messages, connections, messages)
 	}
 	if v := server.Violations(); len(v) > 0 {
-		t.Errorf("%s: rules broken: %v", server.Habits().Hostname, v)
+		t.Errorf("%s: rules broken: %v", server.Behaviour().Hostname, v)
 	}
 }
 
@@ -143,7 +143,7 @@ func TestRoutes(t *testing.T) {
 // none is taken for the absence of a record.
 func TestDNSTrouble(t *testing.T) {
 	t.Parallel()
-	for _, habit := range []labdns.Habit{labdns.ServFail, labdns.Bogus, labdns.Refused, labdns.BareRefused, labdns.NotImp, labdns.FormErr,
+	for _, habit := range []labdns.Fault{labdns.ServFail, labdns.Bogus, labdns.Refused, labdns.BareRefused, labdns.NotImp, labdns.FormErr,
 		labdns.Silent, labdns.TruncateMute, labdns.WrongID, labdns.Garbage, labdns.Referral} {
 		for _, at := range []uint16{dns.TypeMX, dns.TypeANY} {
 			t.Run(fmt.Sprintf("habit %d at %s", habit, dns.TypeToString[at]), func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestDNSTrouble(t *testing.T) {
 				l.impatient()
 				server := l.mx("a.example", nil)
 				l.start(everything)
-				l.dns.SetHabit("", at, habit)
+				l.dns.SetFault("", at, habit)
 				expect(t, l.send("b@a.example"), "4.4.3 mail servers of a.example cannot be looked up")
 				counts(t, server, 0, 0)
 			})
@@ -177,11 +177,11 @@ func TestResolverDownIsTemporary(t *testing.T) {
 
 func TestTruncatedAnswerIsAskedAgainOverTCP(t *testing.T) {
 	t.Parallel()
-	for _, habit := range []labdns.Habit{labdns.Truncate, labdns.CutRecord} {
+	for _, habit := range []labdns.Fault{labdns.Truncate, labdns.CutRecord} {
 		l := newLab(t)
 		own, right := l.mx("a.example", nil), l.mx("mx1.a.example", nil)
 		l.zone("a.example. MX 10 mx1.a.example.")
-		l.dns.SetHabit("a.example", dns.TypeMX, habit)
+		l.dns.SetFault("a.example", dns.TypeMX, habit)
 		l.start(everything)
 		expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
 		counts(t, own, 0, 0)
@@ -233,9 +233,9 @@ func TestAddressLookups(t *testing.T) {
 				case empty:
 					l.dns.Remove("mx1.a.example", qtype)
 				case fails:
-					l.dns.SetHabit("mx1.a.example", qtype, labdns.ServFail)
+					l.dns.SetFault("mx1.a.example", qtype, labdns.ServFail)
 				case silent:
-					l.dns.SetHabit("mx1.a.example", qtype, labdns.Silent)
+					l.dns.SetFault("mx1.a.example", qtype, labdns.Silent)
 				}
 			}
 			l.start(everything)
@@ -267,7 +267,7 @@ func TestOneHostsBadDNSSpoilsOnlyThatHost(t *testing.T) {
 	l.mx("mx1.a.example", nil)
 	second := l.mx("mx2.a.example", nil)
 	l.zone("a.example. MX 10 mx1.a.example.\na.example. MX 20 mx2.a.example.")
-	l.dns.SetHabit("mx1.a.example", dns.TypeANY, labdns.ServFail)
+	l.dns.SetFault("mx1.a.example", dns.TypeANY, labdns.ServFail)
 	l.start(everything)
 	expect(t, l.send("b@a.example"), "2.0.0 mx2.a.example")
 	counts(t, second, 1, 1)
@@ -281,38 +281,38 @@ func TestNextHost(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		stage  mx.Stage
-		act    mx.Act
+		act    mx.Action
 		second bool
 		want   string
 	}{
-		{mx.StageGreeting, mx.Act{Drop: mx.Close}, true, "2.0.0 mx2"},
-		{mx.StageGreeting, mx.Act{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
-		{mx.StageGreeting, mx.Act{Reply: "554 5.7.1 not you"}, true, "2.0.0 mx2"},
-		{mx.StageGreeting, mx.Act{Reply: "SSH-2.0-OpenSSH"}, true, "2.0.0 mx2"},
-		{mx.StageEHLO, mx.Act{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
-		{mx.StageEHLO, mx.Act{Reply: "451 4.3.2 not now"}, true, "2.0.0 mx2"},
-		{mx.StageEHLO, mx.Act{Drop: mx.Reset}, true, "2.0.0 mx2"},
-		{mx.StageMAIL, mx.Act{Reply: "451 4.3.0 not now"}, true, "2.0.0 mx2"},
-		{mx.StageMAIL, mx.Act{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
-		{mx.StageMAIL, mx.Act{Reply: "550 5.7.1 not from you"}, false, "5.7.1 mx1.a.example: 550 5.7.1 not from you"},
-		{mx.StageRCPT, mx.Act{Reply: "450 4.2.0 greylisted"}, true, "2.0.0 mx2"},
-		{mx.StageRCPT, mx.Act{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
-		{mx.StageRCPT, mx.Act{Reply: "550 5.1.1 nobody"}, false, "5.1.1 mx1"},
-		{mx.StageDATA, mx.Act{Reply: "451 4.3.0 not now"}, false, "4.3.0 mx1"},
-		{mx.StageDATA, mx.Act{Reply: "552 5.3.4 too big"}, false, "5.3.4 mx1"},
-		{mx.StageDATA, mx.Act{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
-		{mx.StageFinal, mx.Act{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
-		{mx.StageFinal, mx.Act{Reply: "451 4.7.1 later"}, false, "4.7.1 mx1"},
-		{mx.StageFinal, mx.Act{Reply: "552 5.3.4 too big"}, false, "5.3.4 mx1.a.example: 552 5.3.4 too big"},
-		{mx.StageFinal, mx.Act{Reply: "552 too big"}, false, "5.3.4 mx1.a.example: 552 too big"},
-		{mx.StageFinal, mx.Act{Reply: "554 5.7.1 spam"}, false, "5.7.1 mx1"},
-		{mx.StageFinal, mx.Act{Drop: mx.Close}, false, "4.4.2 mx1"},
+		{mx.StageGreeting, mx.Action{Drop: mx.Close}, true, "2.0.0 mx2"},
+		{mx.StageGreeting, mx.Action{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
+		{mx.StageGreeting, mx.Action{Reply: "554 5.7.1 not you"}, true, "2.0.0 mx2"},
+		{mx.StageGreeting, mx.Action{Reply: "SSH-2.0-OpenSSH"}, true, "2.0.0 mx2"},
+		{mx.StageEHLO, mx.Action{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
+		{mx.StageEHLO, mx.Action{Reply: "451 4.3.2 not now"}, true, "2.0.0 mx2"},
+		{mx.StageEHLO, mx.Action{Drop: mx.Reset}, true, "2.0.0 mx2"},
+		{mx.StageMAIL, mx.Action{Reply: "451 4.3.0 not now"}, true, "2.0.0 mx2"},
+		{mx.StageMAIL, mx.Action{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
+		{mx.StageMAIL, mx.Action{Reply: "550 5.7.1 not from you"}, false, "5.7.1 mx1.a.example: 550 5.7.1 not from you"},
+		{mx.StageRCPT, mx.Action{Reply: "450 4.2.0 greylisted"}, true, "2.0.0 mx2"},
+		{mx.StageRCPT, mx.Action{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
+		{mx.StageRCPT, mx.Action{Reply: "550 5.1.1 nobody"}, false, "5.1.1 mx1"},
+		{mx.StageDATA, mx.Action{Reply: "451 4.3.0 not now"}, false, "4.3.0 mx1"},
+		{mx.StageDATA, mx.Action{Reply: "552 5.3.4 too big"}, false, "5.3.4 mx1"},
+		{mx.StageDATA, mx.Action{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
+		{mx.StageFinal, mx.Action{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
+		{mx.StageFinal, mx.Action{Reply: "451 4.7.1 later"}, false, "4.7.1 mx1"},
+		{mx.StageFinal, mx.Action{Reply: "552 5.3.4 too big"}, false, "5.3.4 mx1.a.example: 552 5.3.4 too big"},
+		{mx.StageFinal, mx.Action{Reply: "552 too big"}, false, "5.3.4 mx1.a.example: 552 too big"},
+		{mx.StageFinal, mx.Action{Reply: "554 5.7.1 spam"}, false, "5.7.1 mx1"},
+		{mx.StageFinal, mx.Action{Drop: mx.Close}, false, "4.4.2 mx1"},
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%v %s%d", tt.stage, tt.act.Reply, tt.act.Drop), func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
-			first := l.mx("mx1.a.example", func(h *mx.Habits) { byData(h); at(tt.stage, tt.act)(h) })
+			first := l.mx("mx1.a.example", func(h *mx.Behaviour) { byData(h); at(tt.stage, tt.act)(h) })
 			second := l.mx("mx2.a.example", nil)
 			l.zone("a.example. MX 10 mx1.a.example.\na.example. MX 20 mx2.a.example.")
 			l.start(everything)
@@ -333,7 +333,7 @@ func TestEHLORefused(t *testing.T) {
 	t.Parallel()
 	for _, reply := range []string{"500 what?", "501 what?", "502 what?", "504 what?", "550 what?", "554 what?"} {
 		l := newLab(t)
-		server := l.mx("mx1.a.example", at(mx.StageEHLO, mx.Act{Reply: reply}))
+		server := l.mx("mx1.a.example", at(mx.StageEHLO, mx.Action{Reply: reply}))
 		l.zone("a.example. MX 10 mx1.a.example.")
 		l.start(nil)
 		expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
@@ -346,7 +346,7 @@ func TestEHLORefused(t *testing.T) {
 
 func TestAnotherAddressAfterABadBanner(t *testing.T) {
 	t.Parallel()
-	for _, act := range []mx.Act{{Drop: mx.Close}, {Reply: "421 4.3.2 not now"}, {Reply: "554 5.7.1 go away"}} {
+	for _, act := range []mx.Action{{Drop: mx.Close}, {Reply: "421 4.3.2 not now"}, {Reply: "554 5.7.1 go away"}} {
 		l := newLab(t)
 		bad, good := l.mx("mx1.a.example", at(mx.StageGreeting, act)), l.mx("mx1.a.example", byData)
 		l.zone("a.example. MX 10 mx1.a.example.")
@@ -367,7 +367,7 @@ func TestAnotherAddressAfterABadBanner(t *testing.T) {
 func TestBannerEOFIsTemporary(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	server := l.mx("mx1.a.example", at(mx.StageGreeting, mx.Act{Drop: mx.Close}))
+	server := l.mx("mx1.a.example", at(mx.StageGreeting, mx.Action{Drop: mx.Close}))
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.start(everything)
 	expect(t, l.send("b@a.example"), "4.4.2 mx1.a.example: greeting: EOF")
@@ -392,7 +392,7 @@ func TestMostTemporaryReasonWins(t *testing.T) {
 		t.Parallel()
 		l := newLab(t)
 		l.dead("mx1.a.example")
-		l.mx("mx2.a.example", at(mx.StageGreeting, mx.Act{Reply: "554 5.7.1 go away"}))
+		l.mx("mx2.a.example", at(mx.StageGreeting, mx.Action{Reply: "554 5.7.1 go away"}))
 		l.zone("a.example. MX 10 mx1.a.example.\na.example. MX 20 mx2.a.example.")
 		l.start(everything)
 		expect(t, l.send("b@a.example"), "4.4.1 mx1.a.example")
@@ -401,8 +401,8 @@ func TestMostTemporaryReasonWins(t *testing.T) {
 		t.Parallel()
 		for range 8 {
 			l := newLab(t)
-			l.mx("mx1.a.example", at(mx.StageGreeting, mx.Act{Reply: "554 5.7.1 go away"}))
-			l.mx("mx1.a.example", at(mx.StageGreeting, mx.Act{Reply: "421 4.3.2 not now"}))
+			l.mx("mx1.a.example", at(mx.StageGreeting, mx.Action{Reply: "554 5.7.1 go away"}))
+			l.mx("mx1.a.example", at(mx.StageGreeting, mx.Action{Reply: "421 4.3.2 not now"}))
 			l.zone("a.example. MX 10 mx1.a.example.")
 			l.start(everything)
 			expect(t, l.send("b@a.example"), "4.3.2 mx1.a.example: 421")
@@ -442,7 +442,7 @@ func TestEveryRecipientHasItsOwnResult(t *testing.T) {
 	t.Parallel()
 	for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking, 0} {
 		l := newLab(t)
-		server := l.mx("mx1.a.example", func(h *mx.Habits) { h.Keywords = keywords })
+		server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.Keywords = keywords })
 		l.zone("a.example. MX 10 mx1.a.example.")
 		l.start(nil)
 		expect(t, l.send("b@a.example", "nosuch@a.example", "c@a.example", "later@a.example", "full@a.example"),
@@ -458,9 +458,9 @@ func TestRefusedMessageIsRefusedForAllAccepted(t *testing.T) {
 	t.Parallel()
 	for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking, 0} {
 		l := newLab(t)
-		server := l.mx("mx1.a.example", func(h *mx.Habits) {
+		server := l.mx("mx1.a.example", func(h *mx.Behaviour) {
 			h.Keywords = keywords
-			at(mx.StageFinal, mx.Act{Reply: "554 5.6.0 no"})(h)
+			at(mx.StageFinal, mx.Action{Reply: "554 5.6.0 no"})(h)
 		})
 		l.zone("a.example. MX 10 mx1.a.example.")
 		l.start(nil)
@@ -476,10 +476,10 @@ func TestSeveralDestinations(t *testing.T) {
 	l := newLab(t)
 	// Each server holds its reply until both have the message.
 	gate := make(chan struct{})
-	held := at(mx.StageFinal, mx.Act{Hold: gate})
+	held := at(mx.StageFinal, mx.Action{Hold: gate})
 	one, two := l.mx("mx.a.example", held), l.mx("mx.b.example", held)
-	refusing := l.mx("mx.c.example", at(mx.StageDATA, mx.Act{Reply: "451 4.3.0 not now"}))
-	refusing.SetHabits(func() mx.Habits { h := refusing.Habits(); h.Keywords &^= mx.Chunking; return h }())
+	refusing := l.mx("mx.c.example", at(mx.StageDATA, mx.Action{Reply: "451 4.3.0 not now"}))
+	refusing.SetBehaviour(func() mx.Behaviour { h := refusing.Behaviour(); h.Keywords &^= mx.Chunking; return h }())
 	l.zone("a.example. MX 10 mx.a.example.\nb.example. MX 10 mx.b.example.\nc.example. MX 10 mx.c.example.\nd.example. TXT nothing")
 	l.start(nil)
 	var results []Result
@@ -511,9 +511,9 @@ func TestDeliveryEndsWithItsContext(t *testing.T) {
 		t.Run(stage.String(), func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
-			server := l.mx("mx1.a.example", func(h *mx.Habits) {
+			server := l.mx("mx1.a.example", func(h *mx.Behaviour) {
 				h.Keywords &^= mx.Chunking
-				h.At = map[mx.Stage]mx.Act{stage: {Hold: make(chan struct{})}}
+				h.At = map[mx.Stage]mx.Action{stage: {Hold: make(chan struct{})}}
 			})
 			l.zone("a.example. MX 10 mx1.a.example.\na.example. MX 20 mx2.a.example.")
 			second := l.mx("mx2.a.example", nil)
@@ -556,7 +556,7 @@ func TestDeliveryEndsWithItsContext(t *testing.T) {
 func TestTimeOverIsTemporaryWhateverHostsSaidBefore(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	l.mx("mx1.a.example", at(mx.StageGreeting, mx.Act{Reply: "554 5.7.1 go away"}))
+	l.mx("mx1.a.example", at(mx.StageGreeting, mx.Action{Reply: "554 5.7.1 go away"}))
 	second := l.mx("mx2.a.example", nil)
 	l.zone("a.example. MX 10 mx1.a.example.\na.example. MX 20 mx2.a.example.")
 	l.start(func(c *Config) { c.Debug = true })
@@ -580,9 +580,9 @@ func TestStalledServer(t *testing.T) {
 			t.Run(fmt.Sprintf("%v %d", stage, keywords), func(t *testing.T) {
 				t.Parallel()
 				l := newLab(t)
-				server := l.mx("mx1.a.example", func(h *mx.Habits) {
+				server := l.mx("mx1.a.example", func(h *mx.Behaviour) {
 					h.Keywords = keywords
-					h.At = map[mx.Stage]mx.Act{stage: {Hold: make(chan struct{})}}
+					h.At = map[mx.Stage]mx.Action{stage: {Hold: make(chan struct{})}}
 				})
 				l.zone("a.example. MX 10 mx1.a.example.")
 				l.policy("a.example", mtasts.ModeEnforce, "mx1.a.example")

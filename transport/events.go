@@ -17,12 +17,12 @@ import (
 // one destination. It is for metrics and for TLS reports. Whoever gets one may
 // keep it, and changes nothing that it points to.
 type Event struct {
-	Transport   string            // the transport's name
-	Destination route.Destination // zero for a recipient that has none
-	Named       bool              // the administrator named the destination; the domain's own policies do not count then
-	Lifted      bool              // "TLS-Required: No": no policy was asked for
-	Results     []status.Code     // one for each recipient
-	Took        time.Duration
+	Transport     string            // the transport's name
+	Destination   route.Destination // zero for a recipient that has none
+	Named         bool              // the administrator named the destination; the domain's own policies do not count then
+	TLSRequiredNo bool              // "TLS-Required: No": no policy was asked for
+	Results       []status.Code     // one for each recipient
+	Took          time.Duration
 	// Phases is the time spent in each phase, all hosts together; 0 when the
 	// delivery never came to it, as with connect, greeting and TLS over a
 	// connection that was open already.
@@ -48,10 +48,10 @@ type Attempt struct {
 	Verdict *verdict.Verdict
 	// Addr and Local are the two ends of the connection. Both are invalid when
 	// the host failed its verdict before it was dialled.
-	Addr, Local netip.Addr
-	Proof       verdict.Proof
-	Failure     *verdict.Failure // the policy that the host failed; nil: none
-	Tested      *verdict.Failure // what a policy in testing mode has against it; nil: nothing
+	Addr, Local    netip.Addr
+	Proof          verdict.Proof
+	Failure        *verdict.Failure // the policy that the host failed; nil: none
+	TestingFailure *verdict.Failure // what a policy in testing mode has against it; nil: nothing
 	// TLSErr is why a server that offers STARTTLS got the message in the
 	// clear; nil: that did not happen.
 	TLSErr    error
@@ -91,7 +91,7 @@ func (d *delivery) spent(p Phase, start time.Time) {
 }
 
 // attempt notes a host that was judged, and gives its place among them.
-func (d *delivery) attempt(p *prospect, a Attempt) int {
+func (d *delivery) attempt(p *hostPlan, a Attempt) int {
 	if d.event == nil {
 		return 0
 	}
@@ -102,10 +102,10 @@ func (d *delivery) attempt(p *prospect, a Attempt) int {
 
 // judged notes a connection: one that carries the message, or one that failed
 // a policy.
-func (d *delivery) judged(c *connection, failed *verdict.Failure) {
-	c.attempt = d.attempt(c.prospect, Attempt{
+func (d *delivery) judged(c *hostConn, failed *verdict.Failure) {
+	c.attempt = d.attempt(c.hostPlan, Attempt{
 		Addr: c.addr, Local: c.local, Proof: c.proof,
-		Failure: failed, Tested: c.tested, TLSErr: c.tlsErr, Reused: c.reused,
+		Failure: failed, TestingFailure: c.tested, TLSErr: c.tlsErr, Reused: c.reused,
 	})
 }
 
@@ -115,7 +115,7 @@ func (d *delivery) tell(start time.Time) {
 	if e == nil {
 		return
 	}
-	e.Transport, e.Destination, e.Named, e.Lifted = d.cfg.Name, d.dest, d.named, d.demands.Optional
+	e.Transport, e.Destination, e.Named, e.TLSRequiredNo = d.cfg.Name, d.dest, d.named, d.demands.TLSRequiredNo
 	if d.env.Waited > 0 {
 		e.Phases[PhaseWait] += d.env.Waited
 	}

@@ -48,7 +48,7 @@ func (a Attempt) outline() string {
 	if !a.Addr.IsValid() {
 		words[0] = "not dialled"
 	}
-	for who, f := range map[string]*verdict.Failure{"fails": a.Failure, "tested": a.Tested} {
+	for who, f := range map[string]*verdict.Failure{"fails": a.Failure, "tested": a.TestingFailure} {
 		if f != nil {
 			words = append(words, who, f.Rule.String(), f.Cause.String())
 		}
@@ -126,7 +126,7 @@ func TestEvents(t *testing.T) {
 	l := newLab(t)
 	w := l.watch()
 	l.mx("mx1.a.example", nil)
-	l.mx("mx2.a.example", func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{mx.StageRCPT: {Reply: "450 4.2.1 later"}} })
+	l.mx("mx2.a.example", func(h *mx.Behaviour) { h.At = map[mx.Stage]mx.Action{mx.StageRCPT: {Reply: "450 4.2.1 later"}} })
 	l.zone("a.example. MX 10 mx1.a.example.\nb.example. MX 5 mx2.a.example.\nb.example. MX 10 mx1.a.example.")
 	l.startPooled(func(c *Config) { c.Limits.Destination.Concurrency = 5 })
 

@@ -9,7 +9,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/limit"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -29,16 +29,16 @@ const (
 // Explanation is what a message to a domain would meet, found out in the very
 // way of a delivery, and why.
 type Explanation struct {
-	Domain    string            // as A-labels
-	Transport string            // the transport's name
-	Override  string            // the match of the override that applies; empty: none does
-	Nexthop   string            // where the override sends the mail instead; empty: by MX
-	Rules     verdict.Rules     // what the transport, or the override, obeys
-	Route     route.Route       // Hosts in the order of trying
-	STS       *policies.Entry   // the domain's MTA-STS policy; nil: not asked for
-	Hosts     []HostExplanation // one for each host of the route
-	Limit     *limit.Place      // the destination's; nil: it has none
-	Err       *status.Error     // why there is no route; nil: there is one
+	Domain    string             // as A-labels
+	Transport string             // the transport's name
+	Override  string             // the match of the override that applies; empty: none does
+	Nexthop   string             // where the override sends the mail instead; empty: by MX
+	Rules     verdict.Rules      // what the transport, or the override, obeys
+	Route     route.Route        // Hosts in the order of trying
+	STS       *policycache.Entry // the domain's MTA-STS policy; nil: not asked for
+	Hosts     []HostExplanation  // one for each host of the route
+	Limit     *limit.KeyState    // the destination's; nil: it has none
+	Err       *status.Error      // why there is no route; nil: there is one
 }
 
 // HostExplanation is one host's part of an Explanation.
@@ -175,7 +175,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 		}
 	}
 	e.Rules = p.rules
-	if place, limited := p.limits.Place(limit.Destination, dest.String()); limited {
+	if place, limited := p.limits.KeyState(limit.Destination, dest.String()); limited {
 		e.Limit = &place
 	}
 	var both sync.WaitGroup
@@ -189,7 +189,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 	e.Route, err = p.finder.Route(ctx, dest.Destination)
 	both.Wait()
 	if err != nil {
-		e.Err = noWay(ctx, err, dest)
+		e.Err = routeError(ctx, err, dest)
 		return e
 	}
 	sts := verdict.STS{}
@@ -215,7 +215,7 @@ func (t *Transport) explainHost(ctx context.Context, p *profile, way *route.Rout
 	s := p.survey(ctx, way, host, sts, verdict.Demands{Relaxed: true})
 	e := HostExplanation{Host: host, Addresses: s.addresses, Facts: s.facts, Verdict: s.verdict}
 	if s.err != nil {
-		e.Err = asStatus(ctx, s.err, host.Name)
+		e.Err = statusOf(ctx, s.err, host.Name)
 		return e
 	}
 	if t.idle != nil {

@@ -7,10 +7,10 @@ import (
 
 	"github.com/miekg/dns"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/route"
 )
 
@@ -36,8 +36,8 @@ func TestExplainRoutes(t *testing.T) {
 	} {
 		l.zone("%s", record)
 	}
-	l.dns.SetHabit("fails.example", dns.TypeMX, labdns.ServFail)
-	l.dns.SetHabit("broken.example", dns.TypeANY, labdns.ServFail)
+	l.dns.SetFault("fails.example", dns.TypeMX, labdns.ServFail)
+	l.dns.SetFault("broken.example", dns.TypeANY, labdns.ServFail)
 	l.start(func(c *Config) {
 		everything(c)
 		addOverride(c, "far.example", "relay.example", func(c *Config) { c.MXAuth = PolicySet{} })
@@ -104,7 +104,7 @@ func TestExplainDialsNobody(t *testing.T) {
 	l.policy("a.example", mtasts.ModeEnforce, "mx.a.example")
 	l.start(everything)
 	e := l.transport.Explain(t.Context(), "a.example", Lookups)
-	if e.STS == nil || e.STS.State != policies.HasPolicy || len(e.Hosts) != 1 || len(e.Hosts[0].Addresses.Addrs) != 1 {
+	if e.STS == nil || e.STS.State != policycache.HasPolicy || len(e.Hosts) != 1 || len(e.Hosts[0].Addresses.Addrs) != 1 {
 		t.Errorf("%+v", e)
 	}
 	counts(t, server, 0, 0)
@@ -121,7 +121,7 @@ func TestEveryOddSTARTTLS(t *testing.T) {
 	t.Parallel()
 	for _, keyword := range []string{"starttls", "StartTLS", "STARTTLS ", "starttls REQUIRED"} {
 		l := newLab(t)
-		server := l.mx("mx.b.example", func(h *mx.Habits) { h.TLS.Keyword = keyword })
+		server := l.mx("mx.b.example", func(h *mx.Behaviour) { h.TLS.Keyword = keyword })
 		l.zone("b.example. MX 10 mx.b.example.")
 		l.policy("b.example", mtasts.ModeEnforce, "mx.b.example")
 		l.start(everything)

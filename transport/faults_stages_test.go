@@ -3,7 +3,7 @@ package transport
 import (
 	"strings"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 )
 
 // A faultStage is what comes before the fault: what server and client say up to the
@@ -100,7 +100,7 @@ var faults = map[string]string{
 }
 
 // dnsFaults are those of a resolver.
-var dnsFaults = map[string]labdns.Habit{
+var dnsFaults = map[string]labdns.Fault{
 	"servfail": labdns.ServFail, "bogus": labdns.Bogus, "refused": labdns.Refused, "notimp": labdns.NotImp,
 	"formerr": labdns.FormErr, "garbage": labdns.Garbage, "lying": labdns.LyingCount, "referral": labdns.Referral,
 	"silence": labdns.Silent, "wrongid": labdns.WrongID, "wrongquestion": labdns.WrongQuestion, "notresponse": labdns.NotResponse,

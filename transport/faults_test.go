@@ -183,15 +183,15 @@ func (m *matrix) prepare(c *cell) {
 		}
 		m.zone("%s. A %s", c.host(), addr)
 	case "mx":
-		m.dns.SetHabit(c.domain(), dns.TypeMX, dnsFaults[c.fault])
+		m.dns.SetFault(c.domain(), dns.TypeMX, dnsFaults[c.fault])
 	case "address":
 		m.zone("%s. A %s", c.host(), m.address())
-		m.dns.SetHabit(c.host(), dns.TypeA, dnsFaults[c.fault])
-		m.dns.SetHabit(c.host(), dns.TypeAAAA, dnsFaults[c.fault])
+		m.dns.SetFault(c.host(), dns.TypeA, dnsFaults[c.fault])
+		m.dns.SetFault(c.host(), dns.TypeAAAA, dnsFaults[c.fault])
 	case "tlsa":
 		m.zone("%s. A %s", c.host(), m.address())
 		m.signed(c.host())
-		m.dns.SetHabit(fmt.Sprintf("_%d._tcp.%s", m.port, c.host()), dns.TypeTLSA, dnsFaults[c.fault])
+		m.dns.SetFault(fmt.Sprintf("_%d._tcp.%s", m.port, c.host()), dns.TypeTLSA, dnsFaults[c.fault])
 	default:
 		addr := m.address()
 		opts := script.Options{Addr: fmt.Sprintf("%s:%d", addr, m.port), TLS: m.tls, Timeout: time.Minute}

@@ -170,9 +170,9 @@ func spoiled(n int) (list []ca.Record) {
 
 // show has a server show another certificate.
 func show(s *mx.Server, cert tls.Certificate) {
-	habits := s.Habits()
+	habits := s.Behaviour()
 	habits.TLS.Certificate = cert
-	s.SetHabits(habits)
+	s.SetBehaviour(habits)
 }
 
 // TestHostileHosts meets mail servers that prove too much: records, names and policies as large as they can be.
@@ -310,9 +310,9 @@ func TestInjection(t *testing.T) {
 	// Names from the DNS and from certificates.
 	l := newLab(t)
 	cert := l.cert(ca.Spec{Names: []string{"x\r\n.example"}, CommonName: "x\r\nMAIL FROM:<>"})
-	l.mx(`mx\013\010.a.example`, func(h *mx.Habits) { h.TLS.Certificate = cert })
+	l.mx(`mx\013\010.a.example`, func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 	l.zone(`a.example. MX 10 mx\013\010.a.example.`)
-	server := l.mx("mx.b.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+	server := l.mx("mx.b.example", func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 	l.zone("b.example. MX 10 mx.b.example.")
 	l.policy("b.example", mtasts.ModeEnforce, "mx.b.example")
 	l.start(everything)

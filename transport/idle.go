@@ -48,9 +48,9 @@ func (l *link) Close() { l.owner.later(l.session) }
 // the verdict of the day, as a new one would be.
 func (l *link) fits(v *verdict.Verdict, demands verdict.Demands) pool.Fit {
 	switch {
-	case l.lifted && !demands.Optional:
+	case l.lifted && !demands.TLSRequiredNo:
 		return pool.Skip
-	case !l.lifted && !demands.Optional && l.proof.TLSA != v.TLSA.Fingerprint():
+	case !l.lifted && !demands.TLSRequiredNo && l.proof.TLSA != v.TLSA.Fingerprint():
 		return pool.Retire // the host's records have changed, came or went since
 	case l.session.Stale():
 		return pool.Gone
@@ -60,12 +60,12 @@ func (l *link) fits(v *verdict.Verdict, demands verdict.Demands) pool.Fit {
 	return pool.Use
 }
 
-func (d *delivery) poolKey(p *prospect) pool.Key {
+func (d *delivery) poolKey(p *hostPlan) pool.Key {
 	return pool.Key{Transport: d.profile.id, Host: p.host.Name, Port: d.port(d.dest)}
 }
 
 // reuse takes an idle connection that the verdict is satisfied with.
-func (d *delivery) reuse(p *prospect) (*connection, bool) {
+func (d *delivery) reuse(p *hostPlan) (*hostConn, bool) {
 	if d.idle == nil || d.cfg.ConnReuseLimit == 0 {
 		return nil, false
 	}
@@ -73,14 +73,14 @@ func (d *delivery) reuse(p *prospect) (*connection, bool) {
 	if !ok {
 		return nil, false
 	}
-	c := &connection{prospect: p, link: l, reused: true}
+	c := &hostConn{hostPlan: p, link: l, reused: true}
 	l.session.Trace(d.trace(c))
-	c.tested = c.verdict.Tested(&c.proof)
+	c.tested = c.verdict.TestingFailure(&c.proof)
 	return c, true
 }
 
 // keep gives a connection back for other messages.
-func (d *delivery) keep(c *connection) {
+func (d *delivery) keep(c *hostConn) {
 	if d.idle == nil {
 		c.link.Close()
 		return
@@ -88,7 +88,7 @@ func (d *delivery) keep(c *connection) {
 	if d.traced && !d.cfg.Debug {
 		c.session.Trace(nil) // its end is nobody's matter
 	}
-	d.idle.Put(d.poolKey(c.prospect), d.dest.String(), c.link, pool.Limits{
+	d.idle.Put(d.poolKey(c.hostPlan), d.dest.String(), c.link, pool.Limits{
 		IdleCount: d.cfg.ConnMaxIdleCount, IdleTime: d.cfg.ConnMaxIdleTime, Uses: d.cfg.ConnReuseLimit,
 	})
 }

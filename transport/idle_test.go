@@ -44,7 +44,7 @@ func TestReuse(t *testing.T) {
 func TestReuseOfTheDead(t *testing.T) {
 	for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking, 0} {
 		l := newLab(t)
-		server := l.mx("mx1.a.example", func(h *mx.Habits) { h.Keywords = keywords })
+		server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.Keywords = keywords })
 		l.zone("a.example. MX 10 mx1.a.example.")
 		l.startPooled(nil)
 		for range 3 {
@@ -63,7 +63,7 @@ func TestReuseOfTheDead(t *testing.T) {
 // 421 to the first command of a reused connection is an idle time-out.
 func TestReuse421(t *testing.T) {
 	l := newLab(t)
-	server := l.mx("mx1.a.example", func(h *mx.Habits) { h.MaxMessages = 1 })
+	server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.MaxMessages = 1 })
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.startPooled(nil)
 	for range 3 {
@@ -98,7 +98,7 @@ func TestReuseAfterRefusal(t *testing.T) {
 func TestManyRecipients(t *testing.T) {
 	for _, limit := range []int{0, 7} {
 		l := newLab(t)
-		server := l.mx("mx1.a.example", func(h *mx.Habits) { h.MaxRecipients = limit })
+		server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.MaxRecipients = limit })
 		l.zone("a.example. MX 10 mx1.a.example.")
 		l.startPooled(func(c *Config) { c.ConnReuseLimit = 1000 })
 		var to, want []string
@@ -132,11 +132,11 @@ func TestManyRecipients(t *testing.T) {
 // day; one that breaks at BDAT gets it at the next try.
 func TestBrokenChunking(t *testing.T) {
 	l := newLab(t)
-	unknown := l.mx("mx1.a.example", func(h *mx.Habits) {
-		h.At = map[mx.Stage]mx.Act{mx.StageBDAT: {Reply: "500 5.5.1 unknown command"}}
+	unknown := l.mx("mx1.a.example", func(h *mx.Behaviour) {
+		h.At = map[mx.Stage]mx.Action{mx.StageBDAT: {Reply: "500 5.5.1 unknown command"}}
 	})
-	broken := l.mx("mx1.b.example", func(h *mx.Habits) {
-		h.At = map[mx.Stage]mx.Act{mx.StageBDAT: {Drop: mx.Close}}
+	broken := l.mx("mx1.b.example", func(h *mx.Behaviour) {
+		h.At = map[mx.Stage]mx.Action{mx.StageBDAT: {Drop: mx.Close}}
 	})
 	l.zone("a.example. MX 10 mx1.a.example.\nb.example. MX 10 mx1.b.example.")
 	l.startPooled(nil)

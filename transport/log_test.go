@@ -66,7 +66,7 @@ func TestLogOfDANEForAnUnsignedMX(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	cert := l.cert(ca.For("mx1.b.example"))
-	l.mx("mx1.b.example", func(h *mx.Habits) { h.TLS.Certificate = cert })
+	l.mx("mx1.b.example", func(h *mx.Behaviour) { h.TLS.Certificate = cert })
 	l.zone("a.example. MX 10 mx1.b.example.")
 	l.signed("b.example")
 	l.tlsa("mx1.b.example", ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, cert.Leaf))
@@ -85,7 +85,7 @@ func TestDebug(t *testing.T) {
 	for _, debug := range []bool{false, true} {
 		for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking, 0} {
 			l := newLab(t)
-			l.mx("mx1.a.example", func(h *mx.Habits) { h.Keywords = keywords })
+			l.mx("mx1.a.example", func(h *mx.Behaviour) { h.Keywords = keywords })
 			l.zone("a.example. MX 10 mx1.a.example.")
 			l.start(func(c *Config) { c.Debug = debug })
 			expect(t, l.sendText(t.Context(), text+"The secret is 0xC0FFEE.\n.\nRCPT TO:<0xC0FFEE>\n", "x@a.example"), "2.0.0")
@@ -156,11 +156,11 @@ func TestNothingForeignReachesLogAndText(t *testing.T) {
 	for _, stage := range []mx.Stage{mx.StageGreeting, mx.StageEHLO, mx.StageMAIL, mx.StageRCPT, mx.StageDATA, mx.StageFinal} {
 		for _, reply := range []string{"550 5.7.1 no" + evil, "450-4.7.1 no" + evil + "\n450 4.7.1 2.0.0 Ok", "451 " + long + "\n451 x", "551 no\u0085\u0090", "nonsense" + evil, "\x1b[2J" + long} {
 			l := newLab(t)
-			l.mx("mx1.a.example", func(h *mx.Habits) {
+			l.mx("mx1.a.example", func(h *mx.Behaviour) {
 				h.Keywords &^= mx.Chunking
-				h.At = map[mx.Stage]mx.Act{stage: {Reply: reply}}
+				h.At = map[mx.Stage]mx.Action{stage: {Reply: reply}}
 				if stage == mx.StageEHLO {
-					h.At[mx.StageHELO] = mx.Act{Reply: reply}
+					h.At[mx.StageHELO] = mx.Action{Reply: reply}
 				}
 			})
 			l.zone("a.example. MX 10 mx1.a.example.")
@@ -171,8 +171,8 @@ func TestNothingForeignReachesLogAndText(t *testing.T) {
 	for _, names := range [][]string{{"evil\r\n2.0.0 ok.example"}, {"\x1b[2J"}, slices.Repeat([]string{"mail.a-very-long-name-that-fills-the-line.example"}, 500)} {
 		for _, spec := range []ca.Spec{{Names: names}, {CommonName: names[0]}} {
 			l := newLab(t)
-			l.mx("mx1.a.example", func(h *mx.Habits) { h.TLS.Certificate = l.cert(spec) })
-			l.mx("mx1.b.example", func(h *mx.Habits) {
+			l.mx("mx1.a.example", func(h *mx.Behaviour) { h.TLS.Certificate = l.cert(spec) })
+			l.mx("mx1.b.example", func(h *mx.Behaviour) {
 				spec.Chain = ca.WithRoot
 				h.TLS.Certificate = issue(t, l.strangers, spec)
 			})

@@ -10,14 +10,14 @@ const (
 	maxMarked       = 10000
 )
 
-// hostMarks remembers, for a day, the hosts where BDAT broke, which are given
+// noChunkingHosts remembers, for a day, the hosts where BDAT broke, which are given
 // DATA instead.
-type hostMarks struct {
+type noChunkingHosts struct {
 	mu    sync.Mutex
 	until map[string]time.Time
 }
 
-func (h *hostMarks) mark(host string) {
+func (h *noChunkingHosts) mark(host string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.until == nil || len(h.until) >= maxMarked {
@@ -26,7 +26,7 @@ func (h *hostMarks) mark(host string) {
 	h.until[host] = time.Now().Add(withoutChunking)
 }
 
-func (h *hostMarks) marked(host string) bool {
+func (h *noChunkingHosts) marked(host string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.until != nil && time.Now().Before(h.until[host])

@@ -10,9 +10,9 @@ import (
 
 	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -30,9 +30,9 @@ func two(t *testing.T) *lab {
 	return l
 }
 
-func (l *lab) outlook(domain string) *Outlook {
+func (l *lab) outlook(domain string) *Plan {
 	l.t.Helper()
-	o, err := l.transport.Outlook(l.t.Context(), domain)
+	o, err := l.transport.Plan(l.t.Context(), domain)
 	l.must(err)
 	return o
 }
@@ -47,7 +47,7 @@ func TestOutlook(t *testing.T) {
 	l := two(t)
 	l.start(everything)
 	o := l.outlook("A.Example.")
-	if o.Domain != "a.example" || o.Err != nil || !o.Signed || o.Override != "" || o.OwnPolicies || o.STS.State != verdict.STSFound || o.Policy.State != policies.HasPolicy || len(o.Hosts) != 2 {
+	if o.Domain != "a.example" || o.Err != nil || !o.Signed || o.Override != "" || o.OwnPolicies || o.STS.State != verdict.STSFound || o.Policy.State != policycache.HasPolicy || len(o.Hosts) != 2 {
 		t.Fatalf("%+v", o)
 	}
 	for i, want := range []struct {
@@ -59,7 +59,7 @@ func TestOutlook(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "[192.0.2.1]", "a..example", ".example", "x y", "a.example\n"} {
-		if _, err := l.transport.Outlook(t.Context(), bad); !errors.Is(err, route.ErrDomain) {
+		if _, err := l.transport.Plan(t.Context(), bad); !errors.Is(err, route.ErrDomain) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -102,8 +102,12 @@ func TestOutlookIsNeverStale(t *testing.T) {
 			e.ID = "2"
 			l.policies["a.example"] = e
 		},
-		"a policy that ended":  func(l *lab) { l.policies["a.example"] = policies.Entry{Domain: "a.example", State: policies.NoPolicy} },
-		"a policy that failed": func(l *lab) { l.policies["a.example"] = policies.Entry{Domain: "a.example", State: policies.Failed} },
+		"a policy that ended": func(l *lab) {
+			l.policies["a.example"] = policycache.Entry{Domain: "a.example", State: policycache.NoPolicy}
+		},
+		"a policy that failed": func(l *lab) {
+			l.policies["a.example"] = policycache.Entry{Domain: "a.example", State: policycache.Failed}
+		},
 		"a refresh that failed": func(l *lab) {
 			e := l.policies["a.example"]
 			e.Err = &mtasts.Error{Failure: mtasts.FailureFetch, Err: errors.New("why")}
@@ -135,9 +139,9 @@ func TestOutlookOfFailures(t *testing.T) {
 	t.Parallel()
 	l := two(t)
 	tlsa := l.tlsaName("mx1.a.example")
-	l.dns.SetHabit(tlsa, dns.TypeTLSA, labdns.Bogus)
-	l.dns.SetHabit("mx2.a.example", dns.TypeANY, labdns.ServFail)
-	l.dns.SetHabit("b.example", dns.TypeMX, labdns.ServFail)
+	l.dns.SetFault(tlsa, dns.TypeTLSA, labdns.Bogus)
+	l.dns.SetFault("mx2.a.example", dns.TypeANY, labdns.ServFail)
+	l.dns.SetFault("b.example", dns.TypeMX, labdns.ServFail)
 	l.start(everything)
 	o := l.outlook("a.example")
 	if o.Hosts[0].Verdict.Refusal == nil || o.Hosts[0].Facts.TLSA.State != verdict.TLSAFailed {
@@ -149,8 +153,8 @@ func TestOutlookOfFailures(t *testing.T) {
 	if o := l.outlook("b.example"); o.Err == nil || o.Err.Code.String() != "4.4.3" || len(o.Hosts) != 0 {
 		t.Errorf("%+v", o)
 	}
-	l.dns.SetHabit(tlsa, dns.TypeTLSA)
-	l.dns.SetHabit("mx2.a.example", dns.TypeANY)
+	l.dns.SetFault(tlsa, dns.TypeTLSA)
+	l.dns.SetFault("mx2.a.example", dns.TypeANY)
 	if o := l.outlook("a.example"); o.Hosts[0].Verdict.Need != verdict.NeedDANE || o.Hosts[1].Verdict.Need != verdict.NeedWebPKI {
 		t.Errorf("after they were mended: %+v", o.Hosts)
 	}
@@ -204,13 +208,13 @@ func TestOutlookEnds(t *testing.T) {
 	l.start(everything)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(ErrStopping)
-	if _, err := l.transport.Outlook(ctx, "a.example"); !errors.Is(err, ErrStopping) {
+	if _, err := l.transport.Plan(ctx, "a.example"); !errors.Is(err, ErrStopping) {
 		t.Error(err)
 	}
 	answer()
 	l.outlook("a.example")
 	l.transport.Close()
-	if _, err := l.transport.Outlook(t.Context(), "a.example"); !errors.Is(err, cache.ErrClosed) {
+	if _, err := l.transport.Plan(t.Context(), "a.example"); !errors.Is(err, cache.ErrClosed) {
 		t.Error(err)
 	}
 }

@@ -24,7 +24,7 @@ func TestComplains(t *testing.T) {
 		"250 2.0.0 queued as Too many connections":                     false,
 		"mx1.example: dial tcp 192.0.2.1:421: connection limit (ours)": false,
 	} {
-		if got := complains(text); got != want {
+		if got := isTooMany(text); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}
@@ -35,7 +35,7 @@ func TestComplains(t *testing.T) {
 func TestPacing(t *testing.T) {
 	const burst, most = 12, 4
 	l := newLab(t)
-	server := l.mx("mx1.a.example", func(h *mx.Habits) { h.MaxConns, h.Delay = most, 10*time.Millisecond })
+	server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.MaxConns, h.Delay = most, 10*time.Millisecond })
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.startPooled(nil)
 	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example") // it is alive, so that all go at once

@@ -53,7 +53,7 @@ func TestRoundTrips(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
-			server := l.mx("far.example", func(h *mx.Habits) {
+			server := l.mx("far.example", func(h *mx.Behaviour) {
 				h.Keywords = tt.keywords
 				h.TLS.Certificate = l.cert(ca.For("mx1.a.example"))
 				h.TLS.MaxVersion = tt.tls

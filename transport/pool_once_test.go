@@ -382,7 +382,7 @@ func TestOnceWhenTheIdleDies(t *testing.T) {
 				expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
 				// While this place is taken, the second delivery waits with the
 				// connection in its hand.
-				place := l.transport.base.limits.Ticket()
+				place := l.transport.base.limits.Permit()
 				addr, _, _ := net.SplitHostPort(server.listener.Addr().String())
 				l.must(place.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: addr}))
 				second := make(chan Result)

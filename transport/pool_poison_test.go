@@ -42,7 +42,7 @@ var poison = []mail{
 
 // demands is what the message asks for, and lifted whether it has no policies.
 func (m *mail) demands() verdict.Demands {
-	return verdict.Demands{RequireTLS: m.require, Relaxed: !m.strict, Optional: m.lifted()}
+	return verdict.Demands{RequireTLS: m.require, Relaxed: !m.strict, TLSRequiredNo: m.lifted()}
 }
 
 func (m *mail) lifted() bool { return m.header != "" }
@@ -50,7 +50,7 @@ func (m *mail) lifted() bool { return m.header != "" }
 // victim is a mail server that the messages share.
 type victim struct {
 	name   string
-	habits func(*mx.Habits)
+	habits func(*mx.Behaviour)
 	cert   func(l *lab) tls.Certificate
 	a, b   func(tls.Certificate) ca.Record // its TLSA records, by turns
 	proof  verdict.Proof                   // what it shows, DANE aside
@@ -67,7 +67,7 @@ var (
 	distrusted  = func(l *lab) tls.Certificate { return issue(l.t, l.strangers, ca.For(theHost)) }
 	proofOfAll  = verdict.Proof{TLS: tls.VersionTLS13, WebPKI: theHost}
 	proofOfTLS  = verdict.Proof{TLS: tls.VersionTLS13}
-	withRequire = func(h *mx.Habits) { h.Keywords |= mx.RequireTLS }
+	withRequire = func(h *mx.Behaviour) { h.Keywords |= mx.RequireTLS }
 )
 
 var victims = []victim{
@@ -76,7 +76,7 @@ var victims = []victim{
 	{name: "trusted, matches neither", cert: trusted, a: another, b: another2, proof: proofOfAll},
 	{name: "self-signed, matches A", cert: distrusted, a: matching, b: another, proof: proofOfTLS, habits: withRequire, offers: true},
 	{name: "self-signed, matches neither", cert: distrusted, a: another, b: another2, proof: proofOfTLS},
-	{name: "plaintext", cert: trusted, a: matching, b: matching2, habits: func(h *mx.Habits) { h.TLS = mx.TLS{} }},
+	{name: "plaintext", cert: trusted, a: matching, b: matching2, habits: func(h *mx.Behaviour) { h.TLS = mx.TLS{} }},
 }
 
 // records gives the set that is published for a message, and whether the
@@ -133,7 +133,7 @@ func TestPoisoning(t *testing.T) {
 			v := &victims[i]
 			l := newLab(t)
 			cert := v.cert(l)
-			server := l.mx(theHost, func(h *mx.Habits) {
+			server := l.mx(theHost, func(h *mx.Behaviour) {
 				h.TLS.Certificate = cert
 				if v.habits != nil {
 					v.habits(h)
@@ -264,7 +264,7 @@ func TestPolicyChangeRetires(t *testing.T) {
 			server := (&scene{world: tt.world}).set(l)
 			t.Cleanup(l.idle.Stop)
 			expect(t, l.send("b@"+theDomain), "2.0.0 ")
-			tt.change(l, server.Habits().TLS.Certificate)
+			tt.change(l, server.Behaviour().TLS.Certificate)
 			l.resolver.Flush(theHost) // the records' TTL is over
 			code, part, _ := strings.Cut(tt.want, " ")
 			r := l.sendAs(func(e *Envelope) { e.RequireTLS = tt.require }, "b@"+theDomain)[0]

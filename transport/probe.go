@@ -60,13 +60,13 @@ func (p *Probe) noTLS(err error) {
 
 // probe connects to a host. Whether it is dead by what deliveries saw makes no
 // difference; a host that answers is not dead any more.
-func (t *Transport) probe(ctx context.Context, p *profile, dest route.Destination, s *prospect) *Probe {
+func (t *Transport) probe(ctx context.Context, p *profile, dest route.Destination, s *hostPlan) *Probe {
 	seen := &Probe{}
 	d := &delivery{
 		Transport: t, profile: p, dest: dest, env: &Envelope{}, log: slog.New(slog.DiscardHandler),
 		demands: verdict.Demands{Relaxed: true}, watch: seen,
 	}
-	c, reasons := d.reach(ctx, s, &deadhost.Pass{}, min(p.cfg.ConnectTimeout, probeTime))
+	c, reasons := d.reach(ctx, s, &deadhost.Attempt{}, min(p.cfg.ConnectTimeout, probeTime))
 	if c == nil {
 		seen.Err = outcome.MostTemporary(reasons)
 		if seen.TLS != nil {

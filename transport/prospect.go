@@ -12,10 +12,10 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// prospect is one host with all that must be known before it is dialled. A
+// hostPlan is one host with all that must be known before it is dialled. A
 // delivery and an explanation are made from the same prospects, so that they
 // can not disagree.
-type prospect struct {
+type hostPlan struct {
 	host      route.Host
 	addresses route.Addresses
 	facts     verdict.Facts
@@ -25,13 +25,13 @@ type prospect struct {
 
 // survey finds out about one host. sts is what is known of the domain's
 // MTA-STS policy.
-func (p *profile) survey(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS, demands verdict.Demands) prospect {
-	s := prospect{host: host}
+func (p *profile) survey(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS, demands verdict.Demands) hostPlan {
+	s := hostPlan{host: host}
 	if s.addresses, s.err = p.finder.Addresses(ctx, host); s.err != nil {
 		return s
 	}
 	s.facts = verdict.Facts{Host: host.Name, Signed: way.Secure, STS: sts}
-	if p.rules.DANE && !demands.Optional {
+	if p.rules.DANE && !demands.TLSRequiredNo {
 		s.facts.TLSA = p.tlsa(ctx, way, host, &s.addresses)
 	}
 	s.verdict = verdict.Decide(s.facts, p.rules, demands)
@@ -41,7 +41,7 @@ func (p *profile) survey(ctx context.Context, way *route.Route, host route.Host,
 // sts finds the MTA-STS policy that governs a destination (RFC 8461 §3.4): the
 // domain's own, or none where MX records are not what leads to the hosts.
 func (p *profile) sts(ctx context.Context, dest route.Destination, demands verdict.Demands) verdict.STS {
-	if p.policies == nil || demands.Optional || dest.Domain == "" || dest.Nexthop {
+	if p.policies == nil || demands.TLSRequiredNo || dest.Domain == "" || dest.Nexthop {
 		return verdict.STS{}
 	}
 	entry, err := p.policies.Lookup(ctx, dest.Domain)

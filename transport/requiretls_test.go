@@ -96,7 +96,7 @@ func TestRequireTLSIsAskedForAndPassedOn(t *testing.T) {
 	}
 }
 
-func offering(h *mx.Habits) { h.Keywords |= mx.RequireTLS }
+func offering(h *mx.Behaviour) { h.Keywords |= mx.RequireTLS }
 
 // A host without the extension, to which the first domain's mail may go as
 // relaxed_requiretls is set, changes nothing for the second domain.

@@ -38,7 +38,7 @@ func (t *Transport) reject(env *Envelope, r *Result, why *status.Error) {
 func (d *delivery) report(took time.Duration) {
 	type group struct {
 		code, host, text string
-		conn             *connection
+		conn             *hostConn
 	}
 	to := map[group][]string{}
 	var order []group

@@ -11,10 +11,10 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -62,16 +62,16 @@ func attacks() map[string]func(*siege) {
 			s.forged(theDomain, dns.TypeMX, "")
 		},
 		"suppresses TLSA records": func(s *siege) {
-			s.forge = append(s.forge, func() { s.dns.SetHabit("", dns.TypeTLSA, labdns.ServFail) })
+			s.forge = append(s.forge, func() { s.dns.SetFault("", dns.TypeTLSA, labdns.ServFail) })
 		},
 		"suppresses all DNS": func(s *siege) {
-			s.forge = append(s.forge, func() { s.dns.SetHabit("", dns.TypeANY, labdns.ServFail) })
+			s.forge = append(s.forge, func() { s.dns.SetFault("", dns.TypeANY, labdns.ServFail) })
 		},
 		"hides an MTA-STS policy never seen before, and strips STARTTLS": func(s *siege) {
 			s.tamper.hide = "STARTTLS"
 			s.forge = append(s.forge, func() {
 				if _, ok := s.policies[theDomain]; ok {
-					s.policies[theDomain] = policies.Entry{Domain: theDomain, State: policies.Failed}
+					s.policies[theDomain] = policycache.Entry{Domain: theDomain, State: policycache.Failed}
 				}
 			})
 		},
@@ -85,7 +85,7 @@ func attacks() map[string]func(*siege) {
 func (s *siege) forged(name string, qtype uint16, record string) {
 	s.forge = append(s.forge, func() {
 		if s.signed {
-			s.dns.SetHabit(name, qtype, labdns.Bogus)
+			s.dns.SetFault(name, qtype, labdns.Bogus)
 			return
 		}
 		s.dns.Remove(name, qtype)

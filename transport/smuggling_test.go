@@ -87,7 +87,7 @@ func smuggle(t *testing.T, keywords mx.Keyword, texts []string) {
 	var errands []errand
 	for i := range runtime.GOMAXPROCS(0) {
 		domain := fmt.Sprintf("d%d.example", i)
-		server := l.mx("mx."+domain, func(h *mx.Habits) { byData(h); h.Keywords = keywords })
+		server := l.mx("mx."+domain, func(h *mx.Behaviour) { byData(h); h.Keywords = keywords })
 		l.zone("%s. MX 10 mx.%s.", domain, domain)
 		errands = append(errands, errand{server, "b@" + domain})
 	}

@@ -14,18 +14,18 @@ import (
 
 // Snapshot is what a transport is doing at a moment.
 type Snapshot struct {
-	Name     string
-	Underway []Underway // the oldest first
-	Idle     pool.Stats
-	Held     []Held          // idle connections by host
-	Dead     []deadhost.Dead // their Host is "host:port"
-	Slowed   []limit.Paced   // hosts that complained of too many connections
-	Limits   []LimitState    // one for each scope that has a limit
+	Name       string
+	InProgress []InProgress // the oldest first
+	Idle       pool.Stats
+	IdleHosts  []IdleHost      // idle connections by host
+	Dead       []deadhost.Dead // their Host is "host:port"
+	Slowed     []limit.Paced   // hosts that complained of too many connections
+	Limits     []LimitState    // one for each scope that has a limit
 }
 
-// Underway is a delivery that has not ended: the recipients of one message at
+// InProgress is a delivery that has not ended: the recipients of one message at
 // one destination.
-type Underway struct {
+type InProgress struct {
 	ID, QueueID string
 	Destination string
 	Host        string // that it is dealing with; empty before there is a route
@@ -33,8 +33,8 @@ type Underway struct {
 	Since       time.Time
 }
 
-// Held is how many idle connections there are to one host.
-type Held struct {
+// IdleHost is how many idle connections there are to one host.
+type IdleHost struct {
 	Host  string
 	Port  uint16
 	Count int
@@ -50,7 +50,7 @@ type LimitState struct {
 // Snapshot tells what the transport is doing, and what its pool holds: a pool
 // is a transport's own.
 func (t *Transport) Snapshot() Snapshot {
-	s := Snapshot{Name: t.base.cfg.Name, Underway: t.underway.list(), Dead: t.dead.List(), Slowed: t.pacer.List()}
+	s := Snapshot{Name: t.base.cfg.Name, InProgress: t.underway.list(), Dead: t.dead.List(), Slowed: t.pacer.List()}
 	for i := range s.Dead {
 		s.Dead[i].Host = s.Dead[i].Host[strings.LastIndexByte(s.Dead[i].Host, ' ')+1:]
 	}
@@ -64,15 +64,15 @@ func (t *Transport) Snapshot() Snapshot {
 		return s
 	}
 	s.Idle = t.idle.Stats()
-	byHost := map[Held]int{}
+	byHost := map[IdleHost]int{}
 	for key, n := range t.idle.Held() {
-		byHost[Held{Host: key.Host, Port: key.Port}] += n
+		byHost[IdleHost{Host: key.Host, Port: key.Port}] += n
 	}
 	for h, n := range byHost {
 		h.Count = n
-		s.Held = append(s.Held, h)
+		s.IdleHosts = append(s.IdleHosts, h)
 	}
-	slices.SortFunc(s.Held, func(a, b Held) int {
+	slices.SortFunc(s.IdleHosts, func(a, b IdleHost) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
 	})
 	return s
@@ -81,20 +81,20 @@ func (t *Transport) Snapshot() Snapshot {
 // limitStates gives the scopes in which something is limited.
 func limitStates(override string, l *limit.Limits) (all []LimitState) {
 	for scope := range limit.Scopes {
-		if _, limited := l.Place(scope, ""); limited {
+		if _, limited := l.KeyState(scope, ""); limited {
 			all = append(all, LimitState{override, scope, l.Stats(scope)})
 		}
 	}
 	return all
 }
 
-// underway are the deliveries that have not ended.
-type underway struct {
+// inProgress are the deliveries that have not ended.
+type inProgress struct {
 	mu  sync.Mutex
 	all map[*delivery]time.Time // since when
 }
 
-func (u *underway) begin(d *delivery, since time.Time) {
+func (u *inProgress) begin(d *delivery, since time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.all == nil {
@@ -103,29 +103,29 @@ func (u *underway) begin(d *delivery, since time.Time) {
 	u.all[d] = since
 }
 
-func (u *underway) end(d *delivery) {
+func (u *inProgress) end(d *delivery) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.all, d)
 }
 
-func (u *underway) len() int {
+func (u *inProgress) len() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.all)
 }
 
-func (u *underway) list() []Underway {
+func (u *inProgress) list() []InProgress {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	list := make([]Underway, 0, len(u.all))
+	list := make([]InProgress, 0, len(u.all))
 	for d, since := range u.all {
-		one := Underway{ID: d.env.ID, QueueID: d.env.QueueID, Destination: d.dest.String(), Recipients: len(d.rcpts), Since: since}
+		one := InProgress{ID: d.env.ID, QueueID: d.env.QueueID, Destination: d.dest.String(), Recipients: len(d.rcpts), Since: since}
 		if host := d.at.Load(); host != nil {
 			one.Host = host.Name
 		}
 		list = append(list, one)
 	}
-	slices.SortFunc(list, func(a, b Underway) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(list, func(a, b InProgress) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
 	return list
 }

@@ -15,7 +15,7 @@ func TestSnapshot(t *testing.T) {
 	l := newLab(t)
 	gate := make(chan struct{})
 	l.mx("mx1.a.example", nil)
-	slow := l.mx("mx1.slow.example", func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{mx.StageRCPT: {Hold: gate}} })
+	slow := l.mx("mx1.slow.example", func(h *mx.Behaviour) { h.At = map[mx.Stage]mx.Action{mx.StageRCPT: {Hold: gate}} })
 	l.zone("a.example. MX 10 mx1.a.example.\nslow.example. MX 10 mx1.slow.example.\ngone.example. MX 10 mx1.gone.example.")
 	l.dead("mx1.gone.example")
 	l.startPooled(func(c *Config) {
@@ -30,13 +30,13 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := l.transport.Snapshot()
-	if s.Name != "default" || s.Idle.Idle != 1 || len(s.Held) != 1 || s.Held[0] != (Held{"mx1.a.example", l.port, 1}) {
-		t.Errorf("idle: %+v, %+v", s.Idle, s.Held)
+	if s.Name != "default" || s.Idle.Idle != 1 || len(s.IdleHosts) != 1 || s.IdleHosts[0] != (IdleHost{"mx1.a.example", l.port, 1}) {
+		t.Errorf("idle: %+v, %+v", s.Idle, s.IdleHosts)
 	}
-	if len(s.Underway) != 1 {
-		t.Fatalf("under way: %+v", s.Underway)
+	if len(s.InProgress) != 1 {
+		t.Fatalf("under way: %+v", s.InProgress)
 	}
-	if u := s.Underway[0]; u.QueueID != "4XyZ" || u.ID != "test" || u.Destination != "slow.example" || u.Host != "mx1.slow.example" || u.Recipients != 2 || u.Since.IsZero() {
+	if u := s.InProgress[0]; u.QueueID != "4XyZ" || u.ID != "test" || u.Destination != "slow.example" || u.Host != "mx1.slow.example" || u.Recipients != 2 || u.Since.IsZero() {
 		t.Errorf("under way: %+v", u)
 	}
 	if len(s.Dead) != 1 || !strings.HasPrefix(s.Dead[0].Host, "mx1.gone.example:") || s.Dead[0].Failures != 1 {
@@ -58,8 +58,8 @@ func TestSnapshot(t *testing.T) {
 	}
 	close(gate)
 	expect(t, <-done, "2.0.0 ", "2.0.0 ")
-	if s := l.transport.Snapshot(); len(s.Underway) != 0 {
-		t.Errorf("under way: %+v", s.Underway)
+	if s := l.transport.Snapshot(); len(s.InProgress) != 0 {
+		t.Errorf("under way: %+v", s.InProgress)
 	}
 }
 
@@ -67,7 +67,7 @@ func TestSnapshot(t *testing.T) {
 func TestProbeClearsDeadHost(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	server := l.mx("mx1.a.example", func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{mx.StageGreeting: {Drop: mx.Close, Times: 1}} })
+	server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.At = map[mx.Stage]mx.Action{mx.StageGreeting: {Drop: mx.Close, Times: 1}} })
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.start(nil)
 	expect(t, l.send("x@a.example"), "4.4.2 ")

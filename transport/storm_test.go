@@ -94,7 +94,7 @@ func TestDeadHostComesBack(t *testing.T) {
 	all.Wait()
 	addr := hole.Addr().String()
 	l.must(hole.Close())
-	server, err := mx.Start(mx.Options{Addr: addr, Habits: mx.Modern(l.cert(ca.For("mx1.a.example")))})
+	server, err := mx.Start(mx.Options{Addr: addr, Behaviour: mx.Modern(l.cert(ca.For("mx1.a.example")))})
 	l.must(err)
 	t.Cleanup(func() { server.Stop() })
 	for l.send("b@a.example")[0].Code.Class != 2 {
@@ -123,8 +123,8 @@ func TestConcurrencyLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
 			gate := make(chan struct{})
-			server := l.mx("mx1.a.example", func(h *mx.Habits) {
-				h.At = map[mx.Stage]mx.Act{mx.StageFinal: {Hold: gate}}
+			server := l.mx("mx1.a.example", func(h *mx.Behaviour) {
+				h.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate}}
 			})
 			l.zone("a.example. MX 10 mx1.a.example.")
 			l.startPooled(func(c *Config) { c.Limits = tt.limits })
@@ -219,16 +219,16 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		one := Limit{Concurrency: 50}
 		c.Limits = Limits{All: one, IP: one, Source: one, Destination: one}
 	})
-	acts := []mx.Act{{Drop: mx.Close}, {Drop: mx.Reset}, {Reply: "421 4.3.2 bye"}, {Reply: "451 no"}, {Reply: "550 no"}, {Reply: "garbage"}}
+	acts := []mx.Action{{Drop: mx.Close}, {Drop: mx.Reset}, {Reply: "421 4.3.2 bye"}, {Reply: "451 no"}, {Reply: "550 no"}, {Reply: "garbage"}}
 	stages := []mx.Stage{mx.StageEHLO, mx.StageSTARTTLS, mx.StageMAIL, mx.StageRCPT, mx.StageBDAT, mx.StageFinal, mx.StageDone}
-	habits := server.Habits()
+	habits := server.Behaviour()
 	var early uint64
 	for round := range rounds {
 		if round == rounds/5 {
 			early = l.inUse(server)
 		}
-		habits.At = map[mx.Stage]mx.Act{stages[rand.IntN(len(stages))]: acts[rand.IntN(len(acts))]}
-		server.SetHabits(habits)
+		habits.At = map[mx.Stage]mx.Action{stages[rand.IntN(len(stages))]: acts[rand.IntN(len(acts))]}
+		server.SetBehaviour(habits)
 		var all sync.WaitGroup
 		for range atOnce {
 			all.Go(func() {
@@ -275,9 +275,9 @@ func TestExactlyOnce(t *testing.T) {
 				l.zone("a.example. MX 10 mx1.a.example.")
 				l.startPooled(func(c *Config) { c.Chunking = chunking })
 				expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
-				habits := server.Habits()
-				habits.At = map[mx.Stage]mx.Act{stage: {Drop: drop, Times: 1}}
-				server.SetHabits(habits)
+				habits := server.Behaviour()
+				habits.At = map[mx.Stage]mx.Action{stage: {Drop: drop, Times: 1}}
+				server.SetBehaviour(habits)
 				r := l.send("b@a.example")[0]
 				got := server.Counters().Messages - 1
 				switch {

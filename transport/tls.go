@@ -17,7 +17,7 @@ type tlsClient struct {
 	base     *tls.Config
 	roots    *x509.CertPool // the system's and the configured ones
 	sessions tls.ClientSessionCache
-	vouched  vouched
+	vouched  verifiedChains
 }
 
 // maxSessions bounds the TLS sessions that are kept for resumption.
@@ -73,20 +73,20 @@ func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config
 	if v.Need == verdict.NeedWebPKI && cfg.MinVersion < tls.VersionTLS12 {
 		cfg.MinVersion = tls.VersionTLS12 // RFC 8461 §4
 	}
-	cfg.ClientSessionCache = sessionsOf{c.sessions, v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " "}
-	cfg.VerifyConnection = (&judgement{c, v, proof}).verify
+	cfg.ClientSessionCache = scopedSessions{c.sessions, v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " "}
+	cfg.VerifyConnection = (&verifier{c, v, proof}).verify
 	return cfg
 }
 
-// judgement is how one handshake is judged.
-type judgement struct {
+// verifier is how one handshake is judged.
+type verifier struct {
 	client  *tlsClient
 	verdict *verdict.Verdict // nil when it was judged
 	proof   *verdict.Proof
 }
 
 // verify is for tls.Config.VerifyConnection.
-func (j *judgement) verify(state tls.ConnectionState) error {
+func (j *verifier) verify(state tls.ConnectionState) error {
 	v := j.verdict
 	if v == nil {
 		return errJudged
@@ -100,20 +100,20 @@ func (j *judgement) verify(state tls.ConnectionState) error {
 	return nil
 }
 
-// sessionsOf are the sessions of one host under one verdict: what was set up
+// scopedSessions are the sessions of one host under one verdict: what was set up
 // under another is not even offered.
-type sessionsOf struct {
+type scopedSessions struct {
 	tls.ClientSessionCache
 	prefix string
 }
 
 // Get implements tls.ClientSessionCache.
-func (s sessionsOf) Get(key string) (*tls.ClientSessionState, bool) {
+func (s scopedSessions) Get(key string) (*tls.ClientSessionState, bool) {
 	return s.ClientSessionCache.Get(s.prefix + key)
 }
 
 // Put implements tls.ClientSessionCache.
-func (s sessionsOf) Put(key string, state *tls.ClientSessionState) {
+func (s scopedSessions) Put(key string, state *tls.ClientSessionState) {
 	s.ClientSessionCache.Put(s.prefix+key, state)
 }
 
@@ -134,7 +134,7 @@ func (c *tlsClient) prove(state tls.ConnectionState, v *verdict.Verdict, now tim
 			p.DANE = &match
 		}
 	}
-	key := keyOfChain(v.Host, chain)
+	key := chainKeyOf(v.Host, chain)
 	if c.vouched.holds(key, now) {
 		p.WebPKI = v.Host
 		return p

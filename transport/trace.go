@@ -92,7 +92,7 @@ func (t *Traces) cover(d *delivery) bool {
 
 // trace gives what logs the dialogue over a connection; nil: it is not logged.
 // It keeps nothing of the delivery, which it may outlive in the pool.
-func (d *delivery) trace(c *connection) func(who, line string) {
+func (d *delivery) trace(c *hostConn) func(who, line string) {
 	if !d.cfg.Debug && !d.traced {
 		return nil
 	}
@@ -113,7 +113,7 @@ func (d *delivery) traceRoute(way *route.Route) {
 }
 
 // traceVerdict logs what a host must show before it gets a traced message.
-func (d *delivery) traceVerdict(p *prospect) {
+func (d *delivery) traceVerdict(p *hostPlan) {
 	if !d.traced {
 		return
 	}

@@ -90,7 +90,7 @@ type Transport struct {
 	log       *slog.Logger
 	idle      *Idle
 	traces    *Traces
-	underway  underway
+	underway  inProgress
 	observe   func(*Event)
 
 	connections atomic.Int64  // open now
@@ -98,8 +98,8 @@ type Transport struct {
 
 	pacer      *limit.Pacer
 	dead       *deadhost.Hosts
-	noChunking hostMarks
-	outlooks   *cache.Cache[string, *sight]
+	noChunking noChunkingHosts
+	outlooks   *cache.Cache[string, *cachedPlan]
 	buffers    smtp.Buffers
 
 	ctx     context.Context // ends with Close
@@ -208,9 +208,9 @@ func (p *profile) port(dest route.Destination) uint16 {
 func demands(cfg *Config, env *Envelope, msg *Message) verdict.Demands {
 	require := env.RequireTLS || msg.Header.Has("Require-TLS-ESMTP", "yes")
 	return verdict.Demands{
-		RequireTLS: require,
-		Relaxed:    cfg.RelaxedRequireTLS || env.Sender == "" || env.Sender == "<>",
-		Optional:   !require && cfg.RequireTLSOverride && msg.Header.Has("TLS-Required", "No"),
+		RequireTLS:    require,
+		Relaxed:       cfg.RelaxedRequireTLS || env.Sender == "" || env.Sender == "<>",
+		TLSRequiredNo: !require && cfg.RequireTLSOverride && msg.Header.Has("TLS-Required", "No"),
 	}
 }
 
@@ -381,11 +381,11 @@ func (t *Transport) later(s *smtp.Session) { t.afterwards(s.Quit) }
 // afterwards runs what no delivery has to wait for.
 func (t *Transport) afterwards(f func(ctx context.Context)) {
 	t.closing.Go(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, afterTimeout)
+		ctx, cancel := context.WithTimeout(t.ctx, goodbyeTimeout)
 		defer cancel()
 		f(ctx)
 	})
 }
 
-// afterTimeout is how long the replies to RSET and QUIT may take.
-const afterTimeout = 10 * time.Second
+// goodbyeTimeout is how long the replies to RSET and QUIT may take.
+const goodbyeTimeout = 10 * time.Second

@@ -17,13 +17,13 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/script"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
@@ -93,7 +93,7 @@ func (l *lab) must(err error) {
 
 // mx starts a mail server named name at an address of its own, with a
 // certificate for that name.
-func (l *lab) mx(name string, change func(*mx.Habits)) *mx.Server {
+func (l *lab) mx(name string, change func(*mx.Behaviour)) *mx.Server {
 	l.t.Helper()
 	l.certificates[name] = l.cert(ca.For(name))
 	habits := mx.Modern(l.certificates[name])
@@ -102,7 +102,7 @@ func (l *lab) mx(name string, change func(*mx.Habits)) *mx.Server {
 		change(&habits)
 	}
 	addr := l.address()
-	server, err := mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", addr, l.port), Habits: habits})
+	server, err := mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", addr, l.port), Behaviour: habits})
 	l.must(err)
 	l.t.Cleanup(func() { server.Stop() })
 	l.zone("%s. A %s", name, addr)
@@ -174,22 +174,22 @@ func (l *lab) tlsa(host string, records ...ca.Record) {
 
 // policy publishes an MTA-STS policy.
 func (l *lab) policy(domain string, mode mtasts.Mode, hosts ...string) {
-	l.policies[domain] = policies.Entry{
-		Domain: domain, State: policies.HasPolicy, ID: "1",
+	l.policies[domain] = policycache.Entry{
+		Domain: domain, State: policycache.HasPolicy, ID: "1",
 		Policy: mtasts.Policy{Mode: mode, MaxAge: time.Hour, MX: hosts},
 	}
 }
 
 // stsTable stands for what is known of domains' MTA-STS policies. It is not
 // changed while something is delivered.
-type stsTable map[string]policies.Entry
+type stsTable map[string]policycache.Entry
 
 // Lookup implements Policies.
-func (s stsTable) Lookup(_ context.Context, domain string) (policies.Entry, error) {
+func (s stsTable) Lookup(_ context.Context, domain string) (policycache.Entry, error) {
 	if e, ok := s[domain]; ok {
 		return e, nil
 	}
-	return policies.Entry{Domain: domain, State: policies.NoPolicy}, nil
+	return policycache.Entry{Domain: domain, State: policycache.NoPolicy}, nil
 }
 
 // cert issues a certificate that clients trust.

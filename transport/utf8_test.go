@@ -35,7 +35,7 @@ func TestSMTPUTF8(t *testing.T) {
 		t.Run(fmt.Sprintf("%s to %s, offered %v", tt.from, tt.to, tt.offered), func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
-			server := l.mx("mx.a.example", func(h *mx.Habits) {
+			server := l.mx("mx.a.example", func(h *mx.Behaviour) {
 				if !tt.offered {
 					h.Keywords &^= mx.SMTPUTF8
 				}
@@ -66,7 +66,7 @@ func TestSMTPUTF8(t *testing.T) {
 func TestSMTPUTF8Header(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	with, without := l.mx("mx.a.example", nil), l.mx("mx.b.example", func(h *mx.Habits) { h.Keywords &^= mx.SMTPUTF8 })
+	with, without := l.mx("mx.a.example", nil), l.mx("mx.b.example", func(h *mx.Behaviour) { h.Keywords &^= mx.SMTPUTF8 })
 	l.zone("a.example. MX 10 mx.a.example.\nb.example. MX 10 mx.b.example.")
 	l.start(nil)
 	deliver := func(declared bool, header string) []Result {
@@ -89,7 +89,7 @@ func TestSMTPUTF8Header(t *testing.T) {
 func TestSMTPUTF8ForSomeRecipients(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	first := l.mx("mx1.a.example", func(h *mx.Habits) { h.Keywords &^= mx.SMTPUTF8 })
+	first := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.Keywords &^= mx.SMTPUTF8 })
 	second := l.mx("mx2.a.example", nil)
 	l.zone("a.example. MX 10 mx1.a.example.\na.example. MX 20 mx2.a.example.")
 	l.start(nil)
@@ -105,9 +105,9 @@ func TestInternationalDomain(t *testing.T) {
 	for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking} {
 		for _, stage := range []mx.Stage{mx.StageMAIL, mx.StageRCPT, mx.StageDATA, mx.StageFinal} {
 			l := newLab(t)
-			l.mx("mx.a.example", func(h *mx.Habits) {
+			l.mx("mx.a.example", func(h *mx.Behaviour) {
 				h.Keywords = keywords
-				at(stage, mx.Act{Reply: "550 5.7.1 refused"})(h)
+				at(stage, mx.Action{Reply: "550 5.7.1 refused"})(h)
 			})
 			l.zone("xn--bcher-kva.example. MX 10 mx.a.example.")
 			l.start(nil)

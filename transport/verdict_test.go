@@ -8,10 +8,10 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 
 	"github.com/miekg/dns"
@@ -38,7 +38,7 @@ type thing func(l *lab, s *stage)
 // stage is a scene being set.
 type stage struct {
 	cert   tls.Certificate
-	habits []func(*mx.Habits)
+	habits []func(*mx.Behaviour)
 	tlsa   []ca.Record
 }
 
@@ -54,12 +54,12 @@ var (
 	tlsaBroken  thing = habit(dns.TypeTLSA, labdns.Bogus)
 	tlsaTimeout thing = func(l *lab, _ *stage) {
 		l.impatient()
-		l.dns.SetHabit("", dns.TypeTLSA, labdns.Silent)
+		l.dns.SetFault("", dns.TypeTLSA, labdns.Silent)
 	}
 )
 
-func habit(qtype uint16, habits ...labdns.Habit) thing {
-	return func(l *lab, _ *stage) { l.dns.SetHabit("", qtype, habits...) }
+func habit(qtype uint16, habits ...labdns.Fault) thing {
+	return func(l *lab, _ *stage) { l.dns.SetFault("", qtype, habits...) }
 }
 
 // tlsaOf publishes a record that matches the server.
@@ -86,7 +86,7 @@ var (
 	stsEnforceElse       = sts(mtasts.ModeEnforce, "elsewhere.example")
 	stsTestingElse       = sts(mtasts.ModeTesting, "elsewhere.example")
 	stsFailed      thing = func(l *lab, _ *stage) {
-		l.policies[theDomain] = policies.Entry{Domain: theDomain, State: policies.Failed}
+		l.policies[theDomain] = policycache.Entry{Domain: theDomain, State: policycache.Failed}
 	}
 )
 
@@ -96,17 +96,19 @@ var (
 	wrongName   thing = func(l *lab, s *stage) { s.cert = l.cert(ca.For("other.example")) }
 	expired     thing = func(l *lab, s *stage) { s.cert = l.cert(ca.ExpiredFor(theHost)) }
 	selfMade    thing = func(l *lab, s *stage) { s.cert = l.cert(ca.Spec{SelfSigned: true, CommonName: "localhost"}) }
-	noTLS             = server(func(h *mx.Habits) { h.TLS = mx.TLS{} })
-	refuses           = server(func(h *mx.Habits) { h.TLS.Mode = mx.TLSRefused })
-	breaks            = server(func(h *mx.Habits) { h.TLS.Mode = mx.TLSBroken })
-	hangsUp           = server(func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{mx.StageHandshake: {Drop: mx.Close}} })
-	breaksLater       = server(func(h *mx.Habits) { h.At = map[mx.Stage]mx.Act{mx.StageEHLO: {Skip: 1, Times: 1, Drop: mx.Close}} })
-	injects           = server(func(h *mx.Habits) { h.TLS.Inject = "250 injected\r\n" })
-	oldTLS            = server(func(h *mx.Habits) { h.TLS.MinVersion, h.TLS.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 })
-	offersIt          = server(func(h *mx.Habits) { h.Keywords |= mx.RequireTLS })
+	noTLS             = server(func(h *mx.Behaviour) { h.TLS = mx.TLS{} })
+	refuses           = server(func(h *mx.Behaviour) { h.TLS.Mode = mx.TLSRefused })
+	breaks            = server(func(h *mx.Behaviour) { h.TLS.Mode = mx.TLSBroken })
+	hangsUp           = server(func(h *mx.Behaviour) { h.At = map[mx.Stage]mx.Action{mx.StageHandshake: {Drop: mx.Close}} })
+	breaksLater       = server(func(h *mx.Behaviour) {
+		h.At = map[mx.Stage]mx.Action{mx.StageEHLO: {Skip: 1, Times: 1, Drop: mx.Close}}
+	})
+	injects  = server(func(h *mx.Behaviour) { h.TLS.Inject = "250 injected\r\n" })
+	oldTLS   = server(func(h *mx.Behaviour) { h.TLS.MinVersion, h.TLS.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 })
+	offersIt = server(func(h *mx.Behaviour) { h.Keywords |= mx.RequireTLS })
 )
 
-func server(change func(*mx.Habits)) thing {
+func server(change func(*mx.Behaviour)) thing {
 	return func(_ *lab, s *stage) { s.habits = append(s.habits, change) }
 }
 
@@ -116,7 +118,7 @@ func (sc *scene) set(l *lab) *mx.Server {
 	for _, t := range sc.world {
 		t(l, &st)
 	}
-	server := l.mx(theHost, func(h *mx.Habits) {
+	server := l.mx(theHost, func(h *mx.Behaviour) {
 		h.TLS.Certificate = st.cert
 		for _, change := range st.habits {
 			change(h)
@@ -167,7 +169,7 @@ func (sc *scene) play(t *testing.T) {
 		}
 	}
 	if !sc.require && sc.message == "" {
-		server.SetHabits(server.Habits()) // what it does once it does once more
+		server.SetBehaviour(server.Behaviour()) // what it does once it does once more
 		sc.explain(t, l, results[0])
 	}
 }

@@ -15,21 +15,21 @@ import (
 )
 
 const (
-	// inOneFlight is the largest message that is sent before the recipients'
+	// maxPipelinedChunk is the largest message that is sent before the recipients'
 	// replies are known, in octets.
-	inOneFlight = 256 << 10
-	// inOneTransaction is how many recipients a transaction has at most: what
+	maxPipelinedChunk = 256 << 10
+	// maxRcptsPerTx is how many recipients a transaction has at most: what
 	// every server must take (RFC 5321 §4.5.3.1.8).
-	inOneTransaction = 100
+	maxRcptsPerTx = 100
 )
 
-// visit is one host's part in a delivery: as many transactions as its
+// hostDelivery is one host's part in a delivery: as many transactions as its
 // recipients need, over one connection if that lasts.
-type visit struct {
+type hostDelivery struct {
 	*delivery
-	prospect *prospect
+	prospect *hostPlan
 	budget   time.Duration // what is left of connect_timeout
-	conn     *connection   // nil: none
+	conn     *hostConn     // nil: none
 	room     int           // recipients that one transaction takes
 }
 
@@ -42,7 +42,7 @@ func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Hos
 	cancel()
 	d.spent(PhaseDNS, start)
 	if p.err != nil {
-		return d.pass(rcpts, asStatus(ctx, p.err, host.Name))
+		return d.pass(rcpts, statusOf(ctx, p.err, host.Name))
 	}
 	d.traceVerdict(&p)
 	if f := p.verdict.Refusal; f != nil {
@@ -55,20 +55,20 @@ func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Hos
 	if err != nil {
 		return d.pass(rcpts, d.reason(ctx, &p, outcome.Connect, err))
 	}
-	v := &visit{delivery: d, prospect: &p, budget: d.cfg.ConnectTimeout - time.Since(start), room: inOneTransaction}
+	v := &hostDelivery{delivery: d, prospect: &p, budget: d.cfg.ConnectTimeout - time.Since(start), room: maxRcptsPerTx}
 	left := v.run(ctx, rcpts)
 	v.pace(&turn, rcpts, left)
 	return left
 }
 
 // pace slows down towards a host that complained of too many connections.
-func (v *visit) pace(turn *limit.Turn, rcpts, left []*recipient) {
+func (v *hostDelivery) pace(turn *limit.HostPermit, rcpts, left []*recipient) {
 	for _, r := range rcpts {
 		said := r.result
 		if said == nil && len(r.reasons) > 0 {
 			said = r.reasons[len(r.reasons)-1]
 		}
-		if said != nil && complains(said.Text) {
+		if said != nil && isTooMany(said.Text) {
 			if turn.Slow() {
 				v.log.Info("the host complains of too many connections, slowing down", "host", v.prospect.host.Name, "text", said.Text)
 				v.idle.retire(v.prospect.host.Name) // it counts them too
@@ -79,15 +79,15 @@ func (v *visit) pace(turn *limit.Turn, rcpts, left []*recipient) {
 	turn.Release(len(left) < len(rcpts))
 }
 
-// complaint finds what servers say with 421 and 451 when there is too much at
+// tooManyConnections finds what servers say with 421 and 451 when there is too much at
 // once; no code says it by itself.
-var complaint = regexp.MustCompile(`(?i)^4[25]1\b.*(too many|too much|concurren|simultaneous|rate.?limit|(connection|session)s?\b.*(limit|exceed|rate)|(limit|exceed).*\b(connection|session))`)
+var tooManyConnections = regexp.MustCompile(`(?i)^4[25]1\b.*(too many|too much|concurren|simultaneous|rate.?limit|(connection|session)s?\b.*(limit|exceed|rate)|(limit|exceed).*\b(connection|session))`)
 
-// complains says whether a reply asks for fewer connections.
-func complains(text string) bool { return complaint.MatchString(text) }
+// isTooMany says whether a reply asks for fewer connections.
+func isTooMany(text string) bool { return tooManyConnections.MatchString(text) }
 
 // run makes transactions until every recipient had its turn.
-func (v *visit) run(ctx context.Context, rcpts []*recipient) (left []*recipient) {
+func (v *hostDelivery) run(ctx context.Context, rcpts []*recipient) (left []*recipient) {
 	for len(rcpts) > 0 {
 		if failed := v.arrive(ctx, true); failed != nil {
 			return append(left, v.pass(rcpts, failed)...)
@@ -110,7 +110,7 @@ func (v *visit) run(ctx context.Context, rcpts []*recipient) (left []*recipient)
 }
 
 // arrive sees to it that there is a connection, an idle one if that will do.
-func (v *visit) arrive(ctx context.Context, idle bool) (failed *status.Error) {
+func (v *hostDelivery) arrive(ctx context.Context, idle bool) (failed *status.Error) {
 	if v.conn != nil {
 		return nil
 	}
@@ -136,14 +136,14 @@ func (v *visit) arrive(ctx context.Context, idle bool) (failed *status.Error) {
 }
 
 // part forgets the connection, which somebody else has now or which is closed.
-func (v *visit) part() {
+func (v *hostDelivery) part() {
 	v.conn.place.Release()
 	v.conn = nil
 }
 
 // transact runs one transaction, a second time over a new connection if the
 // first was for nothing.
-func (v *visit) transact(ctx context.Context, rcpts []*recipient) (again, more []*recipient) {
+func (v *hostDelivery) transact(ctx context.Context, rcpts []*recipient) (again, more []*recipient) {
 	report := v.send(ctx, rcpts)
 	for ctx.Err() == nil && v.inVain(report) {
 		v.conn.session.Close()
@@ -165,8 +165,8 @@ func (v *visit) transact(ctx context.Context, rcpts []*recipient) (again, more [
 // nothing had been: when a connection that had been idle died before the
 // server can have accepted the message, or when the server does not know the
 // BDAT that it offers.
-func (v *visit) inVain(report *smtp.Report) bool {
-	if v.conn.reused && (report.Err != nil && report.Unseen || report.Mail.Code == 421) {
+func (v *hostDelivery) inVain(report *smtp.Report) bool {
+	if v.conn.reused && (report.Err != nil && report.SafeToRetry || report.Mail.Code == 421) {
 		return true
 	}
 	if !v.conn.chunked || v.conn.reused && report.Mail.Code == 0 {
@@ -177,27 +177,27 @@ func (v *visit) inVain(report *smtp.Report) bool {
 		// Some device between us and the server takes CHUNKING for noise.
 		v.noChunking.mark(v.prospect.host.Name)
 		return true
-	case report.Err != nil && !errors.Is(report.Err, ErrGone) && !report.Unseen && report.Stage >= outcome.Body:
+	case report.Err != nil && !errors.Is(report.Err, ErrGone) && !report.SafeToRetry && report.Stage >= outcome.Body:
 		v.noChunking.mark(v.prospect.host.Name)
 	}
 	return false
 }
 
 // send runs one transaction.
-func (v *visit) send(ctx context.Context, rcpts []*recipient) *smtp.Report {
+func (v *hostDelivery) send(ctx context.Context, rcpts []*recipient) *smtp.Report {
 	defer v.spent(PhaseTransaction, time.Now())
 	tx := &smtp.Transaction{
-		From:       v.sender,
-		Recipients: make([]smtp.Recipient, len(rcpts)),
-		Content:    v.msg.reader(),
-		Size:       v.msg.Facts.Size,
-		EightBit:   v.msg.Facts.EightBit || v.env.EightBit,
-		UTF8:       v.useUTF8(v.conn, rcpts),
-		RequireTLS: v.demands.RequireTLS,
-		Chunking:   v.chunking(),
-		Ret:        v.ret(),
-		EnvID:      v.env.EnvID,
-		Point:      func() context.Context { return v.ctx },
+		From:        v.sender,
+		Recipients:  make([]smtp.Recipient, len(rcpts)),
+		Content:     v.msg.reader(),
+		Size:        v.msg.Facts.Size,
+		EightBit:    v.msg.Facts.EightBit || v.env.EightBit,
+		UTF8:        v.useUTF8(v.conn, rcpts),
+		RequireTLS:  v.demands.RequireTLS,
+		Chunking:    v.chunking(),
+		Ret:         v.ret(),
+		EnvID:       v.env.EnvID,
+		BeforeFinal: func() context.Context { return v.ctx },
 	}
 	for i, r := range rcpts {
 		tx.Recipients[i] = r.Recipient
@@ -210,11 +210,11 @@ func (v *visit) send(ctx context.Context, rcpts []*recipient) *smtp.Report {
 // chunking says how a server that offers CHUNKING gets the message. One that
 // refuses every recipient and forgets to swallow the chunk runs the message as
 // commands; without a MAIL line in it nothing can come of that.
-func (v *visit) chunking() smtp.Chunking {
+func (v *hostDelivery) chunking() smtp.Chunking {
 	switch {
 	case v.cfg.Chunking == ChunkingOff || v.noChunking.marked(v.prospect.host.Name):
 		return smtp.ChunkingOff
-	case v.cfg.Chunking == ChunkingPipelined && v.msg.Facts.Size <= inOneFlight && !v.msg.Facts.LineStartsWithMAIL:
+	case v.cfg.Chunking == ChunkingPipelined && v.msg.Facts.Size <= maxPipelinedChunk && !v.msg.Facts.LineStartsWithMAIL:
 		return smtp.ChunkingPipelined
 	}
 	return smtp.ChunkingWaiting
@@ -222,7 +222,7 @@ func (v *visit) chunking() smtp.Chunking {
 
 // ret gives the RET parameter: a bounce of a message that requires TLS bears
 // no more than its header (RFC 8689 §5).
-func (v *visit) ret() string {
+func (v *hostDelivery) ret() string {
 	if v.demands.RequireTLS && v.env.Ret == "FULL" {
 		return "HDRS"
 	}
@@ -231,10 +231,10 @@ func (v *visit) ret() string {
 
 // settleConnection keeps the connection for the next transaction, or parts
 // with it. Nobody waits for a goodbye.
-func (v *visit) settleConnection(ctx context.Context, report *smtp.Report, state outcome.ConnState, more bool) {
+func (v *hostDelivery) settleConnection(ctx context.Context, report *smtp.Report, state outcome.ConnState, more bool) {
 	c := v.conn
 	switch {
-	case report.Err != nil || report.Broken:
+	case report.Err != nil || report.OutOfStep:
 		c.session.Close()
 	case state == outcome.Close:
 		c.link.Close()

@@ -13,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
@@ -37,7 +37,7 @@ type domain struct {
 
 	mu     sync.Mutex
 	server *mx.Server
-	habits mx.Habits
+	habits mx.Behaviour
 	before int64 // messages that arrived at earlier servers
 }
 
@@ -100,7 +100,7 @@ func (l *lab) publish(d *domain) error {
 func (d *domain) start(port int) (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.server, err = mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", d.addr, port), Habits: d.habits, Discard: true, MaxMessages: 1})
+	d.server, err = mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", d.addr, port), Behaviour: d.habits, Discard: true, MaxMessages: 1})
 	return err
 }
 
@@ -173,7 +173,7 @@ func (l *lab) roll(d *domain) error {
 			ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, d.habits.TLS.Certificate.Leaf), ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, cert.Leaf)))
 	}
 	d.habits.TLS.Certificate = cert
-	d.server.SetHabits(d.habits)
+	d.server.SetBehaviour(d.habits)
 	return nil
 }
 

@@ -22,9 +22,9 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	w := internet(t, m)
 	m.sh(t, readme(t, "## Use it with Postfix"))
 	s := server(w, daneDomain)
-	habits := s.Habits()
+	habits := s.Behaviour()
 	habits.Delay = 300 * time.Millisecond // so that there is always something under way
-	s.SetHabits(habits)
+	s.SetBehaviour(habits)
 
 	var sending sync.WaitGroup
 	send := func(from, to int) {

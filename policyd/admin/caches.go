@@ -8,7 +8,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/transport/limit"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
@@ -71,7 +71,7 @@ type Trace struct {
 const maxRecords = 100
 
 // NewCachedPolicy writes an entry of an MTA-STS cache in a directory.
-func NewCachedPolicy(e *policies.Entry, dir string) CachedPolicy {
+func NewCachedPolicy(e *policycache.Entry, dir string) CachedPolicy {
 	return CachedPolicy{clean(e.Domain), dir, *newMTASTS(e)}
 }
 

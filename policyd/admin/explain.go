@@ -17,7 +17,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -70,24 +70,24 @@ func routeOf(from *route.Route) Route {
 }
 
 // newMTASTS writes an entry of an MTA-STS cache.
-func newMTASTS(e *policies.Entry) *MTASTS {
+func newMTASTS(e *policycache.Entry) *MTASTS {
 	m := &MTASTS{RecordID: clean(e.RecordID)}
 	if e.Err != nil {
 		m.Failure, m.Error = e.Failure().String(), clean(e.Err.Error())
 	}
 	switch e.State {
-	case policies.NoPolicy:
+	case policycache.NoPolicy:
 		m.State = "none"
-	case policies.Failed:
+	case policycache.Failed:
 		m.State = "failed"
-	case policies.HasPolicy:
+	case policycache.HasPolicy:
 		m.State, m.Mode, m.ID, m.MX, m.Source = "policy", e.Policy.Mode.String(), clean(e.ID), e.Policy.MX, e.Source.String()
 		m.MaxAge, m.Fetched, m.Expires = e.Policy.MaxAge.Seconds(), moment(e.Fetched), moment(e.Expires)
 	}
 	return m
 }
 
-func limitOf(p *limit.Place) *Limit {
+func limitOf(p *limit.KeyState) *Limit {
 	if p == nil {
 		return nil
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/dane"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/smtp"
@@ -80,8 +80,8 @@ func TestStrangersWordsAreHarmless(t *testing.T) {
 	for range 1000 {
 		cert.DNSNames = append(cert.DNSNames, "a.example")
 	}
-	entry := policies.Entry{
-		Domain: hostile, State: policies.HasPolicy, ID: hostile, RecordID: hostile, Fetched: time.Now(), Expires: time.Now(),
+	entry := policycache.Entry{
+		Domain: hostile, State: policycache.HasPolicy, ID: hostile, RecordID: hostile, Fetched: time.Now(), Expires: time.Now(),
 		Policy: mtasts.Policy{Mode: mtasts.ModeEnforce, MX: []string{"mx.example.org"}}, Err: &mtasts.Error{Failure: mtasts.FailureFetch, Err: bad},
 	}
 	host := route.Host{Name: hostile}
@@ -114,8 +114,8 @@ func TestStrangersWordsAreHarmless(t *testing.T) {
 	harmless(t, NewAnswer(&answer))
 	harmless(t, NewNames([]resolver.Answer{answer}))
 	harmless(t, NewTransport(transport.Snapshot{
-		Name: "default", Underway: []transport.Underway{{QueueID: hostile, Destination: hostile, Host: hostile}},
-		Held: []transport.Held{{Host: hostile}}, Dead: []deadhost.Dead{{Host: hostile, Cause: "refused"}},
+		Name: "default", InProgress: []transport.InProgress{{QueueID: hostile, Destination: hostile, Host: hostile}},
+		IdleHosts: []transport.IdleHost{{Host: hostile}}, Dead: []deadhost.Dead{{Host: hostile, Cause: "refused"}},
 	}))
 	harmless(t, NewTraces(map[string]time.Time{hostile: time.Now()}))
 }

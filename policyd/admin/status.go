@@ -100,10 +100,10 @@ func NewTransport(from transport.Snapshot) Transport {
 		Name: from.Name, Idle: from.Idle.Idle, Reused: from.Idle.Reused, Missed: from.Idle.Missed,
 		Deliveries: []Delivery{}, Hosts: []Idle{}, Dead: []Dead{}, Slowed: []Slowed{}, Limits: []LimitState{},
 	}
-	for _, u := range from.Underway {
+	for _, u := range from.InProgress {
 		t.Deliveries = append(t.Deliveries, Delivery{u.ID, clean(u.QueueID), clean(u.Destination), clean(u.Host), u.Recipients, u.Since.UTC()})
 	}
-	for _, h := range from.Held {
+	for _, h := range from.IdleHosts {
 		t.Hosts = append(t.Hosts, Idle{clean(h.Host), h.Port, h.Count})
 	}
 	for i := range from.Dead {

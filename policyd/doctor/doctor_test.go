@@ -278,7 +278,7 @@ func TestConnect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := mx.Start(mx.Options{Habits: mx.Modern(cert)})
+	server, err := mx.Start(mx.Options{Behaviour: mx.Modern(cert)})
 	if err != nil {
 		t.Fatal(err)
 	}

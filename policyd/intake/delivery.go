@@ -17,7 +17,7 @@ type Delivery struct {
 	// order.
 	Results []transport.Result
 
-	desk *Desk
+	desk *Dispatcher
 	env  *transport.Envelope
 	msg  *spool.Message
 	log  *slog.Logger
@@ -28,7 +28,7 @@ type Delivery struct {
 // Deliver hands the message over for the recipients that neither have it yet
 // nor are about to get it from an earlier try. The envelope and the message
 // belong to the Delivery until it ends or is settled.
-func (p *Place) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.Message, log *slog.Logger) *Delivery {
+func (p *Slot) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.Message, log *slog.Logger) *Delivery {
 	d := &Delivery{
 		Results: make([]transport.Result, len(env.Recipients)),
 		desk:    p.desk, env: env, msg: msg, log: log,
@@ -91,12 +91,12 @@ func (d *Delivery) key() (served.Key, error) {
 	return d.name, err
 }
 
-// Settle is for who has told the results and can not know yet whether the mail
+// Detach is for who has told the results and can not know yet whether the mail
 // server has read them, and will not keep the message and the envelope until
 // then: they are its own again. Further tries may begin at once. It reports
 // whether some recipient has the message, so that one of Remember and Forget is
 // to be called.
-func (d *Delivery) Settle() (owed bool) {
+func (d *Delivery) Detach() (owed bool) {
 	defer d.End()
 	for _, result := range d.Results {
 		owed = owed || result.Code.Class == status.Success && d.env.QueueID != ""

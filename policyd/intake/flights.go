@@ -6,11 +6,11 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 )
 
-// flights are the messages that are on their way at this moment. A client that
+// inFlight are the messages that are on their way at this moment. A client that
 // goes while a server has the whole message and has not answered yet leaves a
 // delivery behind that may well succeed. Its mail server tries again, perhaps
 // before the server's answer is there to be remembered.
-type flights struct {
+type inFlight struct {
 	mu  sync.Mutex
 	all map[flight]struct{}
 }
@@ -26,7 +26,7 @@ func flightOf(env *transport.Envelope, recipient string) flight {
 
 // begin notes an envelope's recipients, and gives those that are not on their
 // way already. Without a queue id nothing is noted.
-func (f *flights) begin(env *transport.Envelope) map[flight]struct{} {
+func (f *inFlight) begin(env *transport.Envelope) map[flight]struct{} {
 	if env.QueueID == "" {
 		return nil
 	}
@@ -47,7 +47,7 @@ func (f *flights) begin(env *transport.Envelope) map[flight]struct{} {
 
 // end is called with what begin gave, when what became of it is known, and
 // written down where that is needed. It may be called twice.
-func (f *flights) end(mine map[flight]struct{}) {
+func (f *inFlight) end(mine map[flight]struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for this := range mine {

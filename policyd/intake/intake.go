@@ -31,8 +31,8 @@ import (
 )
 
 const (
-	// Turn is how long a message waits for a place among max_deliveries.
-	Turn = 5 * time.Second
+	// SlotWait is how long a message waits for a place among max_deliveries.
+	SlotWait = 5 * time.Second
 	// Slack is what a delivery may take beyond its time before it is overdue.
 	Slack = 5 * time.Minute
 )
@@ -44,8 +44,8 @@ type Deliverer interface {
 	Deliver(ctx context.Context, env *transport.Envelope, msg *transport.Message) []transport.Result
 }
 
-// Way is a transport that is held for one delivery.
-type Way struct {
+// Transport is a transport that is held for one delivery.
+type Transport struct {
 	Deliverer
 	// Release is called once, when the delivery is over.
 	Release func()
@@ -57,38 +57,38 @@ type Way struct {
 // Config is what a Desk works with. All of it must be set.
 type Config struct {
 	// Transport finds a transport by its name; ok is false when there is none.
-	Transport func(name string) (way Way, ok bool)
+	Transport func(name string) (way Transport, ok bool)
 	Spool     *spool.Spool
-	Served    *served.Memory
+	Served    *served.Store
 	// Places holds one unit for each delivery that may be under way.
 	Places *semaphore.Weighted
 	Logger *slog.Logger
 }
 
-// Desk is where all front ends bring their messages. It is safe for concurrent
+// Dispatcher is where all front ends bring their messages. It is safe for concurrent
 // use.
-type Desk struct {
+type Dispatcher struct {
 	Config
-	flights flights
+	flights inFlight
 	busy    atomic.Uint64 // messages that got no place
 
 	mu      sync.Mutex
-	running map[*Place]time.Time // until when each must be over
+	running map[*Slot]time.Time // until when each must be over
 }
 
 // New makes a desk.
-func New(cfg Config) *Desk {
-	return &Desk{
+func New(cfg Config) *Dispatcher {
+	return &Dispatcher{
 		Config:  cfg,
-		flights: flights{all: map[flight]struct{}{}},
-		running: map[*Place]time.Time{},
+		flights: inFlight{all: map[flight]struct{}{}},
+		running: map[*Slot]time.Time{},
 	}
 }
 
-// Place is a delivery's place among max_deliveries, with its transport.
-type Place struct {
-	desk   *Desk
-	way    Way
+// Slot is a delivery's place among max_deliveries, with its transport.
+type Slot struct {
+	desk   *Dispatcher
+	way    Transport
 	waited time.Duration // for it
 }
 
@@ -96,7 +96,7 @@ type Place struct {
 // at most. limit is how long the message may then take to come in and be
 // delivered, which ctx must see to; whoever takes longer is overdue. The
 // error is a *status.Error for the mail server, or the cause of ctx's end.
-func (d *Desk) Admit(ctx context.Context, name string, limit time.Duration) (*Place, error) {
+func (d *Dispatcher) Admit(ctx context.Context, name string, limit time.Duration) (*Slot, error) {
 	way, ok := d.Transport(name)
 	if !ok {
 		return nil, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", name)}
@@ -106,7 +106,7 @@ func (d *Desk) Admit(ctx context.Context, name string, limit time.Duration) (*Pl
 		way.Release()
 		return nil, err
 	}
-	p := &Place{d, way, time.Since(start)}
+	p := &Slot{d, way, time.Since(start)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running[p] = time.Now().Add(limit + way.Overtime + Slack)
@@ -114,8 +114,8 @@ func (d *Desk) Admit(ctx context.Context, name string, limit time.Duration) (*Pl
 }
 
 // turn waits for a place.
-func (d *Desk) turn(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, Turn)
+func (d *Dispatcher) turn(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, SlotWait)
 	defer cancel()
 	switch {
 	case d.Places.Acquire(wait, 1) == nil:
@@ -128,7 +128,7 @@ func (d *Desk) turn(ctx context.Context) error {
 }
 
 // Renew says anew how long the message may take, from now on.
-func (p *Place) Renew(limit time.Duration) {
+func (p *Slot) Renew(limit time.Duration) {
 	p.desk.mu.Lock()
 	defer p.desk.mu.Unlock()
 	p.desk.running[p] = time.Now().Add(limit + p.way.Overtime + Slack)
@@ -150,9 +150,9 @@ func NotTaken(log *slog.Logger, answer *status.Error) {
 	log.Log(context.Background(), level, "message not taken", "dsn", answer.Code.String(), "text", answer.Error())
 }
 
-// Leave gives the place to somebody else. It is called once, when the message
+// Release gives the place to somebody else. It is called once, when the message
 // is done with.
-func (p *Place) Leave() {
+func (p *Slot) Release() {
 	p.desk.mu.Lock()
 	delete(p.desk.running, p)
 	p.desk.mu.Unlock()
@@ -161,19 +161,19 @@ func (p *Place) Leave() {
 }
 
 // UnderWay counts the messages that have a place.
-func (d *Desk) UnderWay() int {
+func (d *Dispatcher) UnderWay() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.running)
 }
 
 // Busy counts the messages that got no place in time.
-func (d *Desk) Busy() uint64 { return d.busy.Load() }
+func (d *Dispatcher) Busy() uint64 { return d.busy.Load() }
 
 // Overdue counts the deliveries that go on although their time, and all that
 // may come on top of it, was over some minutes ago. There is no reason for one,
 // but that something in the daemon waits for ever.
-func (d *Desk) Overdue() int {
+func (d *Dispatcher) Overdue() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 // bench is a desk with one place and one transport, which delivers to whom the
 // test says.
 type bench struct {
-	*Desk
+	*Dispatcher
 	t     *testing.T
 	dir   string
 	calls []string // the recipients of each call of Deliver
@@ -42,13 +42,13 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Desk = New(Config{
-		Transport: func(name string) (Way, bool) {
+	b.Dispatcher = New(Config{
+		Transport: func(name string) (Transport, bool) {
 			if name != "default" {
-				return Way{}, false
+				return Transport{}, false
 			}
 			b.held++
-			return Way{Deliverer: b, Release: func() { b.held-- }, Overtime: time.Minute}, true
+			return Transport{Deliverer: b, Release: func() { b.held-- }, Overtime: time.Minute}, true
 		},
 		Spool: spool.New(b.dir, 1<<20), Served: memory, Places: semaphore.NewWeighted(1), Logger: slog.New(slog.DiscardHandler),
 	})
@@ -81,7 +81,7 @@ func (b *bench) try(queueID, recipients string) *Delivery {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	defer place.Leave()
+	defer place.Release()
 	env := &transport.Envelope{QueueID: queueID, Sender: "s@example.org"}
 	for _, r := range recipients {
 		env.Recipients = append(env.Recipients, transport.Recipient{Address: string(r)})
@@ -142,18 +142,18 @@ func TestSettle(t *testing.T) {
 	b := newBench(t)
 	b.taken = "a"
 	d := b.try("4XyZ", "ab")
-	if !d.Settle() {
+	if !d.Detach() {
 		t.Error("nothing is owed")
 	}
 	again := b.try("4XyZ", "b") // at once
 	b.want(again, "4")
-	if again.Settle() {
+	if again.Detach() {
 		t.Error("something is owed to whom nothing was delivered")
 	}
 	d.Remember()
 	d = b.try("4XyZ", "a")
 	b.want(d, "2")
-	if !d.Settle() {
+	if !d.Detach() {
 		t.Error("nothing is owed to whom it was recalled")
 	}
 	d.Forget()
@@ -161,7 +161,7 @@ func TestSettle(t *testing.T) {
 		t.Error("still remembered")
 	}
 	nameless := b.try("", "a")
-	if nameless.Settle() {
+	if nameless.Detach() {
 		t.Error("something is owed without a queue id")
 	}
 	b.wantCalls("ab", "b", "a")
@@ -201,7 +201,7 @@ func TestAdmit(t *testing.T) {
 		if _, err := b.Admit(t.Context(), "nosuch", time.Hour); !errors.As(err, &refused) || refused.Code.String() != "4.3.5" || time.Since(begin) != 0 {
 			t.Errorf("no transport: %v after %v", err, time.Since(begin))
 		}
-		if _, err := b.Admit(t.Context(), "default", time.Hour); !errors.As(err, &refused) || refused.Code.String() != "4.3.2" || time.Since(begin) != Turn {
+		if _, err := b.Admit(t.Context(), "default", time.Hour); !errors.As(err, &refused) || refused.Code.String() != "4.3.2" || time.Since(begin) != SlotWait {
 			t.Errorf("no place: %v after %v", err, time.Since(begin))
 		}
 		begin = time.Now()
@@ -223,7 +223,7 @@ func TestAdmit(t *testing.T) {
 		if n := b.Overdue(); n != 1 {
 			t.Errorf("%d overdue after %v", n, time.Since(begin))
 		}
-		place.Leave()
+		place.Release()
 		b.wantCalls()
 	})
 }

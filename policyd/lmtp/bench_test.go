@@ -53,7 +53,7 @@ func serve(t *testing.T, change func(*bench)) *bench {
 // end ends the server and checks that nothing is left.
 func (b *bench) end() {
 	b.T.Helper()
-	b.End(b.Desk)
+	b.End(b.Dispatcher)
 	if n := b.Log.Count("complains"); n != 0 {
 		b.T.Errorf("the library complains\n%s", b.Log)
 	}

@@ -46,7 +46,7 @@ type conn struct {
 	begins  chan struct{} // closed when the transfer that BDAT asked for begins
 	refused int           // commands in a row
 	results bool          // the replies to come are about recipients
-	debts   []debt
+	debts   []unconfirmed
 
 	mu       sync.Mutex
 	transfer bool  // a message is coming in or being delivered
@@ -184,7 +184,7 @@ func (c *conn) fill() error {
 	n, err := c.Conn.Read(c.buf[c.w:])
 	c.w += n
 	if n > 0 {
-		c.collect()
+		c.checkRead()
 		return nil
 	}
 	c.mu.Lock()

@@ -69,18 +69,18 @@ const (
 
 // Server serves LMTP on one socket. It is safe for concurrent use.
 type Server struct {
-	*intake.Desk
+	*intake.Dispatcher
 	*accept.Loops
 	transport string
 	library   *smtp.Server
 	serving   sync.WaitGroup
-	door      door
+	handoff   handoff
 }
 
 // New makes a server whose messages take a transport, with accept loops of its
 // own. hostname is what its greeting says.
-func New(desk *intake.Desk, loops *accept.Loops, transport, hostname string) *Server {
-	s := &Server{Desk: desk, Loops: loops, transport: transport, door: door{conns: make(chan net.Conn), closed: make(chan struct{})}}
+func New(desk *intake.Dispatcher, loops *accept.Loops, transport, hostname string) *Server {
+	s := &Server{Dispatcher: desk, Loops: loops, transport: transport, handoff: handoff{conns: make(chan net.Conn), closed: make(chan struct{})}}
 	s.library = smtp.NewServer(smtp.BackendFunc(s.session))
 	s.library.LMTP = true
 	s.library.Domain = hostname
@@ -94,7 +94,7 @@ func New(desk *intake.Desk, loops *accept.Loops, transport, hostname string) *Se
 	// Not announced, as the library wants TLS for that, but taken: nobody
 	// listens on the way of a local socket (RFC 8689 §4.1).
 	s.library.EnableREQUIRETLS = true
-	s.library.ErrorLog = complaints{desk.Logger}
+	s.library.ErrorLog = libraryLog{desk.Logger}
 	return s
 }
 
@@ -104,16 +104,16 @@ func New(desk *intake.Desk, loops *accept.Loops, transport, hostname string) *Se
 // the others go on until deliveries, a context of its own, ends. It is called
 // once.
 func (s *Server) Serve(ctx, deliveries context.Context, l net.Listener) error {
-	s.serving.Go(func() { s.library.Serve(&s.door) })
+	s.serving.Go(func() { s.library.Serve(&s.handoff) })
 	return s.Loops.Serve(ctx, l, func(c net.Conn) {
 		conn := newConn(c, s.Logger)
 		conn.deliveries = deliveries
 		defer context.AfterFunc(ctx, conn.stop)()
 		defer context.AfterFunc(deliveries, func() { conn.cut(errStopping) })()
 		select {
-		case s.door.conns <- conn:
+		case s.handoff.conns <- conn:
 			<-conn.done
-		case <-s.door.closed:
+		case <-s.handoff.closed:
 		}
 	})
 }
@@ -121,20 +121,20 @@ func (s *Server) Serve(ctx, deliveries context.Context, l net.Listener) error {
 // Wait returns when no connection is open any more. Call it after Serve.
 func (s *Server) Wait() {
 	s.Loops.Wait()
-	s.door.Close()
+	s.handoff.Close()
 	s.library.Shutdown(context.Background())
 	s.serving.Wait()
 }
 
-// door is the listener from which the library takes the connections that the
+// handoff is the listener from which the library takes the connections that the
 // loops have accepted.
-type door struct {
+type handoff struct {
 	conns  chan net.Conn
 	once   sync.Once
 	closed chan struct{}
 }
 
-func (d *door) Accept() (net.Conn, error) {
+func (d *handoff) Accept() (net.Conn, error) {
 	select {
 	case conn := <-d.conns:
 		return conn, nil
@@ -143,19 +143,19 @@ func (d *door) Accept() (net.Conn, error) {
 	}
 }
 
-func (d *door) Close() error {
+func (d *handoff) Close() error {
 	d.once.Do(func() { close(d.closed) })
 	return nil
 }
 
-func (d *door) Addr() net.Addr { return &net.UnixAddr{Name: "lmtp", Net: "unix"} }
+func (d *handoff) Addr() net.Addr { return &net.UnixAddr{Name: "lmtp", Net: "unix"} }
 
-// complaints is the library's log: defects of ours that it caught.
-type complaints struct{ log *slog.Logger }
+// libraryLog is the library's log: defects of ours that it caught.
+type libraryLog struct{ log *slog.Logger }
 
-func (c complaints) Printf(format string, v ...any) { c.say(fmt.Sprintf(format, v...)) }
-func (c complaints) Println(v ...any)               { c.say(fmt.Sprintln(v...)) }
+func (c libraryLog) Printf(format string, v ...any) { c.say(fmt.Sprintf(format, v...)) }
+func (c libraryLog) Println(v ...any)               { c.say(fmt.Sprintln(v...)) }
 
-func (c complaints) say(text string) {
+func (c libraryLog) say(text string) {
 	c.log.Error("the LMTP server complains", "text", strings.TrimSpace(text))
 }

@@ -69,16 +69,16 @@ func (c *conn) judge(line []byte) []byte {
 		c.data = true
 	case line[0] == '5':
 		c.refused++
-		return c.soften(line)
+		return c.toTemporary(line)
 	}
 	return line
 }
 
-// soften makes a refusal temporary whose reason is a parameter of MAIL or RCPT:
+// toTemporary makes a refusal temporary whose reason is a parameter of MAIL or RCPT:
 // the mail server has had it from somebody who understood it, and the message
 // must not bounce because the library does not. Such a one is an ORCPT of a type
 // other than rfc822 and utf-8.
-func (c *conn) soften(line []byte) []byte {
+func (c *conn) toTemporary(line []byte) []byte {
 	const parameters = " 5.5.4 "
 	if c.verb != "MAIL" && c.verb != "RCPT" || len(line) < 3+len(parameters) || string(line[3:3+len(parameters)]) != parameters {
 		return line
@@ -101,7 +101,7 @@ func (c *conn) flush() error {
 
 // goodbye says why the connection ends, to a client that may still be there.
 func (c *conn) goodbye(err error) {
-	c.collect()
+	c.checkRead()
 	var text string
 	switch {
 	case errors.Is(err, errStopping):

@@ -42,8 +42,8 @@ func benchmark(b *testing.B, size int) {
 		b.Fatal(err)
 	}
 	desk := intake.New(intake.Config{
-		Transport: func(string) (intake.Way, bool) {
-			return intake.Way{Deliverer: nowhere{}, Release: func() {}}, true
+		Transport: func(string) (intake.Transport, bool) {
+			return intake.Transport{Deliverer: nowhere{}, Release: func() {}}, true
 		},
 		Spool: spool.New(dir, 1<<30), Served: memory, Places: semaphore.NewWeighted(10), Logger: slog.New(slog.DiscardHandler),
 	})

@@ -187,7 +187,7 @@ func TestMaxDeliveries(t *testing.T) {
 		start := time.Now()
 		two.mail("b", "c")
 		two.want("451 4.3.2 <b@example.net> mxpolicyd is busy: max_deliveries", "451 4.3.2 <c@")
-		took(b.T, start, intake.Turn)
+		took(b.T, start, intake.SlotWait)
 		close(held)
 		one.want("250 ")
 		two.mail("d")

@@ -34,7 +34,7 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 	if err != nil {
 		return s.refuse(r, err, log)
 	}
-	defer place.Leave()
+	defer place.Release()
 	msg, err := s.receive(ctx, r)
 	if err != nil {
 		return s.refuse(r, err, log)
@@ -47,10 +47,10 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 	for i, result := range d.Results {
 		replies.SetStatus(s.names[i], replyTo(result.Code, result.Text))
 	}
-	switch owing := (debt{d, log}); {
+	switch owing := (unconfirmed{d, log}); {
 	case s.conn.err != nil: // nobody will read the replies
-		owing.forgo(s.conn.err)
-	case d.Settle():
+		owing.writeDown(s.conn.err)
+	case d.Detach():
 		s.conn.debts = append(s.conn.debts, owing)
 	}
 	return nil
@@ -71,7 +71,7 @@ func (s *session) receive(ctx context.Context, r io.Reader) (*spool.Message, err
 }
 
 // deliver delivers the message, unless the client goes.
-func (s *session) deliver(ctx context.Context, place *intake.Place, msg *spool.Message, log *slog.Logger) *intake.Delivery {
+func (s *session) deliver(ctx context.Context, place *intake.Slot, msg *spool.Message, log *slog.Logger) *intake.Delivery {
 	ctx, cancel := context.WithTimeoutCause(ctx, deliveryTime, transport.ErrTimeout)
 	defer cancel()
 	ctx, leave := context.WithCancelCause(ctx)

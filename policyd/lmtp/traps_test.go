@@ -348,7 +348,7 @@ func TestMaxConnections(t *testing.T) {
 // A socket for a transport that is not there any more.
 func TestUnknownTransport(t *testing.T) {
 	b := serve(t, func(b *bench) {
-		b.Transport = func(string) (intake.Way, bool) { return intake.Way{}, false }
+		b.Transport = func(string) (intake.Transport, bool) { return intake.Transport{}, false }
 	})
 	c := b.connect()
 	c.mail("a", "b")

@@ -25,7 +25,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/socketmap"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
@@ -34,7 +34,7 @@ type Counts struct {
 	Transports    map[string]*transport.Stats // by name
 	Servers       []resolver.ServerStats
 	DNS           cache.Stats
-	Policies      policies.Stats
+	Policies      policycache.Stats
 	TLSRPT        tlsrpt.Stats
 	Socketmap     socketmap.Stats
 	Messages      int    // that have a place

@@ -206,7 +206,7 @@ func TestObserve(t *testing.T) {
 	failed := event("default", later)
 	failed.Attempts[0].Delivered = false
 	failed.Attempts[0].Failure = &verdict.Failure{Rule: verdict.DANE, Cause: verdict.TLSALookup}
-	failed.Attempts[0].Tested = &verdict.Failure{Rule: verdict.MTASTS, Cause: verdict.NotListed}
+	failed.Attempts[0].TestingFailure = &verdict.Failure{Rule: verdict.MTASTS, Cause: verdict.NotListed}
 	m.Observe(failed)
 	families := scrape(t, m)
 	for _, want := range []struct {

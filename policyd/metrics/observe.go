@@ -123,7 +123,7 @@ func (m *Metrics) Observe(e *transport.Event) {
 			s.security[a.Proof.Level()][a.Verdict.MX][proofOf(&a.Proof)].Inc()
 		}
 		m.failed(a.Failure, modeEnforced)
-		m.failed(a.Tested, modeTesting)
+		m.failed(a.TestingFailure, modeTesting)
 	}
 }
 

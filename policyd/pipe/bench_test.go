@@ -38,7 +38,7 @@ func serve(t *testing.T, change func(*bench)) *bench {
 		change(b)
 	}
 	b.path = b.StartAt(b.Server, "pipe.sock")
-	t.Cleanup(func() { b.End(b.Desk) })
+	t.Cleanup(func() { b.End(b.Dispatcher) })
 	return b
 }
 

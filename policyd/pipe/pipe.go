@@ -42,15 +42,15 @@ const (
 
 // Server serves mxpipe. It is safe for concurrent use.
 type Server struct {
-	*intake.Desk
+	*intake.Dispatcher
 	*accept.Loops
 	readers sync.Pool // *wire.Reader
 }
 
 // New makes a server that brings its messages to a desk, with accept loops of
 // its own.
-func New(desk *intake.Desk, loops *accept.Loops) *Server {
-	return &Server{Desk: desk, Loops: loops}
+func New(desk *intake.Dispatcher, loops *accept.Loops) *Server {
+	return &Server{Dispatcher: desk, Loops: loops}
 }
 
 // Serve accepts connections until ctx ends, closes l and returns nil; an error

@@ -52,7 +52,7 @@ func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
 		r.refuse(err)
 		return
 	}
-	defer place.Leave()
+	defer place.Release()
 	msg, err := r.receive(deliveries)
 	if err != nil {
 		r.refuse(err)
@@ -157,7 +157,7 @@ func (r *request) refuse(err error) {
 }
 
 // handle delivers the message and answers.
-func (r *request) handle(ctx context.Context, place *intake.Place, msg *spool.Message) {
+func (r *request) handle(ctx context.Context, place *intake.Slot, msg *spool.Message) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := r.watch(cancel)

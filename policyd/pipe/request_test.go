@@ -352,7 +352,7 @@ func TestRefusedOnTheWay(t *testing.T) {
 		"too large": {nil, "5.3.4 "},
 		"no room":   {func(b *bench) { os.RemoveAll(b.State) }, "4.3.1 "},
 		"no transport": {func(b *bench) {
-			b.Transport = func(string) (intake.Way, bool) { return intake.Way{}, false }
+			b.Transport = func(string) (intake.Transport, bool) { return intake.Transport{}, false }
 		}, "4.3.5 "},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -44,7 +44,7 @@ func bubble(t *testing.T, test func(b *bench, l *memnet.Listener)) {
 		l := memnet.Listen()
 		b.Start(b.Server, l)
 		test(b, l)
-		b.End(b.Desk)
+		b.End(b.Dispatcher)
 	})
 }
 
@@ -161,7 +161,7 @@ func TestTimeout(t *testing.T) {
 
 // max_deliveries: who comes later waits five seconds for a place.
 func TestMaxDeliveries(t *testing.T) {
-	for name, free := range map[string]time.Duration{"none in time": intake.Turn + time.Second, "one in time": intake.Turn - time.Second} {
+	for name, free := range map[string]time.Duration{"none in time": intake.SlotWait + time.Second, "one in time": intake.SlotWait - time.Second} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(b *bench, l *memnet.Listener) {
 				b.Places = semaphore.NewWeighted(1)
@@ -177,9 +177,9 @@ func TestMaxDeliveries(t *testing.T) {
 				synctest.Wait()
 				second := l.Dial()
 				second.Write(opening(b.T, envelope("b")))
-				if free > intake.Turn {
+				if free > intake.SlotWait {
 					want(b.T, answer(second), "4.3.2 ", "max_deliveries")
-					took(b.T, start, intake.Turn)
+					took(b.T, start, intake.SlotWait)
 					want(b.T, answer(first), "2.0.0 ")
 					b.WantCalls("a")
 					return

@@ -48,9 +48,9 @@ const (
 	sweepEvery = time.Hour
 )
 
-// Memory is the set of records in one directory, which no other process
+// Store is the set of records in one directory, which no other process
 // writes. It is safe for concurrent use.
-type Memory struct {
+type Store struct {
 	dir    string
 	now    func() time.Time
 	bounds bounds
@@ -92,11 +92,11 @@ const (
 
 // Open reads which records there are in dir, which it makes if need be. The
 // error is for the administrator: the directory can not be made or listed.
-func Open(dir string, now func() time.Time) (*Memory, error) {
+func Open(dir string, now func() time.Time) (*Store, error) {
 	return open(dir, now, bounds{maxRecords, maxTotal})
 }
 
-func open(dir string, now func() time.Time, b bounds) (*Memory, error) {
+func open(dir string, now func() time.Time, b bounds) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func open(dir string, now func() time.Time, b bounds) (*Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Memory{dir: dir, now: now, bounds: b, records: map[string]entry{}, ids: map[string]int{}}
+	m := &Store{dir: dir, now: now, bounds: b, records: map[string]entry{}, ids: map[string]int{}}
 	for _, e := range entries {
 		switch info, err := e.Info(); {
 		case err != nil || !info.Mode().IsRegular():
@@ -166,7 +166,7 @@ func KeyOf(queueID, sender string, msg *transport.Message) (Key, error) {
 
 // Known reports whether there is any record for the queue id, so that a
 // message's digest need not be made for nothing.
-func (m *Memory) Known(queueID string) bool {
+func (m *Store) Known(queueID string) bool {
 	if queueID == "" {
 		return false
 	}
@@ -177,7 +177,7 @@ func (m *Memory) Known(queueID string) bool {
 
 // Recall gives the recipients of the message that have it already, each with
 // the line it was accepted with; nil when none is known.
-func (m *Memory) Recall(key Key) map[string]string {
+func (m *Store) Recall(key Key) map[string]string {
 	m.mu.Lock()
 	e, ok := m.records[key.name]
 	m.mu.Unlock()
@@ -193,7 +193,7 @@ func (m *Memory) Recall(key Key) map[string]string {
 // Remember writes down who has the message, beside those who are known to have
 // it. An error means that a further try may deliver to these recipients again,
 // after a restart if not at once.
-func (m *Memory) Remember(key Key, got map[string]string) error {
+func (m *Store) Remember(key Key, got map[string]string) error {
 	if key.name == "" || len(got) == 0 {
 		return nil
 	}
@@ -204,7 +204,7 @@ func (m *Memory) Remember(key Key, got map[string]string) error {
 	return nil
 }
 
-func (m *Memory) write(key Key, got map[string]string) error {
+func (m *Store) write(key Key, got map[string]string) error {
 	lock := m.lock(key.name)
 	defer lock.Unlock()
 	all := maps.Clone(got)
@@ -233,7 +233,7 @@ func (m *Memory) write(key Key, got map[string]string) error {
 
 // Settle writes down what could not be written before and is still held, until
 // that fails again or ctx ends. Call it now and then, and at the end.
-func (m *Memory) Settle(ctx context.Context) {
+func (m *Store) Settle(ctx context.Context) {
 	for name, e := range m.unwritten() {
 		if ctx.Err() != nil || !m.settle(name, e) {
 			return
@@ -242,7 +242,7 @@ func (m *Memory) Settle(ctx context.Context) {
 }
 
 // unwritten gives the records that are held.
-func (m *Memory) unwritten() map[string]entry {
+func (m *Store) unwritten() map[string]entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.held == 0 {
@@ -258,7 +258,7 @@ func (m *Memory) unwritten() map[string]entry {
 }
 
 // settle writes one record, unless somebody has dropped or written it since.
-func (m *Memory) settle(name string, e entry) bool {
+func (m *Store) settle(name string, e entry) bool {
 	lock := m.lock(name)
 	defer lock.Unlock()
 	m.mu.Lock()
@@ -280,7 +280,7 @@ func (m *Memory) settle(name string, e entry) bool {
 // Forget drops what is known of the message, when the mail server is done with
 // all the recipients who are known to have it: done names those it is done
 // with.
-func (m *Memory) Forget(key Key, done []string) {
+func (m *Store) Forget(key Key, done []string) {
 	if key.name == "" {
 		return
 	}
@@ -295,7 +295,7 @@ func (m *Memory) Forget(key Key, done []string) {
 }
 
 // lock takes the lock of a name, to be unlocked by the caller.
-func (m *Memory) lock(name string) *sync.Mutex {
+func (m *Store) lock(name string) *sync.Mutex {
 	var n byte
 	for _, c := range []byte(name) {
 		n = n*31 + c
@@ -306,7 +306,7 @@ func (m *Memory) lock(name string) *sync.Mutex {
 }
 
 // add notes a record; the caller has mu.
-func (m *Memory) add(name string, e entry) {
+func (m *Store) add(name string, e entry) {
 	old, ok := m.records[name]
 	if !ok {
 		m.ids[name[:idLength]]++
@@ -317,7 +317,7 @@ func (m *Memory) add(name string, e entry) {
 }
 
 // drop removes a record; the caller has the name's lock.
-func (m *Memory) drop(name string) {
+func (m *Store) drop(name string) {
 	os.Remove(filepath.Join(m.dir, name)) // what stays is found at the next start
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -336,7 +336,7 @@ func (m *Memory) drop(name string) {
 
 // Sweep forgets what is too old, and the oldest of too many. Remember does it
 // now and then by itself.
-func (m *Memory) Sweep() {
+func (m *Store) Sweep() {
 	for name, e := range m.surplus() {
 		lock := m.lock(name)
 		m.mu.Lock()
@@ -350,7 +350,7 @@ func (m *Memory) Sweep() {
 }
 
 // surplus gives what sweep is to forget.
-func (m *Memory) surplus() map[string]entry {
+func (m *Store) surplus() map[string]entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()

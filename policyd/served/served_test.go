@@ -57,7 +57,7 @@ func key(t *testing.T, queueID, sender, text string) Key {
 	return k
 }
 
-func mustOpen(t *testing.T, dir string, now func() time.Time) *Memory {
+func mustOpen(t *testing.T, dir string, now func() time.Time) *Store {
 	t.Helper()
 	m, err := Open(dir, now)
 	if err != nil {
@@ -66,7 +66,7 @@ func mustOpen(t *testing.T, dir string, now func() time.Time) *Memory {
 	return m
 }
 
-func remember(t *testing.T, m *Memory, k Key, rcpts ...string) {
+func remember(t *testing.T, m *Store, k Key, rcpts ...string) {
 	t.Helper()
 	got := map[string]string{}
 	for _, r := range rcpts {
@@ -77,7 +77,7 @@ func remember(t *testing.T, m *Memory, k Key, rcpts ...string) {
 	}
 }
 
-func wantKnown(t *testing.T, m *Memory, k Key, rcpts ...string) {
+func wantKnown(t *testing.T, m *Store, k Key, rcpts ...string) {
 	t.Helper()
 	var want map[string]string
 	for _, r := range rcpts {
@@ -115,7 +115,7 @@ func TestRecall(t *testing.T) {
 		t.Error("known before anything was")
 	}
 	remember(t, m, k, "a@example.org", "b@example.org")
-	for name, m := range map[string]*Memory{"same": m, "restarted": mustOpen(t, dir, time.Now)} {
+	for name, m := range map[string]*Store{"same": m, "restarted": mustOpen(t, dir, time.Now)} {
 		t.Run(name, func(t *testing.T) {
 			wantKnown(t, m, k, "a@example.org", "b@example.org")
 			if !m.Known("4XyZ") || m.Known("4Xyz") || m.Known("") {
@@ -416,7 +416,7 @@ func TestSettle(t *testing.T) {
 	wantKnown(t, mustOpen(t, dir, time.Now), keys["1"])
 	m.Settle(t.Context())
 	m.Settle(t.Context())
-	for _, one := range []*Memory{m, mustOpen(t, dir, time.Now)} {
+	for _, one := range []*Store{m, mustOpen(t, dir, time.Now)} {
 		wantKnown(t, one, keys["1"], "a")
 		wantKnown(t, one, keys["2"], "a")
 		wantKnown(t, one, keys["3"])

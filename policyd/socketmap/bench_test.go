@@ -18,7 +18,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/socketmap/netstring"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/mtasts/store"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
@@ -87,7 +87,7 @@ func newInternet(b *testing.B) *internet {
 	r, err := resolver.New(resolver.Config{Servers: []string{packets.LocalAddr().String()}})
 	must(err)
 	b.Cleanup(r.Close)
-	known := policies.New(policies.Config{Resolver: texts{r}, Fetcher: web{}, Store: store.NewRAM(1 << 20)})
+	known := policycache.New(policycache.Config{Resolver: texts{r}, Fetcher: web{}, Store: store.NewRAM(1 << 20)})
 	b.Cleanup(known.Close)
 	n.Transport, err = transport.New(&transport.Config{
 		Name: "default", Hostname: "client.example", Port: 25, ConnectTimeout: time.Minute,
@@ -104,10 +104,10 @@ func newInternet(b *testing.B) *internet {
 // texts looks TXT records up.
 type texts struct{ *resolver.Resolver }
 
-// TXT implements policies.Resolver.
-func (t texts) TXT(ctx context.Context, name string) (policies.Answer, error) {
+// TXT implements policycache.Resolver.
+func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
 	a, err := t.Lookup(ctx, name, dns.TypeTXT)
-	answer := policies.Answer{Found: a.Existence == resolver.Exists, Expires: a.Expires}
+	answer := policycache.Answer{Found: a.Existence == resolver.Exists, Expires: a.Expires}
 	for _, rr := range a.RRs {
 		answer.Texts = append(answer.Texts, strings.Join(rr.(*dns.TXT).Txt, ""))
 	}
@@ -117,7 +117,7 @@ func (t texts) TXT(ctx context.Context, name string) (policies.Answer, error) {
 // web has the same policy for everybody.
 type web struct{}
 
-// Fetch implements policies.Fetcher.
+// Fetch implements policycache.Fetcher.
 func (web) Fetch(_ context.Context, domain string) (mtasts.Policy, error) {
 	return mtasts.Policy{Mode: mtasts.ModeEnforce, MaxAge: time.Hour, MX: []string{"*." + domain}}, nil
 }
@@ -133,7 +133,7 @@ func BenchmarkLookup(b *testing.B) {
 		b.Run(tt.name, func(b *testing.B) {
 			n := newInternet(b)
 			log := slog.New(slog.DiscardHandler)
-			s := New(Config{Default: "default", Logger: log, Transport: func(string) (Way, bool) { return Way{n, func() {}}, true }}, accept.New(1000, log))
+			s := New(Config{Default: "default", Logger: log, Transport: func(string) (Transport, bool) { return Transport{n, func() {}}, true }}, accept.New(1000, log))
 			l, err := net.Listen("unix", filepath.Join(b.TempDir(), "s"))
 			if err != nil {
 				b.Fatal(err)
@@ -149,7 +149,7 @@ func BenchmarkLookup(b *testing.B) {
 				s.Wait()
 			}()
 			for i := range 3 * domains {
-				if _, err := n.Outlook(ctx, warm(i)); err != nil {
+				if _, err := n.Plan(ctx, warm(i)); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -196,7 +196,7 @@ func BenchmarkOutlook(b *testing.B) {
 			n := newInternet(b)
 			b.ReportAllocs()
 			for b.Loop() {
-				o, err := n.Outlook(b.Context(), warm(i))
+				o, err := n.Plan(b.Context(), warm(i))
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -38,26 +38,26 @@ const (
 
 // Policy is what Postfix is told about a domain.
 type Policy struct {
-	Level  Level
-	Names  []string // for Secure
-	Modern bool     // for Secure: over TLS 1.2 or better (RFC 8461 §4)
-	// Partial says that a host which the MTA-STS policy lists is not among
+	Level Level
+	Names []string // for Secure
+	TLS12 bool     // for Secure: over TLS 1.2 or better (RFC 8461 §4)
+	// MissingHosts says that a host which the MTA-STS policy lists is not among
 	// Names.
-	Partial bool
-	// Open says that nothing is asked of any host, whatever the Level.
-	Open   bool
-	Reason string // for Refused
+	MissingHosts bool
+	// NothingRequired says that nothing is asked of any host, whatever the Level.
+	NothingRequired bool
+	Reason          string // for Refused
 }
 
 // words that Postfix does not take for names behind match=.
 var notNames = []string{"hostname", "nexthop", "dot-nexthop"}
 
 // Decide gives the policy for a domain. The package comment says why.
-func Decide(o *transport.Outlook) Policy {
+func Decide(o *transport.Plan) Policy {
 	if o.Err != nil && !proven(o.Err) {
 		return refuse(o.Err.Code, o.Err)
 	}
-	s := weigh(o)
+	s := summarise(o)
 	switch {
 	case len(s.hosts) > 0 && s.eligible == 0:
 		return s.refusal()
@@ -82,10 +82,10 @@ func proven(err *status.Error) bool {
 	return err.Code.Class == status.Permanent && err.Code != status.New(status.Permanent, 4, 6)
 }
 
-// scale is where the hosts of a domain are weighed.
-type scale struct {
-	*transport.Outlook
-	hosts []weighed
+// summary is where the hosts of a domain are weighed.
+type summary struct {
+	*transport.Plan
+	hosts []hostNeed
 	// eligible counts the hosts that may have the mail, dane those that must
 	// show a certificate which matches a TLSA record, and tlsa those of which
 	// it is not proven that they have no TLSA records.
@@ -101,17 +101,17 @@ type scale struct {
 // one makes up for a host that may not have the mail at all.
 const unreachable = verdict.NeedDANE + 1
 
-// weighed is one host.
-type weighed struct {
-	*transport.HostOutlook
+// hostNeed is one host.
+type hostNeed struct {
+	*transport.HostPlan
 	need  verdict.Need // unreachable: it may not have the mail
 	plain verdict.Need // the same, without TLSA records
 }
 
-func weigh(o *transport.Outlook) *scale {
-	s := &scale{Outlook: o}
+func summarise(o *transport.Plan) *summary {
+	s := &summary{Plan: o}
 	for i := range o.Hosts {
-		h := weighed{HostOutlook: &o.Hosts[i], need: unreachable}
+		h := hostNeed{HostPlan: &o.Hosts[i], need: unreachable}
 		bare := h.Facts
 		bare.TLSA = verdict.TLSA{}
 		h.plain = decide(bare, o.Rules)
@@ -154,8 +154,8 @@ func decide(f verdict.Facts, rules verdict.Rules) verdict.Need {
 // nothing is the policy where nothing is asked of any host. An override that
 // has policies of its own is an answer of its own, which main.cf must not
 // override in turn.
-func (s *scale) nothing() Policy {
-	p := Policy{Level: Default, Open: true}
+func (s *summary) nothing() Policy {
+	p := Policy{Level: Default, NothingRequired: true}
 	switch {
 	case s.OwnPolicies && s.Rules.DANE:
 		p.Level = DANE
@@ -167,7 +167,7 @@ func (s *scale) nothing() Policy {
 
 // named is the policy of last resort: only those who prove to be one of the
 // hosts that may have the mail upon such a proof.
-func (s *scale) named() Policy {
+func (s *summary) named() Policy {
 	p := Policy{Level: Secure}
 	for _, h := range s.hosts {
 		need := h.need
@@ -176,9 +176,9 @@ func (s *scale) named() Policy {
 		}
 		if need <= verdict.NeedWebPKI && !slices.Contains(notNames, h.Host) && !h.literal() {
 			p.Names = append(p.Names, h.Host)
-			p.Modern = p.Modern || need == verdict.NeedWebPKI
+			p.TLS12 = p.TLS12 || need == verdict.NeedWebPKI
 		} else if s.STS.Policy.Match(h.Host) {
-			p.Partial = true
+			p.MissingHosts = true
 		}
 	}
 	if len(p.Names) > 0 {
@@ -191,11 +191,11 @@ func (s *scale) named() Policy {
 }
 
 // literal reports whether the host is an address.
-func (h *weighed) literal() bool { return h.Host != "" && h.Host[0] == '[' }
+func (h *hostNeed) literal() bool { return h.Host != "" && h.Host[0] == '[' }
 
 // refusal is the policy where no host may have the mail: the reason of the
 // host that would be tried first, as its owner will mend that one first.
-func (s *scale) refusal() Policy {
+func (s *summary) refusal() Policy {
 	first := &s.Hosts[0]
 	if first.Err != nil {
 		return refuse(first.Err.Code, first.Err)

@@ -10,7 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/dane"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -65,14 +65,14 @@ func (s scene) String() string {
 	return fmt.Sprintf("signed=%v %v%v %+v %v", s.signed, s.mode, s.listed, s.rules, s.hosts)
 }
 
-func (s scene) outlook() *transport.Outlook {
-	o := &transport.Outlook{Domain: "a.example", Rules: s.rules, Signed: s.signed, Err: s.err}
+func (s scene) outlook() *transport.Plan {
+	o := &transport.Plan{Domain: "a.example", Rules: s.rules, Signed: s.signed, Err: s.err}
 	if s.listed != nil {
-		o.Policy = policies.Entry{State: policies.HasPolicy, Policy: mtasts.Policy{Mode: s.mode, MX: s.listed}}
+		o.Policy = policycache.Entry{State: policycache.HasPolicy, Policy: mtasts.Policy{Mode: s.mode, MX: s.listed}}
 		o.STS = verdict.STS{State: verdict.STSFound, Policy: o.Policy.Policy}
 	}
 	for i, what := range s.hosts {
-		h := transport.HostOutlook{Host: fmt.Sprintf("mx%d.a.example", i+1)}
+		h := transport.HostPlan{Host: fmt.Sprintf("mx%d.a.example", i+1)}
 		h.Facts = verdict.Facts{Host: h.Host, Signed: s.signed, STS: o.STS}
 		if what == unknown {
 			h.Err = errSilent
@@ -328,7 +328,7 @@ func (s scene) check(t *testing.T) {
 
 // checkHost tells whether the host may have mail by its verdict, and whether
 // it gets some from Postfix.
-func (s scene) checkHost(t *testing.T, p Policy, h *transport.HostOutlook, what sort) (may, gets bool) {
+func (s scene) checkHost(t *testing.T, p Policy, h *transport.HostPlan, what sort) (may, gets bool) {
 	may = h.Err == nil && h.Verdict.Refusal == nil
 	if p.Level == Secure {
 		named := slices.Contains(p.Names, h.Host)
@@ -346,7 +346,7 @@ func (s scene) checkHost(t *testing.T, p Policy, h *transport.HostOutlook, what 
 			rules.DANE = false
 			v = verdict.Decide(h.Facts, rules, verdict.Demands{Relaxed: true})
 		}
-		if v.Refusal != nil || v.Need > verdict.NeedWebPKI || v.Need == verdict.NeedWebPKI && !p.Modern {
+		if v.Refusal != nil || v.Need > verdict.NeedWebPKI || v.Need == verdict.NeedWebPKI && !p.TLS12 {
 			t.Errorf("%v: %+v names %s: %v %v", s, p, h.Host, v.Refusal, v.Need)
 		}
 		return may, true
@@ -372,7 +372,7 @@ func (s scene) checkHost(t *testing.T, p Policy, h *transport.HostOutlook, what 
 
 // checkStranger looks at a host that a forger put into the MX set. What it asks
 // for by records of its own is the forger's business.
-func (s scene) checkStranger(t *testing.T, p Policy, o *transport.Outlook) {
+func (s scene) checkStranger(t *testing.T, p Policy, o *transport.Plan) {
 	need, used := postfix(p.Level, false, bare)
 	if !used || p.Level == Secure {
 		return

@@ -6,7 +6,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/reply"
 )
 
@@ -32,11 +32,11 @@ func temporary(reason string) string {
 
 // Reply gives the reply to a request about a domain; with reports it has the
 // attributes that Postfix 3.10 and later pass on to TLS reports (RFC 8460).
-func Reply(o *transport.Outlook, reports bool) string {
+func Reply(o *transport.Plan, reports bool) string {
 	p := Decide(o)
 	var attributes string
 	if reports {
-		if attributes = p.attributes(o); attributes != "" && p.Open {
+		if attributes = p.attributes(o); attributes != "" && p.NothingRequired {
 			// They need a level to stand behind; and TLSA records, which
 			// another level would ask for, are proven not to be there.
 			p.Level = May
@@ -62,7 +62,7 @@ func Reply(o *transport.Outlook, reports bool) string {
 // protocols keeps Postfix to TLS 1.2 or better, in a form that Postfix knows
 // since long before it knew comparisons.
 func (p *Policy) protocols() string {
-	if p.Modern {
+	if p.TLS12 {
 		return " protocols=!SSLv2:!SSLv3:!TLSv1:!TLSv1.1"
 	}
 	return ""
@@ -70,11 +70,11 @@ func (p *Policy) protocols() string {
 
 // attributes gives what TLS reports shall say of the domain's MTA-STS policy.
 // Where DANE decides, Postfix knows by itself.
-func (p *Policy) attributes(o *transport.Outlook) string {
-	if p.Level == Refused || (p.Level == DANE || p.Level == DANEOnly) && !p.Open || !presentable(o.Domain) {
+func (p *Policy) attributes(o *transport.Plan) string {
+	if p.Level == Refused || (p.Level == DANE || p.Level == DANEOnly) && !p.NothingRequired || !presentable(o.Domain) {
 		return ""
 	}
-	if o.Policy.State != policies.HasPolicy {
+	if o.Policy.State != policycache.HasPolicy {
 		// It would fail every connection that must be authenticated.
 		if failure := failureOf(&o.Policy); failure != "" && p.Level != Secure {
 			return " policy_type=no-policy-found policy_domain=" + o.Domain + " policy_failure=" + failure
@@ -106,7 +106,7 @@ func (p *Policy) patterns(policy *mtasts.Policy) string {
 	switch {
 	case p.Level == Secure && policy.Mode == mtasts.ModeTesting:
 		return ""
-	case p.Partial, p.Level == Secure && len(strings.Join(list, "")) > maxReply/8:
+	case p.MissingHosts, p.Level == Secure && len(strings.Join(list, "")) > maxReply/8:
 		list = p.Names
 	}
 	var b strings.Builder
@@ -129,8 +129,8 @@ func presentable(domain string) bool {
 
 // failureOf names what keeps a domain from having a policy, in the words that
 // Postfix knows; "" when there is none to be had.
-func failureOf(e *policies.Entry) string {
-	if e.Err == nil || errors.Is(e.Err, policies.ErrPending) {
+func failureOf(e *policycache.Entry) string {
+	if e.Err == nil || errors.Is(e.Err, policycache.ErrPending) {
 		return ""
 	}
 	switch e.Err.Failure {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/mtasts/policies"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -26,7 +26,7 @@ func TestReports(t *testing.T) {
 	for _, tt := range []struct {
 		what string
 		scene
-		change func(*transport.Outlook)
+		change func(*transport.Plan)
 		want   string
 	}{
 		{"MTA-STS", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}, nil,
@@ -37,7 +37,7 @@ func TestReports(t *testing.T) {
 		{"testing mode", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: all, hosts: []sort{bare}}, nil,
 			"OK may" + sts + listing + testing_},
 		{"testing mode, an override that says dane", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: all, hosts: []sort{bare}},
-			func(o *transport.Outlook) { o.OwnPolicies = true }, "OK may" + sts + listing + testing_},
+			func(o *transport.Plan) { o.OwnPolicies = true }, "OK may" + sts + listing + testing_},
 		{"testing mode, local_policy encrypted", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: encrypted, hosts: []sort{bare}}, nil,
 			"OK encrypt" + sts + listing + testing_},
 		{"testing mode, local_policy authenticated", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: authenticated, hosts: []sort{bare}}, nil,
@@ -48,7 +48,7 @@ func TestReports(t *testing.T) {
 		{"nothing", scene{rules: all, hosts: []sort{bare}}, nil, "NOTFOUND "},
 		{"refused", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{failed}}, nil, "TEMP 4.7.5 mx1.a.example: the TLSA records can not be looked up: SERVFAIL"},
 		{"a name that Postfix refuses", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}},
-			func(o *transport.Outlook) { o.Domain = "-a.example" }, "OK secure match=mx1.a.example servername=hostname" + modern},
+			func(o *transport.Plan) { o.Domain = "-a.example" }, "OK secure match=mx1.a.example servername=hostname" + modern},
 	} {
 		o := tt.outlook()
 		o.Policy.Policy.MaxAge = 24 * time.Hour
@@ -63,25 +63,25 @@ func TestReports(t *testing.T) {
 
 // A policy that could not be had is reported, and stops no mail.
 func TestReportsOfFailures(t *testing.T) {
-	failing := func(state policies.State, kind mtasts.Failure, err error) policies.Entry {
-		return policies.Entry{State: state, Err: &mtasts.Error{Failure: kind, Err: err}}
+	failing := func(state policycache.State, kind mtasts.Failure, err error) policycache.Entry {
+		return policycache.Entry{State: state, Err: &mtasts.Error{Failure: kind, Err: err}}
 	}
 	why := errors.New("why")
 	for _, tt := range []struct {
-		policies.Entry
+		policycache.Entry
 		rules verdict.Rules
 		want  string
 	}{
-		{failing(policies.Failed, mtasts.FailureFetch, why), all, "OK may policy_type=no-policy-found policy_domain=a.example policy_failure=sts-policy-fetch-error"},
-		{failing(policies.Failed, mtasts.FailureInvalid, why), all, "OK may policy_type=no-policy-found policy_domain=a.example policy_failure=sts-policy-invalid"},
-		{failing(policies.Failed, mtasts.FailureWebPKI, why), all, "OK may policy_type=no-policy-found policy_domain=a.example policy_failure=sts-webpki-invalid"},
-		{failing(policies.NoPolicy, mtasts.FailureRecord, why), all, "OK may policy_type=no-policy-found policy_domain=a.example policy_failure=validation-failure"},
-		{failing(policies.Failed, mtasts.FailureFetch, why), encrypted, "OK encrypt policy_type=no-policy-found policy_domain=a.example policy_failure=sts-policy-fetch-error"},
+		{failing(policycache.Failed, mtasts.FailureFetch, why), all, "OK may policy_type=no-policy-found policy_domain=a.example policy_failure=sts-policy-fetch-error"},
+		{failing(policycache.Failed, mtasts.FailureInvalid, why), all, "OK may policy_type=no-policy-found policy_domain=a.example policy_failure=sts-policy-invalid"},
+		{failing(policycache.Failed, mtasts.FailureWebPKI, why), all, "OK may policy_type=no-policy-found policy_domain=a.example policy_failure=sts-webpki-invalid"},
+		{failing(policycache.NoPolicy, mtasts.FailureRecord, why), all, "OK may policy_type=no-policy-found policy_domain=a.example policy_failure=validation-failure"},
+		{failing(policycache.Failed, mtasts.FailureFetch, why), encrypted, "OK encrypt policy_type=no-policy-found policy_domain=a.example policy_failure=sts-policy-fetch-error"},
 		// There it would fail every connection.
-		{failing(policies.Failed, mtasts.FailureFetch, why), authenticated, "OK secure match=mx1.a.example servername=hostname"},
-		{failing(policies.Failed, mtasts.FailureDNS, why), all, "NOTFOUND "},
-		{failing(policies.Failed, mtasts.FailureFetch, policies.ErrPending), all, "NOTFOUND "},
-		{policies.Entry{State: policies.NoPolicy}, all, "NOTFOUND "},
+		{failing(policycache.Failed, mtasts.FailureFetch, why), authenticated, "OK secure match=mx1.a.example servername=hostname"},
+		{failing(policycache.Failed, mtasts.FailureDNS, why), all, "NOTFOUND "},
+		{failing(policycache.Failed, mtasts.FailureFetch, policycache.ErrPending), all, "NOTFOUND "},
+		{policycache.Entry{State: policycache.NoPolicy}, all, "NOTFOUND "},
 	} {
 		o := scene{rules: tt.rules, hosts: []sort{bare}}.outlook()
 		o.Policy = tt.Entry

@@ -21,7 +21,7 @@
 //
 // # Why it is that answer
 //
-// The facts and the verdicts are those of a delivery ([transport.Outlook]). But
+// The facts and the verdicts are those of a delivery ([transport.Plan]). But
 // a verdict is about one host, and Postfix takes one answer for a domain, finds
 // the hosts by itself, a little later, and decides for each what the answer
 // means there. So an answer is given only if for every host that Postfix may
@@ -116,22 +116,22 @@ const (
 	replyTime = 10 * time.Second
 )
 
-// Looker is a transport.
-type Looker interface {
-	// Outlook gives what awaits mail for a domain.
-	Outlook(ctx context.Context, domain string) (*transport.Outlook, error)
+// PlanSource is a transport.
+type PlanSource interface {
+	// Plan gives what awaits mail for a domain.
+	Plan(ctx context.Context, domain string) (*transport.Plan, error)
 }
 
-// Way is a transport that is held for one look-up.
-type Way struct {
-	Looker
+// Transport is a transport that is held for one look-up.
+type Transport struct {
+	PlanSource
 	Release func() // called once, when the look-up is over
 }
 
 // Config is what a Server works with. All of it must be set, but for Counts.
 type Config struct {
 	// Transport finds a transport by its name; ok is false when there is none.
-	Transport func(name string) (way Way, ok bool)
+	Transport func(name string) (way Transport, ok bool)
 	// Default names the transport of maps without "@NAME".
 	Default string
 	// Counts counts the look-ups; nil: nobody does.
@@ -169,7 +169,7 @@ func (s *Server) serve(taking, lookups context.Context, conn net.Conn) {
 		c.await()
 		text, err := in.Next()
 		if err != nil {
-			s.part(out, c, err)
+			s.closeWith(out, c, err)
 			return
 		}
 		reply := s.answer(lookups, string(text))
@@ -183,8 +183,8 @@ func (s *Server) serve(taking, lookups context.Context, conn net.Conn) {
 	}
 }
 
-// part says goodbye, with a reason to who broke the protocol.
-func (s *Server) part(out *bufio.Writer, c *client, err error) {
+// closeWith says goodbye, with a reason to who broke the protocol.
+func (s *Server) closeWith(out *bufio.Writer, c *client, err error) {
 	var reason string
 	switch {
 	case errors.Is(err, netstring.ErrMalformed):
@@ -218,7 +218,7 @@ func (s *Server) answer(ctx context.Context, text string) string {
 	defer way.Release()
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
-	o, err := way.Outlook(ctx, r.domain)
+	o, err := way.Plan(ctx, r.domain)
 	if err != nil {
 		return temporary("4.4.3 " + r.domain + ": " + err.Error())
 	}

@@ -29,14 +29,14 @@ func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // fake is a transport that knows some domains, and waits for the last.
 type fake struct {
-	outlooks map[string]*transport.Outlook
+	outlooks map[string]*transport.Plan
 	asked    atomic.Int32
 	released atomic.Int32
 	hold     chan struct{} // what slow.example waits for
 }
 
 func newFake() *fake {
-	return &fake{hold: make(chan struct{}), outlooks: map[string]*transport.Outlook{
+	return &fake{hold: make(chan struct{}), outlooks: map[string]*transport.Plan{
 		"dane.example":   scene{signed: true, rules: all, hosts: []sort{usable}}.outlook(),
 		"sts.example":    scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}.outlook(),
 		"open.example":   scene{rules: all, hosts: []sort{bare}}.outlook(),
@@ -45,7 +45,7 @@ func newFake() *fake {
 }
 
 // Outlook implements Looker.
-func (f *fake) Outlook(ctx context.Context, domain string) (*transport.Outlook, error) {
+func (f *fake) Plan(ctx context.Context, domain string) (*transport.Plan, error) {
 	f.asked.Add(1)
 	if domain == "slow.example" {
 		select {
@@ -60,11 +60,11 @@ func (f *fake) Outlook(ctx context.Context, domain string) (*transport.Outlook, 
 	return f.outlooks["open.example"], nil
 }
 
-func (f *fake) find(name string) (Way, bool) {
+func (f *fake) find(name string) (Transport, bool) {
 	if name != "default" && name != "bulk" {
-		return Way{}, false
+		return Transport{}, false
 	}
-	return Way{Looker: f, Release: func() { f.released.Add(1) }}, true
+	return Transport{PlanSource: f, Release: func() { f.released.Add(1) }}, true
 }
 
 // bench is a server at work, at connections that the test makes.

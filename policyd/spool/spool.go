@@ -86,15 +86,15 @@ func (s *Spool) Max() int64 { return s.max.Load() }
 // Check reports whether a large message could be held at this moment: it makes
 // a file and lets it go. The error is for the administrator.
 func (s *Spool) Check() error {
-	f, err := s.nameless()
+	f, err := s.openTmpfile()
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
-// nameless makes a file without a name.
-func (s *Spool) nameless() (*os.File, error) {
+// openTmpfile makes a file without a name.
+func (s *Spool) openTmpfile() (*os.File, error) {
 	f, err := os.CreateTemp(s.dir, "message-")
 	if err != nil {
 		return nil, err
@@ -152,16 +152,16 @@ func (s *Spool) Receive(r io.Reader) (*Message, error) {
 	if h.file != nil {
 		m.Content = h.file
 	} else {
-		m.Content = held(h.memory)
+		m.Content = memoryBody(h.memory)
 	}
 	return m, nil
 }
 
-// held is the content of a message in memory.
-type held []byte
+// memoryBody is the content of a message in memory.
+type memoryBody []byte
 
 // ReadAt implements io.ReaderAt.
-func (h held) ReadAt(p []byte, off int64) (int, error) {
+func (h memoryBody) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 || off >= int64(len(h)) {
 		return 0, io.EOF
 	}
@@ -174,7 +174,7 @@ func (h held) ReadAt(p []byte, off int64) (int, error) {
 
 // WriteAllTo writes all of the content, for who would otherwise need a buffer
 // to read it.
-func (h held) WriteAllTo(w io.Writer) error {
+func (h memoryBody) WriteAllTo(w io.Writer) error {
 	_, err := w.Write(h)
 	return err
 }
@@ -257,7 +257,7 @@ func (h *hold) keep(p []byte) {
 
 // spill moves what is in memory into a file.
 func (h *hold) spill() (err error) {
-	if h.file, err = h.spool.nameless(); err != nil {
+	if h.file, err = h.spool.openTmpfile(); err != nil {
 		return noRoom(err)
 	}
 	if err := h.flush(); err != nil {

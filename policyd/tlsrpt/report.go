@@ -26,7 +26,7 @@ const (
 // reportable says whether a delivery is any business of the domain's reports:
 // one to the hosts that its MX records name, under its own policies.
 func reportable(e *transport.Event) bool {
-	return e.Destination.Domain != "" && !e.Destination.Nexthop && !e.Named && !e.Lifted && len(e.Attempts) > 0
+	return e.Destination.Domain != "" && !e.Destination.Nexthop && !e.Named && !e.TLSRequiredNo && len(e.Attempts) > 0
 }
 
 // report gives what a delivery says about the domain's policies; nothing when
@@ -114,7 +114,7 @@ func (r *reporter) attempt(a *transport.Attempt) {
 func (r *reporter) shortcoming(a *transport.Attempt, under verdict.Rule) *failure {
 	f := a.Failure
 	if f == nil && under == verdict.MTASTS {
-		f = a.Tested
+		f = a.TestingFailure
 	}
 	switch {
 	case f != nil && f.Rule == under && f.Cause != verdict.NoSTARTTLS:

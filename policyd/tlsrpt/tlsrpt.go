@@ -59,21 +59,21 @@ type Resolver interface {
 	Lookup(ctx context.Context, name string, qtype uint16) (resolver.Answer, error)
 }
 
-// Loss is why a delivery was not reported to a domain that may want it.
-type Loss uint8
+// DropReason is why a delivery was not reported to a domain that may want it.
+type DropReason uint8
 
 // The losses.
 const (
-	QueueFull   Loss = iota // more deliveries than could be handed over
-	LookupFails             // it is not known whether the domain wants reports
-	NoCollector             // nobody listens at the socket, or it can not be reached
-	Busy                    // the collector does not keep up
-	TooLarge                // the datagram is larger than the socket takes
-	Losses                  // how many there are
+	QueueFull   DropReason = iota // more deliveries than could be handed over
+	LookupFails                   // it is not known whether the domain wants reports
+	NoCollector                   // nobody listens at the socket, or it can not be reached
+	Busy                          // the collector does not keep up
+	TooLarge                      // the datagram is larger than the socket takes
+	Losses                        // how many there are
 )
 
 // String gives a word for metrics and the log.
-func (l Loss) String() string {
+func (l DropReason) String() string {
 	if l >= Losses {
 		return "unknown"
 	}
@@ -235,7 +235,7 @@ func (r *Reporter) send(socket string, text []byte) error {
 }
 
 // lossOf sorts the errors of a send.
-func lossOf(err error) Loss {
+func lossOf(err error) DropReason {
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
 		return Busy

@@ -104,9 +104,9 @@ func TestReport(t *testing.T) {
 	lost := attempt(verdict.Facts{}, 0, nil)
 	lost.TLSErr = errors.New("TLS handshake: EOF")
 	tested := attempt(verdict.Facts{STS: sts}, 0x304, nil)
-	tested.Tested = fails(verdict.MTASTS, verdict.CertificateUntrusted)
+	tested.TestingFailure = fails(verdict.MTASTS, verdict.CertificateUntrusted)
 	testedPlain := attempt(verdict.Facts{STS: sts}, 0, nil)
-	testedPlain.Tested = fails(verdict.MTASTS, verdict.NoSTARTTLS)
+	testedPlain.TestingFailure = fails(verdict.MTASTS, verdict.NoSTARTTLS)
 	testedLost := testedPlain
 	testedLost.TLSErr = lost.TLSErr
 	notDialled := attempt(verdict.Facts{}, 0, fails(verdict.RequireTLS, verdict.MXLevelTooLow))

@@ -16,7 +16,7 @@ func BenchmarkEnterLiving(b *testing.B) {
 			names := make([]string, n)
 			for i := range names {
 				names[i] = fmt.Sprintf("mx.domain%d.example:25", i)
-				p, _ := h.Enter(b.Context(), names[i])
+				p, _ := h.Begin(b.Context(), names[i])
 				p.Succeeded()
 			}
 			ctx := b.Context()
@@ -24,7 +24,7 @@ func BenchmarkEnterLiving(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				i = (i + 7919) % n
-				p, _ := h.Enter(ctx, names[i])
+				p, _ := h.Begin(ctx, names[i])
 				p.Succeeded()
 			}
 		})
@@ -33,18 +33,18 @@ func BenchmarkEnterLiving(b *testing.B) {
 
 func BenchmarkEnterDead(b *testing.B) {
 	h := deadhost.New(deadhost.Options{})
-	p, _ := h.Enter(b.Context(), host)
+	p, _ := h.Begin(b.Context(), host)
 	p.Failed(errTimeout)
 	b.ReportAllocs()
 	for b.Loop() {
-		h.Enter(b.Context(), host)
+		h.Begin(b.Context(), host)
 	}
 }
 
 func TestEnteringALivingHostAllocatesNothing(t *testing.T) {
 	h := deadhost.New(deadhost.Options{})
 	enter := func() {
-		p, _ := h.Enter(t.Context(), host)
+		p, _ := h.Begin(t.Context(), host)
 		p.Succeeded()
 	}
 	enter()

@@ -2,8 +2,8 @@
 // them fails fast, and temporarily, instead of holding a process of the mail
 // server for as long as a connection attempt takes to time out.
 //
-// Before it connects to a host, a delivery asks [Hosts.Enter]. It gets a
-// [Pass], with which it tries and then says what came of it, or a [*Dead]
+// Before it connects to a host, a delivery asks [Hosts.Begin]. It gets a
+// [Attempt], with which it tries and then says what came of it, or a [*Dead]
 // error. What it gets depends on what the host did lately:
 //
 //   - It answered within the last minute: go, as many as come. This is the
@@ -99,11 +99,11 @@ func New(o Options) *Hosts {
 	return &Hosts{o: o, byName: make(map[string]*host)}
 }
 
-// Pass is the leave to try a host. Exactly one of Succeeded, Failed and
+// Attempt is the leave to try a host. Exactly one of Succeeded, Failed and
 // Abandoned says what came of it; all but the first call do nothing, so that
 // Abandoned can be deferred. A Pass must not be copied. The zero Pass does
 // nothing.
-type Pass struct {
+type Attempt struct {
 	hosts *Hosts
 	host  *host
 	epoch uint64
@@ -112,15 +112,15 @@ type Pass struct {
 }
 
 // Trial reports whether this is the one attempt that probes a dead host.
-func (p *Pass) Trial() bool { return p.trial }
+func (p *Attempt) Trial() bool { return p.trial }
 
-// Enter asks for leave to try a host. Its name is whatever is reached or not as
+// Begin asks for leave to try a host. Its name is whatever is reached or not as
 // one: the host's name with its port. Enter waits at most Options.Wait, or what a
 // slow host is given, for an attempt that is under way. The error is a *Dead
 // (the caller tries the next host, and in the end defers the mail), or the
 // cause of ctx's end. To be called right before dialling: the time until the
 // pass has its outcome counts as the host's silence.
-func (h *Hosts) Enter(ctx context.Context, name string) (Pass, error) {
+func (h *Hosts) Begin(ctx context.Context, name string) (Attempt, error) {
 	now := time.Now()
 	give := time.Time{} // when this caller gives up waiting
 	for {
@@ -132,13 +132,13 @@ func (h *Hosts) Enter(ctx context.Context, name string) (Pass, error) {
 			if e.pending++; e.pending == 1 {
 				e.since = now
 			}
-			p := Pass{hosts: h, host: e, epoch: e.epoch, began: now, trial: verdict == trial}
+			p := Attempt{hosts: h, host: e, epoch: e.epoch, began: now, trial: verdict == trial}
 			h.mu.Unlock()
 			return p, nil
 		case dead:
 			err := e.dead(now)
 			h.mu.Unlock()
-			return Pass{}, err
+			return Attempt{}, err
 		}
 		if give.IsZero() {
 			give = now.Add(h.patience(e))
@@ -156,7 +156,7 @@ func (h *Hosts) Enter(ctx context.Context, name string) (Pass, error) {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return Pass{}, context.Cause(ctx)
+			return Attempt{}, context.Cause(ctx)
 		}
 		timer.Stop()
 		now = time.Now()
@@ -170,11 +170,11 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// leave is what Enter's caller may do.
-type leave uint8
+// decision is what Enter's caller may do.
+type decision uint8
 
 const (
-	wait leave = iota
+	wait decision = iota
 	pass
 	trial
 	dead
@@ -182,7 +182,7 @@ const (
 
 // decide applies the rules of the package comment. give is when a caller that
 // has waited already will wait no longer; zero when it has not waited.
-func (h *Hosts) decide(e *host, now, give time.Time) leave {
+func (h *Hosts) decide(e *host, now, give time.Time) decision {
 	switch {
 	case e.failures > 0 && (e.pending > 0 || now.Before(e.until)):
 		return dead
@@ -208,19 +208,19 @@ func (h *Hosts) patience(e *host) time.Duration {
 // Succeeded says that the host answered: it was reached and greeted, however
 // unfriendly the greeting. It is to be called as soon as that is known, since
 // others wait for it.
-func (p *Pass) Succeeded() {
+func (p *Attempt) Succeeded() {
 	if h, e := p.done(); h != nil {
 		defer h.mu.Unlock()
 		now := time.Now()
 		e.answered, e.took = now, now.Sub(p.began)
 		e.failures, e.cause = 0, ""
-		e.turn()
+		e.newEpoch()
 	}
 }
 
 // Failed says that the host could not be reached: no address of it took the
 // connection, or none greeted. The cause is shown to those who fail fast.
-func (p *Pass) Failed(cause error) {
+func (p *Attempt) Failed(cause error) {
 	h, e := p.done()
 	if h == nil {
 		return
@@ -236,7 +236,7 @@ func (p *Pass) Failed(cause error) {
 	e.until = now.Add(h.deadTime(e.failures))
 	e.failures++
 	e.cause = clean(cause)
-	e.turn()
+	e.newEpoch()
 }
 
 // deadTime is how long a host is dead that failed so many times before.
@@ -250,7 +250,7 @@ func (h *Hosts) deadTime(failures int) time.Duration {
 
 // Abandoned says that the attempt was given up for a reason that is not the
 // host's: it is as if it had not been.
-func (p *Pass) Abandoned() {
+func (p *Attempt) Abandoned() {
 	h, e := p.done()
 	if h == nil {
 		return
@@ -265,7 +265,7 @@ func (p *Pass) Abandoned() {
 }
 
 // done ends the pass, and locks the hosts if it had not ended.
-func (p *Pass) done() (*Hosts, *host) {
+func (p *Attempt) done() (*Hosts, *host) {
 	h, e := p.hosts, p.host
 	p.hosts, p.host = nil, nil
 	if h != nil {
@@ -274,8 +274,8 @@ func (p *Pass) done() (*Hosts, *host) {
 	return h, e
 }
 
-// turn begins a new epoch.
-func (e *host) turn() {
+// newEpoch begins a new epoch.
+func (e *host) newEpoch() {
 	e.epoch++
 	e.pending = 0
 	e.wake()
@@ -345,7 +345,7 @@ func (h *Hosts) Answered(name string) {
 	defer h.mu.Unlock()
 	if e := h.byName[name]; e != nil && e.failures > 0 {
 		e.answered, e.failures, e.cause = time.Now(), 0, ""
-		e.turn()
+		e.newEpoch()
 	}
 }
 

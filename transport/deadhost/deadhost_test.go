@@ -33,10 +33,10 @@ func want(t *testing.T, what string, got, want any) {
 }
 
 // enter is for a host that should let one in at once.
-func enter(t *testing.T, h *deadhost.Hosts) *deadhost.Pass {
+func enter(t *testing.T, h *deadhost.Hosts) *deadhost.Attempt {
 	t.Helper()
 	start := time.Now()
-	p, err := h.Enter(t.Context(), host)
+	p, err := h.Begin(t.Context(), host)
 	if err != nil {
 		t.Fatalf("not let in: %v", err)
 	}
@@ -50,7 +50,7 @@ func enter(t *testing.T, h *deadhost.Hosts) *deadhost.Pass {
 func refused(t *testing.T, h *deadhost.Hosts) *deadhost.Dead {
 	t.Helper()
 	start := time.Now()
-	p, err := h.Enter(t.Context(), host)
+	p, err := h.Begin(t.Context(), host)
 	var dead *deadhost.Dead
 	if !errors.As(err, &dead) {
 		p.Abandoned()
@@ -76,7 +76,7 @@ func (c *tally) deliver(ctx context.Context, h *deadhost.Hosts, n int, answersAf
 	for range n {
 		c.Go(func() {
 			start := time.Now()
-			p, err := h.Enter(ctx, host)
+			p, err := h.Begin(ctx, host)
 			if err != nil {
 				c.fast.Add(1)
 				c.slowest.Store(max(c.slowest.Load(), int64(time.Since(start))))
@@ -273,7 +273,7 @@ func TestWaitingIsBoundedOverAbandonedAttempts(t *testing.T) {
 		for range 30 {
 			wg.Go(func() {
 				start := time.Now()
-				p, err := h.Enter(t.Context(), host)
+				p, err := h.Begin(t.Context(), host)
 				if waited := time.Since(start); waited > 10*time.Second {
 					t.Errorf("waited for %v", waited)
 				}
@@ -294,7 +294,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 		gone := errors.New("the mail server went away")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(gone) })
-		if _, err := h.Enter(ctx, host); err != gone {
+		if _, err := h.Begin(ctx, host); err != gone {
 			t.Errorf("got %v, want the cause", err)
 		}
 		first.Succeeded()
@@ -326,7 +326,7 @@ func TestOneBurstIsOneFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
 		enter(t, h).Succeeded()
-		var burst []*deadhost.Pass
+		var burst []*deadhost.Attempt
 		for range 50 {
 			burst = append(burst, enter(t, h))
 		}
@@ -394,10 +394,10 @@ func TestDeadIsForgotten(t *testing.T) {
 func TestHostsAreApart(t *testing.T) {
 	h := deadhost.New(deadhost.Options{})
 	for _, name := range []string{"b", "a", "c"} {
-		p, _ := h.Enter(t.Context(), name)
+		p, _ := h.Begin(t.Context(), name)
 		p.Failed(errTimeout)
 	}
-	p, err := h.Enter(t.Context(), "d")
+	p, err := h.Begin(t.Context(), "d")
 	if err != nil {
 		t.Error(err)
 	}
@@ -410,7 +410,7 @@ func TestHostsAreApart(t *testing.T) {
 }
 
 func TestZeroPass(t *testing.T) {
-	var p deadhost.Pass
+	var p deadhost.Attempt
 	p.Succeeded()
 	p.Failed(nil)
 	p.Abandoned()
@@ -446,7 +446,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		// Being tried, a host is not forgotten, whatever comes.
 		pending := enter(t, h)
 		for i := range 1000 {
-			p, err := h.Enter(t.Context(), fmt.Sprint(i))
+			p, err := h.Begin(t.Context(), fmt.Sprint(i))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -459,7 +459,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 		// A host that is asked for stays, though many others come.
 		for i := range 1000 {
-			p, _ := h.Enter(t.Context(), fmt.Sprint("other", i))
+			p, _ := h.Begin(t.Context(), fmt.Sprint("other", i))
 			p.Succeeded()
 			refused(t, h)
 		}
@@ -468,16 +468,16 @@ func TestMemoryIsBounded(t *testing.T) {
 		// What is old goes by and by, when others come.
 		time.Sleep(time.Hour)
 		for i := range 60 {
-			p, _ := h.Enter(t.Context(), fmt.Sprint("new", i))
+			p, _ := h.Begin(t.Context(), fmt.Sprint("new", i))
 			p.Succeeded()
 		}
 		want(t, "remembered", h.Len(), 60)
 
 		// More being tried than are remembered: all of them count.
 		h = deadhost.New(deadhost.Options{Size: 5})
-		var passes []*deadhost.Pass
+		var passes []*deadhost.Attempt
 		for i := range 50 {
-			p, _ := h.Enter(t.Context(), fmt.Sprint(i))
+			p, _ := h.Begin(t.Context(), fmt.Sprint(i))
 			passes = append(passes, &p)
 		}
 		for _, p := range passes {
@@ -516,7 +516,7 @@ func TestHostsThatComeAndGo(t *testing.T) {
 						time.Sleep(time.Duration(rnd.IntN(20000)) * time.Millisecond)
 						n := rnd.IntN(names)
 						start := time.Now()
-						p, err := h.Enter(t.Context(), fmt.Sprint(n))
+						p, err := h.Begin(t.Context(), fmt.Sprint(n))
 						if waited := time.Since(start); waited > time.Minute {
 							t.Errorf("waited for %v", waited)
 						}
@@ -555,7 +555,7 @@ func TestHostsThatComeAndGo(t *testing.T) {
 			time.Sleep(31 * time.Minute)
 			for n := range names {
 				for range 3 {
-					p, err := h.Enter(t.Context(), fmt.Sprint(n))
+					p, err := h.Begin(t.Context(), fmt.Sprint(n))
 					if err != nil {
 						t.Errorf("not let in: %v", err)
 					}
@@ -574,7 +574,7 @@ func TestParallel(t *testing.T) {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(1, uint64(w)))
 			for range 2000 {
-				p, err := h.Enter(t.Context(), fmt.Sprint(rnd.IntN(5)))
+				p, err := h.Begin(t.Context(), fmt.Sprint(rnd.IntN(5)))
 				if err != nil {
 					_ = err.Error()
 					continue

@@ -21,7 +21,7 @@ func BenchmarkAcquire(b *testing.B) {
 			ctx := b.Context()
 			b.ReportAllocs()
 			for b.Loop() {
-				t := l.Ticket()
+				t := l.Permit()
 				if err := t.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Source, Key: "example.org"},
 					limit.Want{Scope: limit.Destination, Key: "example.net"}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"}); err != nil {
 					b.Fatal(err)
@@ -47,7 +47,7 @@ func BenchmarkAcquireSpread(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				i = (i + 7919) % n
-				t := l.Ticket()
+				t := l.Permit()
 				t.Acquire(ctx, limit.Want{Scope: limit.Source, Key: keys[i]})
 				t.Release()
 			}

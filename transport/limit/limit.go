@@ -3,7 +3,7 @@
 // the transport as a whole, one remote address, one sender domain, one
 // destination.
 //
-// A delivery gets a [Ticket] and acquires the scopes that it needs, as it
+// A delivery gets a [Permit] and acquires the scopes that it needs, as it
 // comes to know their keys. Where a limit is reached it waits for its turn:
 // first come, first served among those with the same key. All waiting on one
 // ticket together takes no longer than the patience, 5 seconds; then the
@@ -14,7 +14,7 @@
 // transport as a whole last, so that whoever waits for one busy destination
 // keeps nobody else from working. Tokens of the rate that were taken in vain
 // go back; those of work that was done are spent, and only the place is given
-// back by [Ticket.Release].
+// back by [Permit.Release].
 //
 // A rate of N in a period is a bucket of N tokens that starts full and fills
 // evenly: N at once, and N more spread over each period.
@@ -41,20 +41,20 @@ var ErrBusy = errors.New("a limit is reached")
 
 // Error says which limit held the work back. It wraps ErrBusy.
 type Error struct {
-	Scope    Scope
-	Key      string
-	Patience time.Duration // within which no turn came
+	Scope   Scope
+	Key     string
+	MaxWait time.Duration // within which no turn came
 }
 
 // Error gives the line for people.
 func (e *Error) Error() string {
 	switch e.Scope {
 	case All:
-		return fmt.Sprintf("the limit for all mail of the transport is reached, no turn within %v", e.Patience)
+		return fmt.Sprintf("the limit for all mail of the transport is reached, no turn within %v", e.MaxWait)
 	case Host:
-		return fmt.Sprintf("%s complained of too many connections, no turn within %v", e.Key, e.Patience)
+		return fmt.Sprintf("%s complained of too many connections, no turn within %v", e.Key, e.MaxWait)
 	}
-	return fmt.Sprintf("the limit for %v %s is reached, no turn within %v", e.Scope, e.Key, e.Patience)
+	return fmt.Sprintf("the limit for %v %s is reached, no turn within %v", e.Scope, e.Key, e.MaxWait)
 }
 
 // Unwrap gives ErrBusy.
@@ -93,8 +93,8 @@ type Limit struct {
 // Config says what Limits hold back.
 type Config struct {
 	All, IP, Source, Destination Limit
-	// Patience is how long one ticket waits in all; 0 means 5 seconds.
-	Patience time.Duration
+	// MaxWait is how long one ticket waits in all; 0 means 5 seconds.
+	MaxWait time.Duration
 	// Keys is how many keys each scope remembers; 0 means 100,000. More are
 	// remembered only while more are in use.
 	Keys int
@@ -102,21 +102,21 @@ type Config struct {
 
 // defaults for what a Config or Pacing leaves out.
 const (
-	defaultPatience = 5 * time.Second
-	defaultKeys     = 100_000
+	defaultMaxWait = 5 * time.Second
+	defaultKeys    = 100_000
 )
 
 // Limits are the limits of one transport. They are safe for concurrent use.
 type Limits struct {
-	gates    [Scopes]*gate // nil where nothing is limited
+	gates    [Scopes]*limiter // nil where nothing is limited
 	patience time.Duration
 }
 
 // New makes limits. There is nothing to stop.
 func New(cfg Config) *Limits {
-	l := &Limits{patience: cfg.Patience}
+	l := &Limits{patience: cfg.MaxWait}
 	if l.patience == 0 {
-		l.patience = defaultPatience
+		l.patience = defaultMaxWait
 	}
 	keys := cfg.Keys
 	if keys == 0 {
@@ -124,7 +124,7 @@ func New(cfg Config) *Limits {
 	}
 	for scope, limit := range map[Scope]Limit{IP: cfg.IP, Destination: cfg.Destination, Source: cfg.Source, All: cfg.All} {
 		if limit.Rate > 0 || limit.Concurrency > 0 {
-			l.gates[scope] = newGate(keys, func(now time.Time) rule {
+			l.gates[scope] = newLimiter(keys, func(now time.Time) rule {
 				return &bucket{limit: limit, tokens: float64(limit.Rate), at: now}
 			})
 		}
@@ -158,25 +158,25 @@ func (l *Limits) Stats(s Scope) Stats {
 	return l.gates[s].stats()
 }
 
-func (g *gate) stats() Stats {
+func (g *limiter) stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return Stats{Keys: len(g.places), Open: g.open, Waiting: g.waiting, Waited: g.waited, Late: g.late}
 }
 
-// Place is what one key of a scope has to do now.
-type Place struct {
+// KeyState is what one key of a scope has to do now.
+type KeyState struct {
 	Limit   Limit   // what it is allowed
 	Tokens  float64 // of the rate, left now
 	Open    int     // at work
 	Waiting int     // for their turn
 }
 
-// Place gives the state of one key without any effect; ok is false where the
+// KeyState gives the state of one key without any effect; ok is false where the
 // scope has no limit.
-func (l *Limits) Place(s Scope, key string) (p Place, ok bool) {
+func (l *Limits) KeyState(s Scope, key string) (p KeyState, ok bool) {
 	if s >= Scopes || l.gates[s] == nil {
-		return Place{}, false
+		return KeyState{}, false
 	}
 	g := l.gates[s]
 	g.mu.Lock()
@@ -185,11 +185,11 @@ func (l *Limits) Place(s Scope, key string) (p Place, ok bool) {
 	at := g.places[key]
 	if at == nil {
 		b := g.newRule(now).(*bucket)
-		return Place{Limit: b.limit, Tokens: b.tokens}, true
+		return KeyState{Limit: b.limit, Tokens: b.tokens}, true
 	}
 	b := *at.rule.(*bucket)
 	b.fill(now)
-	return Place{Limit: b.limit, Tokens: b.tokens, Open: at.open, Waiting: at.queue.Len()}, true
+	return KeyState{Limit: b.limit, Tokens: b.tokens, Open: at.open, Waiting: at.queue.Len()}, true
 }
 
 // bucket is the rule of one key: a token bucket, and a bound on work at once.
@@ -248,10 +248,10 @@ type Want struct {
 	Key   string
 }
 
-// Ticket is one delivery's stay. It belongs to one goroutine at a time, must
+// Permit is one delivery's stay. It belongs to one goroutine at a time, must
 // not be copied once used, and is to be released in the end, whatever became
 // of the delivery. The zero Ticket meets no limits.
-type Ticket struct {
+type Permit struct {
 	limits *Limits
 	left   time.Duration // of the patience
 	held   []held
@@ -259,18 +259,18 @@ type Ticket struct {
 
 type held struct {
 	scope Scope
-	gate  *gate
+	gate  *limiter
 	place *place
 }
 
-// Ticket gives a ticket that holds nothing yet.
-func (l *Limits) Ticket() Ticket { return Ticket{limits: l, left: l.patience} }
+// Permit gives a ticket that holds nothing yet.
+func (l *Limits) Permit() Permit { return Permit{limits: l, left: l.patience} }
 
 // Acquire waits until every limit lets the ticket in, and holds its places
 // until Release. The error is an *Error that wraps ErrBusy when the ticket's
 // patience is over, or the cause of ctx's end; nothing of what this call asked
 // for is held then, but what earlier calls acquired is.
-func (t *Ticket) Acquire(ctx context.Context, wants ...Want) error {
+func (t *Permit) Acquire(ctx context.Context, wants ...Want) error {
 	if t.limits == nil {
 		return nil
 	}
@@ -291,7 +291,7 @@ func (t *Ticket) Acquire(ctx context.Context, wants ...Want) error {
 				}
 				t.held = t.held[:before]
 				if err == errLate {
-					err = &Error{Scope: w.Scope, Key: w.Key, Patience: t.limits.patience}
+					err = &Error{Scope: w.Scope, Key: w.Key, MaxWait: t.limits.patience}
 				}
 				return err
 			}
@@ -303,7 +303,7 @@ func (t *Ticket) Acquire(ctx context.Context, wants ...Want) error {
 
 // Give gives back what the ticket holds in one scope: the address's place,
 // say, when the next address is tried.
-func (t *Ticket) Give(scope Scope) {
+func (t *Permit) Give(scope Scope) {
 	kept := t.held[:0]
 	for _, h := range t.held {
 		if h.scope == scope {
@@ -316,7 +316,7 @@ func (t *Ticket) Give(scope Scope) {
 }
 
 // Release gives back all that the ticket holds. Calling it again does nothing.
-func (t *Ticket) Release() {
+func (t *Permit) Release() {
 	for _, h := range t.held {
 		h.gate.leave(h.place, false)
 	}

@@ -39,7 +39,7 @@ func TestNoLimits(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	l := limit.New(limit.Config{})
-	for _, ticket := range []limit.Ticket{l.Ticket(), {}} {
+	for _, ticket := range []limit.Permit{l.Permit(), {}} {
 		if err := ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"}); err != nil {
 			t.Error(err)
 		}
@@ -48,7 +48,7 @@ func TestNoLimits(t *testing.T) {
 	}
 	ctx = t.Context()
 	if n := testing.AllocsPerRun(100, func() {
-		ticket := l.Ticket()
+		ticket := l.Permit()
 		ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
 		ticket.Release()
 	}); n != 0 {
@@ -62,7 +62,7 @@ func TestRate(t *testing.T) {
 		l := limit.New(limit.Config{Source: limit.Limit{Rate: 20, Period: time.Second}})
 		start := time.Now()
 		for i := range 100 {
-			ticket := l.Ticket()
+			ticket := l.Permit()
 			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"}); err != nil {
 				t.Fatal(err)
 			}
@@ -75,7 +75,7 @@ func TestRate(t *testing.T) {
 		time.Sleep(30 * time.Second) // it gets no fuller than full
 		start = time.Now()
 		for range 21 {
-			ticket := l.Ticket()
+			ticket := l.Permit()
 			ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"})
 		}
 		want(t, "the 21st waits", time.Since(start).Round(time.Millisecond), 50*time.Millisecond)
@@ -91,11 +91,11 @@ func TestRateNumbers(t *testing.T) {
 		{Rate: 700, Period: time.Millisecond}, {Rate: 100, Period: time.Minute}, {Rate: 1000, Period: 24 * time.Hour},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			l := limit.New(limit.Config{All: c, Patience: 24 * time.Hour})
+			l := limit.New(limit.Config{All: c, MaxWait: 24 * time.Hour})
 			start := time.Now()
 			n := 3 * c.Rate
 			for range n {
-				ticket := l.Ticket()
+				ticket := l.Permit()
 				if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
 					t.Fatal(err)
 				}
@@ -117,7 +117,7 @@ func TestConcurrency(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 30 {
 			wg.Go(func() {
-				ticket := l.Ticket()
+				ticket := l.Permit()
 				defer ticket.Release()
 				err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "example.org"})
 				if err != nil {
@@ -130,7 +130,7 @@ func TestConcurrency(t *testing.T) {
 			})
 		}
 		// Another destination is not held back.
-		other := l.Ticket()
+		other := l.Permit()
 		start := time.Now()
 		other.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "example.net"})
 		want(t, "another key waited", time.Since(start), time.Duration(0))
@@ -150,12 +150,12 @@ func TestPatienceIsSharedAndSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := limit.Limit{Concurrency: 1}
 		l := limit.New(limit.Config{All: one, IP: one, Source: one})
-		all, ip := l.Ticket(), l.Ticket()
+		all, ip := l.Permit(), l.Permit()
 		all.Acquire(t.Context(), limit.Want{Scope: limit.All})
 		ip.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
 		time.AfterFunc(3*time.Second, all.Release)
 
-		ticket := l.Ticket()
+		ticket := l.Permit()
 		start := time.Now()
 		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
 			t.Fatal(err)
@@ -170,7 +170,7 @@ func TestPatienceIsSharedAndSaysSo(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 		want(t, "text", err, "the limit for address 192.0.2.1 is reached, no turn within 5s")
-		want(t, "error", *busy, limit.Error{Scope: limit.IP, Key: "192.0.2.1", Patience: 5 * time.Second})
+		want(t, "error", *busy, limit.Error{Scope: limit.IP, Key: "192.0.2.1", MaxWait: 5 * time.Second})
 
 		// Without patience left, what is free can still be had.
 		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"}); err != nil {
@@ -186,7 +186,7 @@ func TestPatienceIsSharedAndSaysSo(t *testing.T) {
 func TestGiveGivesOneScopeBack(t *testing.T) {
 	one := limit.Limit{Concurrency: 1}
 	l := limit.New(limit.Config{All: one, IP: one})
-	ticket := l.Ticket()
+	ticket := l.Permit()
 	for _, address := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1"} {
 		wants := []limit.Want{{Scope: limit.IP, Key: address}}
 		if l.Stats(limit.All).Open == 0 {
@@ -212,7 +212,7 @@ func TestErrorTexts(t *testing.T) {
 		limit.Destination: "the limit for destination x is reached, no turn within 5s",
 		limit.Host:        "x complained of too many connections, no turn within 5s",
 	} {
-		want(t, scope.String(), &limit.Error{Scope: scope, Key: "x", Patience: 5 * time.Second}, text)
+		want(t, scope.String(), &limit.Error{Scope: scope, Key: "x", MaxWait: 5 * time.Second}, text)
 	}
 }
 
@@ -224,10 +224,10 @@ func TestAllOrNothing(t *testing.T) {
 			Source:      limit.Limit{Rate: 2, Period: time.Hour},
 			Destination: limit.Limit{Concurrency: 1},
 		})
-		holder := l.Ticket()
+		holder := l.Permit()
 		holder.Acquire(t.Context(), limit.Want{Scope: limit.All})
 		for range 5 {
-			ticket := l.Ticket()
+			ticket := l.Permit()
 			err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All},
 				limit.Want{Scope: limit.Source, Key: "a.example"}, limit.Want{Scope: limit.Destination, Key: "b.example"})
 			if !errors.Is(err, limit.ErrBusy) {
@@ -238,7 +238,7 @@ func TestAllOrNothing(t *testing.T) {
 		}
 		holder.Release()
 		for range 2 {
-			ticket := l.Ticket()
+			ticket := l.Permit()
 			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "a.example"}); err != nil {
 				t.Fatalf("a token was lost: %v", err)
 			}
@@ -253,8 +253,8 @@ func TestAllOrNothing(t *testing.T) {
 func TestNarrowBeforeWide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := limit.New(limit.Config{All: limit.Limit{Concurrency: 2}, Destination: limit.Limit{Concurrency: 1}})
-		deliver := func(domain string) limit.Ticket {
-			ticket := l.Ticket()
+		deliver := func(domain string) limit.Permit {
+			ticket := l.Permit()
 			ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Destination, Key: domain})
 			return ticket
 		}
@@ -285,7 +285,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 				var order []int
 				for i := range 50 {
 					go func() {
-						ticket := l.Ticket()
+						ticket := l.Permit()
 						if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
 							t.Error(err)
 						}
@@ -313,7 +313,7 @@ func TestCancelledInTheQueue(t *testing.T) {
 	for _, limits := range []limit.Limit{{Concurrency: 1}, {Rate: 1, Period: time.Second}} {
 		synctest.Test(t, func(t *testing.T) {
 			l := limit.New(limit.Config{All: limits})
-			first := l.Ticket()
+			first := l.Permit()
 			first.Acquire(t.Context(), limit.Want{Scope: limit.All})
 			ctx, cancel := context.WithCancelCause(t.Context())
 			var served int
@@ -323,7 +323,7 @@ func TestCancelledInTheQueue(t *testing.T) {
 					if i%2 == 0 { // the head of the queue among them
 						use = ctx
 					}
-					ticket := l.Ticket()
+					ticket := l.Permit()
 					defer ticket.Release()
 					switch err := ticket.Acquire(use, limit.Want{Scope: limit.All}); {
 					case i%2 == 0 && err != gone:
@@ -353,12 +353,12 @@ func TestCancelledWhenItsTurnComes(t *testing.T) {
 	for range 200 {
 		synctest.Test(t, func(t *testing.T) {
 			l := limit.New(limit.Config{All: limit.Limit{Rate: 2, Period: time.Hour, Concurrency: 1}})
-			first := l.Ticket()
+			first := l.Permit()
 			first.Acquire(t.Context(), limit.Want{Scope: limit.All})
 			ctx, cancel := context.WithCancel(t.Context())
 			var err error
 			go func() {
-				ticket := l.Ticket()
+				ticket := l.Permit()
 				err = ticket.Acquire(ctx, limit.Want{Scope: limit.All})
 				ticket.Release()
 			}()
@@ -366,7 +366,7 @@ func TestCancelledWhenItsTurnComes(t *testing.T) {
 			first.Release()
 			cancel()
 			synctest.Wait()
-			next := l.Ticket()
+			next := l.Permit()
 			spent := next.Acquire(t.Context(), limit.Want{Scope: limit.All})
 			if err != nil && spent != nil {
 				t.Error("cancelled, and the token is gone")
@@ -383,7 +383,7 @@ func TestNobodyPushesIn(t *testing.T) {
 	for range 200 {
 		synctest.Test(t, func(t *testing.T) {
 			l := limit.New(limit.Config{All: limit.Limit{Rate: 1, Period: time.Second}})
-			used := l.Ticket()
+			used := l.Permit()
 			used.Acquire(t.Context(), limit.Want{Scope: limit.All})
 			began := time.Now()
 			var at [2]time.Duration
@@ -391,7 +391,7 @@ func TestNobodyPushesIn(t *testing.T) {
 			for i, comes := range []time.Duration{0, time.Second} {
 				wg.Go(func() {
 					time.Sleep(comes)
-					ticket := l.Ticket()
+					ticket := l.Permit()
 					ticket.Acquire(t.Context(), limit.Want{Scope: limit.All})
 					at[i] = time.Since(began)
 					ticket.Release()
@@ -407,7 +407,7 @@ func TestCancelledBefore(t *testing.T) {
 	l := limit.New(limit.Config{All: limit.Limit{Rate: 1, Period: time.Hour}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	ticket := l.Ticket()
+	ticket := l.Permit()
 	if err := ticket.Acquire(ctx, limit.Want{Scope: limit.All}); err != context.Canceled {
 		t.Errorf("got %v", err)
 	}
@@ -448,7 +448,7 @@ func TestNothingIsLostOrExceeded(t *testing.T) {
 					rnd := rand.New(rand.NewPCG(seed, uint64(w)))
 					for range 20 {
 						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rnd.ExpFloat64()*float64(4*time.Second)))
-						ticket := l.Ticket()
+						ticket := l.Permit()
 						key := func(s limit.Scope) limit.Want {
 							if s == limit.All {
 								return limit.Want{Scope: s}
@@ -490,7 +490,7 @@ func TestNothingIsLostOrExceeded(t *testing.T) {
 			// Every bucket is whole again.
 			time.Sleep(time.Second)
 			for i := range 12 {
-				ticket := l.Ticket()
+				ticket := l.Permit()
 				start := time.Now()
 				if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil || time.Since(start) > 0 {
 					t.Errorf("place %d is lost: %v", i, err)
@@ -514,7 +514,7 @@ func TestNothingIsLostInParallel(t *testing.T) {
 				if rnd.IntN(3) == 0 {
 					go cancel()
 				}
-				ticket := l.Ticket()
+				ticket := l.Permit()
 				ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Source, Key: fmt.Sprint(rnd.IntN(4))})
 				ticket.Release()
 				cancel()
@@ -529,13 +529,13 @@ func TestKeysAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := limit.New(limit.Config{Source: limit.Limit{Rate: 1, Period: 5 * time.Minute, Concurrency: 2}, Keys: 1000})
 		keys := func() int { return l.Stats(limit.Source).Keys }
-		acquire := func(key string) (limit.Ticket, error) {
-			ticket := l.Ticket()
+		acquire := func(key string) (limit.Permit, error) {
+			ticket := l.Permit()
 			return ticket, ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: key})
 		}
 		acquire("in use")
 		for i := range 5000 { // beyond the bound, the longest unused goes
-			ticket := l.Ticket()
+			ticket := l.Permit()
 			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: fmt.Sprint(i)}); err != nil {
 				t.Fatal(err)
 			}
@@ -556,7 +556,7 @@ func TestKeysAreForgotten(t *testing.T) {
 
 		time.Sleep(5 * time.Minute)
 		for range 1000 { // as traffic goes on, old keys go a few at a time
-			ticket := l.Ticket()
+			ticket := l.Permit()
 			ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "lively"})
 			ticket.Release()
 		}
@@ -570,16 +570,16 @@ func TestKeysAreForgotten(t *testing.T) {
 func TestMoreKeysInUseThanRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := limit.New(limit.Config{IP: limit.Limit{Concurrency: 1}, Keys: 5})
-		var tickets []*limit.Ticket
+		var tickets []*limit.Permit
 		for i := range 20 {
-			ticket := l.Ticket()
+			ticket := l.Permit()
 			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: fmt.Sprint(i)}); err != nil {
 				t.Fatal(err)
 			}
 			tickets = append(tickets, &ticket)
 		}
 		for i := range 20 {
-			ticket := l.Ticket()
+			ticket := l.Permit()
 			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: fmt.Sprint(i)}); err == nil {
 				t.Errorf("key %d is counted twice", i)
 			}
@@ -587,7 +587,7 @@ func TestMoreKeysInUseThanRemembered(t *testing.T) {
 		for _, ticket := range tickets {
 			ticket.Release()
 		}
-		ticket := l.Ticket()
+		ticket := l.Permit()
 		ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: strings.Repeat("x", 9)})
 		if n := l.Stats(limit.IP).Keys; n > 20 {
 			t.Errorf("%d keys", n)
@@ -602,25 +602,25 @@ func TestPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		two := limit.Limit{Rate: 2, Period: time.Minute, Concurrency: 5}
 		l := limit.New(limit.Config{Destination: two})
-		if _, ok := l.Place(limit.IP, "192.0.2.1"); ok {
+		if _, ok := l.KeyState(limit.IP, "192.0.2.1"); ok {
 			t.Error("a scope without a limit has a place")
 		}
-		see := func(what string, want limit.Place) {
+		see := func(what string, want limit.KeyState) {
 			t.Helper()
-			if p, ok := l.Place(limit.Destination, "a.example"); !ok || p != want {
+			if p, ok := l.KeyState(limit.Destination, "a.example"); !ok || p != want {
 				t.Errorf("%s: %+v, want %+v", what, p, want)
 			}
 		}
-		see("never seen", limit.Place{Limit: two, Tokens: 2})
-		ticket := l.Ticket()
+		see("never seen", limit.KeyState{Limit: two, Tokens: 2})
+		ticket := l.Permit()
 		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "a.example"}); err != nil {
 			t.Fatal(err)
 		}
-		see("at work", limit.Place{Limit: two, Tokens: 1, Open: 1})
+		see("at work", limit.KeyState{Limit: two, Tokens: 1, Open: 1})
 		time.Sleep(15 * time.Second)
-		see("after a while", limit.Place{Limit: two, Tokens: 1.5, Open: 1})
+		see("after a while", limit.KeyState{Limit: two, Tokens: 1.5, Open: 1})
 		ticket.Release()
-		see("released", limit.Place{Limit: two, Tokens: 1.5})
+		see("released", limit.KeyState{Limit: two, Tokens: 1.5})
 		want(t, "keys", l.Stats(limit.Destination).Keys, 1)
 	})
 }

@@ -9,7 +9,7 @@ import (
 
 // Pacing says how a Pacer works; what is 0 has the default that is named.
 type Pacing struct {
-	Patience  time.Duration // how long a turn is waited for; 5 seconds
+	MaxWait   time.Duration // how long a turn is waited for; 5 seconds
 	Successes int           // so many successes allow one more at once; 20
 	Step      time.Duration // so much time without a complaint does too; 30 seconds
 	Memory    time.Duration // a complaint within this time of the last one is no news; 15 minutes
@@ -29,48 +29,48 @@ type Pacing struct {
 // A Pacer is safe for concurrent use and has nothing to stop.
 type Pacer struct {
 	pacing Pacing
-	gate   *gate
+	gate   *limiter
 }
 
 // NewPacer makes a Pacer.
 func NewPacer(p Pacing) *Pacer {
-	p.Patience = cmp.Or(p.Patience, defaultPatience)
+	p.MaxWait = cmp.Or(p.MaxWait, defaultMaxWait)
 	p.Successes = cmp.Or(p.Successes, 20)
 	p.Step = cmp.Or(p.Step, 30*time.Second)
 	p.Memory = cmp.Or(p.Memory, 15*time.Minute)
 	p.Keys = cmp.Or(p.Keys, defaultKeys)
-	return &Pacer{pacing: p, gate: newGate(p.Keys, func(time.Time) rule { return &pace{pacing: &p} })}
+	return &Pacer{pacing: p, gate: newLimiter(p.Keys, func(time.Time) rule { return &pace{pacing: &p} })}
 }
 
-// Turn is the right to use a host, until Release. It belongs to one goroutine
+// HostPermit is the right to use a host, until Release. It belongs to one goroutine
 // at a time and must not be copied once used.
-type Turn struct {
-	gate *gate
-	stay // its round counts the host's complaints
+type HostPermit struct {
+	limiter   *limiter
+	admission // its round counts the host's complaints
 }
 
 // Acquire waits for a turn at a host. The error is an *Error that wraps
 // ErrBusy (the caller defers the work, 4.4.5), or the cause of ctx's end.
-func (p *Pacer) Acquire(ctx context.Context, host string) (Turn, error) {
-	in, _, err := p.gate.enter(ctx, host, p.pacing.Patience)
+func (p *Pacer) Acquire(ctx context.Context, host string) (HostPermit, error) {
+	in, _, err := p.gate.enter(ctx, host, p.pacing.MaxWait)
 	if err == errLate {
-		err = &Error{Scope: Host, Key: host, Patience: p.pacing.Patience}
+		err = &Error{Scope: Host, Key: host, MaxWait: p.pacing.MaxWait}
 	}
 	if err != nil {
-		return Turn{}, err
+		return HostPermit{}, err
 	}
-	return Turn{p.gate, in}, nil
+	return HostPermit{p.gate, in}, nil
 }
 
 // Slow says that the host complained of too many connections during this
 // turn, which is still to be released. It reports whether that is news, to be
 // logged.
-func (t *Turn) Slow() (news bool) {
+func (t *HostPermit) Slow() (news bool) {
 	if t.place == nil {
 		return false
 	}
-	t.gate.mu.Lock()
-	defer t.gate.mu.Unlock()
+	t.limiter.mu.Lock()
+	defer t.limiter.mu.Unlock()
 	if t.round != t.place.round {
 		return false // it began before the last complaint
 	}
@@ -80,16 +80,16 @@ func (t *Turn) Slow() (news bool) {
 
 // Release ends the turn; served says that the host took the message. Calling
 // it again does nothing.
-func (t *Turn) Release(served bool) {
+func (t *HostPermit) Release(served bool) {
 	if t.place == nil {
 		return
 	}
-	t.gate.mu.Lock()
-	defer t.gate.mu.Unlock()
+	t.limiter.mu.Lock()
+	defer t.limiter.mu.Unlock()
 	if served && t.round == t.place.round {
 		t.place.rule.(*pace).success(time.Now())
 	}
-	t.gate.exit(t.place, false)
+	t.limiter.exit(t.place, false)
 	t.place = nil
 }
 

@@ -15,7 +15,7 @@ import (
 const host = "mx.example.org"
 
 // open takes n turns, or fewer if no more come at once.
-func open(t *testing.T, p *limit.Pacer, n int) (turns []*limit.Turn) {
+func open(t *testing.T, p *limit.Pacer, n int) (turns []*limit.HostPermit) {
 	t.Helper()
 	for range n {
 		turn, err := p.Acquire(t.Context(), host)
@@ -30,7 +30,7 @@ func open(t *testing.T, p *limit.Pacer, n int) (turns []*limit.Turn) {
 	return turns
 }
 
-func release(turns []*limit.Turn, served bool) {
+func release(turns []*limit.HostPermit, served bool) {
 	for _, turn := range turns {
 		turn.Release(served)
 	}
@@ -44,7 +44,7 @@ func allowed(p *limit.Pacer) int {
 }
 
 // impatient has turns that do not come at once not come at all.
-var impatient = limit.Pacing{Patience: time.Nanosecond}
+var impatient = limit.Pacing{MaxWait: time.Nanosecond}
 
 func TestHostThatNeverComplainedHasNoBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestPacerForgets(t *testing.T) {
 func TestPacerProperty(t *testing.T) {
 	for seed := range uint64(4) {
 		synctest.Test(t, func(t *testing.T) {
-			p := limit.NewPacer(limit.Pacing{Patience: time.Minute})
+			p := limit.NewPacer(limit.Pacing{MaxWait: time.Minute})
 			const takes = 7 // what the host really takes at once
 			var mu sync.Mutex
 			now, refused := 0, 0

@@ -31,13 +31,13 @@ func Merge(results []Result) (status.Code, string) {
 		return status.New(status.Temporary, 3, 0), "no recipient has a result"
 	}
 	if len(results) == 1 {
-		return sound(results[0].Code), reply.Cut(reply.Clean(results[0].Text), MaxText)
+		return normalised(results[0].Code), reply.Cut(reply.Clean(results[0].Text), MaxText)
 	}
 	var groups [3]group
 	for i, class := range [...]status.Class{status.Temporary, status.Permanent, status.Success} {
 		groups[i].word = [...]string{"deferred", "refused", "delivered"}[i]
 		for _, r := range results {
-			if r.Code = sound(r.Code); r.Code.Class == class {
+			if r.Code = normalised(r.Code); r.Code.Class == class {
 				groups[i].add(r)
 			}
 		}
@@ -57,8 +57,8 @@ func Merge(results []Result) (status.Code, string) {
 	return code, head + list(groups[:], len(results), MaxText-len(head))
 }
 
-// sound makes a code that is none, which would be a defect of ours, temporary.
-func sound(c status.Code) status.Code {
+// normalised makes a code that is none, which would be a defect of ours, temporary.
+func normalised(c status.Code) status.Code {
 	switch c.Class {
 	case status.Success, status.Temporary, status.Permanent:
 		return c

@@ -60,8 +60,8 @@ var (
 	errReferral      = errors.New("the server refers to others and does not resolve names itself")
 )
 
-// part is what one message contributes to an Answer.
-type part struct {
+// response is what one message contributes to an Answer.
+type response struct {
 	canonical  string
 	existence  Existence
 	rrs        []dns.RR
@@ -71,11 +71,11 @@ type part struct {
 	secure     bool
 }
 
-// interpret reads what a message with the code NOERROR or NXDOMAIN says to a
+// parseResponse reads what a message with the code NOERROR or NXDOMAIN says to a
 // question. It looks at nothing but the chain that leads from the name to the
 // records, so that nothing a server adds to it is believed.
-func interpret(msg *dns.Msg, q question) (part, error) {
-	p := part{canonical: q.name, ttl: maxTTL}
+func parseResponse(msg *dns.Msg, q question) (response, error) {
+	p := response{canonical: q.name, ttl: maxTTL}
 	for {
 		var alias *dns.CNAME
 		for _, rr := range msg.Answer {
@@ -94,7 +94,7 @@ func interpret(msg *dns.Msg, q question) (part, error) {
 		}
 		if len(p.rrs) > 0 {
 			if msg.Rcode == dns.RcodeNameError {
-				return part{}, errContradiction
+				return response{}, errContradiction
 			}
 			return p, nil
 		}
@@ -104,13 +104,13 @@ func interpret(msg *dns.Msg, q question) (part, error) {
 		p.ttl = min(p.ttl, ttlOf(alias.Hdr.Ttl))
 		p.canonical = dns.CanonicalName(alias.Target)
 		if p.aliases++; p.aliases > maxAliases { // a loop is endless, too
-			return part{}, errAliases
+			return response{}, errAliases
 		}
 	}
 }
 
 // absent reads what a message says about a name for which it has no records.
-func (p part) absent(msg *dns.Msg) (part, error) {
+func (p response) absent(msg *dns.Msg) (response, error) {
 	var soa *dns.SOA
 	referral := false
 	for _, rr := range msg.Ns {
@@ -136,7 +136,7 @@ func (p part) absent(msg *dns.Msg) (part, error) {
 			p.unfinished = true
 			return p, nil
 		case referral:
-			return part{}, errReferral
+			return response{}, errReferral
 		}
 	}
 	if soa == nil {

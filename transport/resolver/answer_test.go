@@ -36,35 +36,35 @@ func TestInterpret(t *testing.T) {
 		what       string
 		rcode      int
 		answer, ns []string
-		want       part
+		want       response
 		err        error
 	}{
 		{what: "records of the name, in any letter case and order", answer: []string{
 			"y.example. 60 IN A 192.0.2.1", "X.Example. 90 IN A 192.0.2.2", "x.example. 80 IN A 192.0.2.3"},
-			want: part{canonical: "x.example.", ttl: 80 * time.Second, rrs: records(t, "X.Example. 90 IN A 192.0.2.2", "x.example. 80 IN A 192.0.2.3")}},
+			want: response{canonical: "x.example.", ttl: 80 * time.Second, rrs: records(t, "X.Example. 90 IN A 192.0.2.2", "x.example. 80 IN A 192.0.2.3")}},
 		{what: "records beside the chain are ignored", answer: []string{"evil.example. 60 IN A 192.0.2.1", "z.example. IN CNAME x.example."},
-			want: part{canonical: "x.example.", existence: NoData, ttl: noSOATTL}},
+			want: response{canonical: "x.example.", existence: NoData, ttl: noSOATTL}},
 		{what: "a chain in disorder", answer: []string{
 			"z.example. 60 IN A 192.0.2.1", "y.example. 50 IN CNAME z.example.", "x.example. 70 IN CNAME y.example."},
-			want: part{canonical: "z.example.", ttl: 50 * time.Second, aliases: 2, rrs: records(t, "z.example. 60 IN A 192.0.2.1")}},
+			want: response{canonical: "z.example.", ttl: 50 * time.Second, aliases: 2, rrs: records(t, "z.example. 60 IN A 192.0.2.1")}},
 		{what: "a chain that leads out", answer: []string{"x.example. 70 IN CNAME y.test."}, ns: []string{"example. 60 IN SOA ns. h. 1 1 1 1 1"},
-			want: part{canonical: "y.test.", existence: NoData, ttl: 70 * time.Second, aliases: 1, unfinished: true}},
+			want: response{canonical: "y.test.", existence: NoData, ttl: 70 * time.Second, aliases: 1, unfinished: true}},
 		{what: "a chain whose end has no such record (RFC 2308 §2.2)", answer: []string{"x.example. 70 IN CNAME y.test."}, ns: []string{"test. 60 IN SOA ns. h. 1 1 1 1 40"},
-			want: part{canonical: "y.test.", existence: NoData, ttl: 40 * time.Second, aliases: 1}},
+			want: response{canonical: "y.test.", existence: NoData, ttl: 40 * time.Second, aliases: 1}},
 		{what: "a chain whose end does not exist (RFC 6604 §3)", rcode: dns.RcodeNameError, answer: []string{"x.example. 70 IN CNAME y.test."}, ns: []string{"test. 30 IN SOA ns. h. 1 1 1 1 40"},
-			want: part{canonical: "y.test.", existence: NXDomain, ttl: 30 * time.Second, aliases: 1}},
+			want: response{canonical: "y.test.", existence: NXDomain, ttl: 30 * time.Second, aliases: 1}},
 		{what: "a loop", answer: []string{"x.example. IN CNAME y.example.", "y.example. IN CNAME x.example."}, err: errAliases},
 		{what: "an alias of itself", answer: []string{"x.example. IN CNAME x.example."}, err: errAliases},
 		{what: "an endless chain", answer: long, err: errAliases},
 		{what: "records at a name that does not exist", rcode: dns.RcodeNameError, answer: []string{"x.example. 60 IN A 192.0.2.1"}, err: errContradiction},
 		{what: "a referral (RFC 2308 §2.2)", ns: []string{"example. 60 IN NS ns.example."}, err: errReferral},
 		{what: "no data with name servers, RFC 2308 §2.2 type 1", ns: []string{"example. 60 IN NS ns.example.", "example. 60 IN SOA ns. h. 1 1 1 1 7200"},
-			want: part{canonical: "x.example.", existence: NoData, ttl: 60 * time.Second}},
+			want: response{canonical: "x.example.", existence: NoData, ttl: 60 * time.Second}},
 		{what: "a negative TTL beyond an hour", ns: []string{"example. 90000 IN SOA ns. h. 1 1 1 1 90000"},
-			want: part{canonical: "x.example.", existence: NoData, ttl: time.Hour}},
+			want: response{canonical: "x.example.", existence: NoData, ttl: time.Hour}},
 		{what: "a TTL with its top bit set is zero (RFC 2181 §8)", answer: []string{"x.example. 2147483648 IN A 192.0.2.1"},
-			want: part{canonical: "x.example.", rrs: records(t, "x.example. 2147483648 IN A 192.0.2.1")}},
-		{what: "another class", answer: []string{"x.example. 60 CH A 192.0.2.1"}, want: part{canonical: "x.example.", existence: NoData, ttl: noSOATTL}},
+			want: response{canonical: "x.example.", rrs: records(t, "x.example. 2147483648 IN A 192.0.2.1")}},
+		{what: "another class", answer: []string{"x.example. 60 CH A 192.0.2.1"}, want: response{canonical: "x.example.", existence: NoData, ttl: noSOATTL}},
 	} {
 		msg := &dns.Msg{Answer: nil}
 		msg.Rcode = tc.rcode
@@ -78,7 +78,7 @@ func TestInterpret(t *testing.T) {
 			msg.Answer = append(msg.Answer, records(t, line)...)
 		}
 		msg.Ns = records(t, tc.ns...)
-		got, err := interpret(msg, question{"x.example.", dns.TypeA})
+		got, err := parseResponse(msg, question{"x.example.", dns.TypeA})
 		if err != tc.err || !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s:\n got %v, %v\nwant %v, %v", tc.what, got, err, tc.want, tc.err)
 		}
@@ -90,7 +90,7 @@ func TestInterpretKeepsABoundedNumber(t *testing.T) {
 	for i := range 3000 {
 		msg.Answer = append(msg.Answer, &dns.MX{Hdr: dns.RR_Header{Name: "x.example.", Rrtype: dns.TypeMX, Class: 1, Ttl: 60}, Preference: uint16(i), Mx: "mx.example."})
 	}
-	if p, err := interpret(msg, question{"x.example.", dns.TypeMX}); err != nil || len(p.rrs) != maxRRs {
+	if p, err := parseResponse(msg, question{"x.example.", dns.TypeMX}); err != nil || len(p.rrs) != maxRRs {
 		t.Errorf("%d records kept, %v", len(p.rrs), err)
 	}
 }
@@ -225,7 +225,7 @@ func FuzzAnswer(f *testing.F) {
 			}
 			return
 		}
-		p, err := interpret(msg, question{"x.example.", dns.TypeMX})
+		p, err := parseResponse(msg, question{"x.example.", dns.TypeMX})
 		if err != nil {
 			return
 		}

@@ -46,7 +46,7 @@ type health struct {
 }
 
 // note counts a question and what came of it.
-func (h *health) note(p part, failed *Error, took time.Duration) {
+func (h *health) note(p response, failed *Error, took time.Duration) {
 	h.queries.Add(1)
 	h.took.Add(int64(took))
 	switch {

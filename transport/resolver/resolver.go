@@ -154,7 +154,7 @@ func (r *Resolver) Known(name string, qtype uint16) (a Answer, ok bool) {
 	if err != nil {
 		return Answer{}, false
 	}
-	e, ok := r.cache.At(question{normal, qtype})
+	e, ok := r.cache.Peek(question{normal, qtype})
 	return e.Value, ok && e.Err == nil
 }
 
@@ -162,7 +162,7 @@ func (r *Resolver) Known(name string, qtype uint16) (a Answer, ok bool) {
 func (r *Resolver) Cached() []Answer {
 	var list []Answer
 	for _, q := range r.cache.Keys() {
-		if e, ok := r.cache.Peek(q); ok && e.Err == nil {
+		if e, ok := r.cache.Entry(q); ok && e.Err == nil {
 			list = append(list, e.Value)
 		}
 	}
@@ -213,12 +213,12 @@ func (r *Resolver) load(ctx context.Context, q question) (Answer, time.Time, err
 }
 
 // ask puts one question to the servers until one of them answers.
-func (r *Resolver) ask(ctx context.Context, q question) (part, *Error) {
+func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
 	case <-ctx.Done():
-		return part{}, ended(ctx, q)
+		return response{}, contextError(ctx, q)
 	}
 	var reason *Error
 	for range r.cfg.Attempts {
@@ -226,7 +226,7 @@ func (r *Resolver) ask(ctx context.Context, q question) (part, *Error) {
 			start := time.Now()
 			p, err := r.askServer(ctx, s, q)
 			if ctx.Err() != nil && err != nil {
-				return part{}, ended(ctx, q)
+				return response{}, contextError(ctx, q)
 			}
 			s.note(p, err, time.Since(start))
 			if err == nil {
@@ -243,13 +243,13 @@ func (r *Resolver) ask(ctx context.Context, q question) (part, *Error) {
 			}
 		}
 	}
-	return part{}, reason
+	return response{}, reason
 }
 
 // askServer puts one question to one server.
-func (r *Resolver) askServer(ctx context.Context, s *server, q question) (part, *Error) {
-	fail := func(kind Kind, err error) (part, *Error) {
-		return part{}, &Error{Name: q.name, Type: q.qtype, Kind: kind, Server: s.addr, Err: err}
+func (r *Resolver) askServer(ctx context.Context, s *server, q question) (response, *Error) {
+	fail := func(kind Kind, err error) (response, *Error) {
+		return response{}, &Error{Name: q.name, Type: q.qtype, Kind: kind, Server: s.addr, Err: err}
 	}
 	query := newQuery(q)
 	got, err := exchange(ctx, udp, s.addr, query, r.cfg.Timeout)
@@ -263,7 +263,7 @@ func (r *Resolver) askServer(ctx context.Context, s *server, q question) (part, 
 	if got.msg.Rcode != dns.RcodeSuccess && got.msg.Rcode != dns.RcodeNameError {
 		return fail(kindOfRcode(got.msg.Rcode), extendedError(got.msg))
 	}
-	p, err := interpret(got.msg, q)
+	p, err := parseResponse(got.msg, q)
 	if err != nil {
 		return fail(Malformed, err)
 	}
@@ -271,8 +271,8 @@ func (r *Resolver) askServer(ctx context.Context, s *server, q question) (part, 
 	return p, nil
 }
 
-// ended is the error of a look-up whose own context has ended.
-func ended(ctx context.Context, q question) *Error {
+// contextError is the error of a look-up whose own context has ended.
+func contextError(ctx context.Context, q question) *Error {
 	e := &Error{Name: q.name, Type: q.qtype, Kind: Cancelled, Err: context.Cause(ctx)}
 	if errors.Is(e.Err, context.DeadlineExceeded) {
 		e.Kind = Timeout

@@ -13,7 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
@@ -164,7 +164,7 @@ func TestQuerySaysWhatWeWant(t *testing.T) {
 func TestChainsThatTheServerDoesNotFollow(t *testing.T) {
 	s := lab(t, zone)
 	s.Secure("example.org", true)
-	s.SetHabit("", dns.TypeANY, labdns.NoFollow)
+	s.SetFault("", dns.TypeANY, labdns.NoFollow)
 	r := open(t, resolver.Config{}, s)
 	a := lookup(t, r, "alias2.example.org", dns.TypeA)
 	if a.Canonical != "mx.example.org." || len(a.RRs) != 2 || !a.Secure {
@@ -182,7 +182,7 @@ func TestChainsThatTheServerDoesNotFollow(t *testing.T) {
 		t.Errorf("loop: %v", e)
 	}
 	// The target's failure is the whole's failure, never "no such record".
-	s.SetHabit("mx.unsigned.example", dns.TypeAAAA, labdns.ServFail)
+	s.SetFault("mx.unsigned.example", dns.TypeAAAA, labdns.ServFail)
 	if e := fails(t, r, "out.example.org", dns.TypeAAAA); e.Kind != resolver.ServFail || e.Name != "out.example.org." {
 		t.Errorf("failing target: %v", e)
 	}
@@ -192,7 +192,7 @@ func TestChainsThatTheServerDoesNotFollow(t *testing.T) {
 }
 
 func TestFailuresAreNeverAnAnswer(t *testing.T) {
-	for habit, kind := range map[labdns.Habit]resolver.Kind{
+	for habit, kind := range map[labdns.Fault]resolver.Kind{
 		labdns.ServFail: resolver.ServFail, labdns.Bogus: resolver.ServFail, labdns.Refused: resolver.Refused,
 		labdns.BareRefused: resolver.Refused, labdns.NotImp: resolver.NotImp, labdns.FormErr: resolver.FormErr,
 		labdns.Silent: resolver.Timeout, labdns.WrongID: resolver.Malformed, labdns.WrongQuestion: resolver.Malformed,
@@ -202,7 +202,7 @@ func TestFailuresAreNeverAnAnswer(t *testing.T) {
 		t.Run(fmt.Sprint(habit), func(t *testing.T) {
 			t.Parallel()
 			bad, good := lab(t, zone), lab(t, zone)
-			bad.SetHabit("", dns.TypeANY, habit)
+			bad.SetFault("", dns.TypeANY, habit)
 			timeout := 100 * labdns.Timeout
 			if kind == resolver.Timeout || kind == resolver.Malformed {
 				timeout = labdns.Timeout // what answers another question is waited out
@@ -238,7 +238,7 @@ func TestServerThatIsDown(t *testing.T) {
 
 func TestSilentServerIsAskedLastForAWhile(t *testing.T) {
 	mute, good := lab(t, zone), lab(t, zone)
-	mute.SetHabit("", dns.TypeANY, labdns.Silent)
+	mute.SetFault("", dns.TypeANY, labdns.Silent)
 	c := newClock()
 	r := open(t, resolver.Config{Timeout: labdns.Timeout, Now: c.Now}, mute, good)
 	lookup(t, r, "example.org", dns.TypeMX)
@@ -246,7 +246,7 @@ func TestSilentServerIsAskedLastForAWhile(t *testing.T) {
 	if n := mute.Queries("", dns.TypeANY).UDP; n != 1 {
 		t.Errorf("the silent server was asked %d times", n)
 	}
-	mute.SetHabit("", dns.TypeANY)
+	mute.SetFault("", dns.TypeANY)
 	c.Pass(time.Minute)
 	lookup(t, r, "alias.example.org", dns.TypeA)
 	if n := mute.Queries("", dns.TypeANY).UDP; n != 2 {
@@ -256,23 +256,23 @@ func TestSilentServerIsAskedLastForAWhile(t *testing.T) {
 
 func TestFailureIsForgottenAtOnce(t *testing.T) {
 	s := lab(t, zone)
-	s.SetHabit("example.org", dns.TypeMX, labdns.ServFail)
+	s.SetFault("example.org", dns.TypeMX, labdns.ServFail)
 	r := open(t, resolver.Config{}, s)
 	fails(t, r, "example.org", dns.TypeMX)
-	s.SetHabit("example.org", dns.TypeMX)
+	s.SetFault("example.org", dns.TypeMX)
 	lookup(t, r, "example.org", dns.TypeMX)
 }
 
 func TestSecondRoundHelps(t *testing.T) {
 	s := lab(t, zone)
-	s.SetHabit("example.org", dns.TypeMX, labdns.Silent, labdns.ServFail, labdns.Normal)
+	s.SetFault("example.org", dns.TypeMX, labdns.Silent, labdns.ServFail, labdns.Normal)
 	r := open(t, resolver.Config{Timeout: labdns.Timeout, Attempts: 10}, s)
 	lookup(t, r, "example.org", dns.TypeMX)
 }
 
 func TestFailureNamesTheReason(t *testing.T) {
 	s := lab(t, zone)
-	s.SetHabit("example.org", dns.TypeMX, labdns.Bogus)
+	s.SetFault("example.org", dns.TypeMX, labdns.Bogus)
 	e := fails(t, open(t, resolver.Config{}, s), "example.org", dns.TypeMX)
 	if want := "example.org. MX: SERVFAIL from " + s.Addr() + ": DNSSEC Bogus"; e.Error() != want {
 		t.Errorf("%q, want %q", e.Error(), want)
@@ -280,12 +280,12 @@ func TestFailureNamesTheReason(t *testing.T) {
 }
 
 func TestTruncationGoesToTCP(t *testing.T) {
-	for _, habit := range []labdns.Habit{labdns.Normal, labdns.Truncate, labdns.CutRecord} {
+	for _, habit := range []labdns.Fault{labdns.Normal, labdns.Truncate, labdns.CutRecord} {
 		s := lab(t, "")
 		for i := range 40 {
 			s.Add(fmt.Sprintf("big.example. 300 IN MX %d mail-exchanger-%d.with-a-long-name.example.", i, i))
 		}
-		s.SetHabit("big.example", dns.TypeMX, habit)
+		s.SetFault("big.example", dns.TypeMX, habit)
 		if a := lookup(t, open(t, resolver.Config{}, s), "big.example", dns.TypeMX); len(a.RRs) != 40 {
 			t.Errorf("habit %d: %d of 40 records", habit, len(a.RRs))
 		}
@@ -299,7 +299,7 @@ func TestCacheKeepsForTheTTL(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		qtype uint16
-		habit labdns.Habit
+		habit labdns.Fault
 		ttl   time.Duration
 	}{
 		{"mx.example.org", dns.TypeA, labdns.Normal, 300 * time.Second},
@@ -311,7 +311,7 @@ func TestCacheKeepsForTheTTL(t *testing.T) {
 		{"instant.example.org", dns.TypeA, labdns.Normal, 0},
 	} {
 		s, c := lab(t, zone), newClock()
-		s.SetHabit("", dns.TypeANY, tc.habit)
+		s.SetFault("", dns.TypeANY, tc.habit)
 		r := open(t, resolver.Config{Now: c.Now}, s)
 		asked := func(n int) {
 			t.Helper()
@@ -515,9 +515,9 @@ func pack(m *dns.Msg) []byte {
 // What servers do is counted, each by itself.
 func TestServersHealth(t *testing.T) {
 	mute, good := lab(t, zone), lab(t, zone)
-	mute.SetHabit("", dns.TypeANY, labdns.Silent)
+	mute.SetFault("", dns.TypeANY, labdns.Silent)
 	good.Secure("example.org", true)
-	good.SetHabit("long.example.org", dns.TypeA, labdns.ServFail)
+	good.SetFault("long.example.org", dns.TypeA, labdns.ServFail)
 	c := newClock()
 	r := open(t, resolver.Config{Timeout: labdns.Timeout, Attempts: 1, Now: c.Now}, mute, good)
 	lookup(t, r, "example.org", dns.TypeMX)

@@ -60,9 +60,9 @@ func (f *Finder) Addresses(ctx context.Context, h Host) (Addresses, error) {
 	return found.Addresses, nil
 }
 
-// finding is what could be learnt about the addresses of a name: one of
+// addrResult is what could be learnt about the addresses of a name: one of
 // addresses, absent, noIPv4 and failed.
-type finding struct {
+type addrResult struct {
 	Addresses
 	absent bool  // it provably has none
 	noIPv4 bool  // it has no IPv4 address, and no others were asked for
@@ -70,7 +70,7 @@ type finding struct {
 }
 
 // find looks both families up at once. What works is used.
-func (f *Finder) find(ctx context.Context, name string) finding {
+func (f *Finder) find(ctx context.Context, name string) addrResult {
 	if found, ok := f.known(name); ok {
 		return found
 	}
@@ -86,31 +86,31 @@ func (f *Finder) find(ctx context.Context, name string) finding {
 	return f.join(name, v4, v6)
 }
 
-// knower is a Resolver that can tell at once what it would tell without asking
+// cachePeeker is a Resolver that can tell at once what it would tell without asking
 // anybody. With it a delivery whose names are all known starts no goroutine
 // to look them up.
-type knower interface {
+type cachePeeker interface {
 	Known(name string, qtype uint16) (resolver.Answer, bool)
 }
 
 // known gives the finding for a name, if all of it can be had at once.
-func (f *Finder) known(name string) (finding, bool) {
+func (f *Finder) known(name string) (addrResult, bool) {
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return f.localhost(name), true
 	}
-	k, ok := f.cfg.Resolver.(knower)
+	k, ok := f.cfg.Resolver.(cachePeeker)
 	if !ok {
-		return finding{}, false
+		return addrResult{}, false
 	}
 	a, ok := k.Known(name, dns.TypeA)
 	if !ok {
-		return finding{}, false
+		return addrResult{}, false
 	}
 	var v6 family
 	if !f.cfg.ForceIPv4 {
 		aaaa, ok := k.Known(name, dns.TypeAAAA)
 		if !ok {
-			return finding{}, false
+			return addrResult{}, false
 		}
 		v6 = f.read(aaaa)
 	}
@@ -118,7 +118,7 @@ func (f *Finder) known(name string) (finding, bool) {
 }
 
 // join makes one finding of both families.
-func (f *Finder) join(name string, v4, v6 family) finding {
+func (f *Finder) join(name string, v4, v6 family) addrResult {
 	found := combine(name, v4, v6)
 	if f.cfg.ForceIPv4 && found.absent && v4.existence == resolver.NoData {
 		found.absent, found.noIPv4 = false, true
@@ -127,8 +127,8 @@ func (f *Finder) join(name string, v4, v6 family) finding {
 }
 
 // localhost needs no DNS, and must not depend on it (RFC 6761 §6.3).
-func (f *Finder) localhost(name string) finding {
-	found := finding{Addresses: Addresses{Canonical: name}}
+func (f *Finder) localhost(name string) addrResult {
+	found := addrResult{Addresses: Addresses{Canonical: name}}
 	if !f.cfg.ForceIPv4 {
 		found.Addrs = append(found.Addrs, netip.IPv6Loopback())
 	}
@@ -179,8 +179,8 @@ func (f *Finder) read(answer resolver.Answer) family {
 
 // combine joins what the look-ups of both families brought. The zero family is
 // one that was not asked for.
-func combine(name string, v4, v6 family) finding {
-	var found finding
+func combine(name string, v4, v6 family) addrResult {
+	var found addrResult
 	found.Secure = true
 	for _, fam := range []family{v6, v4} {
 		if fam.failed != nil {
@@ -203,7 +203,7 @@ func combine(name string, v4, v6 family) finding {
 	case len(found.Addrs) > 0:
 		return found
 	case found.Partial != nil:
-		return finding{failed: found.Partial}
+		return addrResult{failed: found.Partial}
 	}
-	return finding{absent: true}
+	return addrResult{absent: true}
 }

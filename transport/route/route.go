@@ -100,8 +100,8 @@ func New(cfg Config) *Finder {
 	return &Finder{cfg}
 }
 
-// With gives a Finder that asks another resolver and is otherwise the same.
-func (f *Finder) With(r Resolver) *Finder {
+// WithResolver gives a Finder that asks another resolver and is otherwise the same.
+func (f *Finder) WithResolver(r Resolver) *Finder {
 	other := *f
 	other.cfg.Resolver = r
 	return &other
@@ -326,9 +326,9 @@ func (f *Finder) arrange(r *Route) {
 	}
 }
 
-// Cut reports whether there are hosts that are not tried because there are so
+// Truncated reports whether there are hosts that are not tried because there are so
 // many: nothing is proven about the domain then.
-func (r *Route) Cut() bool {
+func (r *Route) Truncated() bool {
 	return slices.ContainsFunc(r.Dropped, func(d Dropped) bool { return d.Reason == TooMany })
 }
 
@@ -348,7 +348,7 @@ func (f *Finder) settle(ctx context.Context, r *Route) error {
 	if r.Kind == Implicit && found[0].failed != nil {
 		return &status.Error{Code: codeDNS, Text: "the mail servers of " + r.Destination.Domain + " cannot be looked up", Err: found[0].failed}
 	}
-	looped := r.leaveOut(f.cfg.Self, found)
+	looped := r.dropSelf(f.cfg.Self, found)
 	switch {
 	case len(r.Hosts) > 0:
 		return nil
@@ -357,7 +357,7 @@ func (f *Finder) settle(ctx context.Context, r *Route) error {
 	case r.Kind == Implicit && r.Dropped[0].Reason == NoAddress:
 		return &status.Error{Code: codeNoServers, Text: "the domain " + r.Destination.Domain + " has neither mail servers nor an address"}
 	}
-	if r.Cut() {
+	if r.Truncated() {
 		return &status.Error{Code: codeNoAddress, Text: fmt.Sprintf("none of the first %d mail servers of %s has an address", maxHosts, r.Destination.Domain)}
 	}
 	for _, d := range r.Dropped {
@@ -370,8 +370,8 @@ func (f *Finder) settle(ctx context.Context, r *Route) error {
 
 // survey looks the addresses of hosts up, several at once. What is not there
 // in time has failed.
-func (f *Finder) survey(ctx context.Context, hosts []Host) []finding {
-	found := make([]finding, len(hosts))
+func (f *Finder) survey(ctx context.Context, hosts []Host) []addrResult {
+	found := make([]addrResult, len(hosts))
 	var unknown []int
 	for i, h := range hosts {
 		var ok bool
@@ -398,9 +398,9 @@ func (f *Finder) survey(ctx context.Context, hosts []Host) []finding {
 	return found
 }
 
-// leaveOut drops ourselves, with every host that is not better, and hosts
+// dropSelf drops ourselves, with every host that is not better, and hosts
 // without an address. It reports whether ourselves were among them.
-func (r *Route) leaveOut(self Self, found []finding) (looped bool) {
+func (r *Route) dropSelf(self Self, found []addrResult) (looped bool) {
 	var ours uint16
 	for i, h := range r.Hosts {
 		if self.is(h, found[i]) && (!looped || h.Preference < ours) {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/dns"
+	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -187,7 +187,7 @@ func TestNoAddressesInPlaceOfMX(t *testing.T) {
 example. IN A 192.0.2.9
 example. IN MX 10 mx.dead.
 `)
-	w.SetHabit("mx.dead", dns.TypeANY, labdns.ServFail)
+	w.SetFault("mx.dead", dns.TypeANY, labdns.ServFail)
 	// The domain has an address, but also an MX record, however useless.
 	w.hosts(t, domain(t, "example"), "mx.dead")
 }
@@ -219,7 +219,7 @@ func TestDomainThatDoesNotExist(t *testing.T) {
 
 // A look-up that fails is temporary, never a bounce.
 func TestFailuresAreTemporary(t *testing.T) {
-	for what, habit := range map[string]labdns.Habit{
+	for what, habit := range map[string]labdns.Fault{
 		"SERVFAIL": labdns.ServFail, "bogus": labdns.Bogus, "REFUSED": labdns.Refused, "NOTIMP": labdns.NotImp, "FORMERR": labdns.FormErr,
 		"time-out": labdns.Silent, "garbage": labdns.Garbage, "cut off": labdns.LyingCount, "truncated, TCP closed": labdns.TruncateMute,
 		"referral": labdns.Referral, "wrong id": labdns.WrongID, "wrong question": labdns.WrongQuestion,
@@ -231,9 +231,9 @@ func TestFailuresAreTemporary(t *testing.T) {
 				timeout = labdns.Timeout
 			}
 			w := patience(t, "mx.example. IN MX 10 mx1.example.\na.example. IN TXT x", timeout)
-			w.SetHabit("mx.example", dns.TypeMX, habit)
-			w.SetHabit("gone.example", dns.TypeMX, habit)
-			w.SetHabit("a.example", dns.TypeAAAA, habit)
+			w.SetFault("mx.example", dns.TypeMX, habit)
+			w.SetFault("gone.example", dns.TypeMX, habit)
+			w.SetFault("a.example", dns.TypeAAAA, habit)
 			w.fails(t, domain(t, "mx.example"), "4.4.3")
 			w.fails(t, domain(t, "gone.example"), "4.4.3")
 			// There is no MX record and no A record, but about AAAA nothing is known.
@@ -307,7 +307,7 @@ dead.example.   IN TXT  x
 	} {
 		t.Run(fmt.Sprint(tc.mx, " ", tc.port), func(t *testing.T) {
 			w := internet(t, zone)
-			w.SetHabit("broken.example", dns.TypeANY, labdns.ServFail)
+			w.SetFault("broken.example", dns.TypeANY, labdns.ServFail)
 			w.cfg.Self, w.cfg.Port = self, tc.port
 			words := strings.Fields(tc.mx)
 			for i := 0; i < len(words); i += 2 {
@@ -354,9 +354,9 @@ func TestThisHost(t *testing.T) {
 func TestOurselvesFoundLate(t *testing.T) {
 	w := internet(t, address+"example. IN MX 10 late.example.\nlate.example. IN A 203.0.113.1")
 	w.cfg.Self.Interfaces = []netip.Addr{netip.MustParseAddr("203.0.113.1")}
-	w.SetHabit("late.example", dns.TypeANY, labdns.ServFail)
+	w.SetFault("late.example", dns.TypeANY, labdns.ServFail)
 	r := w.hosts(t, domain(t, "example"), "late.example")
-	w.SetHabit("late.example", dns.TypeANY)
+	w.SetFault("late.example", dns.TypeANY)
 	_, err := w.finder().Addresses(t.Context(), r.Hosts[0])
 	wantCode(t, "late.example", err, "4.4.6")
 }
@@ -410,7 +410,7 @@ func TestExplicitHost(t *testing.T) {
 
 func TestLocalhostNeedsNoDNS(t *testing.T) {
 	w := internet(t, "")
-	w.SetHabit("", dns.TypeANY, labdns.ServFail)
+	w.SetFault("", dns.TypeANY, labdns.ServFail)
 	r := w.hosts(t, nexthop(t, "[localhost]:10025"), "localhost")
 	found, err := w.finder().Addresses(t.Context(), r.Hosts[0])
 	if err != nil || fmt.Sprint(found.Addrs) != "[::1 127.0.0.1]" {
@@ -426,7 +426,7 @@ example. IN MX 30 nowhere.example.
 example. IN MX 40 mx1.example.
 empty.example. IN TXT x
 `)
-	w.SetHabit("broken.example", dns.TypeANY, labdns.ServFail)
+	w.SetFault("broken.example", dns.TypeANY, labdns.ServFail)
 	r := w.hosts(t, domain(t, "example"), "broken.example mx1.example")
 	if len(r.Dropped) != 2 || r.Dropped[0].Reason != route.NoAddress || r.Dropped[1].Host.Name != "nowhere.example" {
 		t.Errorf("%+v", r.Dropped)
@@ -451,7 +451,7 @@ strange.example. IN MX 10 a\ b.example.
 half.example. IN MX 10 empty.example.
 half.example. IN MX 20 broken.example.
 `)
-	w.SetHabit("broken.example", dns.TypeANY, labdns.ServFail)
+	w.SetFault("broken.example", dns.TypeANY, labdns.ServFail)
 	w.fails(t, domain(t, "dead.example"), "5.4.4")
 	w.fails(t, domain(t, "number.example"), "5.4.4")
 	w.fails(t, domain(t, "strange.example"), "5.4.4")
@@ -511,7 +511,7 @@ gone.example. IN MX 10 nowhere.example.
 // Each way in which the look-ups of the two families can end.
 func TestAddressFamilies(t *testing.T) {
 	for _, tc := range []struct {
-		a, aaaa labdns.Habit
+		a, aaaa labdns.Fault
 		zone    string // the families with records
 		signed  bool
 		want    string
@@ -547,8 +547,8 @@ func TestAddressFamilies(t *testing.T) {
 				w.add(t, "mx.example. IN AAAA 2001:db8::1")
 			}
 			w.Secure("mx.example", tc.signed)
-			w.SetHabit("mx.example", dns.TypeA, tc.a)
-			w.SetHabit("mx.example", dns.TypeAAAA, tc.aaaa)
+			w.SetFault("mx.example", dns.TypeA, tc.a)
+			w.SetFault("mx.example", dns.TypeAAAA, tc.aaaa)
 			found, err := w.finder().Addresses(t.Context(), route.Host{Name: "mx.example"})
 			if !strings.HasPrefix(tc.want, "[") {
 				wantCode(t, "mx.example", err, tc.want)
@@ -590,7 +590,7 @@ func TestBoundsOfARoute(t *testing.T) {
 	if err != nil || len(r.Hosts) != 100 || r.Hosts[99].Name != "mx099.example" || len(r.Dropped) != 200 {
 		t.Errorf("%d hosts, %v", len(r.Hosts), err)
 	}
-	if !r.Cut() {
+	if !r.Truncated() {
 		t.Error("it does not say that hosts were left out")
 	}
 	for i := range 101 {

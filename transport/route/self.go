@@ -44,7 +44,7 @@ func ThisHost() (Self, error) {
 
 // is reports whether a host, with what was found of it, is ourselves. A host
 // whose look-up failed is not.
-func (s Self) is(h Host, found finding) bool {
+func (s Self) is(h Host, found addrResult) bool {
 	if s.Hostname != "" && (h.Name == s.Hostname || found.Canonical == s.Hostname) {
 		return true
 	}

@@ -57,15 +57,15 @@ type lazyReader struct {
 	conn          net.Conn
 }
 
-// wake makes ready to read.
-func (r *lazyReader) wake() {
+// borrow makes ready to read.
+func (r *lazyReader) borrow() {
 	if r.Reader == nil {
 		r.Reader = r.buffers.reader(r.conn)
 	}
 }
 
-// rest gives the buffer back, unless something is in it.
-func (r *lazyReader) rest() {
+// giveBack gives the buffer back, unless something is in it.
+func (r *lazyReader) giveBack() {
 	if r.Reader != nil && r.Reader.Buffered() == 0 {
 		r.buffers.back(r.Reader)
 		r.Reader = nil

@@ -14,7 +14,7 @@ import (
 )
 
 // serve starts a modern server and opens a TLS session with it.
-func serve(t *testing.T, change func(*mx.Habits)) (*mx.Server, *Session) {
+func serve(t *testing.T, change func(*mx.Behaviour)) (*mx.Server, *Session) {
 	t.Helper()
 	authority, err := ca.New(ca.Options{})
 	if err != nil {
@@ -26,7 +26,7 @@ func serve(t *testing.T, change func(*mx.Habits)) (*mx.Server, *Session) {
 	}
 	habits := mx.Modern(cert)
 	change(&habits)
-	server, err := mx.Start(mx.Options{Habits: habits})
+	server, err := mx.Start(mx.Options{Behaviour: habits})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestFlights(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			server, s := serve(t, func(h *mx.Habits) {
+			server, s := serve(t, func(h *mx.Behaviour) {
 				h.Keywords = tt.keywords
 				if !tt.tls {
 					h.TLS.Mode = mx.TLSNone
@@ -80,7 +80,7 @@ func TestFlights(t *testing.T) {
 				tx := transaction(t, body, "a@mx.example", "b@mx.example")
 				tx.Chunking = tt.chunking
 				report := s.Send(t.Context(), tx)
-				if report.Final.Code != 250 || report.Broken || report.Err != nil {
+				if report.Final.Code != 250 || report.OutOfStep || report.Err != nil {
 					t.Fatalf("message %d: %v, %v at %v", n, codes(report), report.Err, report.Stage)
 				}
 				messages, err := server.Wait(t.Context(), n+1)
@@ -104,14 +104,14 @@ func TestFlights(t *testing.T) {
 func TestLargeMessages(t *testing.T) {
 	body := strings.Repeat("0123456789abcdef\r\n", 5<<20/18)
 	for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking, mx.Size} {
-		server, s := serve(t, func(h *mx.Habits) { h.Keywords = keywords })
+		server, s := serve(t, func(h *mx.Behaviour) { h.Keywords = keywords })
 		tx := transaction(t, body, "a@mx.example")
 		tx.Chunking = ChunkingWaiting
 		for i := range 200 {
 			tx.Recipients = append(tx.Recipients, Recipient{Address: addr(t, fmt.Sprintf("nosuch%d@mx.example", i))})
 		}
 		report := s.Send(t.Context(), tx)
-		if report.Final.Code != 250 || report.Broken {
+		if report.Final.Code != 250 || report.OutOfStep {
 			t.Fatalf("%v, %v at %v", report.Final, report.Err, report.Stage)
 		}
 		messages, err := server.Wait(t.Context(), 1)
@@ -128,7 +128,7 @@ func TestPipelinedRefusals(t *testing.T) {
 	tests := []struct {
 		name     string
 		chunking Chunking
-		change   func(*mx.Habits)
+		change   func(*mx.Behaviour)
 		to       []string
 		want     []int // MAIL, RCPT.., DATA, final
 		broken   bool
@@ -138,16 +138,16 @@ func TestPipelinedRefusals(t *testing.T) {
 		{"all refused, BDAT (RFC 3030 §4.2)", ChunkingPipelined, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 0, 554}, true},
 		{"all refused, DATA (RFC 2920 §3.1)", ChunkingOff, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 554, 0}, false},
 		{"all refused, BDAT waiting", ChunkingWaiting, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 0, 0}, false},
-		{"message refused, BDAT", ChunkingPipelined, func(h *mx.Habits) {
-			h.At = map[mx.Stage]mx.Act{mx.StageFinal: {Reply: "554 5.7.1 spam"}}
+		{"message refused, BDAT", ChunkingPipelined, func(h *mx.Behaviour) {
+			h.At = map[mx.Stage]mx.Action{mx.StageFinal: {Reply: "554 5.7.1 spam"}}
 		}, []string{"a@x"}, []int{250, 250, 0, 554}, false},
-		{"421 at the second recipient", ChunkingPipelined, func(h *mx.Habits) {
-			h.At = map[mx.Stage]mx.Act{mx.StageRCPT: {Reply: "421 4.3.2 closing", Skip: 1}}
+		{"421 at the second recipient", ChunkingPipelined, func(h *mx.Behaviour) {
+			h.At = map[mx.Stage]mx.Action{mx.StageRCPT: {Reply: "421 4.3.2 closing", Skip: 1}}
 		}, []string{"a@x", "b@x", "c@x"}, []int{250, 250, 421, 0, 0, 0}, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			server, s := serve(t, func(h *mx.Habits) {
+			server, s := serve(t, func(h *mx.Behaviour) {
 				h.Recipients = rules
 				if tt.change != nil {
 					tt.change(h)
@@ -156,8 +156,8 @@ func TestPipelinedRefusals(t *testing.T) {
 			tx := transaction(t, "A: b\r\n\r\nx\r\n", tt.to...)
 			tx.Chunking = tt.chunking
 			report := s.Send(t.Context(), tx)
-			if got := codes(report); fmt.Sprint(got) != fmt.Sprint(tt.want) || report.Broken != tt.broken || report.Err != nil {
-				t.Errorf("%v, broken %v, %v at %v; want %v, broken %v", got, report.Broken, report.Err, report.Stage, tt.want, tt.broken)
+			if got := codes(report); fmt.Sprint(got) != fmt.Sprint(tt.want) || report.OutOfStep != tt.broken || report.Err != nil {
+				t.Errorf("%v, broken %v, %v at %v; want %v, broken %v", got, report.OutOfStep, report.Err, report.Stage, tt.want, tt.broken)
 			}
 			if v := server.Violations(); len(v) > 0 {
 				t.Errorf("rules broken: %v", v)
@@ -171,8 +171,8 @@ func TestMoreRepliesThanCommands(t *testing.T) {
 	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 PIPELINING\nC: MAIL FROM:<*>\nC: RCPT TO:<*>\nC: DATA\n"+
 		`RAW "250 ok\r\n250 ok\r\n354 go\r\n"`+"\nBODY\n"+`RAW "250 ok\r\n250 ok again\r\n"`+"\nREST")
 	report := s.Send(t.Context(), transaction(t, "x\r\n", "b@mx.example"))
-	if report.Final.Code != 250 || !report.Broken {
-		t.Errorf("%v, broken %v; want a delivery over a connection that is not used again", codes(report), report.Broken)
+	if report.Final.Code != 250 || !report.OutOfStep {
+		t.Errorf("%v, broken %v; want a delivery over a connection that is not used again", codes(report), report.OutOfStep)
 	}
 	s.Close()
 	judge(t, server)
@@ -196,8 +196,8 @@ func TestEarlyReply(t *testing.T) {
 			tx := transaction(t, body, "b@mx.example")
 			tx.Chunking = ChunkingWaiting
 			report := s.Send(t.Context(), tx)
-			if !report.Early || !report.Broken || report.Final.Text() != tt.reply {
-				t.Errorf("%q, early %v, broken %v, %v at %v", report.Final.Text(), report.Early, report.Broken, report.Err, report.Stage)
+			if !report.Early || !report.OutOfStep || report.Final.Text() != tt.reply {
+				t.Errorf("%q, early %v, broken %v, %v at %v", report.Final.Text(), report.Early, report.OutOfStep, report.Err, report.Stage)
 			}
 			server.Open("end")
 		})
@@ -229,8 +229,8 @@ func TestUnseen(t *testing.T) {
 			tx := transaction(t, "x\r\n", "b@mx.example")
 			tx.Chunking = tt.chunking
 			report := s.Send(t.Context(), tx)
-			if report.Err == nil || report.Unseen != tt.unseen || report.Stage != tt.stage {
-				t.Errorf("unseen %v, %v at %v; want unseen %v at %v", report.Unseen, report.Err, report.Stage, tt.unseen, tt.stage)
+			if report.Err == nil || report.SafeToRetry != tt.unseen || report.Stage != tt.stage {
+				t.Errorf("unseen %v, %v at %v; want unseen %v at %v", report.SafeToRetry, report.Err, report.Stage, tt.unseen, tt.stage)
 			}
 		})
 	}
@@ -247,8 +247,8 @@ func TestUnseenOneFlight(t *testing.T) {
 		tx := transaction(t, "x\r\n", "b@mx.example")
 		tx.Chunking = ChunkingPipelined
 		report := s.Send(t.Context(), tx)
-		if report.Err == nil || !report.Unseen {
-			t.Errorf("%s: unseen %v, %v at %v", how, report.Unseen, report.Err, report.Stage)
+		if report.Err == nil || !report.SafeToRetry {
+			t.Errorf("%s: unseen %v, %v at %v", how, report.SafeToRetry, report.Err, report.Stage)
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // An idle session holds neither a buffer nor the context of its last message.
 func TestIdleSessionHoldsNothing(t *testing.T) {
-	server, s := serve(t, func(*mx.Habits) {})
+	server, s := serve(t, func(*mx.Behaviour) {})
 	for range 2 {
 		tx := transaction(t, "x\r\n", "b@mx.example")
 		tx.Chunking = ChunkingPipelined

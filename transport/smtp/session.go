@@ -73,7 +73,7 @@ type Config struct {
 // Session is one SMTP connection.
 type Session struct {
 	cfg  Config
-	raw  *stream
+	raw  *deadlineConn
 	conn net.Conn // raw, or the TLS connection over it
 	r    lazyReader
 	ext  Extensions
@@ -86,7 +86,7 @@ func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 	if cfg.Buffers == nil {
 		cfg.Buffers = &Buffers{}
 	}
-	s := &Session{cfg: cfg, raw: &stream{Conn: conn, stall: cfg.CommandTimeout}}
+	s := &Session{cfg: cfg, raw: &deadlineConn{Conn: conn, stall: cfg.CommandTimeout}}
 	s.r.buffers = cfg.Buffers
 	s.use(s.raw)
 	s.raw.bind(ctx)
@@ -99,22 +99,22 @@ func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 }
 
 func (s *Session) use(conn net.Conn) {
-	s.r.rest()
+	s.r.giveBack()
 	s.conn, s.r.conn = conn, conn
-	s.r.wake()
+	s.r.borrow()
 }
 
 // begin makes ready to talk until ctx ends.
 func (s *Session) begin(ctx context.Context) {
 	s.raw.bind(ctx)
-	s.r.wake()
+	s.r.borrow()
 }
 
 // rest lets go what an idle session has no use for. Every method that may be
 // the last for a while ends with it.
 func (s *Session) rest() {
 	s.raw.loose()
-	s.r.rest()
+	s.r.giveBack()
 }
 
 // Extensions returns what the server offered in its last EHLO reply.

@@ -381,7 +381,7 @@ func TestNoCancelAfterThePoint(t *testing.T) {
 	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nWAIT answer\nS: 250 ok\nC: QUIT\nS: 221 bye")
 	ctx, cancel := context.WithCancel(t.Context())
 	tx := transaction(t, "x\r\n", "b@mx.example")
-	tx.Point = func() context.Context { return t.Context() }
+	tx.BeforeFinal = func() context.Context { return t.Context() }
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stream is a network connection none of whose waits is unbounded. Reads end
+// deadlineConn is a network connection none of whose waits is unbounded. Reads end
 // at an absolute time, set for each reply; writes end when the peer takes
 // nothing for a while, however large the write is; both end when the bound
 // context ends.
-type stream struct {
+type deadlineConn struct {
 	net.Conn
 	stall time.Duration // the longest a write may make no progress
 
@@ -30,7 +30,7 @@ type stream struct {
 var past = time.Unix(1, 0)
 
 // bind ties the stream's waits to ctx, in place of the context before.
-func (s *stream) bind(ctx context.Context) {
+func (s *deadlineConn) bind(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unbind != nil {
@@ -49,7 +49,7 @@ func (s *stream) bind(ctx context.Context) {
 }
 
 // loose lets the bound context go. Nothing is waited for until another is bound.
-func (s *stream) loose() {
+func (s *deadlineConn) loose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unbind != nil {
@@ -60,7 +60,7 @@ func (s *stream) loose() {
 
 // readUntil has reads end at t, or with the bound context if that is sooner;
 // the zero time leaves it to the context alone.
-func (s *stream) readUntil(t time.Time) {
+func (s *deadlineConn) readUntil(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.Conn.SetReadDeadline(s.until(t))
@@ -69,7 +69,7 @@ func (s *stream) readUntil(t time.Time) {
 // until gives t, or a time long ago if the bound context has ended. The
 // context's own deadline is left out on purpose: a wait that it ends must find
 // it ended, or our lack of time would be taken for the server's silence.
-func (s *stream) until(t time.Time) time.Time {
+func (s *deadlineConn) until(t time.Time) time.Time {
 	if s.givenUp || s.ctx.Err() != nil {
 		return past
 	}
@@ -77,7 +77,7 @@ func (s *stream) until(t time.Time) time.Time {
 }
 
 // Write writes all of p unless the peer takes nothing of it for the stall time.
-func (s *stream) Write(p []byte) (int, error) {
+func (s *deadlineConn) Write(p []byte) (int, error) {
 	done := 0
 	for {
 		s.mu.Lock()
@@ -92,14 +92,14 @@ func (s *stream) Write(p []byte) (int, error) {
 }
 
 // over reports whether all waits have ended, and not just one.
-func (s *stream) over() bool {
+func (s *deadlineConn) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.givenUp || s.ctx.Err() != nil
 }
 
 // giveUp ends all waits, of now and of later.
-func (s *stream) giveUp() {
+func (s *deadlineConn) giveUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.givenUp = true
@@ -108,7 +108,7 @@ func (s *stream) giveUp() {
 
 // unacknowledged reports whether the other side's kernel is known to lack some
 // of what was sent (tcp(7), SIOCOUTQ). What it lacks, nobody there has read.
-func (s *stream) unacknowledged() bool {
+func (s *deadlineConn) unacknowledged() bool {
 	n := 0
 	if conn, ok := s.Conn.(syscall.Conn); ok {
 		if raw, err := conn.SyscallConn(); err == nil {
@@ -119,7 +119,7 @@ func (s *stream) unacknowledged() bool {
 }
 
 // readable reports whether there is something to read, the end included.
-func (s *stream) readable() bool {
+func (s *deadlineConn) readable() bool {
 	conn, ok := s.Conn.(syscall.Conn)
 	if !ok {
 		return false
@@ -137,7 +137,7 @@ func (s *stream) readable() bool {
 }
 
 // Close closes the connection at once and lets the bound context go.
-func (s *stream) Close() error {
+func (s *deadlineConn) Close() error {
 	s.mu.Lock()
 	if s.unbind != nil {
 		s.unbind()

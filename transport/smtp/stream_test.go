@@ -23,7 +23,7 @@ func TestWriteToSlowPeer(t *testing.T) {
 			{"stalled", stall * 2, os.ErrDeadlineExceeded},
 		} {
 			ours, peer := net.Pipe()
-			s := &stream{Conn: ours, stall: stall}
+			s := &deadlineConn{Conn: ours, stall: stall}
 			s.bind(t.Context())
 			done := make(chan struct{})
 			go func() {
@@ -50,20 +50,20 @@ func TestWriteToSlowPeer(t *testing.T) {
 // failure is told by the context's cause and not blamed on the server.
 func TestWaitEndsAfterItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for name, wait := range map[string]func(*stream) error{
-			"read": func(s *stream) error {
+		for name, wait := range map[string]func(*deadlineConn) error{
+			"read": func(s *deadlineConn) error {
 				s.readUntil(time.Now().Add(time.Hour))
 				_, err := s.Read(make([]byte, 1))
 				return err
 			},
-			"write": func(s *stream) error {
+			"write": func(s *deadlineConn) error {
 				_, err := s.Write([]byte("x"))
 				return err
 			},
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			ours, peer := net.Pipe()
-			s := &stream{Conn: ours, stall: time.Hour}
+			s := &deadlineConn{Conn: ours, stall: time.Hour}
 			s.bind(ctx)
 			begin := time.Now()
 			err := wait(s)

@@ -24,10 +24,10 @@ type Transaction struct {
 	Chunking   Chunking
 	Ret        string // RFC 3461 §4.3: "", "FULL" or "HDRS"
 	EnvID      string // RFC 3461 §4.4, plain text
-	// Point is called right before the end of the data is written: from then
+	// BeforeFinal is called right before the end of the data is written: from then
 	// on the server may have accepted the message, whatever happens, and only
 	// the context that Point returns ends the wait for its reply.
-	Point func() context.Context
+	BeforeFinal func() context.Context
 }
 
 // Recipient is one RCPT command.
@@ -51,13 +51,13 @@ type Report struct {
 	// Early says that Final came before the message was sent whole: as a
 	// refusal it counts, and it can be nothing else.
 	Early bool
-	// Broken says that client and server are out of step, so that the
+	// OutOfStep says that client and server are out of step, so that the
 	// connection can not be used any more.
-	Broken bool
-	// Unseen says that the server can not have seen the whole message, so that
+	OutOfStep bool
+	// SafeToRetry says that the server can not have seen the whole message, so that
 	// it has not accepted it: the transaction can be run once more over
 	// another connection. It is set with Err only.
-	Unseen bool
+	SafeToRetry bool
 }
 
 // Chunking says how a message is sent to a server that offers CHUNKING.
@@ -104,7 +104,7 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 		w:      s.cfg.Buffers.writer(s.conn),
 	}
 	if err := s.inStep(); err != nil {
-		t.report.Unseen = true
+		t.report.SafeToRetry = true
 		t.fail(outcome.MAIL, err)
 		return t.report
 	}
@@ -121,7 +121,7 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	// A reply that nothing was asked for: from now on nobody could tell which
 	// command a reply belongs to.
 	if s.r.Buffered() > 0 {
-		t.report.Broken = true
+		t.report.OutOfStep = true
 	}
 	s.cfg.Buffers.backWriter(t.w)
 	s.rest()

@@ -28,8 +28,8 @@ type transfer struct {
 	cutOff  bool // the connection failed before the server had all of the flight
 }
 
-// due is a reply that is waited for.
-type due struct {
+// pendingReply is a reply that is waited for.
+type pendingReply struct {
 	stage outcome.Stage
 	into  *reply.Reply
 }
@@ -39,7 +39,7 @@ type due struct {
 // is judged as if the whole message had been sent.
 func (t *transfer) oneFlight() {
 	t.point()
-	list := append(t.envelope(), due{outcome.Final, &t.report.Final})
+	list := append(t.envelope(), pendingReply{outcome.Final, &t.report.Final})
 	_, early, err := t.exchange(list, func() error {
 		if err := t.writeEnvelope(); err != nil {
 			return err
@@ -48,7 +48,7 @@ func (t *transfer) oneFlight() {
 	})
 	if err != nil {
 		t.fail(outcome.Final, err)
-		t.report.Unseen = t.cutOff
+		t.report.SafeToRetry = t.cutOff
 		return
 	}
 	if t.report.Accepted() > 0 && t.inStep() != nil && !t.leaving() {
@@ -58,7 +58,7 @@ func (t *transfer) oneFlight() {
 		return
 	}
 	// A server that forgot to swallow the chunk would run it as commands.
-	t.report.Broken = t.report.Broken || early || t.report.Accepted() == 0
+	t.report.OutOfStep = t.report.OutOfStep || early || t.report.Accepted() == 0
 	t.report.Early = early
 }
 
@@ -74,7 +74,7 @@ func (t *transfer) leaving() bool {
 func (t *transfer) pipelined() {
 	list := t.envelope()
 	if !t.chunked {
-		list = append(list, due{outcome.DATA, &t.report.Data})
+		list = append(list, pendingReply{outcome.DATA, &t.report.Data})
 	}
 	read, _, err := t.exchange(list, func() error {
 		if err := t.writeEnvelope(); err != nil || t.chunked {
@@ -83,17 +83,17 @@ func (t *transfer) pipelined() {
 		return t.writeLine(t.w, "DATA")
 	})
 	if err != nil {
-		t.report.Unseen = true // there is no message without its content
+		t.report.SafeToRetry = true // there is no message without its content
 		t.fail(list[min(read, len(list)-1)].stage, err)
 		return
 	}
-	if t.report.Broken {
+	if t.report.OutOfStep {
 		return
 	}
 	if t.report.Accepted() == 0 {
 		// A go-ahead for nobody: the way out is an empty message, which might
 		// be delivered, or the end of the connection.
-		t.report.Broken = t.report.Data.Code == 354
+		t.report.OutOfStep = t.report.Data.Code == 354
 		return
 	}
 	if t.chunked || t.report.Data.Code == 354 {
@@ -106,7 +106,7 @@ func (t *transfer) pipelined() {
 func (t *transfer) inSequence() {
 	var err error
 	if t.report.Mail, err = t.command(t.mailCommand(t.tx)); err != nil {
-		t.report.Unseen = true
+		t.report.SafeToRetry = true
 		t.fail(outcome.MAIL, err)
 		return
 	}
@@ -115,13 +115,13 @@ func (t *transfer) inSequence() {
 	}
 	for i := range t.tx.Recipients {
 		if t.report.Rcpts[i], err = t.command(t.rcptCommand(t.tx, i)); err != nil {
-			t.report.Unseen = true
+			t.report.SafeToRetry = true
 			t.fail(outcome.RCPT, err)
 			return
 		}
 		// The server is closing: it would answer nothing more (RFC 5321 §3.8).
 		if t.report.Rcpts[i].Code == 421 {
-			t.report.Broken = true
+			t.report.OutOfStep = true
 			return
 		}
 	}
@@ -130,7 +130,7 @@ func (t *transfer) inSequence() {
 	}
 	if !t.chunked {
 		if t.report.Data, err = t.command("DATA"); err != nil {
-			t.report.Unseen = true
+			t.report.SafeToRetry = true
 			t.fail(outcome.DATA, err)
 			return
 		}
@@ -144,12 +144,12 @@ func (t *transfer) inSequence() {
 // message sends the message itself to a server that waits for it.
 func (t *transfer) message() {
 	if err := t.inStep(); err != nil {
-		t.report.Unseen = true
+		t.report.SafeToRetry = true
 		t.fail(outcome.Body, err)
 		return
 	}
 	var whole atomic.Bool
-	_, early, err := t.exchange([]due{{outcome.Final, &t.report.Final}}, func() error {
+	_, early, err := t.exchange([]pendingReply{{outcome.Final, &t.report.Final}}, func() error {
 		write := t.writeData
 		if t.chunked {
 			t.point()
@@ -163,13 +163,13 @@ func (t *transfer) message() {
 	})
 	switch {
 	case err != nil && whole.Load():
-		t.report.Unseen = t.cutOff
+		t.report.SafeToRetry = t.cutOff
 		t.fail(outcome.Final, err)
 	case err != nil:
-		t.report.Unseen = !errors.As(err, new(*contentError)) // which another connection would not mend
+		t.report.SafeToRetry = !errors.As(err, new(*contentError)) // which another connection would not mend
 		t.fail(outcome.Body, err)
 	case early || !whole.Load():
-		t.report.Early, t.report.Broken = true, true
+		t.report.Early, t.report.OutOfStep = true, true
 	}
 }
 
@@ -177,7 +177,7 @@ func (t *transfer) message() {
 // brief is written first, since the replies to it fill no buffer either. It
 // gives how many were read, and whether they all came before everything was
 // written. A reply of 421 ends it: no other follows.
-func (t *transfer) exchange(list []due, write func() error) (read int, early bool, err error) {
+func (t *transfer) exchange(list []pendingReply, write func() error) (read int, early bool, err error) {
 	e := &exchange{transfer: t, list: list, written: make(chan error, 1)}
 	t.raw.readUntil(time.Time{}) // the wait for a reply begins when all is written
 	if t.brief {
@@ -194,7 +194,7 @@ func (t *transfer) exchange(list []due, write func() error) (read int, early boo
 		*list[read].into = r
 		read++
 		if r.Code == 421 {
-			t.report.Broken = true
+			t.report.OutOfStep = true
 			break
 		}
 		e.next(read)
@@ -218,7 +218,7 @@ const lastWords = time.Second
 // exchange is one flight and its replies.
 type exchange struct {
 	*transfer
-	list    []due
+	list    []pendingReply
 	written chan error // one value, when writing is over
 
 	mu   sync.Mutex
@@ -290,10 +290,10 @@ func (e *exchange) blame(readErr, writeErr error) error {
 }
 
 // envelope lists the replies to MAIL and RCPT.
-func (t *transfer) envelope() []due {
-	list := []due{{outcome.MAIL, &t.report.Mail}}
+func (t *transfer) envelope() []pendingReply {
+	list := []pendingReply{{outcome.MAIL, &t.report.Mail}}
 	for i := range t.report.Rcpts {
-		list = append(list, due{outcome.RCPT, &t.report.Rcpts[i]})
+		list = append(list, pendingReply{outcome.RCPT, &t.report.Rcpts[i]})
 	}
 	return list
 }
@@ -335,8 +335,8 @@ func (t *transfer) writeData() error {
 
 // point passes the point from which on the server may have the message.
 func (t *transfer) point() {
-	if t.tx.Point != nil {
-		t.ctx = t.tx.Point()
+	if t.tx.BeforeFinal != nil {
+		t.ctx = t.tx.BeforeFinal()
 		t.raw.bind(t.ctx)
 	}
 }

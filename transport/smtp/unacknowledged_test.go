@@ -34,7 +34,7 @@ func TestUnacknowledged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := &stream{Conn: client}
+			s := &deadlineConn{Conn: client}
 			if _, err := client.Write(make([]byte, size)); err != nil {
 				t.Fatal(err)
 			}

@@ -100,9 +100,9 @@ func (v *Verdict) webPKI(p *Proof, who string) *Failure {
 	return nil
 }
 
-// Tested says what enforcing a policy in testing mode would have had against
+// TestingFailure says what enforcing a policy in testing mode would have had against
 // the host or the connection (RFC 8461 §5); nil: nothing.
-func (v *Verdict) Tested(p *Proof) *Failure {
+func (v *Verdict) TestingFailure(p *Proof) *Failure {
 	const who = "MTA-STS testing: "
 	switch {
 	case v.Noted != nil:
@@ -147,7 +147,7 @@ func (v *Verdict) noTLS(cause Cause, what string) *Failure {
 // JudgeExtension says whether a host that offers REQUIRETLS, or does not, may
 // have the message; nil: it may.
 func (v *Verdict) JudgeExtension(offered bool) *Failure {
-	if v.Extension && !offered {
+	if v.NeedRequireTLS && !offered {
 		return final(NoExtension, "the server does not offer it")
 	}
 	return nil

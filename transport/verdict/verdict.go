@@ -46,9 +46,9 @@ type Rules struct {
 
 // Demands are what the message itself asks for (RFC 8689).
 type Demands struct {
-	RequireTLS bool // it must not travel over less than an authenticated connection
-	Relaxed    bool // relaxed_requiretls: a host need not offer REQUIRETLS
-	Optional   bool // "TLS-Required: No", and it may be honoured
+	RequireTLS    bool // it must not travel over less than an authenticated connection
+	Relaxed       bool // relaxed_requiretls: a host need not offer REQUIRETLS
+	TLSRequiredNo bool // "TLS-Required: No", and it may be honoured
 }
 
 // Facts are what was found out about one MX host before it is dialled.
@@ -129,8 +129,8 @@ type Verdict struct {
 	Need  Need
 	Names []string // SNI first; for NeedDANE the reference identifiers
 	TLSA  dane.Set // for NeedDANE
-	// Extension says that the host must offer REQUIRETLS (RFC 8689 §4.2.1).
-	Extension bool
+	// NeedRequireTLS says that the host must offer REQUIRETLS (RFC 8689 §4.2.1).
+	NeedRequireTLS bool
 	// Refusal is why the host may not even be dialled; nil: it may.
 	Refusal *Failure
 	// Reason says in words which rule Need comes from.
@@ -149,7 +149,7 @@ func (v *Verdict) Plaintext() bool { return v.Need == NeedNothing }
 // Decide gives the verdict for one host.
 func Decide(f Facts, rules Rules, demands Demands) Verdict {
 	v := Verdict{Host: f.Host, Names: []string{f.Host}, Reason: "no policy applies: TLS if offered"}
-	if demands.Optional && !demands.RequireTLS {
+	if demands.TLSRequiredNo && !demands.RequireTLS {
 		v.Reason = "TLS-Required: No lifts every policy"
 		return v
 	}
@@ -222,7 +222,7 @@ func (v *Verdict) sts(f Facts) {
 }
 
 func (v *Verdict) requireTLS(f Facts, rules Rules, demands Demands) {
-	v.Extension = !demands.Relaxed
+	v.NeedRequireTLS = !demands.Relaxed
 	if v.MX < MXMTASTS {
 		if rules.MTASTS && f.STS.State == STSFailed {
 			v.Refusal = failure(5, RequireTLS, MXLevelTooLow, fmt.Sprintf("REQUIRETLS: the domain's MTA-STS policy is not known at the moment: %v", f.STS.Err))

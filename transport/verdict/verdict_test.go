@@ -138,8 +138,8 @@ func TestTable(t *testing.T) {
 		{"REQUIRETLS, STS unknown for now", Facts{STS: STS{State: STSFailed, Err: errors.New("timeout")}}, all, Demands{RequireTLS: true}, webpki, MXNone, "dial:4.7.5"},
 		{"REQUIRETLS, unusable TLSA, unproven", Facts{Signed: true, TLSA: useless}, all, Demands{RequireTLS: true}, unproven, MXDNSSEC, "5.7.30"},
 		// TLS-Required: No (RFC 8689 §3).
-		{"TLS-Required: No, everything against it", Facts{Signed: true, TLSA: tlsaError, STS: policy(mtasts.ModeEnforce)}, Rules{DNSSEC: true, DANE: true, MTASTS: true, MinTLS: TLSAuthenticated, MinMX: MXDNSSEC}, Demands{Optional: true}, plain, MXNone, ""},
-		{"TLS-Required: No beside REQUIRETLS", Facts{}, all, Demands{Optional: true, RequireTLS: true}, webpki, MXNone, "dial:5.7.30"},
+		{"TLS-Required: No, everything against it", Facts{Signed: true, TLSA: tlsaError, STS: policy(mtasts.ModeEnforce)}, Rules{DNSSEC: true, DANE: true, MTASTS: true, MinTLS: TLSAuthenticated, MinMX: MXDNSSEC}, Demands{TLSRequiredNo: true}, plain, MXNone, ""},
+		{"TLS-Required: No beside REQUIRETLS", Facts{}, all, Demands{TLSRequiredNo: true, RequireTLS: true}, webpki, MXNone, "dial:5.7.30"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -210,20 +210,20 @@ func TestTestingModeNotes(t *testing.T) {
 	if v.Noted == nil || v.Noted.Cause != NotListed || !strings.Contains(v.Noted.Text, "does not list") {
 		t.Errorf("a host that is not listed: %+v", v.Noted)
 	}
-	if n := v.Tested(&webpki); n != v.Noted {
+	if n := v.TestingFailure(&webpki); n != v.Noted {
 		t.Errorf("a host that is not listed, with a valid certificate: %+v", n)
 	}
 	v = Decide(Facts{Host: host, STS: policy(mtasts.ModeTesting, host)}, Rules{MTASTS: true}, Demands{})
-	if n := v.Tested(&plain); n == nil || n.Cause != NoSTARTTLS || !strings.Contains(n.Text, "no TLS") {
+	if n := v.TestingFailure(&plain); n == nil || n.Cause != NoSTARTTLS || !strings.Contains(n.Text, "no TLS") {
 		t.Errorf("plaintext: %+v", n)
 	}
-	if n := v.Tested(&unproven); n == nil || !strings.Contains(n.Text, "unknown authority") {
+	if n := v.TestingFailure(&unproven); n == nil || !strings.Contains(n.Text, "unknown authority") {
 		t.Errorf("unproven: %+v", n)
 	}
-	if n := v.Tested(&webpki11); n == nil || n.Cause != TLSTooOld {
+	if n := v.TestingFailure(&webpki11); n == nil || n.Cause != TLSTooOld {
 		t.Errorf("TLS 1.1: %+v", n)
 	}
-	if n := v.Tested(&webpki); n != nil {
+	if n := v.TestingFailure(&webpki); n != nil {
 		t.Errorf("valid: %+v", n)
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/mxpipe/mxpipe/internal/lab/script/wire"
+	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
 // body gathers the content of a message.
 type body struct {
-	dots   wire.Unstuffer
+	dots   smtpconn.Unstuffer
 	length int64 // bytes that came so far, those that were dropped included
 	half   bool  // StageBody is behind us
 }

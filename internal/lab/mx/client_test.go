@@ -51,8 +51,8 @@ func serve(t *testing.T, opts Options) *Server {
 }
 
 // plain returns habits with all extensions and without TLS.
-func plain() Habits {
-	return Habits{Keywords: AllKeywords, Size: 1 << 20, Recipients: UsualRecipients()}
+func plain() Behaviour {
+	return Behaviour{Keywords: AllKeywords, Size: 1 << 20, Recipients: UsualRecipients()}
 }
 
 // client is a client that sends what it is told and reads line by line.

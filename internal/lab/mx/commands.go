@@ -88,7 +88,7 @@ func (x *session) starttls(arg string) error {
 }
 
 // handshake turns TLS on. The session begins anew (RFC 3207 §4.2).
-func (x *session) handshake(h *regime) error {
+func (x *session) handshake(h *behaviourState) error {
 	if h.TLS.Mode == TLSBroken {
 		hello, err := x.conn.Next()
 		if err != nil {

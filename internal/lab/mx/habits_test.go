@@ -13,9 +13,9 @@ import (
 )
 
 // at returns plain habits with one act.
-func at(stage Stage, act Act) Habits {
+func at(stage Stage, act Action) Behaviour {
 	h := plain()
-	h.At = map[Stage]Act{stage: act}
+	h.At = map[Stage]Action{stage: act}
 	return h
 }
 
@@ -48,9 +48,9 @@ func TestDropAtEachStage(t *testing.T) {
 		{StageQUIT, func(c *client) { c.hello().send("QUIT\r\n") }, 0},
 	} {
 		t.Run(tt.stage.String(), func(t *testing.T) {
-			h := at(tt.stage, Act{Drop: Close})
+			h := at(tt.stage, Action{Drop: Close})
 			h.TLS = TLS{Mode: TLSWorks, Certificate: cert}
-			s.SetHabits(h)
+			s.SetBehaviour(h)
 			before := s.Counters().Messages
 			c := connect(t, s)
 			tt.run(c)
@@ -64,14 +64,14 @@ func TestDropAtEachStage(t *testing.T) {
 
 func TestOtherReplies(t *testing.T) {
 	s := serve(t, Options{})
-	open := func(h Habits) *client {
-		s.SetHabits(h)
+	open := func(h Behaviour) *client {
+		s.SetBehaviour(h)
 		return connect(t, s)
 	}
-	c := open(at(StageGreeting, Act{Reply: "554-go\n554 away"}))
+	c := open(at(StageGreeting, Action{Reply: "554-go\n554 away"}))
 	c.expect("554-go\n554 away")
 
-	c = open(at(StageEHLO, Act{Reply: "502 5.5.1 what?"}))
+	c = open(at(StageEHLO, Action{Reply: "502 5.5.1 what?"}))
 	c.expect("220")
 	c.send("EHLO x\r\n")
 	c.expect("502")
@@ -84,29 +84,29 @@ func TestOtherReplies(t *testing.T) {
 	c.send("MAIL FROM:<>\r\n")
 	c.expect("250 sender")
 
-	c = open(at(StageEHLO, Act{Reply: "250-liar\n250-chunking\n250 SIZE many"}))
+	c = open(at(StageEHLO, Action{Reply: "250-liar\n250-chunking\n250 SIZE many"}))
 	c.hello().send("MAIL FROM:<> SIZE=1\r\n")
 	c.expect("250 sender") // without an enhanced status code, which was not offered
 
-	c = open(at(StageMAIL, Act{Reply: "421 4.3.2 later"}))
+	c = open(at(StageMAIL, Action{Reply: "421 4.3.2 later"}))
 	c.hello().send(envelope)
 	c.expect("421 4.3.2 later")
 	c.over()
 
 	for _, reply := range []string{"451 4.3.0 no", "552 5.3.4 no", "554 5.7.1 no"} {
-		c = open(at(StageFinal, Act{Reply: reply, Times: 1}))
+		c = open(at(StageFinal, Action{Reply: reply, Times: 1}))
 		c.hello().send(envelope + "BDAT 2 LAST\r\n\r\n")
 		c.expect("250", "250", reply)
 		c.deliver()
 	}
-	c = open(at(StageDATA, Act{Reply: "451 4.3.0 no"}))
+	c = open(at(StageDATA, Action{Reply: "451 4.3.0 no"}))
 	c.hello().send(envelope + "DATA\r\n")
 	c.expect("250", "250", "451 4.3.0 no")
 	c.send("RSET\r\n")
 	c.expect("250")
 	c.deliver()
 
-	c = open(at(StageBDAT, Act{Reply: "500 5.5.1 no BDAT"}))
+	c = open(at(StageBDAT, Action{Reply: "500 5.5.1 no BDAT"}))
 	c.hello().send(envelope + "BDAT 2\r\n\r\nBDAT 0 LAST\r\n")
 	c.expect("250", "250", "500 5.5.1 no BDAT", "503")
 	c.send("RSET\r\n")
@@ -121,7 +121,7 @@ func TestOtherReplies(t *testing.T) {
 }
 
 func TestSkipTimesAndReset(t *testing.T) {
-	s := serve(t, Options{Habits: at(StageMAIL, Act{Drop: Reset, Skip: 1, Times: 1})})
+	s := serve(t, Options{Behaviour: at(StageMAIL, Action{Drop: Reset, Skip: 1, Times: 1})})
 	c := connect(t, s).hello()
 	c.deliver()
 	c.send("MAIL FROM:<>\r\n")
@@ -140,8 +140,8 @@ func TestHold(t *testing.T) {
 	a, cert := certificate(t, ca.For(host))
 	gate := make(chan struct{})
 	h := Modern(cert)
-	h.At = map[Stage]Act{StageFinal: {Hold: gate}}
-	s := serve(t, Options{Habits: h})
+	h.At = map[Stage]Action{StageFinal: {Hold: gate}}
+	s := serve(t, Options{Behaviour: h})
 	held, left := connect(t, s).hello(), connect(t, s).hello()
 	for _, c := range []*client{held, left} {
 		if err := c.secure(&tls.Config{RootCAs: a.Pool(), ServerName: host}); err != nil {
@@ -165,11 +165,11 @@ func TestHold(t *testing.T) {
 func TestSlow(t *testing.T) {
 	h := plain()
 	h.Delay, h.Drip = time.Microsecond, time.Microsecond
-	s := serve(t, Options{Habits: h})
+	s := serve(t, Options{Behaviour: h})
 	connect(t, s).hello().deliver()
 
 	h.Delay = time.Hour // Stop must not wait for it
-	s.SetHabits(h)
+	s.SetBehaviour(h)
 	connect(t, s)
 	until(t, s, "the connection", func(c Counters) bool { return c.Connections == 2 })
 }
@@ -177,7 +177,7 @@ func TestSlow(t *testing.T) {
 func TestNeedTLS(t *testing.T) {
 	h := plain()
 	h.NeedTLS = true
-	s := serve(t, Options{Habits: h})
+	s := serve(t, Options{Behaviour: h})
 	c := connect(t, s).hello()
 	c.send("MAIL FROM:<>\r\n")
 	c.expect("530 5.7.0")
@@ -187,7 +187,7 @@ func TestNeedTLS(t *testing.T) {
 func TestSpilledChunk(t *testing.T) {
 	const spill = "MAIL FROM:<>\r\nRCPT TO:<nosuch@b.example>\r\nBDAT 6 LAST\r\nRSET\r\n"
 	h := plain()
-	s := serve(t, Options{Habits: h})
+	s := serve(t, Options{Behaviour: h})
 	c := connect(t, s).hello()
 	c.send(spill + "NOOP\r\n")
 	c.expect("250", "550", "554 5.5.1", "250")
@@ -195,7 +195,7 @@ func TestSpilledChunk(t *testing.T) {
 		t.Errorf("a sound server ran the chunk as %d commands", n)
 	}
 	h.SpillChunk = true
-	s.SetHabits(h)
+	s.SetBehaviour(h)
 	c = connect(t, s).hello()
 	c.send(spill)
 	c.expect("250", "550", "554 5.5.1", "250")
@@ -241,7 +241,7 @@ func TestViolations(t *testing.T) {
 			h := plain()
 			h.Keywords &^= tt.minus
 			h.TLS = TLS{Mode: TLSWorks, Certificate: cert}
-			s := serve(t, Options{Habits: h})
+			s := serve(t, Options{Behaviour: h})
 			c := connect(t, s).hello()
 			c.send(tt.send)
 			c.conn.(interface{ CloseWrite() error }).CloseWrite()
@@ -259,7 +259,7 @@ func TestViolations(t *testing.T) {
 
 // SMTP smuggling: nothing but CRLF.CRLF ends a body, and the attempt is noted with the message.
 func TestSmuggling(t *testing.T) {
-	s := serve(t, Options{Habits: plain()})
+	s := serve(t, Options{Behaviour: plain()})
 	c := connect(t, s).hello()
 	for i, trick := range []string{"\n.\n", "\n.\r\n", "\r.\r", "\r\n.\r", "\r\n.\n", "\r\n\x00.\r\n"} {
 		c.send(envelope + "DATA\r\n")

@@ -26,13 +26,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/lab/script/wire"
+	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
 // Options say where a server listens and how much it remembers.
 type Options struct {
 	Addr        string        // 127.0.0.1:0 when empty; many hosts share one port on 127.0.0.2, 127.0.0.3 and so on
-	Habits      Habits        // to begin with
+	Behaviour   Behaviour     // to begin with
 	Timeout     time.Duration // for each read and write; 0: 5 minutes
 	MaxMessages int           // messages kept, the latest; 0: 10,000
 	MaxBytes    int           // of bodies kept; 0: 256 MiB
@@ -52,8 +52,8 @@ type Server struct {
 	ids       atomic.Int64
 
 	mu      sync.Mutex
-	regime  *regime
-	open    map[*wire.Conn]struct{}
+	state   *behaviourState
+	open    map[*smtpconn.Conn]struct{}
 	changed chan struct{} // closed and replaced when the store changes
 	store   store
 }
@@ -75,7 +75,7 @@ func Start(opts Options) (*Server, error) {
 	s := &Server{
 		opts:     opts,
 		listener: listener,
-		open:     map[*wire.Conn]struct{}{},
+		open:     map[*smtpconn.Conn]struct{}{},
 		changed:  make(chan struct{}),
 	}
 	s.store.counters.Verbs = map[string]int{}
@@ -83,7 +83,7 @@ func Start(opts Options) (*Server, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.SetHabits(opts.Habits)
+	s.SetBehaviour(opts.Behaviour)
 	s.wg.Go(s.accept)
 	return s, nil
 }
@@ -110,19 +110,19 @@ func (s *Server) Stop() error {
 // Addr returns host:port of the listener.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Habits returns the habits in force. Their maps and slices must not be changed.
-func (s *Server) Habits() Habits {
+// Behaviour returns the habits in force. Their maps and slices must not be changed.
+func (s *Server) Behaviour() Behaviour {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.regime.Habits
+	return s.state.Behaviour
 }
 
-// SetHabits gives the server other habits, from each session's next command on. Counts of Act start anew.
-func (s *Server) SetHabits(h Habits) {
+// SetBehaviour gives the server other habits, from each session's next command on. Counts of Act start anew.
+func (s *Server) SetBehaviour(h Behaviour) {
 	r := newRegime(h, s.ticketKey)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.regime = r
+	s.state = r
 }
 
 // DropConnections closes all open connections without a word, as a server does that was restarted or lost patience
@@ -146,7 +146,7 @@ func (s *Server) accept() {
 				continue
 			}
 		}
-		conn := wire.New(raw, wire.Options{Timeout: s.opts.Timeout})
+		conn := smtpconn.New(raw, smtpconn.Options{Timeout: s.opts.Timeout})
 		x := &session{s: s, conn: conn}
 		s.update(func(st *store) {
 			s.open[conn] = struct{}{}
@@ -167,7 +167,7 @@ func (s *Server) accept() {
 }
 
 // left closes a connection and takes it off the books.
-func (s *Server) left(conn *wire.Conn) {
+func (s *Server) left(conn *smtpconn.Conn) {
 	conn.Close()
 	s.update(func(st *store) {
 		delete(s.open, conn)
@@ -176,15 +176,15 @@ func (s *Server) left(conn *wire.Conn) {
 	})
 }
 
-func (s *Server) habits() *regime {
+func (s *Server) habits() *behaviourState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.regime
+	return s.state
 }
 
 // take asks the habits in force what shall happen at a stage.
-func (s *Server) take(stage Stage) Act {
+func (s *Server) take(stage Stage) Action {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.regime.take(stage)
+	return s.state.take(stage)
 }

@@ -16,7 +16,7 @@ import (
 
 func TestOrdinaryDeliveryOverTLS(t *testing.T) {
 	a, cert := certificate(t, ca.For(host))
-	s := serve(t, Options{Habits: Modern(cert)})
+	s := serve(t, Options{Behaviour: Modern(cert)})
 	c, err := smtp.Dial(s.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestOrdinaryDeliveryOverTLS(t *testing.T) {
 }
 
 func TestFlights(t *testing.T) {
-	s := serve(t, Options{Habits: plain()})
+	s := serve(t, Options{Behaviour: plain()})
 	c := connect(t, s).hello()
 	c.deliver()
 	c.send(envelope + "DATA\r\n")
@@ -95,10 +95,10 @@ func TestFlights(t *testing.T) {
 // A flight that comes in pieces is one flight for a server that settles.
 func TestSettledFlight(t *testing.T) {
 	h := plain()
-	s := serve(t, Options{Habits: h})
+	s := serve(t, Options{Behaviour: h})
 	c := connect(t, s).hello()
 	h.Settle = patience // cut short by the end of the stream below
-	s.SetHabits(h)
+	s.SetBehaviour(h)
 	for _, piece := range []string{"MAIL FROM:<>\r\n", "RCPT TO:", "<b@b.example>\r\n", "BDAT 2 LAST\r\n", "\r\n"} {
 		c.send(piece)
 	}
@@ -115,7 +115,7 @@ func TestOffers(t *testing.T) {
 	h.Keywords |= RequireTLS
 	h.TLS.Keyword = "starttls"
 	h.Extra = []string{"X-LAB 1"}
-	s := serve(t, Options{Habits: h})
+	s := serve(t, Options{Behaviour: h})
 	c := connect(t, s)
 	c.expect("220 " + host)
 	got := keywords(c)
@@ -135,7 +135,7 @@ func TestOffers(t *testing.T) {
 	c.send("MAIL FROM:<> REQUIRETLS BODY=8BITMIME\r\n")
 	c.expect("250 2.1.0")
 
-	s.SetHabits(Habits{Keywords: Size})
+	s.SetBehaviour(Behaviour{Keywords: Size})
 	got = keywords(c)
 	if size, ok := got["SIZE"]; !ok || size != "" || len(got) != 1 {
 		t.Errorf("after the change: %v", got)
@@ -145,7 +145,7 @@ func TestOffers(t *testing.T) {
 	if v := s.Violations(); len(v) != 1 || v[0].Fault != Unoffered || v[0].Conn != 1 {
 		t.Errorf("violations: %v", v)
 	}
-	if s.Habits().Keywords != Size {
+	if s.Behaviour().Keywords != Size {
 		t.Error("Habits does not tell the habits")
 	}
 }
@@ -157,7 +157,7 @@ func TestTLSHabits(t *testing.T) {
 		t.Fatal(err)
 	}
 	trust := &tls.Config{RootCAs: a.Pool(), ServerName: host}
-	s := serve(t, Options{Habits: Modern(good)})
+	s := serve(t, Options{Behaviour: Modern(good)})
 	for _, tt := range []struct {
 		name string
 		tls  TLS
@@ -178,7 +178,7 @@ func TestTLSHabits(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := Modern(good)
 			h.TLS = tt.tls
-			s.SetHabits(h)
+			s.SetBehaviour(h)
 			c := connect(t, s).hello()
 			if err := c.secure(trust); !tt.want(err) {
 				t.Errorf("the client says: %v", err)
@@ -198,7 +198,7 @@ func TestTLSHabits(t *testing.T) {
 	} {
 		h := plain()
 		h.TLS = tt.tls
-		s.SetHabits(h)
+		s.SetBehaviour(h)
 		c := connect(t, s).hello()
 		c.send("STARTTLS\r\n")
 		c.expect(tt.reply)
@@ -209,7 +209,7 @@ func TestTLSHabits(t *testing.T) {
 
 func TestResumption(t *testing.T) {
 	a, cert := certificate(t, ca.For(host))
-	s := serve(t, Options{Habits: Modern(cert)})
+	s := serve(t, Options{Behaviour: Modern(cert)})
 	config := &tls.Config{RootCAs: a.Pool(), ServerName: host, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	for range 2 {
 		c := connect(t, s).hello()
@@ -217,7 +217,7 @@ func TestResumption(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.deliver()
-		s.SetHabits(Modern(cert)) // tickets are good for longer than habits
+		s.SetBehaviour(Modern(cert)) // tickets are good for longer than habits
 	}
 	if c := s.Counters(); c.Handshakes != 2 || c.Resumed != 1 || !s.Messages()[1].TLS.DidResume {
 		t.Errorf("counters are %+v", c)
@@ -228,7 +228,7 @@ func TestRecipientsAndLimits(t *testing.T) {
 	h := plain()
 	h.MaxRecipients, h.MaxMessages, h.MaxConns = 2, 1, 1
 	h.Size, h.RealSize = 1000, 10
-	s := serve(t, Options{Habits: h})
+	s := serve(t, Options{Behaviour: h})
 	c := connect(t, s).hello()
 	c.send("MAIL FROM:<> SIZE=11\r\n")
 	c.expect("552 5.3.4")
@@ -259,7 +259,7 @@ func TestRecipientsAndLimits(t *testing.T) {
 }
 
 func TestMemoryHasABound(t *testing.T) {
-	s := serve(t, Options{Habits: plain(), MaxMessages: 3, MaxBytes: 8})
+	s := serve(t, Options{Behaviour: plain(), MaxMessages: 3, MaxBytes: 8})
 	c := connect(t, s).hello()
 	for range 4 {
 		c.deliver()
@@ -272,7 +272,7 @@ func TestMemoryHasABound(t *testing.T) {
 		t.Error("Forget must drop the messages and keep the counters")
 	}
 
-	s = serve(t, Options{Habits: plain(), MaxMessages: 3, Discard: true, Addr: "127.0.0.3:0"})
+	s = serve(t, Options{Behaviour: plain(), MaxMessages: 3, Discard: true, Addr: "127.0.0.3:0"})
 	c = connect(t, s).hello()
 	for range 4 {
 		c.deliver()

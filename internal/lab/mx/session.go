@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/lab/script/wire"
+	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
 // maxCommand is the longest command line taken.
@@ -20,7 +20,7 @@ var errLeft = errors.New("session over")
 // session is one connection, served by one goroutine.
 type session struct {
 	s      *Server
-	conn   *wire.Conn
+	conn   *smtpconn.Conn
 	number int // of the connection
 	place  int // among those that were open when it came
 
@@ -75,7 +75,7 @@ func (x *session) next() error {
 	}
 	ahead := len(x.out) > 0
 	raw, err := x.conn.ReadLine(maxCommand)
-	if errors.Is(err, wire.ErrLongLine) {
+	if errors.Is(err, smtpconn.ErrLongLine) {
 		x.fault(LongLine, "%.60q…", raw)
 		x.say(x.coded(500, "5.5.2", "line too long"))
 		return errors.Join(x.flush(), x.conn.Bye(), errLeft)
@@ -151,7 +151,7 @@ func (x *session) answer(stage Stage, own string, effect func(reply string)) (ok
 }
 
 // strike does what an act does before any reply.
-func (x *session) strike(act Act) error {
+func (x *session) strike(act Action) error {
 	if err := x.hold(act); err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (x *session) strike(act Act) error {
 }
 
 // conclude replies, with the server's own words or the act's, and does what the act does after the reply.
-func (x *session) conclude(act Act, own string, effect func(reply string)) (ok bool, err error) {
+func (x *session) conclude(act Action, own string, effect func(reply string)) (ok bool, err error) {
 	if act.Reply != "" && positive(own) {
 		own = act.Reply
 	}
@@ -194,7 +194,7 @@ func positive(reply string) bool {
 }
 
 // hold waits for an act's channel. It notices when the client leaves.
-func (x *session) hold(act Act) error {
+func (x *session) hold(act Action) error {
 	if act.Hold == nil {
 		return nil
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/lab/script/wire"
+	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
 // Message is one body that the client sent, with the commands that went before it.
@@ -34,13 +34,13 @@ type Conversation struct {
 	TLS      *tls.ConnectionState // nil in plaintext; ServerName is the client's SNI
 	TLSError error                // why a handshake failed that was to fail
 	Flights  int
-	wire.Record
+	smtpconn.Record
 }
 
 // player plays a script on one connection. The fields told, and nothing else, are read by other goroutines; they are
 // changed only inside update.
 type player struct {
-	conn     *wire.Conn
+	conn     *smtpconn.Conn
 	script   Script
 	ctx      context.Context
 	configs  map[string]*tls.Config

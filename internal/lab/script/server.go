@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/lab/script/wire"
+	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
 // ErrClosed reports that the server was closed while something was waited for.
@@ -147,7 +147,7 @@ func (s *Server) accept() {
 
 func (s *Server) newPlayer(conn net.Conn, number int) *player {
 	p := &player{
-		conn:     wire.New(conn, wire.Options{Timeout: s.opts.Timeout, Record: maxBytes}),
+		conn:     smtpconn.New(conn, smtpconn.Options{Timeout: s.opts.Timeout, Record: maxBytes}),
 		ctx:      s.ctx,
 		configs:  s.opts.TLS,
 		patience: s.opts.Timeout,

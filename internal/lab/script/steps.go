@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/lab/script/wire"
+	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
 // errOver ends a conversation as it was written.
@@ -129,7 +129,7 @@ func Body() Step {
 			return fmt.Errorf("the client said %q", *p.ahead)
 		}
 		var raw []byte
-		u := wire.Unstuffer{}
+		u := smtpconn.Unstuffer{}
 		for done := false; !done; {
 			part, err := p.conn.Next()
 			if err != nil {

@@ -35,7 +35,7 @@ const hostLabel = "mta-sts."
 // Site is what one domain publishes. The zero value is an empty policy behind a sound certificate.
 type Site struct {
 	Policy string // the body, as it is; see Policy
-	Habit  Habit
+	Fault  Fault
 	// Cert is what the certificate shall be. Without Names it is for mta-sts.DOMAIN; ca.ExpiredFor and the like give
 	// others, as do SelfSigned and Chain.
 	Cert ca.Spec
@@ -231,7 +231,7 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	switch {
 	case found == nil:
 		return nil, errNoSite
-	case found.Habit == NoHandshake:
+	case found.Fault == NoHandshake:
 		return nil, errors.New("lab STS: this site makes no handshake")
 	}
 	return &found.cert, nil

@@ -156,7 +156,7 @@ func TestCertificates(t *testing.T) {
 
 func TestHabits(t *testing.T) {
 	s, authority := start(t)
-	for habit, check := range map[sts.Habit]func(answer) bool{
+	for habit, check := range map[sts.Fault]func(answer) bool{
 		sts.Normal:      func(a answer) bool { return a.status == 200 && a.body == policy },
 		sts.NoHandshake: func(a answer) bool { return a.err != nil },
 		sts.Redirect:    func(a answer) bool { return a.status == 302 },
@@ -171,12 +171,12 @@ func TestHabits(t *testing.T) {
 		sts.Gzip:        func(a answer) bool { return a.status == 200 && strings.HasPrefix(a.body, "\x1f\x8b") },
 		sts.NotHTTP:     func(a answer) bool { return a.err != nil },
 	} {
-		publish(t, s, "example.test", sts.Site{Policy: policy, Habit: habit})
+		publish(t, s, "example.test", sts.Site{Policy: policy, Fault: habit})
 		if got := get(t.Context(), s, authority.Pool(), "example.test"); !check(got) {
 			t.Errorf("habit %d: %.300v", habit, got)
 		}
 	}
-	publish(t, s, "example.test", sts.Site{Policy: policy, Habit: sts.Redirect})
+	publish(t, s, "example.test", sts.Site{Policy: policy, Fault: sts.Redirect})
 	if got := visit(t.Context(), s, authority.Pool(), "https://mta-sts.example.test/elsewhere/mta-sts.txt"); got.body != policy {
 		t.Errorf("behind the redirect: %+v", got)
 	}
@@ -184,9 +184,9 @@ func TestHabits(t *testing.T) {
 
 // A slow server ends when its client gives up, or with the test.
 func TestHabitsThatWait(t *testing.T) {
-	for _, habit := range []sts.Habit{sts.Silent, sts.HalfBody} {
+	for _, habit := range []sts.Fault{sts.Silent, sts.HalfBody} {
 		s, authority := start(t)
-		publish(t, s, "example.test", sts.Site{Policy: policy, Habit: habit})
+		publish(t, s, "example.test", sts.Site{Policy: policy, Fault: habit})
 		ctx, cancel := context.WithCancel(t.Context())
 		first, second := make(chan answer), make(chan answer)
 		go func() { first <- get(ctx, s, authority.Pool(), "example.test") }()

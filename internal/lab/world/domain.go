@@ -21,7 +21,7 @@ type Domain struct {
 type Host struct {
 	Label      string // within the domain; "": the domain's own name, and no MX record
 	Preference uint16
-	Habits     mx.Habits    // Hostname and, unless it speaks no TLS, the certificate are filled in
+	Behaviour  mx.Behaviour // Hostname and, unless it speaks no TLS, the certificate are filled in
 	Cert       ca.Spec      // without Names it is for the host's name
 	TLSA       []TLSA       // what is published for the host and the world's port
 	TLSAFault  dnssec.Fault // what is wrong with the signature of these records

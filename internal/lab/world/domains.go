@@ -40,9 +40,9 @@ func daneDomains() []Domain {
 		signed("dane-ta-name.example", "TLSA 2 0 1; certificate for another name",
 			Host{Cert: ca.Spec{Chain: ca.WithRoot, Names: []string{"mx.elsewhere.example"}}, TLSA: []TLSA{ta}}),
 		signed("dane-wrong.example", "TLSA 3 1 1 of another key", Host{TLSA: []TLSA{wrongEE}}),
-		signed("dane-no-tls.example", "TLSA 3 1 1, but no STARTTLS: stripped?", Host{Habits: plain(), TLSA: []TLSA{ee}}),
+		signed("dane-no-tls.example", "TLSA 3 1 1, but no STARTTLS: stripped?", Host{Behaviour: plain(), TLSA: []TLSA{ee}}),
 		signed("dane-unusable.example", "TLSA 1 1 1 only, not usable for mail", Host{Cert: selfSigned, TLSA: []TLSA{pkixEE}}),
-		signed("dane-unusable-no-tls.example", "TLSA 1 1 1 only, and no STARTTLS", Host{Habits: plain(), TLSA: []TLSA{pkixEE}}),
+		signed("dane-unusable-no-tls.example", "TLSA 1 1 1 only, and no STARTTLS", Host{Behaviour: plain(), TLSA: []TLSA{pkixEE}}),
 		signed("dane-bogus.example", "TLSA with a bad signature", Host{TLSA: []TLSA{ee}, TLSAFault: dnssec.BadSignature}),
 		signed("dane-second.example", "first MX has a wrong TLSA, second a right one",
 			Host{Label: "mx1", Preference: 10, TLSA: []TLSA{wrongEE}}, Host{Label: "mx2", Preference: 20, Cert: selfSigned, TLSA: []TLSA{ee}}),
@@ -61,7 +61,7 @@ func stsDomains() []Domain {
 		publish(sts.Site{Policy: sts.Policy("enforce", day, "mx.elsewhere.example")},
 			unsigned("sts-not-listed.example", "MTA-STS enforce; MX not in the policy", Host{})),
 		policy("testing", unsigned("sts-testing.example", "MTA-STS testing; certificate for another name", Host{Cert: wrongName})),
-		publish(sts.Site{Habit: sts.NotFound, Policy: sts.Policy("enforce", day, "mx.sts-missing.example")},
+		publish(sts.Site{Fault: sts.NotFound, Policy: sts.Policy("enforce", day, "mx.sts-missing.example")},
 			unsigned("sts-missing.example", "MTA-STS announced, but the policy is 404", Host{Cert: selfSigned})),
 	}
 }
@@ -79,8 +79,8 @@ func openDomains() []Domain {
 	broken.TLS.Mode = mx.TLSBroken
 	return []Domain{
 		unsigned("none.example", "no policy; certificate self-signed", Host{Cert: selfSigned}),
-		unsigned("plain.example", "no policy, no STARTTLS", Host{Habits: plain()}),
-		unsigned("broken-tls.example", "no policy; STARTTLS offered, handshake fails", Host{Habits: broken}),
+		unsigned("plain.example", "no policy, no STARTTLS", Host{Behaviour: plain()}),
+		unsigned("broken-tls.example", "no policy; STARTTLS offered, handshake fails", Host{Behaviour: broken}),
 	}
 }
 
@@ -88,9 +88,9 @@ func requireTLSDomains() []Domain {
 	offers := modern()
 	offers.Keywords |= mx.RequireTLS
 	return []Domain{
-		signed("requiretls.example", "TLSA 3 1 1, REQUIRETLS offered", Host{Habits: offers, TLSA: []TLSA{ee}}),
+		signed("requiretls.example", "TLSA 3 1 1, REQUIRETLS offered", Host{Behaviour: offers, TLSA: []TLSA{ee}}),
 		signed("requiretls-no.example", "TLSA 3 1 1, REQUIRETLS not offered", Host{TLSA: []TLSA{ee}}),
-		unsigned("requiretls-open.example", "REQUIRETLS offered, but nothing vouches for the MX", Host{Habits: offers}),
+		unsigned("requiretls-open.example", "REQUIRETLS offered, but nothing vouches for the MX", Host{Behaviour: offers}),
 	}
 }
 
@@ -101,7 +101,7 @@ func routeDomains() []Domain {
 		unsigned("down.example", "preferred MX down, the next one up",
 			Host{Label: "mx1", Preference: 10, Down: true}, Host{Label: "mx2", Preference: 20}),
 		unsigned("all-down.example", "its only MX is down", Host{Down: true}),
-		{Name: "no-mx.example", About: "no MX record, the domain's own address", Signing: dnssec.Unsigned, Hosts: []Host{{Habits: modern()}}},
+		{Name: "no-mx.example", About: "no MX record, the domain's own address", Signing: dnssec.Unsigned, Hosts: []Host{{Behaviour: modern()}}},
 		{Name: "null-mx.example", About: "null MX: takes no mail", Signing: dnssec.Unsigned, Zone: "@ MX 0 .\n"},
 		bad,
 		unsigned("users.example", "a server with some users of bad luck", Host{}),
@@ -118,8 +118,8 @@ func signed(name, about string, hosts ...Host) Domain {
 		if h.Preference == 0 {
 			h.Preference = 10
 		}
-		if h.Habits.Keywords == 0 {
-			h.Habits = modern()
+		if h.Behaviour.Keywords == 0 {
+			h.Behaviour = modern()
 		}
 	}
 	return Domain{Name: name, About: about, Hosts: hosts}
@@ -141,10 +141,10 @@ func publish(site sts.Site, d Domain) Domain {
 	return d
 }
 
-func modern() mx.Habits { return mx.Modern(tls.Certificate{}) }
+func modern() mx.Behaviour { return mx.Modern(tls.Certificate{}) }
 
 // plain are the habits of a server that is modern but for TLS.
-func plain() mx.Habits {
+func plain() mx.Behaviour {
 	h := modern()
 	h.TLS = mx.TLS{}
 	return h

@@ -179,7 +179,7 @@ func (w *World) addHost(zone *strings.Builder, d Domain, h Host) error {
 	if err != nil {
 		return err
 	}
-	habits := h.Habits
+	habits := h.Behaviour
 	habits.Hostname = name
 	if habits.TLS.Mode != mx.TLSNone {
 		habits.TLS.Certificate = cert
@@ -247,12 +247,12 @@ func freePort() (port int, err error) {
 const maxIP = 65534
 
 // listen starts a mail server at the next address whose port is free: another world may have the same port.
-func (w *World) listen(habits mx.Habits) (server *mx.Server, ip string, err error) {
+func (w *World) listen(habits mx.Behaviour) (server *mx.Server, ip string, err error) {
 	err = syscall.EADDRINUSE
 	for w.ip < maxIP && errors.Is(err, syscall.EADDRINUSE) {
 		w.ip++
 		ip = fmt.Sprintf("127.0.%d.%d", w.ip>>8, w.ip&0xff)
-		server, err = mx.Start(mx.Options{Addr: net.JoinHostPort(ip, strconv.Itoa(w.port)), Habits: habits})
+		server, err = mx.Start(mx.Options{Addr: net.JoinHostPort(ip, strconv.Itoa(w.port)), Behaviour: habits})
 	}
 	return server, ip, err
 }

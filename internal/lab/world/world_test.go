@@ -114,8 +114,8 @@ func TestDomainsAreDistinct(t *testing.T) {
 		}
 	}
 	for host, s := range w.Servers() {
-		if addrs[s.Addr()] || !strings.HasSuffix(s.Addr(), ":"+strconv.Itoa(w.Port())) || s.Habits().Hostname != host {
-			t.Errorf("%s listens at %s as %s", host, s.Addr(), s.Habits().Hostname)
+		if addrs[s.Addr()] || !strings.HasSuffix(s.Addr(), ":"+strconv.Itoa(w.Port())) || s.Behaviour().Hostname != host {
+			t.Errorf("%s listens at %s as %s", host, s.Addr(), s.Behaviour().Hostname)
 		}
 		addrs[s.Addr()] = true
 	}

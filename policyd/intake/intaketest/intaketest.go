@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"github.com/mxpipe/mxpipe/internal/lab/logbook"
+	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/spool"
@@ -48,7 +48,7 @@ type Call struct {
 type Bench struct {
 	T      *testing.T
 	State  string // the state directory
-	Log    *logbook.Book
+	Log    *testlog.Book
 	Logger *slog.Logger // writes into Log
 	// Do is what becomes of a message. At first everybody gets it.
 	Do func(ctx context.Context, env *transport.Envelope) []transport.Result
@@ -66,7 +66,7 @@ type Bench struct {
 // New makes one.
 func New(t *testing.T) *Bench {
 	t.Helper()
-	b := &Bench{T: t, State: t.TempDir(), Log: logbook.New()}
+	b := &Bench{T: t, State: t.TempDir(), Log: testlog.New()}
 	b.Logger = slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
 		return All(env, "2.0.0 delivered")
@@ -76,7 +76,7 @@ func New(t *testing.T) *Bench {
 
 // NewDesk makes a desk that takes messages of so many bytes at the most, with
 // one transport, "default".
-func (b *Bench) NewDesk(maxSize int64) *intake.Desk {
+func (b *Bench) NewDesk(maxSize int64) *intake.Dispatcher {
 	b.T.Helper()
 	return intake.New(intake.Config{
 		Transport: b.find,
@@ -88,7 +88,7 @@ func (b *Bench) NewDesk(maxSize int64) *intake.Desk {
 }
 
 // Memory reads the memory of the state directory, as a daemon does that starts.
-func (b *Bench) Memory() *served.Memory {
+func (b *Bench) Memory() *served.Store {
 	b.T.Helper()
 	memory, err := served.Open(filepath.Join(b.State, "served"), time.Now)
 	if err != nil {
@@ -97,14 +97,14 @@ func (b *Bench) Memory() *served.Memory {
 	return memory
 }
 
-func (b *Bench) find(name string) (intake.Way, bool) {
+func (b *Bench) find(name string) (intake.Transport, bool) {
 	if name != "default" {
-		return intake.Way{}, false
+		return intake.Transport{}, false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.held++
-	return intake.Way{Deliverer: b, Overtime: Overtime, Release: func() {
+	return intake.Transport{Deliverer: b, Overtime: Overtime, Release: func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.held--
@@ -202,7 +202,7 @@ func (b *Bench) Finish() {
 }
 
 // End ends the front end, and checks that nothing is left at its desk.
-func (b *Bench) End(desk *intake.Desk) {
+func (b *Bench) End(desk *intake.Dispatcher) {
 	b.T.Helper()
 	b.Stop()
 	b.GiveUp()

@@ -1,0 +1,281 @@
+// Package policycache answers the question "which MTA-STS policy does this domain
+// have now?" (RFC 8461 §5.1), fast and again and again. It joins the TXT record,
+// the fetched policy and the store, and remembers all three.
+//
+// # What a look-up does
+//
+//  1. The TXT record is asked for when the last answer's TTL has run out, so at
+//     most once a TTL, and never when memory knows better.
+//  2. Without a valid cached policy, a record means a fetch. With one, a record
+//     with another id means a fetch; the same id means that the policy stands.
+//  3. A fetch has a minute. The look-up that began it, or that came upon it,
+//     waits until ten seconds after it began and then goes on with what is
+//     there; the fetch goes on, and later look-ups have its result. This holds
+//     for a changed id as well: an administrator who mended a policy expects it
+//     to count at once, and a look-up that cannot have it in time falls back on
+//     the old one.
+//  4. After a failed fetch that id is left alone for five minutes (§3.3). A new
+//     id may be fetched at once. While an old policy is in force, nobody waits
+//     for the second fetch of an id and those after it.
+//
+// There is one such flight for each domain at a time; everyone who needs it
+// shares it.
+//
+// # What outlives what
+//
+// A cached policy stays in force until its max_age has passed since the fetch,
+// whatever becomes of the record, the resolver and the web host (§3.1, §3.3,
+// §5.1), since to make them fail is the first thing an attacker would do. Only a
+// newly fetched policy changes it: another one replaces it, and one of mode none
+// or with max_age 0 ends it (§8.3).
+//
+// Near its end, in the last tenth to three tenths of its life by lot, a policy
+// is fetched again in the background whatever the record says (§10.2), as long
+// as somebody asked for it in the last thirty days. Such a refresh delays
+// nobody. When it fails it is tried again after a tenth of the time that is
+// left, at most six hours and at least five minutes, and each failure is a
+// warning in the log (§3.3).
+//
+// # What it refuses to conclude
+//
+// A failed TXT look-up proves nothing: the answer is Failed, not NoPolicy, and is
+// asked for again after half a minute. A file whose fetch lies in the future is
+// believed for max_age from now at most, and refreshed at once. When the store
+// fails, that is logged once, and memory goes on alone.
+package policycache
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/mtasts/internal/lru"
+	"github.com/mxpipe/mxpipe/transport/mtasts/store"
+)
+
+// The times of MTA-STS, as DESIGN and RFC 8461 §3.3 set them.
+const (
+	FirstWait    = 10 * time.Second // how long a look-up waits for a flight, from the flight's start
+	FetchTimeout = time.Minute      // for one fetch
+	BackOff      = 5 * time.Minute  // after a failed fetch
+)
+
+const (
+	recordTimeout = 30 * time.Second    // for one TXT look-up, whatever the resolver's own patience
+	recordRetry   = 30 * time.Second    // after a failed TXT look-up
+	minRecordTTL  = 10 * time.Second    // a TTL of 0 still counts for one burst of mail
+	maxRecordTTL  = 24 * time.Hour      // RFC 8461 §8.1: updates must be seen
+	maxRefresh    = 6 * time.Hour       // the longest pause between refreshes that fail
+	keepWarm      = 30 * 24 * time.Hour // policies not asked for so long are not refreshed
+	sweepEvery    = time.Minute         // how often policies are looked through for refreshes
+	maxFetches    = 100                 // fetches at once that look-ups wait for
+	maxRefreshes  = 8                   // refreshes at once
+	memoryDefault = 64 << 20
+)
+
+// ErrClosed says that Close was called. The caller is shutting down and gives
+// its message back, temporarily.
+var ErrClosed = errors.New("the MTA-STS policies are closed")
+
+// ErrPending is the cause of an Entry that is Failed because FirstWait is over
+// while the look-up goes on.
+var ErrPending = errors.New("the policy did not arrive in time; the fetch goes on")
+
+// errBusy is the cause when our own bound on fetches held one back. It says
+// nothing about the domain.
+var errBusy = errors.New("too many policy fetches at once")
+
+// Answer is what the DNS says about TXT records at a name.
+type Answer struct {
+	// Texts holds the records, the strings of each joined without blanks.
+	Texts []string
+	// Found is false when the DNS proves that there are none (NXDOMAIN or an
+	// empty answer).
+	Found bool
+	// Expires is when the answer's TTL runs out.
+	Expires time.Time
+}
+
+// Resolver looks up TXT records, following CNAMEs (RFC 8461 §3.1). It must be
+// safe for concurrent use.
+type Resolver interface {
+	// TXT gives the records at name. An error means that nothing is known:
+	// SERVFAIL, a time-out, a refusal.
+	TXT(ctx context.Context, name string) (Answer, error)
+}
+
+// Fetcher gets policies from web hosts; fetch.Client is one. It must be safe
+// for concurrent use, obey its context, and give errors of type *mtasts.Error;
+// other errors count as FailureFetch.
+type Fetcher interface {
+	Fetch(ctx context.Context, domain string) (mtasts.Policy, error)
+}
+
+// Config says what Policies work with. Resolver, Fetcher and Store must be set.
+type Config struct {
+	Resolver Resolver
+	Fetcher  Fetcher
+	Store    store.Store
+	// Log gets changed policies and failures; nil means nowhere.
+	Log *slog.Logger
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+	// Jitter gives numbers from 0 up to 1 that spread refreshes; nil means
+	// math/rand/v2. It must be safe for concurrent use.
+	Jitter func() float64
+	// Memory bounds what is remembered of domains, in bytes; 0 means 64 MiB,
+	// enough for 100,000 domains. Policies that memory forgets are read from
+	// the store again.
+	Memory int64
+}
+
+// Cache knows the MTA-STS policies of domains. It is safe for concurrent use.
+// Close it to end its goroutines.
+type Cache struct {
+	cfg    Config
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup // flights and the sweeper
+
+	fetches   chan struct{} // a place for each fetch at once
+	refreshes chan struct{} // a place for each refresh at once
+
+	mu          sync.Mutex // never held across I/O
+	closed      bool
+	memory      *lru.Map[*state]
+	flights     map[string]*flight
+	stats       Stats
+	storeFailed bool // and that was logged
+}
+
+// New makes Policies and starts the goroutine that refreshes them.
+func New(cfg Config) *Cache {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = rand.Float64
+	}
+	if cfg.Memory <= 0 {
+		cfg.Memory = memoryDefault
+	}
+	p := &Cache{
+		cfg:       cfg,
+		fetches:   make(chan struct{}, maxFetches),
+		refreshes: make(chan struct{}, maxRefreshes),
+		memory:    lru.New[*state](cfg.Memory),
+		flights:   make(map[string]*flight),
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.work.Go(p.sweep)
+	return p
+}
+
+// Close cancels what is under way and waits for it. Look-ups that wait return
+// ErrClosed.
+func (p *Cache) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.cancel()
+	p.work.Wait()
+}
+
+// Lookup gives a domain's policy as of now. It waits only when memory does not
+// know, and at most FirstWait. The error is that of the context, or ErrClosed;
+// everything that went wrong with the policy itself is in the Entry. A name that
+// cannot have a policy, such as an address literal, has none.
+func (p *Cache) Lookup(ctx context.Context, domain string) (Entry, error) {
+	name, err := mtasts.Domain(domain)
+	if err != nil {
+		return Entry{Domain: domain, State: NoPolicy, Err: &mtasts.Error{Failure: mtasts.FailureNone, Err: err}}, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return Entry{Domain: name}, err
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return Entry{Domain: name}, ErrClosed
+	}
+	now := p.cfg.Now()
+	p.stats.Lookups++
+	st := p.remembered(name)
+	st.used = now
+	st.expire(now)
+	f := p.flights[name]
+	need := st.need(now)
+	if need != needCheck || f != nil && f.refresh && st.valid(now) {
+		p.stats.Hits++
+		if need == needRefresh && f == nil {
+			p.tryRefresh(st)
+		}
+		e := st.entry(now)
+		p.mu.Unlock()
+		return e, nil
+	}
+	if f == nil {
+		f = p.start(st, false)
+	}
+	p.mu.Unlock()
+	return p.await(ctx, f)
+}
+
+// await waits for a flight and tells what is known then.
+func (p *Cache) await(ctx context.Context, f *flight) (Entry, error) {
+	patience := time.NewTimer(time.Until(f.waitUntil))
+	defer patience.Stop()
+	done := false
+	select {
+	case <-f.done:
+		done = true
+	case <-patience.C:
+		select { // both may have happened
+		case <-f.done:
+			done = true
+		default:
+		}
+	case <-ctx.Done():
+		return Entry{Domain: f.st.domain}, ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return Entry{Domain: f.st.domain}, ErrClosed
+	}
+	now := p.cfg.Now()
+	f.st.expire(now)
+	e := f.st.entry(now)
+	switch {
+	case done && f.fetched && e.State == HasPolicy:
+		e.Source = SourceFetched
+	case !done && e.State != HasPolicy, e.State == Failed && e.Err == nil:
+		kind := mtasts.FailureFetch
+		if !now.Before(f.st.recheck) {
+			kind = mtasts.FailureDNS // not even the record is known
+		}
+		e = Entry{Domain: e.Domain, RecordID: e.RecordID, State: Failed, Err: &mtasts.Error{Failure: kind, Err: ErrPending}}
+	}
+	return e, nil
+}
+
+// remembered gives a domain's state, a new one if memory has none. The caller
+// holds p.mu.
+func (p *Cache) remembered(domain string) *state {
+	if st, ok := p.memory.Get(domain); ok {
+		return st
+	}
+	st := &state{domain: domain}
+	if f := p.flights[domain]; f != nil {
+		st = f.st // memory forgot it while it was on its way
+	}
+	p.memory.Put(domain, st, st.cost())
+	return st
+}
