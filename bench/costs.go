@@ -127,7 +127,8 @@ type call struct {
 	each float64
 }
 
-// called is a line of strace -c: time, seconds, each, calls, maybe errors, name.
+// called is a line of strace -c: time, seconds, each, calls, maybe errors,
+// name.
 var called = regexp.MustCompile(`(?m)^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$`)
 
 // trace counts system calls during a load; nil when there is no strace.

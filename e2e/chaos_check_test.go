@@ -23,15 +23,16 @@ type books struct {
 	longest                         time.Duration // the longest delivery by mxpolicyd's own log
 }
 
-// cutOff are the ways in which Postfix hears that a try ended without an answer, though the remote server may have
-// taken the message by then.
+// cutOff are the ways in which Postfix hears that a try ended without an
+// answer, though the remote server may have taken the message by then.
 var cutOff = map[string]string{
 	"the daemon went away before it answered": "mxpolicyd killed before it could answer mxpipe",
 	"message may be sent more than once":      "mxpolicyd killed before it could answer by LMTP",
 	"mxpolicyd is stopping":                   "mxpolicyd stopped while the remote server was thinking",
 }
 
-// balance compares what was submitted with what arrived, and fails on what is missing.
+// balance compares what was submitted with what arrived, and fails on what is
+// missing.
 func (c *chaos) balance() {
 	c.t.Helper()
 	b := c.books()
@@ -45,8 +46,9 @@ func (c *chaos) balance() {
 	if z := zombies(c.daemon.cmd.Process.Pid, c.out.cmd.Process.Pid); len(z) > 0 {
 		c.t.Errorf("zombies: %v", z)
 	}
-	// A delivery visits two hosts, and at each may wait once for every kind of time-out, and once more for a second
-	// connection; what a frozen daemon and a busy machine add comes on top.
+	// A delivery visits two hosts, and at each may wait once for every kind of
+	// time-out, and once more for a second connection; what a frozen daemon and
+	// a busy machine add comes on top.
 	if most := 4*(chaosConnect+chaosCommand+chaosSubmission) + 15*time.Second; b.longest > most {
 		c.t.Errorf("a delivery took %s, more than %s", b.longest, most)
 	}
@@ -97,7 +99,8 @@ func (c *chaos) books() books {
 	return b
 }
 
-// explain finds a reason for each copy beyond the first. told is what mxpolicyd logged of the message.
+// explain finds a reason for each copy beyond the first. told is what mxpolicyd
+// logged of the message.
 func (b *books) explain(l *letter, surplus int, tries []fate, told string) {
 	if surplus <= 0 {
 		return
@@ -114,7 +117,8 @@ func (b *books) explain(l *letter, surplus int, tries []fate, told string) {
 	}
 }
 
-// cutOffReason says why a try may have delivered the message although Postfix heard of no success.
+// cutOffReason says why a try may have delivered the message although Postfix
+// heard of no success.
 func cutOffReason(f fate, told string) string {
 	if f.status != "deferred" {
 		return ""
@@ -124,8 +128,8 @@ func cutOffReason(f fate, told string) string {
 			return reason
 		}
 	}
-	// What mxpipe could not be told any more mxpolicyd writes down, and answers the next try from, unless it is
-	// prevented.
+	// What mxpipe could not be told any more mxpolicyd writes down, and answers
+	// the next try from, unless it is prevented.
 	switch {
 	case !strings.Contains(f.text, "died with signal 9"):
 	case strings.Contains(told, "can not write down"):
@@ -183,7 +187,8 @@ func zombies(parents ...int) (found []string) {
 	return found
 }
 
-// table is the last word of the run; with CHAOS_REPORT in the environment it goes into that file as JSON too.
+// table is the last word of the run; with CHAOS_REPORT in the environment it
+// goes into that file as JSON too.
 func (c *chaos) table(b books) {
 	w := tabwriter.NewWriter(os.Stderr, 0, 0, 2, ' ', 0)
 	defer w.Flush()

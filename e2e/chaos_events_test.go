@@ -239,8 +239,8 @@ func (c *chaos) changePolicy() error {
 	return c.dns.Add(fmt.Sprintf("%s. TXT \"v=STSv1; id=%d;\"", name, rand.IntN(1_000_000)))
 }
 
-// setClock gives the daemon a clock that can be moved, in the long run alone: for that a part of Go's library is built
-// anew.
+// setClock gives the daemon a clock that can be moved, in the long run alone:
+// for that a part of Go's library is built anew.
 func (c *chaos) setClock() {
 	c.t.Helper()
 	if *chaosMessages <= 1000 {
@@ -262,8 +262,8 @@ func (c *chaos) setClock() {
 	c.options.env = []string{"MXPIPE_LAB_CLOCK=" + path}
 }
 
-// moveClock sets the daemon's clock forward or back by up to two days, in one step: less than what it keeps on disk
-// lives.
+// moveClock sets the daemon's clock forward or back by up to two days, in one
+// step: less than what it keeps on disk lives.
 func (c *chaos) moveClock() error {
 	if c.clock == nil {
 		return nil
@@ -273,7 +273,8 @@ func (c *chaos) moveClock() error {
 	return err
 }
 
-// clockBuild builds an mxpolicyd in whose time package the wall clock is off by the seconds that a file tells.
+// clockBuild builds an mxpolicyd in whose time package the wall clock is off by
+// the seconds that a file tells.
 func clockBuild(dir string) (program string, err error) {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {

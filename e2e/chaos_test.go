@@ -18,14 +18,16 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
 
-// chaosMessages and chaosTime are small for "make test"; "make chaos" asks for more.
+// chaosMessages and chaosTime are small for "make test"; "make chaos" asks for
+// more.
 var (
 	chaosMessages = flag.Int("chaos", 120, "messages of the chaos run by each front end")
 	chaosTime     = flag.Duration("chaos-time", 15*time.Second, "how long the bad weather of the chaos run lasts at least")
 )
 
-// chaos is a run in which everything fails that can: the remote servers at each stage of a delivery, the resolver, the
-// disk, mxpipe, and above all mxpolicyd itself. Postfix tries until all is done; then the books must balance.
+// chaos is a run in which everything fails that can: the remote servers at each
+// stage of a delivery, the resolver, the disk, mxpipe, and above all mxpolicyd
+// itself. Postfix tries until all is done; then the books must balance.
 type chaos struct {
 	t       *testing.T
 	world   *world
@@ -63,12 +65,13 @@ type letter struct {
 
 const (
 	chaosDomains = 12
-	// The time-outs of the run. Nothing may take longer than one of each, and what a busy machine adds.
+	// The time-outs of the run. Nothing may take longer than one of each, and
+	// what a busy machine adds.
 	chaosConnect, chaosCommand, chaosSubmission = 4 * time.Second, 3 * time.Second, 5 * time.Second
 )
 
-// TestChaos loses nothing in any weather, and delivers twice only what was in the remote server's hands when mxpolicyd
-// was killed.
+// TestChaos loses nothing in any weather, and delivers twice only what was in
+// the remote server's hands when mxpolicyd was killed.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	c := newChaos(t)
@@ -108,7 +111,8 @@ func newChaos(t *testing.T) *chaos {
 	return c
 }
 
-// startDaemon writes the configuration: both front ends, all policies, short time-outs, a small disk.
+// startDaemon writes the configuration: both front ends, all policies, short
+// time-outs, a small disk.
 func (c *chaos) startDaemon() {
 	c.t.Helper()
 	dir := folder(c.t)
@@ -155,7 +159,8 @@ transports:
 	})
 }
 
-// startPostfix brings letters to mxpolicyd by mxpipe, and by LMTP those whose recipients begin with an l.
+// startPostfix brings letters to mxpolicyd by mxpipe, and by LMTP those whose
+// recipients begin with an l.
 func (c *chaos) startPostfix() {
 	c.t.Helper()
 	entry, err := c.world.masterEntry()
@@ -180,7 +185,8 @@ smtpd_client_connection_rate_limit = 0
 `, table))
 }
 
-// addDomain makes a domain with two mail servers, and perhaps a policy that asks for TLS.
+// addDomain makes a domain with two mail servers, and perhaps a policy that
+// asks for TLS.
 func (c *chaos) addDomain(policy bool) {
 	c.t.Helper()
 	domain := c.world.newDomain("chaos")
@@ -234,7 +240,8 @@ func (c *chaos) compose(n int) *letter {
 	return l
 }
 
-// greet delivers one letter to each domain in fair weather, so that mxpolicyd knows the policies.
+// greet delivers one letter to each domain in fair weather, so that mxpolicyd
+// knows the policies.
 func (c *chaos) greet() {
 	c.t.Helper()
 	for n := range c.domains {
@@ -248,7 +255,8 @@ func (c *chaos) greet() {
 	}
 }
 
-// submit hands all letters to Postfix, as fast as it takes them while the storm lasts.
+// submit hands all letters to Postfix, as fast as it takes them while the storm
+// lasts.
 func (c *chaos) submit() {
 	var next atomic.Int64
 	var all sync.WaitGroup

@@ -20,9 +20,11 @@ import (
 	labscript "github.com/mxpipe/mxpipe/internal/lab/script"
 )
 
-// writer is a mail server that dies at work: it starts mxpipe, writes so many bytes of the message to it, says so on its
-// standard error, and waits. Its arguments are the number of bytes, and mxpipe with its arguments; its standard input is
-// the message. Without a death it closes mxpipe's standard input at the end of its own.
+// writer is a mail server that dies at work: it starts mxpipe, writes so many
+// bytes of the message to it, says so on its standard error, and waits. Its
+// arguments are the number of bytes, and mxpipe with its arguments; its
+// standard input is the message. Without a death it closes mxpipe's standard
+// input at the end of its own.
 func writer() {
 	fail := func(err error) {
 		if err != nil {
@@ -47,8 +49,8 @@ func writer() {
 	os.Exit(cmd.ProcessState.ExitCode())
 }
 
-// The mail server is killed while it writes. Its end closes the pipe just as the end of the message would; the message
-// must not go out cut off.
+// The mail server is killed while it writes. Its end closes the pipe just as
+// the end of the message would; the message must not go out cut off.
 func TestCutOffMessageIsNeverDelivered(t *testing.T) {
 	t.Parallel()
 	const kills, atOnce = 100, 4
@@ -57,8 +59,8 @@ func TestCutOffMessageIsNeverDelivered(t *testing.T) {
 	all.SetLimit(atOnce)
 	for i := range kills {
 		all.Go(func() error {
-			// From a few bytes to several buffers; the last ones of each ten write the whole message, and lack only
-			// the orderly end.
+			// From a few bytes to several buffers; the last ones of each ten
+			// write the whole message, and lack only the orderly end.
 			size := 100 << (i % 12)
 			cut := size / 2
 			if i%10 == 9 {
@@ -77,7 +79,8 @@ func TestCutOffMessageIsNeverDelivered(t *testing.T) {
 	if err := all.Wait(); err != nil {
 		t.Error(err)
 	}
-	// The same way of writing, without a death, does deliver: it was not for another reason that nothing arrived.
+	// The same way of writing, without a death, does deliver: it was not for
+	// another reason that nothing arrived.
 	cmd := again("writer", "5", lab(t).mxpipe, "--socket", lab(t).daemon.socket, "-f", "whole@"+keepDomain, "b@"+domain)
 	cmd.Stdin = strings.NewReader("Subject: whole\n\nAll of it.\n")
 	out, err := cmd.CombinedOutput()
@@ -89,16 +92,18 @@ func TestCutOffMessageIsNeverDelivered(t *testing.T) {
 	}
 }
 
-// orphaned starts mxpipe, "$@", when its parent is dead already and the shell, process 1 of a process namespace, has taken
-// it in. The shell in the middle holds the only other end of 3 as long as it lives.
+// orphaned starts mxpipe, "$@", when its parent is dead already and the shell,
+// process 1 of a process namespace, has taken it in. The shell in the middle
+// holds the only other end of 3 as long as it lives.
 const orphaned = `
 ( ( exec 4>&-; read -r _ <&3; exec "$@" <&6 ) & )
 exec 4>&-
 read -r _ <&5
 `
 
-// A mail server can die before mxpipe has even started. Whoever took mxpipe in then lives, and may share its session, as in
-// a container; the end of the message proves nothing all the same.
+// A mail server can die before mxpipe has even started. Whoever took mxpipe in
+// then lives, and may share its session, as in a container; the end of the
+// message proves nothing all the same.
 func TestOrphanFromTheStart(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "mxpipe", modern(t))
@@ -135,7 +140,8 @@ func TestOrphanFromTheStart(t *testing.T) {
 	}
 }
 
-// killedWriter kills the writer when it has written cut of size bytes, and gives what mxpipe said.
+// killedWriter kills the writer when it has written cut of size bytes, and
+// gives what mxpipe said.
 func killedWriter(t *testing.T, size, cut int, args ...string) (line string, err error) {
 	w := lab(t)
 	cmd := again("writer", append([]string{strconv.Itoa(cut), w.mxpipe, "--socket", w.daemon.socket}, args...)...)
@@ -144,7 +150,8 @@ func killedWriter(t *testing.T, size, cut int, args ...string) (line string, err
 	if err != nil {
 		return "", err
 	}
-	// Pipes of our own, as mxpipe has its standard output for longer than the writer lives.
+	// Pipes of our own, as mxpipe has its standard output for longer than the
+	// writer lives.
 	said, saying, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -174,13 +181,15 @@ func killedWriter(t *testing.T, size, cut int, args ...string) (line string, err
 	return string(out), err
 }
 
-// The daemon is killed at each stage of a delivery. mxpipe says so, and that the message is to be tried again.
+// The daemon is killed at each stage of a delivery. mxpipe says so, and that
+// the message is to be tried again.
 func TestDaemonKilledAtEachStage(t *testing.T) {
 	t.Parallel()
 	const size = 256 << 10
 	const half = size / 2
 	text := "Subject: large\n\n" + strings.Repeat("0123456789abcdef\n", size/17)
-	// The server offers no PIPELINING, so each command comes after the reply to the one before.
+	// The server offers no PIPELINING, so each command comes after the reply to
+	// the one before.
 	dialogue := []string{"S: 220 mx ESMTP", "C: EHLO *", "S: 250 mx", "C: MAIL FROM:<*", "S: 250 2.1.0 ok", "C: RCPT TO:<*",
 		"S: 250 2.1.5 ok", "C: DATA", "S: 354 go on", fmt.Sprintf("READ %d", half)}
 	command := func(verb string) func(labscript.Conversation) bool {

@@ -125,7 +125,8 @@ func (d *daemon) start(w *world, s settings) error {
 	return nil
 }
 
-// close ends the daemon if it still runs, and reports what it should not have written into its log.
+// close ends the daemon if it still runs, and reports what it should not have
+// written into its log.
 func (d *daemon) close() error {
 	var err error
 	if !d.ended() {
@@ -194,7 +195,8 @@ func (n *notices) close() {
 	<-n.end
 }
 
-// count tells how often something was said, and gives a channel that closes when more is said.
+// count tells how often something was said, and gives a channel that closes
+// when more is said.
 func (n *notices) count(what string) (count int, changed chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -13,8 +13,9 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// difficult is a message that is easily changed on its way: dots, blanks at line ends, folded fields, eight-bit text,
-// lines of the greatest length, empty lines at the end.
+// difficult is a message that is easily changed on its way: dots, blanks at
+// line ends, folded fields, eight-bit text, lines of the greatest length, empty
+// lines at the end.
 func difficult(subject string) []byte {
 	return []byte("From: \"A. Sender\" <a@e2e.example>\nTo: b@e2e.example\nDate: Sun, 23 Nov 2025 12:00:00 +0000\n" +
 		"Message-ID: <" + subject + "@e2e.example>\nSubject: " + subject + "\n\tfolded with a tab\n  and two blanks  \n" +
@@ -27,7 +28,8 @@ func difficult(subject string) []byte {
 // received are the fields that the two Postfix servers put on top.
 var received = []string{"Received"}
 
-// queuedAs finds the receiving server's queue id in the text that Postfix logs of a success.
+// queuedAs finds the receiving server's queue id in the text that Postfix logs
+// of a success.
 var queuedAs = regexp.MustCompile(`: 250 2\.0\.0 Ok: (?:\d+ bytes )?queued as (\w+) `)
 
 func TestBytesArriveAsTheyWere(t *testing.T) {
@@ -50,8 +52,8 @@ func TestBytesArriveAsTheyWere(t *testing.T) {
 			id := way.submit(t, m)
 			f := way.m.sent(t, id, 1)
 
-			// The first 100 bytes of mxpipe's line are in Postfix's log, all of it in Exim's: what the remote server said is
-			// among them.
+			// The first 100 bytes of mxpipe's line are in Postfix's log, all of
+			// it in Exim's: what the remote server said is among them.
 			match := queuedAs.FindStringSubmatch(f.text)
 			if match == nil || !strings.Contains(f.text, "2.0.0 mx."+inDomain) {
 				t.Fatalf("the log does not show who took the message under which id: %s", f.text)
@@ -67,7 +69,8 @@ func TestBytesArriveAsTheyWere(t *testing.T) {
 			if rest := got.original(t, received...); !bytes.Equal(rest, text) {
 				t.Errorf("arrived:\n%q\nsent:\n%q", rest, text)
 			}
-			// The receiving server's own Received field tells how it came: over TLS, with an EHLO of the configured name.
+			// The receiving server's own Received field tells how it came: over
+			// TLS, with an EHLO of the configured name.
 			if !bytes.Contains(got.text, []byte("Received: from out.e2e.example ")) || !regexp.MustCompile(`with ESMTPS(\s+id|\n)`).Match(got.text) ||
 				!bytes.Contains(got.text, []byte("using TLSv1.3")) {
 				t.Errorf("not over TLS 1.3, or not from the configured name:\n%.600s", got.text)
@@ -149,7 +152,8 @@ func TestLaterIsDeferredThenDelivered(t *testing.T) {
 	})
 }
 
-// A bounce is a message from the null sender, and goes the same way as any other.
+// A bounce is a message from the null sender, and goes the same way as any
+// other.
 func TestBounceGoesOut(t *testing.T) {
 	t.Parallel()
 	for _, transport := range []string{"mxpipe", "lmtp"} {
@@ -168,8 +172,9 @@ func TestBounceGoesOut(t *testing.T) {
 	}
 }
 
-// Who asked to hear of success is told by Postfix that the message was relayed, not that it was delivered: only the
-// remote server knows that (RFC 3461 §5.2.2).
+// Who asked to hear of success is told by Postfix that the message was relayed,
+// not that it was delivered: only the remote server knows that (RFC 3461
+// §5.2.2).
 func TestSuccessNotice(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -182,7 +187,8 @@ func TestSuccessNotice(t *testing.T) {
 	}
 }
 
-// The addresses go through Postfix, the shell-less command line, the pipe protocol and SMTP, and come out the same.
+// The addresses go through Postfix, the shell-less command line, the pipe
+// protocol and SMTP, and come out the same.
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -222,8 +228,9 @@ func received1(t *testing.T, s *mx.Server, id string) mx.Message {
 	return list[0]
 }
 
-// RFC 6531 §3.3: addresses outside ASCII need SMTPUTF8, and so does a domain that is written so. Exim says no SMTPUTF8
-// in LMTP, and such addresses go all the same.
+// RFC 6531 §3.3: addresses outside ASCII need SMTPUTF8, and so does a domain
+// that is written so. Exim says no SMTPUTF8 in LMTP, and such addresses go all
+// the same.
 func TestInternationalAddresses(t *testing.T) {
 	t.Parallel()
 	for _, transport := range []string{"mxpipe", "lmtp"} {
@@ -286,7 +293,8 @@ func TestInternationalDomain(t *testing.T) {
 	})
 }
 
-// With one recipient a call, as contrib has it, each recipient of a message meets its own fate.
+// With one recipient a call, as contrib has it, each recipient of a message
+// meets its own fate.
 func TestEachRecipientByItself(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
 		_, domain := remote(t, "mxpipe", modern(t))
@@ -306,7 +314,8 @@ func TestEachRecipientByItself(t *testing.T) {
 	})
 }
 
-// Several recipients in one call have one exit status. The one that was served is not served again with the rest.
+// Several recipients in one call have one exit status. The one that was served
+// is not served again with the rest.
 func TestMixedRecipientsAreServedOnce(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
 		habits := modern(t)
@@ -324,7 +333,8 @@ func TestMixedRecipientsAreServedOnce(t *testing.T) {
 				told++
 			}
 		}
-		// The command runs once: Postfix tells its line with each of the recipients, Exim with the first.
+		// The command runs once: Postfix tells its line with each of the
+		// recipients, Exim with the first.
 		if want := map[mailServer]int{w.out: 3, w.exim: 1}[m]; told != want {
 			t.Errorf("the log tells the reason and who is to blame %d times, want %d", told, want)
 		}

@@ -9,8 +9,9 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 )
 
-// What the doctor makes of real mail servers: nothing of contrib's own entries, and something of those beside them in
-// which the tests have changed one thing for the worse.
+// What the doctor makes of real mail servers: nothing of contrib's own entries,
+// and something of those beside them in which the tests have changed one thing
+// for the worse.
 func TestDoctorReadsRealConfigurations(t *testing.T) {
 	t.Parallel()
 	w := lab(t)

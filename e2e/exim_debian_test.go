@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// Debian's own configuration, split into files, with ours beside them. What stands between the test and a usual host is
-// only where Exim listens and keeps its files.
+// Debian's own configuration, split into files, with ours beside them. What
+// stands between the test and a usual host is only where Exim listens and keeps
+// its files.
 func TestDebianConfiguration(t *testing.T) {
 	t.Parallel()
 	w := lab(t)

@@ -37,7 +37,8 @@ func TestEximRefusedRecipientBounces(t *testing.T) {
 	}
 }
 
-// Who asked to hear of success is told by Exim, and by nobody else: the request does not go on (RFC 3461 §5.2.2).
+// Who asked to hear of success is told by Exim, and by nobody else: the request
+// does not go on (RFC 3461 §5.2.2).
 func TestEximSuccessNotice(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -54,8 +55,8 @@ func TestEximSuccessNotice(t *testing.T) {
 	}
 }
 
-// The addresses go through Exim, and by the environment and the command line or by LMTP to the daemon and to SMTP, and
-// come out the same.
+// The addresses go through Exim, and by the environment and the command line or
+// by LMTP to the daemon and to SMTP, and come out the same.
 func TestEximAddresses(t *testing.T) {
 	t.Parallel()
 	w := lab(t)

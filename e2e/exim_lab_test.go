@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// eximParts are the three parts of contrib/exim/exim.conf.mxpipe, with this test's paths. All of contrib's users are in
-// the /etc that Exim sees.
+// eximParts are the three parts of contrib/exim/exim.conf.mxpipe, with this
+// test's paths. All of contrib's users are in the /etc that Exim sees.
 func (w *world) eximParts(d *daemon) (eximConfig, error) {
 	var parts eximConfig
 	text, err := os.ReadFile("../contrib/exim/exim.conf.mxpipe")
@@ -41,8 +41,9 @@ func (w *world) eximParts(d *daemon) (eximConfig, error) {
 	return parts, nil
 }
 
-// startExim starts the Exim that sends, with the very lines of contrib/exim. Each transport beside mxpipe is that of
-// contrib with one thing changed, and serves the domains below NAME.example.
+// startExim starts the Exim that sends, with the very lines of contrib/exim.
+// Each transport beside mxpipe is that of contrib with one thing changed, and
+// serves the domains below NAME.example.
 func (w *world) startExim() error {
 	parts, err := w.eximParts(w.daemon)
 	if err != nil {
@@ -52,12 +53,14 @@ func (w *world) startExim() error {
 	if err != nil {
 		return err
 	}
-	// A command that panics, without the variable that contrib exports: mxpipe itself sees to how it dies.
+	// A command that panics, without the variable that contrib exports: mxpipe
+	// itself sees to how it dies.
 	panicking, err := w.script("exim-panicking", "unset GOTRACEBACK && exec "+w.panicking)
 	if err != nil {
 		return err
 	}
-	// A command whose user may have no further process, and so mxpipe no thread: only that variable helps.
+	// A command whose user may have no further process, and so mxpipe no
+	// thread: only that variable helps.
 	starved, err := w.script("exim-starved", "ulimit -p 1 && exec "+w.mxpipe)
 	if err != nil {
 		return err

@@ -9,7 +9,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// eximLMTP is the configuration of an Exim that brings all mail to an mxpolicyd by LMTP.
+// eximLMTP is the configuration of an Exim that brings all mail to an mxpolicyd
+// by LMTP.
 func eximLMTP(t *testing.T, d *daemon) eximConfig {
 	t.Helper()
 	parts, err := lab(t).eximParts(d)
@@ -37,7 +38,8 @@ func TestEximLMTPBytesArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// Exim hangs up while the server thinks about the message, and tries again: it is not sent a second time.
+// Exim hangs up while the server thinks about the message, and tries again: it
+// is not sent a second time.
 func TestEximLMTPHangsUp(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -59,7 +61,8 @@ func TestEximLMTPHangsUp(t *testing.T) {
 	}
 }
 
-// The recipients of one message are delivered side by side: no domain waits for another's slow server.
+// The recipients of one message are delivered side by side: no domain waits for
+// another's slow server.
 func TestEximLMTPSideBySide(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -81,7 +84,8 @@ func TestEximLMTPSideBySide(t *testing.T) {
 	received1(t, s2, id)
 }
 
-// A transport filter that fails half-way leaves nothing that could be taken for a message.
+// A transport filter that fails half-way leaves nothing that could be taken for
+// a message.
 func TestEximLMTPFilterFails(t *testing.T) {
 	t.Parallel()
 	w := lab(t)

@@ -9,7 +9,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// The ways that contrib/exim/README.md shows to name a next hop, and where a router or the transport changes the sender.
+// The ways that contrib/exim/README.md shows to name a next hop, and where a
+// router or the transport changes the sender.
 func TestEximNexthop(t *testing.T) {
 	t.Parallel()
 	w := lab(t)

@@ -11,7 +11,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// What is our own trouble leaves the message in the queue: Exim never bounces, a message from the null sender neither.
+// What is our own trouble leaves the message in the queue: Exim never bounces,
+// a message from the null sender neither.
 func TestEximOwnTroubleIsDeferred(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -23,7 +24,8 @@ func TestEximOwnTroubleIsDeferred(t *testing.T) {
 		{"no socket", "absent", `4\.3\.2`, `no such file.*is mxpolicyd.socket running`, false},
 		{"no mxpipe", "missing", ``, `mxpipe\.missing: not found`, false},
 		{"Exim's time limit", "overslow", ``, `pipe delivery process timed out`, false},
-		// For a command that died by a signal Exim knows nothing better than to freeze the message.
+		// For a command that died by a signal Exim knows nothing better than to
+		// freeze the message.
 		{"a panic", "panicking", ``, `terminated by signal 6`, true},
 		{"no threads", "starved", ``, `terminated by signal 6`, true},
 	} {
@@ -70,7 +72,8 @@ func TestEximThaws(t *testing.T) {
 	if err := write(mended, ""); err != nil {
 		t.Fatal(err)
 	}
-	// A queue runner looks at the clock, and at what is due: only the retry time is passed over here.
+	// A queue runner looks at the clock, and at what is due: only the retry
+	// time is passed over here.
 	await(t, "the message to be thawed", func() (string, bool) {
 		return x.run(t, "-qf"), len(x.fates(id)) > 1
 	}, x.log)
@@ -80,8 +83,8 @@ func TestEximThaws(t *testing.T) {
 	}
 }
 
-// The process that delivers is killed while it writes a message to mxpipe: what is cut off does not go out, and the
-// message stays for the next try.
+// The process that delivers is killed while it writes a message to mxpipe: what
+// is cut off does not go out, and the message stays for the next try.
 func TestEximKilledWhileWriting(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -90,8 +93,9 @@ func TestEximKilledWhileWriting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// mxpipe starts stopped, so that Exim has to wait in the middle of the message. The kernel lets it go on when its
-	// parent dies, and would end it (SIGHUP for an orphaned process group) before it could make a mistake.
+	// mxpipe starts stopped, so that Exim has to wait in the middle of the
+	// message. The kernel lets it go on when its parent dies, and would end it
+	// (SIGHUP for an orphaned process group) before it could make a mistake.
 	free := filepath.Join(folder(t), "free")
 	stopped, err := w.script("stopped", `trap "" HUP; [ -e `+free+` ] || kill -STOP $$; exec `+w.mxpipe)
 	if err != nil {

@@ -10,8 +10,9 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
 )
 
-// What the policies refuse stays in a real Exim's queue, with a reason in its log that says what to mend, and goes at
-// the next try after that: nothing is restarted. MTA-STS is what Exim does not have by itself.
+// What the policies refuse stays in a real Exim's queue, with a reason in its
+// log that says what to mend, and goes at the next try after that: nothing is
+// restarted. MTA-STS is what Exim does not have by itself.
 func TestPoliciesThroughExim(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)
@@ -66,7 +67,8 @@ func TestPoliciesThroughExim(t *testing.T) {
 		})
 	}
 
-	// RFC 8689 §5: what must not go without TLS is refused for good, and the sender is told why.
+	// RFC 8689 §5: what must not go without TLS is refused for good, and the
+	// sender is told why.
 	t.Run("Require-TLS-ESMTP", func(t *testing.T) {
 		m := note("sender@"+keepDomain, "b@"+header.name)
 		m.text = append([]byte("Require-TLS-ESMTP: yes\n"), m.text...)
@@ -81,8 +83,9 @@ func TestPoliciesThroughExim(t *testing.T) {
 	})
 }
 
-// retried has Exim try a message again and again, until it is sent: caches between here and what was mended need a
-// moment. It gives the try that went well.
+// retried has Exim try a message again and again, until it is sent: caches
+// between here and what was mended need a moment. It gives the try that went
+// well.
 func (x *exim) retried(t *testing.T, id string) fate {
 	t.Helper()
 	late, cancel := context.WithTimeout(t.Context(), patience)

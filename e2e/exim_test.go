@@ -16,9 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exim is an Exim of our own. Its package cannot be installed beside Postfix's, so e2e/needs.sh unpacks it into a
-// folder. It believes in no configuration but /etc/exim4/exim4.conf and in a user Debian-exim, so each of its processes
-// has a mount namespace in which /etc is a directory of the test's.
+// exim is an Exim of our own. Its package cannot be installed beside Postfix's,
+// so e2e/needs.sh unpacks it into a folder. It believes in no configuration but
+// /etc/exim4/exim4.conf and in a user Debian-exim, so each of its processes has
+// a mount namespace in which /etc is a directory of the test's.
 type exim struct {
 	*process
 	mailbox // what its transport "keep" delivered
@@ -157,8 +158,9 @@ func (x *exim) inside(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// inside puts the test's /etc in its place and becomes the command. Exim gets its rights back by its setuid bit, which
-// must count even where the directory for temporary files is mounted without.
+// inside puts the test's /etc in its place and becomes the command. Exim gets
+// its rights back by its setuid bit, which must count even where the directory
+// for temporary files is mounted without.
 func inside() {
 	dir, args := os.Args[1], os.Args[2:]
 	bin := filepath.Join(dir, "bin")
@@ -212,7 +214,8 @@ func (x *exim) find(t *testing.T, pattern string) string {
 var (
 	handledLine = regexp.MustCompile(`^\S+ \S+ (\S+) (=>|->|==|\*\*) (.*?)(?: F=<.*?>)? R=\S+ T=([^\s:]+):? ?(.*)$`)
 	outputLine  = regexp.MustCompile(`^\S+ \S+ (\S+) <(.*)>: (\S+) transport output: (.*)$`)
-	// codeIn finds the enhanced status code in what the command printed, or in an LMTP reply that Exim quotes.
+	// codeIn finds the enhanced status code in what the command printed, or in
+	// an LMTP reply that Exim quotes.
 	codeIn   = regexp.MustCompile(`^(?:(?:defer \(.*?\): )?LMTP error after .*?: \d{3} |C="\d{3} )?(\d\.\d+\.\d+) `)
 	statusOf = map[string]string{"=>": "sent", "->": "sent", "==": "deferred", "**": "bounced"}
 )
@@ -231,7 +234,8 @@ func (x *exim) fates(id string) []fate {
 			outputs[m[2]] = m[4]
 		} else if m := handledLine.FindStringSubmatch(line); m != nil && m[1] == id {
 			to := m[3]
-			// The local part as Exim thinks of it, and the address as it was given.
+			// The local part as Exim thinks of it, and the address as it was
+			// given.
 			if _, whole, ok := strings.Cut(to, " <"); ok {
 				to = strings.TrimSuffix(whole, ">")
 			}
@@ -249,7 +253,8 @@ func (x *exim) fates(id string) []fate {
 	return list
 }
 
-// tries waits for the n-th result of a message, counted from 1 over all of its recipients, and gives all n.
+// tries waits for the n-th result of a message, counted from 1 over all of its
+// recipients, and gives all n.
 func (x *exim) tries(t *testing.T, id string, n int) []fate {
 	t.Helper()
 	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]fate, bool) {
@@ -258,7 +263,8 @@ func (x *exim) tries(t *testing.T, id string, n int) []fate {
 	}, x.log)
 }
 
-// sent waits until the last try of a message, number n, is known, asserts that it was sent, and that Exim let it go.
+// sent waits until the last try of a message, number n, is known, asserts that
+// it was sent, and that Exim let it go.
 func (x *exim) sent(t *testing.T, id string, n int) fate {
 	t.Helper()
 	h := x.tries(t, id, n)[n-1]
@@ -278,8 +284,9 @@ func (x *exim) done(t *testing.T, id string) {
 	}
 }
 
-// deferred waits until try n of a message is over, and asserts that all tries were deferred, that Exim keeps the
-// message, and that the reason is as wanted: the command's, with its code, or Exim's own.
+// deferred waits until try n of a message is over, and asserts that all tries
+// were deferred, that Exim keeps the message, and that the reason is as wanted:
+// the command's, with its code, or Exim's own.
 func (x *exim) deferred(t *testing.T, id string, n int, dsn, pattern string) {
 	t.Helper()
 	last := x.tries(t, id, n)[n-1]
@@ -302,8 +309,9 @@ func (x *exim) queued(id string) bool {
 	return err == nil
 }
 
-// retry has Exim try a message now, at whatever time it would be due and frozen or not, and waits for the end. The log
-// tells of a try before its process lets go of the message, and until then Exim does not try again.
+// retry has Exim try a message now, at whatever time it would be due and frozen
+// or not, and waits for the end. The log tells of a try before its process lets
+// go of the message, and until then Exim does not try again.
 func (x *exim) retry(t *testing.T, id string) {
 	t.Helper()
 	before := len(x.fates(id))

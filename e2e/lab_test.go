@@ -35,7 +35,8 @@ type world struct {
 	exim   *exim    // sends by mxpipe
 }
 
-// The Postfix that receives takes mail for this domain; the one that sends keeps mail for keepDomain, such as bounces.
+// The Postfix that receives takes mail for this domain; the one that sends
+// keeps mail for keepDomain, such as bounces.
 const (
 	inDomain   = "in.e2e.example"
 	keepDomain = "keep.e2e.example"
@@ -77,7 +78,8 @@ func fit() error {
 	return nil
 }
 
-// newWorld builds and starts everything. What was started when it fails is ended by closeLab.
+// newWorld builds and starts everything. What was started when it fails is
+// ended by closeLab.
 func newWorld() (*world, error) {
 	w := &world{}
 	shared.world = w
@@ -112,7 +114,8 @@ func newWorld() (*world, error) {
 	return w, all.Wait()
 }
 
-// closeLab ends what the tests shared, and reports what should not have happened.
+// closeLab ends what the tests shared, and reports what should not have
+// happened.
 func closeLab() error {
 	w := shared.world
 	if w == nil {
@@ -139,7 +142,8 @@ func closeLab() error {
 	return errors.Join(errs...)
 }
 
-// host gives the next address and a name that leads there: the one mail server of a domain.
+// host gives the next address and a name that leads there: the one mail server
+// of a domain.
 func (w *world) host(domain string) (address string, err error) {
 	n := w.number.Add(1)
 	ip := fmt.Sprintf("127.25.%d.%d", n/250, n%250+1)
@@ -152,12 +156,14 @@ func unique(t *testing.T, name string) string {
 	return fmt.Sprintf("%s.%d", name, lab(t).number.Add(1))
 }
 
-// newDomain makes up a domain. Postfix brings mail for it to the transport of that name.
+// newDomain makes up a domain. Postfix brings mail for it to the transport of
+// that name.
 func (w *world) newDomain(transport string) string {
 	return fmt.Sprintf("r%d.%s.example", w.number.Add(1), transport)
 }
 
-// remote starts a mail server of the lab for a domain of its own, to which Postfix delivers by the transport named.
+// remote starts a mail server of the lab for a domain of its own, to which
+// Postfix delivers by the transport named.
 func remote(t *testing.T, transport string, habits mx.Behaviour) (*mx.Server, string) {
 	t.Helper()
 	w := lab(t)
@@ -214,8 +220,9 @@ default_transport = keep
 	return err
 }
 
-// startOut starts the Postfix that sends, with the very lines of contrib/postfix. Each transport beside mxpipe is that
-// of contrib with one thing changed, and serves the domains below NAME.example.
+// startOut starts the Postfix that sends, with the very lines of
+// contrib/postfix. Each transport beside mxpipe is that of contrib with one
+// thing changed, and serves the domains below NAME.example.
 func (w *world) startOut() error {
 	mainCF, err := os.ReadFile("../contrib/postfix/main.cf.mxpipe")
 	if err != nil {
@@ -229,12 +236,14 @@ func (w *world) startOut() error {
 	if err != nil {
 		return err
 	}
-	// A command that panics, without the variable that contrib exports: mxpipe itself sees to how it dies.
+	// A command that panics, without the variable that contrib exports: mxpipe
+	// itself sees to how it dies.
 	panicking, err := w.script("panicking", "unset GOTRACEBACK && exec "+w.panicking)
 	if err != nil {
 		return err
 	}
-	// A command whose user may have no further process, and so mxpipe no thread: only that variable helps.
+	// A command whose user may have no further process, and so mxpipe no
+	// thread: only that variable helps.
 	starved, err := w.script("starved", "ulimit -p 1 && exec "+w.mxpipe)
 	if err != nil {
 		return err
@@ -325,7 +334,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// activate takes the listening socket of the test as systemd would hand it over, and becomes the command.
+// activate takes the listening socket of the test as systemd would hand it
+// over, and becomes the command.
 func activate() {
 	os.Unsetenv(roleVar)
 	os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))

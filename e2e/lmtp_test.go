@@ -9,8 +9,9 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// One message to six recipients on three domains, sent, deferred and bounced in one go: each recipient has a status of
-// its own in the mail server's log, and each domain one transaction.
+// One message to six recipients on three domains, sent, deferred and bounced in
+// one go: each recipient has a status of its own in the mail server's log, and
+// each domain one transaction.
 func TestLMTPEachRecipientHasItsStatus(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
 		s1, one := remote(t, "lmtp", modern(t))
@@ -59,7 +60,8 @@ func TestLMTPEachRecipientHasItsStatus(t *testing.T) {
 	})
 }
 
-// Without the daemon mail is deferred, from the null sender too; when it is there again, it goes, once.
+// Without the daemon mail is deferred, from the null sender too; when it is
+// there again, it goes, once.
 func TestLMTPDaemonStoppedAndStarted(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T, d *daemon) (m mailServer, dsn, reason string){

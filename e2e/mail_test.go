@@ -64,7 +64,8 @@ func (m mail) submit(t *testing.T, address string) string {
 	return reply(250)
 }
 
-// keeper stores a message and its envelope under a name that is there only when all of it is.
+// keeper stores a message and its envelope under a name that is there only when
+// all of it is.
 const keeper = `#!/bin/sh
 set -e
 umask 022
@@ -98,7 +99,8 @@ func (b mailbox) arrivals(t *testing.T, recipient string) []arrival {
 			continue
 		}
 		path := filepath.Join(b.kept, e.Name())
-		// Only the envelope of others' messages is read, since they can be large.
+		// Only the envelope of others' messages is read, since they can be
+		// large.
 		f, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)
@@ -134,7 +136,8 @@ func (b mailbox) arrived(t *testing.T, recipient string) arrival {
 	return list[0]
 }
 
-// original takes away the header fields that mail servers add on top, and gives what is left.
+// original takes away the header fields that mail servers add on top, and gives
+// what is left.
 func (a arrival) original(t *testing.T, added ...string) []byte {
 	t.Helper()
 	text := a.text

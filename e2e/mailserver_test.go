@@ -4,26 +4,32 @@ import (
 	"testing"
 )
 
-// mailServer is a Postfix or an Exim of ours, as far as a test asks the same of both.
+// mailServer is a Postfix or an Exim of ours, as far as a test asks the same of
+// both.
 type mailServer interface {
 	// submit hands a message over and gives its queue id.
 	submit(t *testing.T, m mail) (id string)
 	// fates lists every try so far for a message.
 	fates(id string) []fate
-	// tries waits for the n-th result of a message, counted from 1 over all of its recipients, and gives all n.
+	// tries waits for the n-th result of a message, counted from 1 over all of
+	// its recipients, and gives all n.
 	tries(t *testing.T, id string, n int) []fate
-	// sent waits until try n of a message is over, and asserts that it was sent and that the server let it go.
+	// sent waits until try n of a message is over, and asserts that it was sent
+	// and that the server let it go.
 	sent(t *testing.T, id string, n int) fate
-	// deferred waits until try n is over, and asserts that all were deferred, that the message is kept, and that the last
-	// has this code and this reason, as regular expressions.
+	// deferred waits until try n is over, and asserts that all were deferred,
+	// that the message is kept, and that the last has this code and this
+	// reason, as regular expressions.
 	deferred(t *testing.T, id string, n int, dsn, pattern string)
 	// done waits until the server lets a message go.
 	done(t *testing.T, id string)
 	// retry has the server try a deferred message now.
 	retry(t *testing.T, id string)
-	// bounceOf waits for a message to bounce, and gives the queue id of the bounce.
+	// bounceOf waits for a message to bounce, and gives the queue id of the
+	// bounce.
 	bounceOf(t *testing.T, id string) string
-	// arrived waits for the one message that a recipient gets whose mail the server keeps.
+	// arrived waits for the one message that a recipient gets whose mail the
+	// server keeps.
 	arrived(t *testing.T, recipient string) arrival
 	// logFile is where its log is.
 	logFile() string

@@ -15,10 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// roleVar names, in the environment, the part that this program plays when a test starts it once more.
+// roleVar names, in the environment, the part that this program plays when a
+// test starts it once more.
 const roleVar = "MXPIPE_E2E_ROLE"
 
-// patience is how long anything may take that a test waits for. It only decides when a test has failed.
+// patience is how long anything may take that a test waits for. It only decides
+// when a test has failed.
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
@@ -44,7 +46,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// again returns the command that starts this program once more, in another role.
+// again returns the command that starts this program once more, in another
+// role.
 func again(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), roleVar+"="+role)
@@ -54,7 +57,8 @@ func again(role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// yard is the directory that everything lives in, and the caretaker who clears it away.
+// yard is the directory that everything lives in, and the caretaker who clears
+// it away.
 type yard struct {
 	dir   string
 	bye   io.Closer
@@ -85,11 +89,13 @@ func (y *yard) close() error {
 	return nil
 }
 
-// yardVar names, in the environment of whatever a test starts, the directory that it works in. Postfix hands on no such
-// variable to its processes, but the place of its configuration.
+// yardVar names, in the environment of whatever a test starts, the directory
+// that it works in. Postfix hands on no such variable to its processes, but the
+// place of its configuration.
 const yardVar = "MXPIPE_E2E_YARD"
 
-// inhabitants lists the processes that a test started in its directory, and those started by them.
+// inhabitants lists the processes that a test started in its directory, and
+// those started by them.
 func inhabitants(dir string) (found []int) {
 	for _, pid := range processes() {
 		if pid == os.Getpid() {
@@ -106,7 +112,8 @@ func inhabitants(dir string) (found []int) {
 	return found
 }
 
-// leftovers reports processes that are there although everything was ended. The last of them may take a moment to go.
+// leftovers reports processes that are there although everything was ended. The
+// last of them may take a moment to go.
 func (y *yard) leftovers() error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		found := inhabitants(y.dir)
@@ -123,8 +130,8 @@ func (y *yard) leftovers() error {
 	}
 }
 
-// caretaker waits until the test has ended, in whatever way, and leaves nothing behind. After a crash there are
-// processes to be ended first.
+// caretaker waits until the test has ended, in whatever way, and leaves nothing
+// behind. After a crash there are processes to be ended first.
 func caretaker(dir string) {
 	io.Copy(io.Discard, os.Stdin)
 	var err error
@@ -147,7 +154,8 @@ func caretaker(dir string) {
 	os.Exit(1)
 }
 
-// folder makes a directory for one test, gone when it ends. Everybody may enter it, unlike that of testing.T.
+// folder makes a directory for one test, gone when it ends. Everybody may enter
+// it, unlike that of testing.T.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(lab(t).dir, "test-")
@@ -161,7 +169,8 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// await asks until the answer is yes, and gives it back. It fails the test when none comes, and shows the files at hand.
+// await asks until the answer is yes, and gives it back. It fails the test when
+// none comes, and shows the files at hand.
 func await[T any](t *testing.T, what string, ask func() (T, bool), files ...string) T {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {

@@ -10,7 +10,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// What ${nexthop} is, and that --nexthop ${nexthop} is right in each of the ways that contrib/postfix/README.md shows.
+// What ${nexthop} is, and that --nexthop ${nexthop} is right in each of the
+// ways that contrib/postfix/README.md shows.
 func TestNexthop(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -18,7 +19,8 @@ func TestNexthop(t *testing.T) {
 
 	t.Run("default_transport = mxpipe", func(t *testing.T) {
 		t.Parallel()
-		// The domain's own address leads elsewhere: only a look-up of its MX finds the server.
+		// The domain's own address leads elsewhere: only a look-up of its MX
+		// finds the server.
 		s, domain := remote(t, "mxpipe", modern(t))
 		if err := w.dns.Add(domain + ". A 127.25.255.255"); err != nil {
 			t.Fatal(err)
@@ -79,7 +81,8 @@ func countFor(s *mx.Server, to string) (n int, some bool) {
 	return n, n > 0
 }
 
-// anotherOut starts one more Postfix with contrib's entry and the lines that a way needs.
+// anotherOut starts one more Postfix with contrib's entry and the lines that a
+// way needs.
 func anotherOut(t *testing.T, mainCF string) *postfix {
 	t.Helper()
 	entry, err := lab(t).masterEntry()
@@ -113,7 +116,8 @@ func anotherOutOf(t *testing.T, entry, mainCF string) *postfix {
 	return p
 }
 
-// An original recipient that the administrator passes on becomes ORCPT (RFC 3461 §4.2).
+// An original recipient that the administrator passes on becomes ORCPT (RFC
+// 3461 §4.2).
 func TestOriginalRecipient(t *testing.T) {
 	t.Parallel()
 	w := lab(t)

@@ -19,8 +19,9 @@ type operator struct {
 	n *internet
 }
 
-// run runs the command as root, who may ask the daemon, and gives its exit status and what it printed. No test is a
-// terminal, so nothing may be coloured.
+// run runs the command as root, who may ask the daemon, and gives its exit
+// status and what it printed. No test is a terminal, so nothing may be
+// coloured.
 func (o operator) run(args ...string) (status int, out string) {
 	o.t.Helper()
 	var printed bytes.Buffer
@@ -54,8 +55,9 @@ func (o operator) says(status int, args string, parts ...string) {
 	}
 }
 
-// An administrator's day with the real programs, behind a real Unbound: what explain says is what mxpipe then gets, the
-// daemon tells what it does, traces one domain, forgets another, and says that a changed file is wrong.
+// An administrator's day with the real programs, behind a real Unbound: what
+// explain says is what mxpipe then gets, the daemon tells what it does, traces
+// one domain, forgets another, and says that a changed file is wrong.
 func TestOperatorsDay(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)
@@ -154,7 +156,8 @@ func TestOperatorsDay(t *testing.T) {
 	o.says(1, "check-config", `unknown key "max_delivery"`, "max_deliveries")
 	o.says(1, "doctor", `fail  configuration: `, "      mend: ")
 	configure("")
-	// The resolver knows no root, and the name of this host is made up; the rest is as it should be.
+	// The resolver knows no root, and the name of this host is made up; the
+	// rest is as it should be.
 	o.says(1, "doctor", "ok    CA bundle", "ok    state directory "+n.d.state, "ok    socket "+admin+": for root, daemon\n", "ok    socket "+n.d.socket, "mxpipe in master.cf: ")
 	if err := n.d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)

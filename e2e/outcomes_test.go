@@ -28,8 +28,8 @@ func (w *world) ways() []way {
 	}
 }
 
-// Of whatever comes of a delivery, all mail servers make the same, over each way in: the table is what an administrator
-// can rely on.
+// Of whatever comes of a delivery, all mail servers make the same, over each
+// way in: the table is what an administrator can rely on.
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
 	at := func(stage mx.Stage, act mx.Action) func(*mx.Behaviour) {

@@ -8,7 +8,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// What is our own trouble leaves the message in the queue: Postfix never bounces.
+// What is our own trouble leaves the message in the queue: Postfix never
+// bounces.
 func TestOwnTroubleIsDeferred(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -31,8 +32,8 @@ func TestOwnTroubleIsDeferred(t *testing.T) {
 	}
 }
 
-// The daemon is stopped while mail goes on coming, and nothing of it is lost or sent twice: the mail server tries again
-// by itself.
+// The daemon is stopped while mail goes on coming, and nothing of it is lost or
+// sent twice: the mail server tries again by itself.
 func TestDaemonStoppedAndStarted(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T, d *daemon) (m mailServer, runQueue func()){
@@ -98,8 +99,9 @@ func TestDaemonStoppedAndStarted(t *testing.T) {
 	}
 }
 
-// A command that is killed while it waits leaves the message in the queue; Exim freezes it. Whether the remote server
-// takes it all the same depends on how far it was; either way it is delivered once.
+// A command that is killed while it waits leaves the message in the queue; Exim
+// freezes it. Whether the remote server takes it all the same depends on how
+// far it was; either way it is delivered once.
 func TestKilledWhileWaiting(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
 		for name, stage := range map[string]mx.Stage{"at RCPT": mx.StageRCPT, "before the final reply": mx.StageFinal} {
@@ -129,7 +131,8 @@ func TestKilledWhileWaiting(t *testing.T) {
 	})
 }
 
-// commandOf finds the process of the mxpipe that a mail server runs for a message.
+// commandOf finds the process of the mxpipe that a mail server runs for a
+// message.
 func commandOf(t *testing.T, id string) int {
 	t.Helper()
 	return await(t, "the process for "+id, func() (int, bool) {
@@ -143,8 +146,9 @@ func commandOf(t *testing.T, id string) int {
 	})
 }
 
-// A server that never answers: mxpipe gives up in its own time, before Postfix's time limit bounces the message. When
-// the server had the whole message and takes it later, it is not sent again.
+// A server that never answers: mxpipe gives up in its own time, before
+// Postfix's time limit bounces the message. When the server had the whole
+// message and takes it later, it is not sent again.
 func TestTimeoutIsDeferred(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
 		for _, stage := range []mx.Stage{mx.StageGreeting, mx.StageMAIL, mx.StageFinal} {
@@ -157,7 +161,8 @@ func TestTimeoutIsDeferred(t *testing.T) {
 				id := m.submit(t, note("a@"+keepDomain, "b@"+domain))
 				m.deferred(t, id, 1, `4\.4\.7`, `the time for this delivery is over|gave up after 3s`)
 				close(gate)
-				// At MAIL the server has all of the message too, which came in one flight.
+				// At MAIL the server has all of the message too, which came in
+				// one flight.
 				if stage != mx.StageGreeting {
 					w.daemon.logged(t, `did not wait.*queue_id=`+id)
 				}
@@ -171,8 +176,9 @@ func TestTimeoutIsDeferred(t *testing.T) {
 	})
 }
 
-// The mail server tries again while the remote server still thinks about the message that it has got: it is not sent a
-// second time before it is known what became of the first.
+// The mail server tries again while the remote server still thinks about the
+// message that it has got: it is not sent a second time before it is known what
+// became of the first.
 func TestTriedAgainMeanwhile(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
 		habits := modern(t)

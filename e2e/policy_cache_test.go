@@ -15,7 +15,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/wire"
 )
 
-// direct hands a message to the daemon as mxpipe does, without a process for each.
+// direct hands a message to the daemon as mxpipe does, without a process for
+// each.
 func direct(d *daemon, to string) (wire.Answer, error) {
 	conn, err := net.Dial("unix", d.socket)
 	if err != nil {
@@ -38,8 +39,9 @@ func direct(d *daemon, to string) (wire.Answer, error) {
 	return wire.ReadAnswer(conn)
 }
 
-// Issue 3: "1,000 messages to 50 domains, second round: 0 DNS and 0 HTTPS requests counted at the lab's servers."
-// Nor does the second round set the policies aside: each message goes as its domain asks.
+// Issue 3: "1,000 messages to 50 domains, second round: 0 DNS and 0 HTTPS
+// requests counted at the lab's servers." Nor does the second round set the
+// policies aside: each message goes as its domain asks.
 func TestWarmDeliveriesAskNothing(t *testing.T) {
 	t.Parallel()
 	const domains, messages, atOnce = 50, 1000, 20
@@ -107,8 +109,9 @@ func TestWarmDeliveriesAskNothing(t *testing.T) {
 	}
 }
 
-// RFC 8461 §3.3, §5.1: a policy stands until its max_age, whatever becomes of its record and its web host. In mxpolicyd
-// it also outlives a restart, by the fs cache in state_dir.
+// RFC 8461 §3.3, §5.1: a policy stands until its max_age, whatever becomes of
+// its record and its web host. In mxpolicyd it also outlives a restart, by the
+// fs cache in state_dir.
 func TestPolicyOutlivesRestart(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)

@@ -18,9 +18,10 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
 
-// internet is what the tests of policies have instead of the shared DNS: signed zones, policy hosts, and an mxpolicyd
-// that obeys every policy. Domains are added first, then serve starts the daemon, since resolvers remember for a moment
-// what is not there.
+// internet is what the tests of policies have instead of the shared DNS: signed
+// zones, policy hosts, and an mxpolicyd that obeys every policy. Domains are
+// added first, then serve starts the daemon, since resolvers remember for a
+// moment what is not there.
 type internet struct {
 	*world
 	zones *dnssec.Server
@@ -166,7 +167,8 @@ func (n *internet) newHost(t *testing.T, name string, spec hostSpec) *host {
 	return &host{s, name, n.port, cert}
 }
 
-// unbound starts a real Unbound before the zones, which answers at port 53 of some addresses as well.
+// unbound starts a real Unbound before the zones, which answers at port 53 of
+// some addresses as well.
 func (n *internet) unbound(t *testing.T, also ...string) *dnssec.Unbound {
 	t.Helper()
 	u, err := dnssec.StartUnbound(t.Context(), n.zones, folder(t), also...)
@@ -196,7 +198,8 @@ func (n *internet) front(t *testing.T) *dnssec.Front {
 // everyPolicy is mx_auth with all that is published and nothing else.
 const everyPolicy = "{dnssec: {}, dane: {}, mtasts: {cache: fs, https_port: %d}}"
 
-// configure writes the daemon's configuration. Lines are those of the default transport, and end its block.
+// configure writes the daemon's configuration. Lines are those of the default
+// transport, and end its block.
 func (n *internet) configure(t *testing.T, resolver, mxAuth, lines string) {
 	t.Helper()
 	if strings.Contains(mxAuth, "%d") {
@@ -220,7 +223,8 @@ transports:
 // socketmap is where Postfix asks for TLS policies.
 func (d *daemon) socketmap() string { return filepath.Join(filepath.Dir(d.socket), "socketmap.sock") }
 
-// serve starts the daemon, with every policy and further lines of the default transport.
+// serve starts the daemon, with every policy and further lines of the default
+// transport.
 func (n *internet) serve(t *testing.T, resolver string, lines ...string) {
 	t.Helper()
 	var err error
@@ -241,7 +245,8 @@ func (n *internet) serve(t *testing.T, resolver string, lines ...string) {
 	})
 }
 
-// restart ends the daemon and starts it once more; meanwhile is what happens in between.
+// restart ends the daemon and starts it once more; meanwhile is what happens in
+// between.
 func (n *internet) restart(t *testing.T, meanwhile func()) {
 	t.Helper()
 	if err := n.d.stop(syscall.SIGTERM); err != nil {
@@ -272,8 +277,9 @@ func (n *internet) send(t *testing.T, to *domain, flags ...string) result {
 	return mxpipe(t, n.d, short(), append(args, "b@"+to.name)...).result(t)
 }
 
-// flushed has Postfix try a message again and again, until it is sent: caches between here and what was mended need a
-// moment. It gives the try that went well.
+// flushed has Postfix try a message again and again, until it is sent: caches
+// between here and what was mended need a moment. It gives the try that went
+// well.
 func (p *postfix) flushed(t *testing.T, id string) fate {
 	t.Helper()
 	late, cancel := context.WithTimeout(t.Context(), patience)
@@ -297,7 +303,8 @@ func (p *postfix) flushed(t *testing.T, id string) fate {
 // bodies counts the messages that a server took.
 func (h *host) bodies() int { return h.Counters().Messages }
 
-// untouched asserts that nothing of a message came to a server, not even in part.
+// untouched asserts that nothing of a message came to a server, not even in
+// part.
 func (h *host) untouched(t *testing.T) {
 	t.Helper()
 	if c := h.Counters(); c.Messages+c.Verbs["MAIL"]+c.Verbs["DATA"]+c.Verbs["BDAT"] > 0 {

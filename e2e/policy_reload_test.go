@@ -12,8 +12,9 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// DESIGN §5: HUP takes all of a configuration or, with an error logged, none of it; deliveries under way keep what they
-// started with. Mail is delivered all the time.
+// DESIGN §5: HUP takes all of a configuration or, with an error logged, none of
+// it; deliveries under way keep what they started with. Mail is delivered all
+// the time.
 func TestReloadWhileDelivering(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)
@@ -68,12 +69,14 @@ func TestReloadWhileDelivering(t *testing.T) {
 	n.d.logged(t, kept+`.*mxpolicyd\.yaml:\d+.*no_such_key`)
 	delivered("after a file with mistakes")
 
-	// A delivery that began without policies ends without them, though they are in force by then.
+	// A delivery that began without policies ends without them, though they are
+	// in force by then.
 	early := mxpipe(t, n.d, short(), "-f", "a@"+keepDomain, "b@"+slow.name)
 	reached(t, slow.hosts[0].Server, "BDAT", n.d.log)
 	n.configure(t, resolver, everyPolicy, "")
 	hangUp(1, reloaded)
-	// The connection that is idle since the last message would be good enough for the old file only.
+	// The connection that is idle since the last message would be good enough
+	// for the old file only.
 	if r := n.send(t, wrong); r.exit != 75 || !strings.HasPrefix(r.line, "4.7.5 mx1.wrong.example: DANE: no TLSA record matches") {
 		t.Errorf("after a file with policies: %s", r)
 	}

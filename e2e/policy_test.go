@@ -19,7 +19,8 @@ var (
 	valid      = hostSpec{} // by WebPKI, and without TLSA records
 )
 
-// A real Unbound validates, mxpolicyd believes its AD, and mxpipe says what came of it.
+// A real Unbound validates, mxpolicyd believes its AD, and mxpipe says what
+// came of it.
 func TestPoliciesBehindUnbound(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)
@@ -35,17 +36,20 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 		log       string // what the log tells beside, as a regular expression
 	}
 	cases := []expectation{
-		// RFC 7672 §3.1.1: with DANE-EE the names in the certificate and who signed it do not count.
+		// RFC 7672 §3.1.1: with DANE-EE the names in the certificate and who
+		// signed it do not count.
 		{name: "secure", spec: domainSpec{name: "secure", hosts: []hostSpec{withDANE}},
 			line: `^2\.0\.0 mx1\.secure\.example: 250 .*, dane, TLS1\.3`, deliverTo: 1,
 			log: `host=mx1\.secure\.example.* tls_level=authenticated mx_level=dnssec`},
-		// RFC 7672 §2.1.1: TLSA records of an insecure zone are not used, not even against a certificate they do not fit.
+		// RFC 7672 §2.1.1: TLSA records of an insecure zone are not used, not
+		// even against a certificate they do not fit.
 		{name: "insecure", spec: domainSpec{name: "insecure", signing: dnssec.Unsigned, hosts: []hostSpec{mismatched}},
 			line: `^2\.0\.0 mx1\.insecure\.example: 250 .*, encrypted, TLS1\.3`, deliverTo: 1,
 			log: `host=mx1\.insecure\.example.* tls_level=encrypted mx_level=none`},
 		{name: "signed, but no DS", spec: domainSpec{name: "no-ds", signing: dnssec.NoDS, hosts: []hostSpec{mismatched}},
 			line: `^2\.0\.0 .*, encrypted, `, deliverTo: 1},
-		// DESIGN §7: SERVFAIL is temporary and never a bounce, whatever stands behind it.
+		// DESIGN §7: SERVFAIL is temporary and never a bounce, whatever stands
+		// behind it.
 		{name: "bogus", spec: domainSpec{name: "bogus", signing: dnssec.BadSignatures, hosts: []hostSpec{withDANE}},
 			exit: 75, line: `^4\.4\.3 .*bogus\.example\. MX: SERVFAIL`},
 		{name: "expired signatures", spec: domainSpec{name: "expired", signing: dnssec.Expired, hosts: []hostSpec{withDANE}},
@@ -55,7 +59,8 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 		{name: "no signature on the addresses", spec: domainSpec{name: "no-a", hosts: []hostSpec{withDANE}},
 			fault: func(d *domain) { n.zones.Fault(d.hosts[0].name, dns.TypeA, dnssec.NoSignature) },
 			exit:  75, line: `^4\.4\.3 mx1\.no-a\.example: `},
-		// RFC 7672 §2.1.2: a TLSA look-up that fails counts as a host that can not be used.
+		// RFC 7672 §2.1.2: a TLSA look-up that fails counts as a host that can
+		// not be used.
 		{name: "a broken TLSA RRset", spec: domainSpec{name: "tlsa", hosts: []hostSpec{withDANE}},
 			fault: func(d *domain) { n.zones.Fault(d.hosts[0].owner(), dns.TypeTLSA, dnssec.BadSignature) },
 			exit:  75, line: `^4\.7\.5 mx1\.tlsa\.example: the TLSA records can not be looked up: `},
@@ -69,11 +74,13 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 			exit: 75, line: `^4\.7\.5 mx1\.mismatch\.example: DANE: no TLSA record matches: 3 1 1 [0-9a-f]+.*; the server has 3 1 1 `},
 		{name: "DANE mismatch at the first of two hosts", spec: domainSpec{name: "mismatch2", hosts: []hostSpec{mismatched, withDANE}},
 			line: `^2\.0\.0 mx2\.mismatch2\.example: `, deliverTo: 2},
-		// RFC 7672 §2.2: with usable TLSA records STARTTLS that is not offered is an attack, not a reason for plaintext.
+		// RFC 7672 §2.2: with usable TLSA records STARTTLS that is not offered
+		// is an attack, not a reason for plaintext.
 		{name: "DANE without STARTTLS", spec: domainSpec{name: "stripping", hosts: []hostSpec{{tlsa: goodTLSA, habits: plaintext}}},
 			exit: 75, line: `^4\.7\.5 mx1\.stripping\.example: DANE: the server does not offer STARTTLS`},
 
-		// RFC 8461 §5: enforce, with a certificate that is valid for the host's name, and with others.
+		// RFC 8461 §5: enforce, with a certificate that is valid for the host's
+		// name, and with others.
 		{name: "MTA-STS", spec: domainSpec{name: "sts", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{valid}},
 			line: `^2\.0\.0 mx1\.sts\.example: 250 .*, mtasts, TLS1\.3`, deliverTo: 1,
 			log: `host=mx1\.sts\.example.* tls_level=authenticated mx_level=mtasts`},
@@ -86,7 +93,8 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 		{name: "MTA-STS without STARTTLS", spec: domainSpec{name: "sts-plain", signing: dnssec.Unsigned, policy: "enforce",
 			hosts: []hostSpec{{habits: plaintext}}},
 			exit: 75, line: `^4\.7\.5 mx1\.sts-plain\.example: MTA-STS: the server does not offer STARTTLS`},
-		// RFC 8461 §4.1: a host that the policy does not list is skipped, good certificate or not.
+		// RFC 8461 §4.1: a host that the policy does not list is skipped, good
+		// certificate or not.
 		{name: "MTA-STS, the first host not listed", spec: domainSpec{name: "sts-mx", signing: dnssec.Unsigned, policy: "enforce",
 			listed: []string{"mx2.sts-mx.example"}, hosts: []hostSpec{valid, valid}},
 			line: `^2\.0\.0 mx2\.sts-mx\.example: 250 .*, mtasts, `, deliverTo: 2,
@@ -94,7 +102,8 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 		{name: "MTA-STS, no host listed", spec: domainSpec{name: "sts-none", signing: dnssec.Unsigned, policy: "enforce",
 			listed: []string{"mx.elsewhere.example"}, hosts: []hostSpec{valid}},
 			exit: 75, line: `^4\.7\.5 mx1\.sts-none\.example: the domain's MTA-STS policy does not list this host`},
-		// RFC 8461 §5: in testing mode mail is delivered, and what would have stopped it is told.
+		// RFC 8461 §5: in testing mode mail is delivered, and what would have
+		// stopped it is told.
 		{name: "MTA-STS testing", spec: domainSpec{name: "sts-testing", signing: dnssec.Unsigned, policy: "testing", hosts: []hostSpec{selfSigned}},
 			line: `^2\.0\.0 mx1\.sts-testing\.example: 250 `, deliverTo: 1,
 			log: `delivered.*host=mx1\.sts-testing\.example.*testing="MTA-STS testing: x509`},
@@ -102,7 +111,8 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 		{name: "MTA-STS fulfilled, DANE not", spec: domainSpec{name: "both", policy: "enforce", hosts: []hostSpec{{tlsa: wrongTLSA}}},
 			exit: 75, line: `^4\.7\.5 mx1\.both\.example: DANE: `},
 
-		// RFC 8689 §4.2.1: REQUIRETLS needs somebody to vouch for the host's name, and a certificate that proves it.
+		// RFC 8689 §4.2.1: REQUIRETLS needs somebody to vouch for the host's
+		// name, and a certificate that proves it.
 		{name: "REQUIRETLS, nobody vouches", spec: domainSpec{name: "rt-none", signing: dnssec.Unsigned, hosts: []hostSpec{valid}},
 			flags: []string{"--requiretls"}, exit: 69,
 			line: `^5\.7\.30 mx1\.rt-none\.example: REQUIRETLS: neither DNSSEC nor MTA-STS vouches for this host`},
@@ -155,8 +165,9 @@ func plaintext(h *mx.Behaviour) { h.TLS = mx.TLS{} }
 
 func requireTLS(h *mx.Behaviour) { h.Keywords |= mx.RequireTLS }
 
-// What the policies refuse stays in a real Postfix's queue, with a reason in its log that says what to mend, and goes
-// at the next try after that: nothing is restarted.
+// What the policies refuse stays in a real Postfix's queue, with a reason in
+// its log that says what to mend, and goes at the next try after that: nothing
+// is restarted.
 func TestPoliciesThroughPostfix(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)
@@ -174,7 +185,8 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 	n.serve(t, resolver.Addr())
 	p := n.postfix(t)
 
-	// refused submits a message and asserts that it stays for the reason given; then mend mends, and it goes.
+	// refused submits a message and asserts that it stays for the reason given;
+	// then mend mends, and it goes.
 	refused := func(t *testing.T, d *domain, dsn, reason string, mend func() error) fate {
 		t.Helper()
 		h := d.hosts[0]
@@ -195,7 +207,8 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 	}
 
 	t.Run("at once", func(t *testing.T) {
-		// Issue 3: "a DANE mismatch is deferred with a text that names host, record and reason"; RFC 7672 §2.2.
+		// Issue 3: "a DANE mismatch is deferred with a text that names host,
+		// record and reason"; RFC 7672 §2.2.
 		t.Run("DANE mismatch", func(t *testing.T) {
 			t.Parallel()
 			h := dane.hosts[0]
@@ -213,7 +226,8 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 				return nil
 			})
 		})
-		// RFC 4035 §5.5: bogus MX records are SERVFAIL, which is temporary whatever the message asks for.
+		// RFC 4035 §5.5: bogus MX records are SERVFAIL, which is temporary
+		// whatever the message asks for.
 		t.Run("expired signature", func(t *testing.T) {
 			t.Parallel()
 			refused(t, expired, `4\.4\.3`, `expired\.example\. MX: SERVFAIL`, func() error {
@@ -238,7 +252,8 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 				t.Errorf("sent, but not by MTA-STS: %s", f.text)
 			}
 		})
-		// DESIGN §7: Postfix carries REQUIRETLS by a header field; RFC 8689 §5: it is refused for good with 5.7.30.
+		// DESIGN §7: Postfix carries REQUIRETLS by a header field; RFC 8689 §5:
+		// it is refused for good with 5.7.30.
 		t.Run("Require-TLS-ESMTP", func(t *testing.T) {
 			t.Parallel()
 			m := note("sender@"+keepDomain, "b@"+nobodyVouches.name)
@@ -266,7 +281,8 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 		})
 	})
 
-	// DESIGN §7: "resolver down: temporary 4.4.3, never a bounce"; the mail goes when it is back.
+	// DESIGN §7: "resolver down: temporary 4.4.3, never a bounce"; the mail
+	// goes when it is back.
 	t.Run("Unbound stopped", func(t *testing.T) {
 		resolver.Stop()
 		id := p.submit(t, note("a@"+keepDomain, "b@"+late.name))

@@ -14,7 +14,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// lmtpOut starts a Postfix for one test that brings all mail to an mxpolicyd by LMTP.
+// lmtpOut starts a Postfix for one test that brings all mail to an mxpolicyd by
+// LMTP.
 func lmtpOut(t *testing.T, d *daemon, mainCF string) *postfix {
 	t.Helper()
 	entry, limits, err := lmtpEntry()
@@ -24,7 +25,8 @@ func lmtpOut(t *testing.T, d *daemon, mainCF string) *postfix {
 	return anotherOutOf(t, entry, limits+"default_transport = "+d.lmtpNexthop()+"\n"+mainCF)
 }
 
-// What Postfix knows of a message travels: the bytes, the parameters, those of a delivery status notification too.
+// What Postfix knows of a message travels: the bytes, the parameters, those of
+// a delivery status notification too.
 func TestLMTPCarriesEverything(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -73,7 +75,8 @@ func TestLMTPAddresses(t *testing.T) {
 	}
 }
 
-// Many messages go over few connections, on both sides, and none is lost or sent twice.
+// Many messages go over few connections, on both sides, and none is lost or
+// sent twice.
 func TestLMTPThousandMessages(t *testing.T) {
 	t.Parallel()
 	const messages = 1000
@@ -114,8 +117,9 @@ func TestLMTPThousandMessages(t *testing.T) {
 	}
 }
 
-// The daemon is stopped while the remote server thinks: the delivery ends, Postfix hears so, and of an idle connection
-// that it has kept it loses nothing.
+// The daemon is stopped while the remote server thinks: the delivery ends,
+// Postfix hears so, and of an idle connection that it has kept it loses
+// nothing.
 func TestLMTPTermLetsDeliveriesEnd(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -150,8 +154,8 @@ func TestLMTPTermLetsDeliveriesEnd(t *testing.T) {
 	}
 }
 
-// Postfix hangs up, or is killed, while the server thinks about the message, and tries again: it is not sent a second
-// time.
+// Postfix hangs up, or is killed, while the server thinks about the message,
+// and tries again: it is not sent a second time.
 func TestLMTPHangsUp(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -170,7 +174,8 @@ func TestLMTPHangsUp(t *testing.T) {
 				entry = strings.Replace(entry, "lmtp_data_done_timeout=1200s", "lmtp_data_done_timeout=2s", 1)
 			}
 			p := anotherOutOf(t, entry, limits+"default_transport = "+w.daemon.lmtpNexthop()+"\n")
-			// A process that is killed before its first message is over is not started again for a minute.
+			// A process that is killed before its first message is over is not
+			// started again for a minute.
 			p.sent(t, p.submit(t, note("a@"+keepDomain, "first@"+domain)), 1)
 			id := p.submit(t, note("a@"+keepDomain, "b@"+domain))
 			await(t, "the message at the server", func() (int, bool) {
@@ -216,7 +221,8 @@ func (p *postfix) killDelivery(t *testing.T, service string) {
 	}
 }
 
-// A message beyond max_message_size is refused before it is sent, and one that grows beyond it behind.
+// A message beyond max_message_size is refused before it is sent, and one that
+// grows beyond it behind.
 func TestLMTPMaxMessageSize(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, settings{top: "max_message_size: 1MiB\n"})

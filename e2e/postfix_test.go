@@ -26,8 +26,9 @@ type postfix struct {
 	address string // where it takes mail by SMTP
 }
 
-// services are the lines of master.cf that every Postfix here has. The transport keep stores what it gets, with its
-// envelope, where the test can read it.
+// services are the lines of master.cf that every Postfix here has. The
+// transport keep stores what it gets, with its envelope, where the test can
+// read it.
 const services = `
 %s inet n - n - - smtpd
 pickup unix n - n 60 1 pickup
@@ -118,13 +119,15 @@ func preparePostfix(dir, name, address, mainCF, masterCF string) (*postfix, erro
 	return p, nil
 }
 
-// run starts Postfix, by a command that runs the one that is appended to it, if there is one.
+// run starts Postfix, by a command that runs the one that is appended to it, if
+// there is one.
 func (p *postfix) run(by ...string) error {
 	daemons, err := p.setting("daemon_directory")
 	if err != nil {
 		return err
 	}
-	// "postfix start" would leave the server to process 1; this way it is our child, and dies with us.
+	// "postfix start" would leave the server to process 1; this way it is our
+	// child, and dies with us.
 	args := append(slices.Clone(by), filepath.Join(daemons, "master"), "-d")
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + p.conf()}
@@ -176,7 +179,8 @@ func (p *postfix) submit(t *testing.T, m mail) string {
 	return id
 }
 
-// sendmail hands a message over by sendmail(1) and gives its queue id. Its sender must not be used by another message.
+// sendmail hands a message over by sendmail(1) and gives its queue id. Its
+// sender must not be used by another message.
 func (p *postfix) sendmail(t *testing.T, m mail) string {
 	t.Helper()
 	cmd := exec.Command("sendmail", append([]string{"-C", p.conf(), "-i", "-f", m.from, "--"}, m.to...)...)
@@ -201,7 +205,8 @@ func (p *postfix) find(t *testing.T, pattern string) string {
 	}, p.log)
 }
 
-// fateLine is the log line of one try for one recipient. A very long text is cut, with its closing parenthesis.
+// fateLine is the log line of one try for one recipient. A very long text is
+// cut, with its closing parenthesis.
 var fateLine = regexp.MustCompile(`(?m): (\w+): to=<(.*?)>, (?:orig_to=<.*?>, )?relay=([^,]+), .*?dsn=([\d.]+), status=(\w+) \((.*?)\)?$`)
 
 // fateIn gives what fateLine has found.
@@ -221,7 +226,8 @@ func (p *postfix) fates(id string) []fate {
 	return list
 }
 
-// tries waits for the n-th result of a message, counted from 1 over all of its recipients, and gives all n.
+// tries waits for the n-th result of a message, counted from 1 over all of its
+// recipients, and gives all n.
 func (p *postfix) tries(t *testing.T, id string, n int) []fate {
 	t.Helper()
 	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]fate, bool) {
@@ -230,7 +236,8 @@ func (p *postfix) tries(t *testing.T, id string, n int) []fate {
 	}, p.log)
 }
 
-// sent waits until the last try of a message, number n, is known, asserts that it was sent, and that Postfix let it go.
+// sent waits until the last try of a message, number n, is known, asserts that
+// it was sent, and that Postfix let it go.
 func (p *postfix) sent(t *testing.T, id string, n int) fate {
 	t.Helper()
 	f := p.tries(t, id, n)[n-1]
@@ -247,8 +254,9 @@ func (p *postfix) done(t *testing.T, id string) {
 	p.find(t, `(qmgr)\[\d+\]: `+id+`: removed`)
 }
 
-// deferred waits until try n of a message is over, and asserts that all tries were deferred, that Postfix keeps the
-// message, and that the reason is as wanted.
+// deferred waits until try n of a message is over, and asserts that all tries
+// were deferred, that Postfix keeps the message, and that the reason is as
+// wanted.
 func (p *postfix) deferred(t *testing.T, id string, n int, dsn, pattern string) {
 	t.Helper()
 	list := p.tries(t, id, n)

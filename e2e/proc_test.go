@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// processes lists the ids of all processes. Any of them may end before it is looked at; what is read of it then is empty.
+// processes lists the ids of all processes. Any of them may end before it is
+// looked at; what is read of it then is empty.
 func processes() (pids []int) {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -24,7 +25,8 @@ func cmdline(pid int) string { return ofProcess(pid, "cmdline") }
 // environ is what a process was started with, with a NUL behind each variable.
 func environ(pid int) string { return ofProcess(pid, "environ") }
 
-// stat tells of a process the name of its program, its state (one letter of proc_pid_stat(5)) and its parent.
+// stat tells of a process the name of its program, its state (one letter of
+// proc_pid_stat(5)) and its parent.
 func stat(pid int) (name, state string, parent int) {
 	text := ofProcess(pid, "stat")
 	end := strings.LastIndexByte(text, ')') // the name itself may hold one

@@ -16,10 +16,12 @@ import (
 	"time"
 )
 
-// nobody is the user that Postfix runs mxpipe as; the group of the same number may use mxpolicyd's socket.
+// nobody is the user that Postfix runs mxpipe as; the group of the same number
+// may use mxpolicyd's socket.
 const nobody = 65534
 
-// daemonUser is the user that mxpolicyd runs as: daemon, which every Debian has.
+// daemonUser is the user that mxpolicyd runs as: daemon, which every Debian
+// has.
 const daemonUser = 1
 
 // process is a server that a test started, and ends by its id.
@@ -52,7 +54,8 @@ func start(name string, cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// stop sends a signal and waits for the end. A server that does not obey is killed, which is an error.
+// stop sends a signal and waits for the end. A server that does not obey is
+// killed, which is an error.
 func (p *process) stop(sig os.Signal) error {
 	p.cmd.Process.Signal(sig)
 	select {
@@ -81,7 +84,8 @@ type bins struct {
 	panicking         string // an mxpipe that panics where it should hand over the message
 }
 
-// build builds the programs, the daemon with the race detector when the tests have it.
+// build builds the programs, the daemon with the race detector when the tests
+// have it.
 func build(dir string) (bins, error) {
 	b := bins{filepath.Join(dir, "mxpipe"), filepath.Join(dir, "mxpolicyd"), filepath.Join(dir, "mxpipe-panicking")}
 	overlay, err := panicOverlay(dir)
@@ -111,8 +115,9 @@ func build(dir string) (bins, error) {
 	return b, nil
 }
 
-// lookAtSources has go test know what the programs are made of: it takes a result of earlier only if no file has changed
-// that the test looked at, and does not know of those that the compiler reads.
+// lookAtSources has go test know what the programs are made of: it takes a
+// result of earlier only if no file has changed that the test looked at, and
+// does not know of those that the compiler reads.
 func lookAtSources() error {
 	return filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		switch {
@@ -182,7 +187,8 @@ type call struct {
 	out bytes.Buffer
 }
 
-// mxpipe starts a call with the message on standard input, as the user that Postfix would use.
+// mxpipe starts a call with the message on standard input, as the user that
+// Postfix would use.
 func mxpipe(t *testing.T, d *daemon, message io.Reader, args ...string) *call {
 	t.Helper()
 	c := &call{}

@@ -22,7 +22,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// heldMessages and heldSize are small for "make test"; "make burden" asks for more.
+// heldMessages and heldSize are small for "make test"; "make burden" asks for
+// more.
 var (
 	heldMessages = flag.Int("held", 100, "deliveries at once that slow servers hold")
 	heldSize     = flag.Int("held-size", 3<<20, "octets of each message")
@@ -46,7 +47,8 @@ func (d *daemon) delivers(t *testing.T, domain string) {
 	}, d.log)
 }
 
-// flood opens connections to a unix socket until the kernel takes no more, and holds them.
+// flood opens connections to a unix socket until the kernel takes no more, and
+// holds them.
 func flood(t *testing.T, path string, n int) (conns []*net.UnixConn) {
 	t.Helper()
 	for range n {
@@ -74,8 +76,9 @@ func flood(t *testing.T, path string, n int) (conns []*net.UnixConn) {
 	return conns
 }
 
-// Somebody who may use the pipe socket fills it with connections that say nothing, or garbage: the mail server's messages
-// wait in its queue meanwhile, memory and descriptors stay bounded, and all is well when he goes.
+// Somebody who may use the pipe socket fills it with connections that say
+// nothing, or garbage: the mail server's messages wait in its queue meanwhile,
+// memory and descriptors stay bounded, and all is well when he goes.
 func TestHostileClients(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "hostile", modern(t))
@@ -88,7 +91,8 @@ func TestHostileClients(t *testing.T) {
 	if len(silent) < 1000 {
 		t.Errorf("only %d connections were to be had", len(silent))
 	}
-	// Those that are served have a descriptor each; the others wait in the kernel.
+	// Those that are served have a descriptor each; the others wait in the
+	// kernel.
 	under := await(t, "the most connections", func() (usage, bool) {
 		u := usageOf(pid)
 		return u, u.descriptors >= 200
@@ -144,7 +148,8 @@ func TestHostileClients(t *testing.T) {
 	}
 }
 
-// limitDescriptors sets the soft limit of a running daemon, as its own user, who may.
+// limitDescriptors sets the soft limit of a running daemon, as its own user,
+// who may.
 func limitDescriptors(t *testing.T, pid int, n string) {
 	t.Helper()
 	cmd := exec.Command("prlimit", "--pid", fmt.Sprint(pid), "--nofile="+n+":")
@@ -154,7 +159,8 @@ func limitDescriptors(t *testing.T, pid int, n string) {
 	}
 }
 
-// A daemon that has no descriptor left refuses nothing for good, and goes on when there are some again.
+// A daemon that has no descriptor left refuses nothing for good, and goes on
+// when there are some again.
 func TestDescriptorLimit(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "descriptors", modern(t))
@@ -182,7 +188,8 @@ func TestDescriptorLimit(t *testing.T) {
 		}
 		limitDescriptors(t, pid, "1000")
 	}
-	// A server that could not be called counts as dead for a while; a new one does not.
+	// A server that could not be called counts as dead for a while; a new one
+	// does not.
 	_, fresh := remote(t, "descriptors", modern(t))
 	d.delivers(t, fresh)
 	// What was cut off by mxpipe's own time may still have been delivered.
@@ -194,7 +201,8 @@ func TestDescriptorLimit(t *testing.T) {
 	}
 }
 
-// A state directory that is full or can not be written costs what needs it, and nothing once it can be written again.
+// A state directory that is full or can not be written costs what needs it, and
+// nothing once it can be written again.
 func TestStateDirectoryComesBack(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "state", modern(t))
@@ -227,7 +235,8 @@ func TestStateDirectoryComesBack(t *testing.T) {
 			func() error { return os.Chown(disk, daemonUser, daemonUser) }, "permission denied",
 		},
 	} {
-		// The message before this one is let go after its answer; the room that it took must not come free later.
+		// The message before this one is let go after its answer; the room that
+		// it took must not come free later.
 		await(t, "the message before to be let go", func() ([2]uint64, bool) { now := room(t, disk); return now, now == empty }, d.log)
 		if err := trouble.begin(); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -250,7 +259,8 @@ func TestStateDirectoryComesBack(t *testing.T) {
 	}
 }
 
-// Who was served while the disk was full is not forgotten by a restart, once the disk has room again.
+// Who was served while the disk was full is not forgotten by a restart, once
+// the disk has room again.
 func TestServedOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	habits := modern(t)
@@ -329,7 +339,8 @@ func fill(path string) error {
 	return f.Close()
 }
 
-// Ten thousand files of a stranger's in each of the directories: the daemon starts, believes none, and delivers.
+// Ten thousand files of a stranger's in each of the directories: the daemon
+// starts, believes none, and delivers.
 func TestHostileStateFiles(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "files", modern(t))
@@ -407,8 +418,8 @@ func TestHostileStateFiles(t *testing.T) {
 	}
 }
 
-// Large messages that slow servers hold lie on disk: what the daemon needs for each in memory is bounded, whatever its
-// size.
+// Large messages that slow servers hold lie on disk: what the daemon needs for
+// each in memory is bounded, whatever its size.
 func TestHeldDeliveries(t *testing.T) {
 	t.Parallel()
 	habits := modern(t)
@@ -416,7 +427,8 @@ func TestHeldDeliveries(t *testing.T) {
 	gate := make(chan struct{})
 	habits.At = map[mx.Stage]mx.Action{mx.StageRCPT: {Hold: gate, Reply: "451 4.3.0 after all that, no"}}
 	s, domain := remote(t, "held", habits)
-	// Memory is measured of the program that people get, without the race detector.
+	// Memory is measured of the program that people get, without the race
+	// detector.
 	program := filepath.Join(folder(t), "mxpolicyd")
 	build := exec.Command("go", "build", "-o", program, "../cmd/mxpolicyd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -449,7 +461,8 @@ func TestHeldDeliveries(t *testing.T) {
 	under := usageOf(pid)
 	each := (under.memory - before.memory) / *heldMessages
 	t.Logf("%d deliveries of %d octets held: %s, before: %s, %d KiB for each", *heldMessages, *heldSize, under, before, each)
-	// Until the spool's bound for all of them is reached each has a megabyte in memory, and some garbage.
+	// Until the spool's bound for all of them is reached each has a megabyte in
+	// memory, and some garbage.
 	if most := 150<<10 + *heldMessages*256; under.memory-before.memory > most {
 		t.Errorf("%d KiB more, want at most %d", under.memory-before.memory, most)
 	}

@@ -20,7 +20,8 @@ import (
 // short is a message for mxpipe.
 func short() *strings.Reader { return strings.NewReader("Subject: short\n\nText.\n") }
 
-// held starts a server that holds its reply at a stage, and a way to let it go on.
+// held starts a server that holds its reply at a stage, and a way to let it go
+// on.
 func held(t *testing.T, stage mx.Stage) (s *mx.Server, domain string, release func()) {
 	t.Helper()
 	habits := modern(t)
@@ -37,7 +38,8 @@ func reached(t *testing.T, s *mx.Server, verb string, files ...string) {
 	await(t, verb, func() (int, bool) { n := s.Counters().Verbs[verb]; return n, n > 0 }, files...)
 }
 
-// sd_notify(3): systemd hears when the daemon is ready, that it lives, and that it is about to end.
+// sd_notify(3): systemd hears when the daemon is ready, that it lives, and that
+// it is about to end.
 func TestServiceNotices(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, settings{env: []string{"WATCHDOG_USEC=100000"}})
@@ -64,7 +66,8 @@ func TestServiceNotices(t *testing.T) {
 	}
 }
 
-// A socket handed over by name is served, stays when the daemon ends, and holds what comes meanwhile for the next one.
+// A socket handed over by name is served, stays when the daemon ends, and holds
+// what comes meanwhile for the next one.
 func TestSocketActivation(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "activated", modern(t))
@@ -108,8 +111,9 @@ func TestSocketActivation(t *testing.T) {
 	}
 }
 
-// The same with systemd's own tool, which starts the daemon when the first mxpipe calls. Where the tool is not
-// installed the test before this one has proved the same with a stand-in.
+// The same with systemd's own tool, which starts the daemon when the first
+// mxpipe calls. Where the tool is not installed the test before this one has
+// proved the same with a stand-in.
 func TestSystemdSocketActivate(t *testing.T) {
 	t.Parallel()
 	tool, err := exec.LookPath("systemd-socket-activate")
@@ -143,7 +147,8 @@ func TestSystemdSocketActivate(t *testing.T) {
 		}
 	}()
 	await(t, "the socket", func() (map[string]bool, bool) {
-		// Its name is there before anybody listens; a call to find that out would start the daemon.
+		// Its name is there before anybody listens; a call to find that out
+		// would start the daemon.
 		sockets, err := doctor.System(nil).Listening()
 		if err != nil {
 			t.Fatal(err)
@@ -185,7 +190,8 @@ func TestTermLetsDeliveriesEnd(t *testing.T) {
 	}
 }
 
-// TERM: what does not end within shutdown_timeout is given up, and stays with the mail server.
+// TERM: what does not end within shutdown_timeout is given up, and stays with
+// the mail server.
 func TestTermGivesUpInTheEnd(t *testing.T) {
 	t.Parallel()
 	for name, stage := range map[string]mx.Stage{"RCPT": mx.StageRCPT, "DATA": mx.StageFinal} {
@@ -209,7 +215,8 @@ func TestTermGivesUpInTheEnd(t *testing.T) {
 	}
 }
 
-// max_deliveries: 1: a second message waits for its turn, and comes back later when there is none.
+// max_deliveries: 1: a second message waits for its turn, and comes back later
+// when there is none.
 func TestMaxDeliveries(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, settings{top: "max_deliveries: 1"})
@@ -230,7 +237,8 @@ func TestMaxDeliveries(t *testing.T) {
 	}
 }
 
-// max_message_size: a larger message is refused for good, one of that size is not.
+// max_message_size: a larger message is refused for good, one of that size is
+// not.
 func TestMaxMessageSize(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, settings{top: "max_message_size: 100KiB"})
@@ -274,7 +282,8 @@ func smallDisk(t *testing.T, space int) string {
 	return disk
 }
 
-// A full disk is our own trouble: the mail server keeps what does not fit into memory, and the rest goes on.
+// A full disk is our own trouble: the mail server keeps what does not fit into
+// memory, and the rest goes on.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "full", modern(t))

@@ -15,9 +15,10 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
 )
 
-// smtp starts a Postfix whose own smtp(8) delivers, with the very lines of contrib/postfix and what this lab must have
-// otherwise: ports, places, and the authority. It asks the DNS at port 53 of resolver, as resolv.conf(5) can say no
-// other; it alone sees that file, in a mount namespace of its own.
+// smtp starts a Postfix whose own smtp(8) delivers, with the very lines of
+// contrib/postfix and what this lab must have otherwise: ports, places, and the
+// authority. It asks the DNS at port 53 of resolver, as resolv.conf(5) can say
+// no other; it alone sees that file, in a mount namespace of its own.
 func (n *internet) smtp(t *testing.T, resolver string) *postfix {
 	t.Helper()
 	text, err := os.ReadFile("../contrib/postfix/main.cf.socketmap")
@@ -69,7 +70,8 @@ func (n *internet) resolver() string {
 	return fmt.Sprintf("127.25.%d.%d", i/250, i%250+1)
 }
 
-// postmap asks a socketmap as an administrator would, and gives the answer, or what is said in its place.
+// postmap asks a socketmap as an administrator would, and gives the answer, or
+// what is said in its place.
 func (n *internet) postmap(key, table string) string {
 	cmd := exec.Command("postmap", "-q", key, table)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + n.world.out.conf()}
@@ -80,7 +82,8 @@ func (n *internet) postmap(key, table string) string {
 	return strings.TrimSuffix(string(out), "\n")
 }
 
-// Postfix's own smtp(8) asks mxpolicyd, and each domain gets its mail just as safely as it asks for.
+// Postfix's own smtp(8) asks mxpolicyd, and each domain gets its mail just as
+// safely as it asks for.
 func TestSocketmap(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)
@@ -125,7 +128,8 @@ func TestSocketmap(t *testing.T) {
 			log: `Untrusted TLS connection established to $`},
 		{spec: domainSpec{name: "dane-sts", policy: "enforce", hosts: []hostSpec{valid, withDANE}}, answer: `dane-only`, to: 2, tls: true,
 			log: `Verified TLS connection established to $`},
-		// RFC 8461 §2: a policy that is met makes up for no TLSA record that is not.
+		// RFC 8461 §2: a policy that is met makes up for no TLSA record that is
+		// not.
 		{spec: domainSpec{name: "dane-first", policy: "enforce", hosts: []hostSpec{{tlsa: wrongTLSA}}}, answer: `dane-only`, dsn: `4\.7\.5`,
 			log: `certificate verification failed for mx1\.dane-first\.example.*no matching DANE TLSA records`},
 		// One host's bad DNS is that host's trouble.
@@ -182,7 +186,8 @@ func TestSocketmap(t *testing.T) {
 				d.hosts[0].untouched(t)
 				return
 			}
-			// RFC 7672 §2.2.1: what an unsigned MX set led to is matched, but never called verified.
+			// RFC 7672 §2.2.1: what an unsigned MX set led to is matched, but
+			// never called verified.
 			p.sent(t, id, 1)
 			p.find(t, `(Trusted) TLS connection established to `+regexp.QuoteMeta(d.hosts[0].name))
 		})
@@ -218,8 +223,9 @@ func TestSocketmap(t *testing.T) {
 	}
 }
 
-// A forger of an unsigned MX set gets nothing of a domain with MTA-STS, neither while mxpolicyd still knows the hosts of
-// before, and Postfix alone believes the forger, nor afterwards.
+// A forger of an unsigned MX set gets nothing of a domain with MTA-STS, neither
+// while mxpolicyd still knows the hosts of before, and Postfix alone believes
+// the forger, nor afterwards.
 func TestSocketmapAndAForger(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t)
@@ -257,7 +263,8 @@ func TestSocketmapAndAForger(t *testing.T) {
 	forger.hosts[0].untouched(t)
 }
 
-// asInREADME asks all that the READMEs ask of a socketmap: the answers that they show are those that come.
+// asInREADME asks all that the READMEs ask of a socketmap: the answers that
+// they show are those that come.
 func (n *internet) asInREADME(t *testing.T) {
 	t.Parallel()
 	const place = "/run/mxpolicyd/socketmap.sock"

@@ -1,5 +1,5 @@
-// Package packaging holds what packages are made of, and tests that build one and
-// look at what is in it. What happens when it is installed is the matter of
+// Package packaging holds what packages are made of, and tests that build one
+// and look at what is in it. What happens when it is installed is the matter of
 // packaging/machine.
 package packaging
 
@@ -16,8 +16,8 @@ import (
 	"testing"
 )
 
-// build builds packages into a directory of their own, with some other variables
-// in the environment.
+// build builds packages into a directory of their own, with some other
+// variables in the environment.
 func build(t *testing.T, kinds []string, env ...string) string {
 	t.Helper()
 	out := t.TempDir()
@@ -81,8 +81,8 @@ func reproducible(t *testing.T, first string, kinds []string) {
 	}
 }
 
-// What is in the package belongs to root, is writable by nobody else, and is all
-// that there should be.
+// What is in the package belongs to root, is writable by nobody else, and is
+// all that there should be.
 func debContent(t *testing.T, path string) {
 	for _, line := range strings.Split(strings.TrimSpace(output(t, "dpkg-deb", "--contents", path)), "\n") {
 		f := strings.Fields(line)

@@ -30,7 +30,8 @@ func (x *session) run() {
 	x.r = bufio.NewReaderSize(x.conn, bufferSize)
 	x.say("220 sink.bench ESMTP\r\n")
 	for {
-		// Replies gather for as long as there are commands to read (RFC 2920 §3.2).
+		// Replies gather for as long as there are commands to read (RFC 2920
+		// §3.2).
 		if x.r.Buffered() == 0 && x.flush() != nil {
 			return
 		}

@@ -57,8 +57,8 @@ func plain(expr string) string {
 	return strings.NewReplacer("$__rate_interval", "10s", "$job", ".*", "$instance", ".*", "$transport", ".*").Replace(expr)
 }
 
-// TestDashboard has Prometheus watch mxpolicyd under load. With -v it shows what
-// each query of the dashboard returns.
+// TestDashboard has Prometheus watch mxpolicyd under load. With -v it shows
+// what each query of the dashboard returns.
 func TestDashboard(t *testing.T) {
 	r := newRig(t)
 	stop := r.load()

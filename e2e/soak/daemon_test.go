@@ -155,7 +155,8 @@ func dial(path string) (*client, error) {
 	return c, err
 }
 
-// send sends one message, and gives the reply for its recipient and how long that took from the message's end.
+// send sends one message, and gives the reply for its recipient and how long
+// that took from the message's end.
 func (c *client) send(to string, n int64) (reply string, took time.Duration, err error) {
 	fmt.Fprintf(c.W, "MAIL FROM:<a@client.soak.example>\r\nRCPT TO:<%s>\r\nDATA\r\n", to)
 	if err := c.W.Flush(); err != nil {

@@ -114,8 +114,9 @@ func (l *lab) arrived() (n int64) {
 	return n
 }
 
-// churn changes something in every moment until stop. Hosts go away for good moments only in a long run, since each is
-// believed dead for a minute then; else they drop their connections.
+// churn changes something in every moment until stop. Hosts go away for good
+// moments only in a long run, since each is believed dead for a minute then;
+// else they drop their connections.
 func (l *lab) churn(stop <-chan struct{}, long bool) {
 	for {
 		select {
@@ -157,7 +158,8 @@ func (l *lab) changePolicy(d *domain) error {
 	return l.dns.Add(fmt.Sprintf("_mta-sts.%s. 5 TXT \"v=STSv1; id=%d;\"", d.name, rand.IntN(1e9)))
 }
 
-// roll gives a host a new certificate. Its TLSA record is there beside the one before, as it should be.
+// roll gives a host a new certificate. Its TLSA record is there beside the one
+// before, as it should be.
 func (l *lab) roll(d *domain) error {
 	cert, err := l.ca.Issue(ca.For(d.host))
 	if err != nil {
@@ -168,7 +170,8 @@ func (l *lab) roll(d *domain) error {
 	if d.dane {
 		name := fmt.Sprintf("_%d._tcp.%s", l.port, d.host)
 		l.dns.Remove(name, dns.TypeTLSA)
-		// In this world nobody waits for a TTL to pass: the old certificate stays for TLS, the new record is an extra.
+		// In this world nobody waits for a TTL to pass: the old certificate
+		// stays for TLS, the new record is an extra.
 		return l.dns.Add(fmt.Sprintf("%s. 2 TLSA %s\n%[1]s. 2 TLSA %[3]s", name,
 			ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, d.habits.TLS.Certificate.Leaf), ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, cert.Leaf)))
 	}

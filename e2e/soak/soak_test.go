@@ -1,8 +1,10 @@
-// Package soak sends many messages by LMTP through one mxpolicyd to many domains whose policies change, certificates
-// roll and hosts come and go, and looks at what the daemon needs: as much in the end as in the middle, and after it
-// has come to rest no more than before.
+// Package soak sends many messages by LMTP through one mxpolicyd to many
+// domains whose policies change, certificates roll and hosts come and go, and
+// looks at what the daemon needs: as much in the end as in the middle, and
+// after it has come to rest no more than before.
 //
-// "make test" does it for a few seconds, "make soak" with 200,000 messages to 2,000 domains.
+// "make test" does it for a few seconds, "make soak" with 200,000 messages to
+// 2,000 domains.
 package soak
 
 import (
@@ -105,8 +107,9 @@ type letter struct {
 	due    time.Time // of the next try
 }
 
-// take gives the next letter: one that was put off and is due, or a new one. When there is none at the moment, wait is
-// set; when there will be none any more, neither.
+// take gives the next letter: one that was put off and is due, or a new one.
+// When there is none at the moment, wait is set; when there will be none any
+// more, neither.
 func (s *soak) take() (l *letter, wait bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,7 +233,8 @@ func (s *soak) table(marks []mark) {
 	fmt.Fprintf(w, "arrived\t%d\t\t\t\t\t\t\t\n", s.lab.arrived())
 }
 
-// judge compares the end with the middle, and what arrived with what was said to.
+// judge compares the end with the middle, and what arrived with what was said
+// to.
 func (s *soak) judge(marks []mark) {
 	middle, end := marks[2], marks[3]
 	if end.resident > middle.resident*3/2+64<<10 {
@@ -242,7 +246,8 @@ func (s *soak) judge(marks []mark) {
 	if most := middle.descrips*3/2 + 200; end.descrips > most {
 		s.t.Errorf("%d descriptors in the end, %d in the middle", end.descrips, middle.descrips)
 	}
-	// A host that goes away can take a message and not say so: then it comes a second time.
+	// A host that goes away can take a message and not say so: then it comes a
+	// second time.
 	got, most := s.lab.arrived(), s.taken.Load()+s.uncertain.Load()
 	if got < s.taken.Load() || got > most {
 		s.t.Errorf("%d messages arrived; %d were said to, and for %d nobody could tell", got, s.taken.Load(), s.uncertain.Load())

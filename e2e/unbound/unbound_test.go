@@ -1,5 +1,6 @@
-// Package unbound_test asks a real Unbound about the lab's signed zones: it must come to the verdicts that the lab's own
-// validating front gives, and that all other tests rely on.
+// Package unbound_test asks a real Unbound about the lab's signed zones: it
+// must come to the verdicts that the lab's own validating front gives, and that
+// all other tests rely on.
 package unbound_test
 
 import (
@@ -66,7 +67,8 @@ func TestUnboundAndTheLabsFrontAgree(t *testing.T) {
 	}
 }
 
-// A mended record is seen as soon as its TTL has passed, and one that Unbound could not find or believe a second later.
+// A mended record is seen as soon as its TTL has passed, and one that Unbound
+// could not find or believe a second later.
 func TestUnboundSeesChangesSoon(t *testing.T) {
 	t.Parallel()
 	const name = "_25._tcp.mx.example.test"

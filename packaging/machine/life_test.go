@@ -13,7 +13,8 @@ import (
 
 var socketUnits = []string{"mxpolicyd.socket", "mxpolicyd-lmtp.socket", "mxpolicyd-socketmap.socket", "mxpolicyd-admin.socket"}
 
-// call runs mxpipe as the mail server would; its recipient leads nowhere, so that the daemon's own answer comes back.
+// call runs mxpipe as the mail server would; its recipient leads nowhere, so
+// that the daemon's own answer comes back.
 func (m *machine) call(t *testing.T, wait string) {
 	t.Helper()
 	out, _ := m.try("sh", "-c", "printf 'Subject: x\\n\\nx\\n' | setpriv --reuid=mxpipe --regid=mxpipe --init-groups "+
@@ -28,7 +29,8 @@ func TestLife(t *testing.T) {
 	m := boot(t)
 	m.install(t, older)
 
-	// The sockets are there for their users and nobody else; the service is not running.
+	// The sockets are there for their users and nobody else; the service is not
+	// running.
 	for _, unit := range socketUnits {
 		if state := m.active(unit); state != "active" {
 			t.Errorf("%s is %s", unit, state)
@@ -109,7 +111,8 @@ mxpolicyd:mxpolicyd 700
 	}
 }
 
-// A wrong configuration holds up mail, and is mended without a word to the sockets.
+// A wrong configuration holds up mail, and is mended without a word to the
+// sockets.
 func TestMistake(t *testing.T) {
 	m := boot(t)
 	m.install(t, newer)
@@ -153,7 +156,8 @@ func TestSandbox(t *testing.T) {
 	m.install(t, newer)
 	m.call(t, "4.")
 	id := fmt.Sprint(m.daemon(t))
-	// A shell in the daemon's namespaces and with its user has its view of the files.
+	// A shell in the daemon's namespaces and with its user has its view of the
+	// files.
 	inside := func(script string) error {
 		_, err := m.try("nsenter", "--target", id, "--mount", "--", "setpriv", "--reuid=mxpolicyd", "--regid=mxpolicyd",
 			"--init-groups", "--no-new-privs", "sh", "-c", script)

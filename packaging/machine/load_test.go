@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// 500 messages go out while the package is upgraded and the service restarted twice: each arrives, once, and none is
-// bounced. That nothing is even put off is what the sockets are for.
+// 500 messages go out while the package is upgraded and the service restarted
+// twice: each arrives, once, and none is bounced. That nothing is even put off
+// is what the sockets are for.
 func TestUpgradeUnderLoad(t *testing.T) {
 	const messages = 500
 	m := boot(t)

@@ -20,7 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long anything may take that a test waits for. It only decides when a test has failed.
+// patience is how long anything may take that a test waits for. It only decides
+// when a test has failed.
 const patience = 3 * time.Minute
 
 // machine is a Debian that has booted systemd.
@@ -31,7 +32,8 @@ type machine struct {
 	output bytes.Buffer
 }
 
-// boot starts a machine for one test: the image, with what changes in a layer of its own.
+// boot starts a machine for one test: the image, with what changes in a layer
+// of its own.
 func boot(t *testing.T) *machine {
 	t.Helper()
 	lower, err := filepath.Abs(image)

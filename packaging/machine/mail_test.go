@@ -17,13 +17,15 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 )
 
-// The domains that mail goes to: one with TLSA records, one with an MTA-STS policy.
+// The domains that mail goes to: one with TLSA records, one with an MTA-STS
+// policy.
 const (
 	daneDomain = "dane-ee.example"
 	stsDomain  = "sts.example"
 )
 
-// internet starts the lab and has the machine's mxpolicyd deliver there. All else in the configuration is as installed.
+// internet starts the lab and has the machine's mxpolicyd deliver there. All
+// else in the configuration is as installed.
 func internet(t *testing.T, m *machine) *world.World {
 	t.Helper()
 	var domains []world.Domain
@@ -70,7 +72,8 @@ func arrived(t *testing.T, w *world.World, domain string, n int) []mx.Message {
 	return got
 }
 
-// readme gives the commands that the README has below a heading, the first that it shows there.
+// readme gives the commands that the README has below a heading, the first that
+// it shows there.
 func readme(t *testing.T, heading string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../README.md")
@@ -110,7 +113,8 @@ postconf -e inet_interfaces=loopback-only enable_long_queue_ids=yes smtpd_tls_se
 systemctl restart postfix`)
 }
 
-// The way of the README, with Postfix: the first message is delivered by DANE, the next one by MTA-STS.
+// The way of the README, with Postfix: the first message is delivered by DANE,
+// the next one by MTA-STS.
 func TestPostfix(t *testing.T) {
 	m := boot(t)
 	m.startPostfix(t)

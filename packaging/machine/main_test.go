@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dirVar names, in the environment of the second start, the directory of everything.
+// dirVar names, in the environment of the second start, the directory of
+// everything.
 const dirVar = "MXPIPE_MACHINE_DIR"
 
 // image is what image.sh has made.
@@ -27,7 +28,8 @@ const (
 	newer = "1.1.0"
 )
 
-// TestMain builds the packages, which needs the network, and starts the tests once more without one.
+// TestMain builds the packages, which needs the network, and starts the tests
+// once more without one.
 func TestMain(m *testing.M) {
 	if os.Getenv(dirVar) != "" {
 		if err := loopback(); err != nil {

@@ -20,7 +20,8 @@ func outsideOf(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// lintian has nothing to say that is not answered in an override with its reason.
+// lintian has nothing to say that is not answered in an override with its
+// reason.
 func TestLintian(t *testing.T) {
 	if out := outsideOf(t, "lintian", "--allow-root", "--fail-on", "error,warning", debFile(newer)); out != "" {
 		t.Errorf("lintian:\n%s", out)
@@ -47,7 +48,8 @@ func TestRPM(t *testing.T) {
 	}
 }
 
-// The RPM's scripts do what they should: the machine is not of that kind, but systemd is the same.
+// The RPM's scripts do what they should: the machine is not of that kind, but
+// systemd is the same.
 func TestRPMLife(t *testing.T) {
 	m := boot(t)
 	m.run(t, "apt-get", "install", "-y", "--no-install-recommends", "rpm")

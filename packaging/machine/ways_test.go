@@ -43,8 +43,9 @@ apt-get install -y --no-install-recommends exim4-daemon-light`)
 	arrived(t, w, stsDomain, 1)
 }
 
-// The ways of mxpolicyd-postfix(7) beside the pipe: LMTP, also by a second socket for a transport of its own, and the
-// look-up of policies from within the chroot.
+// The ways of mxpolicyd-postfix(7) beside the pipe: LMTP, also by a second
+// socket for a transport of its own, and the look-up of policies from within
+// the chroot.
 func TestPostfixSockets(t *testing.T) {
 	m := boot(t)
 	m.startPostfix(t)
@@ -71,7 +72,8 @@ func TestPostfixSockets(t *testing.T) {
 		t.Errorf("the message did not go by the transport strict:\n%s", log)
 	}
 
-	// What Postfix's smtp(8) sees: its directory, as its user, in no group but its own.
+	// What Postfix's smtp(8) sees: its directory, as its user, in no group but
+	// its own.
 	m.sh(t, "gpasswd -d postfix mxpipe")
 	for _, kind := range []string{"socketmap", "lmtp"} {
 		dir := "/etc/systemd/system/mxpolicyd-" + kind + ".socket.d"

@@ -1,10 +1,13 @@
-// Package ca is the lab's certificate authority. It makes a root, intermediates under it, and server certificates with
-// every merit and fault that a mail server on the Internet has: expired, not yet valid, self-signed, for another name,
-// without the intermediates, with the chain in disorder.
+// Package ca is the lab's certificate authority. It makes a root, intermediates
+// under it, and server certificates with every merit and fault that a mail
+// server on the Internet has: expired, not yet valid, self-signed, for another
+// name, without the intermediates, with the chain in disorder.
 //
-// An Authority is made once with New and asked with Issue; Spec says what is wanted. WebPKI tests trust Pool or the PEM
-// text of RootsPEM; DANE tests publish the records that TLSA makes. Keys are ECDSA P-256 unless something else is asked
-// for, since they take microseconds to make; an RSA key takes a noticeable part of a second.
+// An Authority is made once with New and asked with Issue; Spec says what is
+// wanted. WebPKI tests trust Pool or the PEM text of RootsPEM; DANE tests
+// publish the records that TLSA makes. Keys are ECDSA P-256 unless something
+// else is asked for, since they take microseconds to make; an RSA key takes a
+// noticeable part of a second.
 package ca
 
 import (
@@ -48,7 +51,8 @@ func (k KeyType) generate() (crypto.Signer, error) {
 	return nil, fmt.Errorf("lab CA: no key type %d", k)
 }
 
-// Options describe an authority. The zero value is a root without intermediates, valid for ten years from yesterday.
+// Options describe an authority. The zero value is a root without
+// intermediates, valid for ten years from yesterday.
 type Options struct {
 	Name          string    // of the organisation; "mxpipe lab" when empty
 	Key           KeyType   // of the root and the intermediates
@@ -57,7 +61,8 @@ type Options struct {
 	NotAfter      time.Time // of the certificate that issues; the zero value is in ten years
 }
 
-// Authority issues certificates. It never changes, and may be used by several goroutines at once.
+// Authority issues certificates. It never changes, and may be used by several
+// goroutines at once.
 type Authority struct {
 	root   *x509.Certificate
 	issuer tls.Certificate // the last intermediate or the root, with its chain up to and including the root
@@ -107,7 +112,8 @@ func New(opts Options) (*Authority, error) {
 // Root returns the root's certificate.
 func (a *Authority) Root() *x509.Certificate { return a.root }
 
-// Issuer returns the certificate that signs the servers' certificates: the last intermediate, or the root.
+// Issuer returns the certificate that signs the servers' certificates: the last
+// intermediate, or the root.
 func (a *Authority) Issuer() *x509.Certificate { return a.issuer.Leaf }
 
 // Pool returns a new pool that trusts the root.
@@ -128,7 +134,8 @@ const (
 	Shuffled                       // as WithRoot, in the opposite order
 )
 
-// Spec is what a certificate shall be. The zero value is a certificate for no name, valid now, with a sound chain.
+// Spec is what a certificate shall be. The zero value is a certificate for no
+// name, valid now, with a sound chain.
 type Spec struct {
 	Names      []string            // DNS names, wildcards and IP addresses for the subject alternative name
 	CommonName string              // of the subject; none when empty, as public authorities do
@@ -154,11 +161,13 @@ func NotYetFor(names ...string) Spec {
 	return Spec{Names: names, NotBefore: time.Now().Add(24 * time.Hour)}
 }
 
-// Issue makes a key and a certificate as the spec says. Leaf is set in the result.
+// Issue makes a key and a certificate as the spec says. Leaf is set in the
+// result.
 func (a *Authority) Issue(spec Spec) (tls.Certificate, error) { return IssueUnder(a.issuer, spec) }
 
-// IssueUnder signs with any certificate and its key, even one that is no authority, to make chains that a client must
-// refuse. The chain sent is the parent with the chain that the parent itself carries.
+// IssueUnder signs with any certificate and its key, even one that is no
+// authority, to make chains that a client must refuse. The chain sent is the
+// parent with the chain that the parent itself carries.
 func IssueUnder(parent tls.Certificate, spec Spec) (tls.Certificate, error) {
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: spec.CommonName},
@@ -210,7 +219,8 @@ func arrange(cert tls.Certificate, spec Spec) tls.Certificate {
 	return cert
 }
 
-// sign makes a key and a certificate for it, signed by parent or, when that is nil, by itself.
+// sign makes a key and a certificate for it, signed by parent or, when that is
+// nil, by itself.
 func sign(template *x509.Certificate, kind KeyType, parent *tls.Certificate) (tls.Certificate, error) {
 	key, err := kind.generate()
 	if err != nil {
@@ -243,7 +253,8 @@ func sign(template *x509.Certificate, kind KeyType, parent *tls.Certificate) (tl
 	return cert, nil
 }
 
-// fillValidity replaces zero times, so that a spec that names only one end still has the other on its right side.
+// fillValidity replaces zero times, so that a spec that names only one end
+// still has the other on its right side.
 func fillValidity(template *x509.Certificate) {
 	now := time.Now()
 	if template.NotBefore.IsZero() {

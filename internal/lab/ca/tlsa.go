@@ -50,8 +50,9 @@ type Record struct {
 	Data     []byte // certificate association data
 }
 
-// TLSA makes the record that matches this certificate. Selectors and matching types without a meaning give the data of
-// Cert and Full, so that unusable records can be published as well.
+// TLSA makes the record that matches this certificate. Selectors and matching
+// types without a meaning give the data of Cert and Full, so that unusable
+// records can be published as well.
 func TLSA(usage Usage, selector Selector, matching Matching, cert *x509.Certificate) Record {
 	data := cert.Raw
 	if selector == SPKI {
@@ -68,7 +69,8 @@ func TLSA(usage Usage, selector Selector, matching Matching, cert *x509.Certific
 	return Record{Usage: usage, Selector: selector, Matching: matching, Data: bytes.Clone(data)}
 }
 
-// Hex returns the data as a zone file and miekg/dns write it: lower-case hexadecimal.
+// Hex returns the data as a zone file and miekg/dns write it: lower-case
+// hexadecimal.
 func (r Record) Hex() string { return hex.EncodeToString(r.Data) }
 
 // String returns the record's data in presentation format (RFC 6698 §2.2).
@@ -91,7 +93,8 @@ func (a *Authority) RootsPEM() []byte { return encode("CERTIFICATE", a.root.Raw)
 // WriteRoots writes the root's certificate to a file, mode 0644.
 func (a *Authority) WriteRoots(path string) error { return os.WriteFile(path, a.RootsPEM(), 0o644) }
 
-// ChainPEM returns a certificate and the chain it carries as PEM text, in the order in which a server sends them.
+// ChainPEM returns a certificate and the chain it carries as PEM text, in the
+// order in which a server sends them.
 func ChainPEM(cert tls.Certificate) []byte {
 	var all []byte
 	for _, der := range cert.Certificate {
@@ -109,7 +112,8 @@ func KeyPEM(cert tls.Certificate) ([]byte, error) {
 	return encode("PRIVATE KEY", der), nil
 }
 
-// WritePair writes a certificate with its chain (mode 0644) and its key (mode 0600), for servers that read files.
+// WritePair writes a certificate with its chain (mode 0644) and its key (mode
+// 0600), for servers that read files.
 func WritePair(cert tls.Certificate, certPath, keyPath string) error {
 	key, err := KeyPEM(cert)
 	if err != nil {

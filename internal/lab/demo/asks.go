@@ -9,7 +9,8 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/socketmap/netstring"
 )
 
-// ask is a question that Postfix's own smtp(8) puts to mxpolicyd as a socketmap (socketmap_table(5)), and the answer.
+// ask is a question that Postfix's own smtp(8) puts to mxpolicyd as a socketmap
+// (socketmap_table(5)), and the answer.
 type ask struct {
 	table  string // policy, or policy-tlsrpt
 	domain string
@@ -35,7 +36,8 @@ func asks() []ask {
 	}
 }
 
-// askAll asks what there is to ask, over one connection. It gives how many answers were not as they should be.
+// askAll asks what there is to ask, over one connection. It gives how many
+// answers were not as they should be.
 func (d *demo) askAll(ctx context.Context) (bad int, err error) {
 	if len(d.asks) == 0 {
 		return 0, nil
@@ -72,7 +74,8 @@ func (d *demo) askAll(ctx context.Context) (bad int, err error) {
 	return bad, nil
 }
 
-// check gives an answer as postmap(1) would print it, and whether it is the one.
+// check gives an answer as postmap(1) would print it, and whether it is the
+// one.
 func (a *ask) check(reply string) (answer string, ok bool) {
 	answer, found := strings.CutPrefix(reply, "OK ")
 	if reply == "NOTFOUND " {

@@ -84,7 +84,8 @@ func TestColumns(t *testing.T) {
 	}
 }
 
-// A terminal gets colours, progress, and nothing wider than it is; NO_COLOR and files get none.
+// A terminal gets colours, progress, and nothing wider than it is; NO_COLOR and
+// files get none.
 func TestTableOnTerminals(t *testing.T) {
 	_, r := good()
 	r.message.about = "a domain"

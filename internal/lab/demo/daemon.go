@@ -17,14 +17,17 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 )
 
-// patience is how long mxpolicyd may take to start, or to end. It only decides when the demo has failed.
+// patience is how long mxpolicyd may take to start, or to end. It only decides
+// when the demo has failed.
 const patience = 20 * time.Second
 
-// strict is the transport that asks for TLS everywhere, and takes REQUIRETLS at its word.
+// strict is the transport that asks for TLS everywhere, and takes REQUIRETLS at
+// its word.
 const strict = "strict"
 
-// configuration is that of mxpolicyd. What differs from the defaults is what makes it live in the lab, the second
-// transport, and time-outs that end the demo if something hangs.
+// configuration is that of mxpolicyd. What differs from the defaults is what
+// makes it live in the lab, the second transport, and time-outs that end the
+// demo if something hangs.
 const configuration = `hostname: mail.demo.example
 state_dir: %[1]s/state
 shutdown_timeout: 2s
@@ -77,7 +80,8 @@ type daemon struct {
 	once      sync.Once
 }
 
-// startDaemon starts mxpolicyd in a world, and returns when it says that it is ready.
+// startDaemon starts mxpolicyd in a world, and returns when it says that it is
+// ready.
 func startDaemon(ctx context.Context, program, dir string, w *world.World, verbose bool) (*daemon, error) {
 	level := "info"
 	if verbose {
@@ -101,7 +105,8 @@ func startDaemon(ctx context.Context, program, dir string, w *world.World, verbo
 		return nil, err
 	}
 	defer ready.Close()
-	// A file and no pipe: what is logged before mxpipe is answered can be read after.
+	// A file and no pipe: what is logged before mxpipe is answered can be read
+	// after.
 	log, err := os.OpenFile(d.logged, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -129,7 +134,8 @@ func startDaemon(ctx context.Context, program, dir string, w *world.World, verbo
 	return d, nil
 }
 
-// await waits until the daemon is ready (sd_notify(3)), has ended, or is no longer wanted.
+// await waits until the daemon is ready (sd_notify(3)), has ended, or is no
+// longer wanted.
 func (d *daemon) await(ctx context.Context, ready *net.UnixConn) error {
 	ready.SetReadDeadline(time.Now().Add(patience))
 	defer context.AfterFunc(ctx, func() { ready.SetReadDeadline(time.Unix(1, 0)) })()
@@ -147,7 +153,8 @@ func (d *daemon) await(ctx context.Context, ready *net.UnixConn) error {
 	}
 }
 
-// ownEnvironment is ours without what a supervisor may have told us about itself.
+// ownEnvironment is ours without what a supervisor may have told us about
+// itself.
 func ownEnvironment() (env []string) {
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
@@ -175,8 +182,8 @@ func (d *daemon) news() []string {
 	return strings.Split(strings.TrimSuffix(string(fresh), "\n"), "\n")
 }
 
-// stop ends the daemon as a supervisor would, and waits until it is gone. The error says that it did not go well. It may
-// be called more than once.
+// stop ends the daemon as a supervisor would, and waits until it is gone. The
+// error says that it did not go well. It may be called more than once.
 func (d *daemon) stop() error {
 	d.once.Do(func() {
 		ended := false

@@ -14,7 +14,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 )
 
-// errUnexpected means that the demo ran and something was not as it should be, which the table has told.
+// errUnexpected means that the demo ran and something was not as it should be,
+// which the table has told.
 var errUnexpected = errors.New("not everything went as it should")
 
 // demo is one run.
@@ -35,8 +36,8 @@ type demo struct {
 	before map[string]mx.Counters // of each mail server, by host name
 }
 
-// run does everything, and leaves nothing behind. The error is errUnexpected, that of ctx, or says what could not be
-// started.
+// run does everything, and leaves nothing behind. The error is errUnexpected,
+// that of ctx, or says what could not be started.
 func (d *demo) run(ctx context.Context) (err error) {
 	start := time.Now()
 	policyd, err := d.find("mxpolicyd")

@@ -46,7 +46,8 @@ var bins struct {
 	err  error
 }
 
-// programs builds mxpipe and mxpolicyd, the daemon with the race detector when the test has it.
+// programs builds mxpipe and mxpolicyd, the daemon with the race detector when
+// the test has it.
 func programs(t *testing.T) string {
 	t.Helper()
 	bins.once.Do(func() {
@@ -74,8 +75,8 @@ func programs(t *testing.T) string {
 	return bins.dir
 }
 
-// readSources reads what the programs are built from. go test does not see what go build reads; this tells it that a kept
-// result is out of date.
+// readSources reads what the programs are built from. go test does not see what
+// go build reads; this tells it that a kept result is out of date.
 func readSources() error {
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{if .Module}}{{.Dir}}{{end}}", "../../../cmd/...").Output()
 	if err != nil {
@@ -108,8 +109,9 @@ func raceDetector() bool {
 	return false
 }
 
-// emptyDir makes a directory for temporary files, and sees to it that it is empty in the end, and that no process is left
-// that was started with a file in it.
+// emptyDir makes a directory for temporary files, and sees to it that it is
+// empty in the end, and that no process is left that was started with a file in
+// it.
 func emptyDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -166,7 +168,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// What is not as it should be is told, with the daemon's log, and makes the run fail.
+// What is not as it should be is told, with the daemon's log, and makes the run
+// fail.
 func TestUnexpectedIsTold(t *testing.T) {
 	bin := programs(t)
 	emptyDir(t)

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// letter is one recipient of the message that is handed over by LMTP, and the answer for that one.
+// letter is one recipient of the message that is handed over by LMTP, and the
+// answer for that one.
 type letter struct {
 	to   string
 	want string // how the answer must begin; what follows is behind the recipient
@@ -27,8 +28,8 @@ func letters() []letter {
 	}
 }
 
-// postAll hands one message over for all letters, as lmtp(8) of Postfix does. It gives how many answers were not as they
-// should be.
+// postAll hands one message over for all letters, as lmtp(8) of Postfix does.
+// It gives how many answers were not as they should be.
 func (d *demo) postAll(ctx context.Context) (bad int, err error) {
 	if len(d.letters) == 0 {
 		return 0, nil

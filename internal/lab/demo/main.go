@@ -1,19 +1,25 @@
-// Demo delivers mail through the real mxpipe and the real mxpolicyd to an internet on loopback, and prints what became
-// of each message and why. "make demo" builds the two programs and runs it; it needs Go and nothing else: no root, no
-// mail server, no network, no port below 1024.
+// Demo delivers mail through the real mxpipe and the real mxpolicyd to an
+// internet on loopback, and prints what became of each message and why. "make
+// demo" builds the two programs and runs it; it needs Go and nothing else: no
+// root, no mail server, no network, no port below 1024.
 //
 //	demo [-bin DIR] [-v]
 //
-// It starts the lab's world of well-known domains (package world), writes a configuration and starts mxpolicyd with it.
-// Then it sends the messages that the file messages.go lists, one after the other, each by a call of mxpipe, as a mail
-// server would. Beside each stands what must come of it: exit status, status code, the host that got the message and how
-// it came there. A message that arrived must be the one that was sent, byte for byte. Then it hands one message over by LMTP for
-// the recipients that the file letters.go lists. At last it asks mxpolicyd what Postfix's own smtp(8) would ask it, as the
-// file asks.go lists.
+// It starts the lab's world of well-known domains (package world), writes a
+// configuration and starts mxpolicyd with it. Then it sends the messages that
+// the file messages.go lists, one after the other, each by a call of mxpipe, as
+// a mail server would. Beside each stands what must come of it: exit status,
+// status code, the host that got the message and how it came there. A message
+// that arrived must be the one that was sent, byte for byte. Then it hands one
+// message over by LMTP for the recipients that the file letters.go lists. At
+// last it asks mxpolicyd what Postfix's own smtp(8) would ask it, as the file
+// asks.go lists.
 //
-// Exit status 0 when all went as it should; 1 when something did not, with mxpolicyd's log lines about it, or when
-// something could not be started; 130 when it was interrupted, or nobody reads its output any more. -v shows the configuration and mxpolicyd's log after each
-// message. Everything lives in a temporary directory, which is gone at the end.
+// Exit status 0 when all went as it should; 1 when something did not, with
+// mxpolicyd's log lines about it, or when something could not be started; 130
+// when it was interrupted, or nobody reads its output any more. -v shows the
+// configuration and mxpolicyd's log after each message. Everything lives in a
+// temporary directory, which is gone at the end.
 package main
 
 import (
@@ -38,7 +44,8 @@ func start() int {
 		flag.Usage()
 		return 1
 	}
-	// SIGPIPE is for "make demo | head", which must not leave anything behind either.
+	// SIGPIPE is for "make demo | head", which must not leave anything behind
+	// either.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	// It stays caught to the end: each further line raises it again.

@@ -31,8 +31,9 @@ type arrival struct {
 	mx.Message
 }
 
-// send hands one message over, as pipe(8) of Postfix does, and finds out what came of it. The error is that of ctx, or
-// says that mxpipe could not be started.
+// send hands one message over, as pipe(8) of Postfix does, and finds out what
+// came of it. The error is that of ctx, or says that mxpipe could not be
+// started.
 func (d *demo) send(ctx context.Context, m *message) (result, error) {
 	args := append([]string{"--socket", d.daemon.socket, "--queue-id", m.queueID, "--timeout", "30s", "--body", "8bitmime", "-f", sender}, m.args...)
 	args = append(args, "--")
@@ -157,7 +158,8 @@ func (w *want) checkArrival(m *message, a *arrival) (wrong []string) {
 	return wrong
 }
 
-// host finds, in mxpipe's line, the host that it is about; "" if it is about none.
+// host finds, in mxpipe's line, the host that it is about; "" if it is about
+// none.
 func (r *result) host() string {
 	_, rest, _ := strings.Cut(r.output, " ")
 	host, _, ok := strings.Cut(rest, ": ")
@@ -167,8 +169,9 @@ func (r *result) host() string {
 	return host
 }
 
-// via finds, in mxpipe's line, how safe the connection was: "dane, TLS1.3" of "... (127.0.0.2, dane, TLS1.3, id=ab)". It
-// is "" where there was none that would do.
+// via finds, in mxpipe's line, how safe the connection was: "dane, TLS1.3" of
+// "... (127.0.0.2, dane, TLS1.3, id=ab)". It is "" where there was none that
+// would do.
 func (r *result) via() string {
 	if r.host() == "" {
 		return ""

@@ -17,8 +17,8 @@ type screen struct {
 	width    int
 }
 
-// table writes the rows as they come. Where a row with everything in it is too wide for the screen, the words about the
-// domain get a line of their own.
+// table writes the rows as they come. Where a row with everything in it is too
+// wide for the screen, the words about the domain get a line of their own.
 type table struct {
 	w       io.Writer
 	screen  screen
@@ -124,8 +124,9 @@ func (t *table) log(lines []string) {
 	}
 }
 
-// summary writes how many messages went which way and, for those that went as they should not, the log once more. The
-// error is errUnexpected if there are any, or complaints about the run as a whole.
+// summary writes how many messages went which way and, for those that went as
+// they should not, the log once more. The error is errUnexpected if there are
+// any, or complaints about the run as a whole.
 func (t *table) summary(results []result, complaints []string, took time.Duration) error {
 	counts := map[string]int{}
 	var bad []result

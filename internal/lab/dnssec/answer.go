@@ -4,7 +4,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// response is what the server says to a question, before it is put into a message.
+// response is what the server says to a question, before it is put into a
+// message.
 type response struct {
 	rcode      int
 	referral   bool
@@ -21,8 +22,8 @@ type answerer struct {
 	err    error
 }
 
-// respond answers a question that belongs to this zone (RFC 1034 §4.3.2, RFC 4035 §3.1). It does not follow aliases:
-// that is the resolver's work.
+// respond answers a question that belongs to this zone (RFC 1034 §4.3.2, RFC
+// 4035 §3.1). It does not follow aliases: that is the resolver's work.
 func (a *answerer) respond(q question, asked string) response {
 	if cut := a.cutFor(q); cut != "" {
 		return a.referral(cut)
@@ -48,8 +49,8 @@ func (a *answerer) respond(q question, asked string) response {
 	return r
 }
 
-// cutFor finds the delegation that takes a question out of this zone; "" if it stays. DS records are on the parent's
-// side (RFC 4035 §3.1.4.1).
+// cutFor finds the delegation that takes a question out of this zone; "" if it
+// stays. DS records are on the parent's side (RFC 4035 §3.1.4.1).
 func (a *answerer) cutFor(q question) string {
 	if cut := a.cutAbove(q.name); cut != "" {
 		return cut
@@ -78,7 +79,8 @@ func (a *answerer) referral(cut string) response {
 	return r
 }
 
-// at answers from the records at a name: the question's, or the wildcard that stands for asked.
+// at answers from the records at a name: the question's, or the wildcard that
+// stands for asked.
 func (a *answerer) at(q question, name, asked string) response {
 	for _, t := range []uint16{q.qtype, dns.TypeCNAME} {
 		if set := a.set(question{name, t}, asked); set != nil {
@@ -95,7 +97,8 @@ func (a *answerer) negative(rcode int) response {
 	return response{rcode: rcode, authority: a.set(question{a.zone.name, dns.TypeSOA}, "")}
 }
 
-// set gives an RRset with its signature, under the name asked for where a wildcard stands for that; nil if there is none.
+// set gives an RRset with its signature, under the name asked for where a
+// wildcard stands for that; nil if there is none.
 func (a *answerer) set(q question, asked string) []dns.RR {
 	list := a.sets[q.name][q.qtype]
 	if len(list) == 0 {

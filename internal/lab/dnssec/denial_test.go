@@ -44,7 +44,8 @@ func nsecs(t *testing.T, lines ...string) []*dns.NSEC {
 	return list
 }
 
-// A resolver that takes a proof for what it does not prove can be told that TLSA records are not there.
+// A resolver that takes a proof for what it does not prove can be told that
+// TLSA records are not there.
 func TestDenial(t *testing.T) {
 	const mx, tlsa, ds = dns.TypeMX, dns.TypeTLSA, dns.TypeDS
 	for _, c := range []struct {

@@ -1,18 +1,25 @@
-// Package dnssec is a small signed Internet: a root zone, top-level domains and domains, each made from the text of a
-// zone file and a Signing that says whether its signatures are good, expired, wrong or missing.
+// Package dnssec is a small signed Internet: a root zone, top-level domains and
+// domains, each made from the text of a zone file and a Signing that says
+// whether its signatures are good, expired, wrong or missing.
 //
-// A Server is authoritative for all of the zones, on one port of 127.0.0.1 over UDP and TCP. It makes the keys
-// (ECDSA P-256), the delegations with their DS records, the signatures, and the NSEC records that prove what does not
-// exist (RFC 4033 to 4035). Records can be changed while it runs, and are signed again at once. Fault spoils the
-// signature of a single RRset. TrustAnchor gives what a validating resolver must know of the root.
+// A Server is authoritative for all of the zones, on one port of 127.0.0.1 over
+// UDP and TCP. It makes the keys (ECDSA P-256), the delegations with their DS
+// records, the signatures, and the NSEC records that prove what does not exist
+// (RFC 4033 to 4035). Records can be changed while it runs, and are signed
+// again at once. Fault spoils the signature of a single RRset. TrustAnchor
+// gives what a validating resolver must know of the root.
 //
-// Two resolvers can stand before it. A Front is the lab's own: it walks from the root to the answer, checks every
-// signature on the way, and answers stub resolvers with AD, without AD, or with SERVFAIL. It needs nothing but Go, keeps
-// no cache, so that a change is seen by the next question, and can be stopped and started. An Unbound is the real one,
-// run as a child process with a configuration for this Server. Both give the same verdicts; a test compares them.
+// Two resolvers can stand before it. A Front is the lab's own: it walks from
+// the root to the answer, checks every signature on the way, and answers stub
+// resolvers with AD, without AD, or with SERVFAIL. It needs nothing but Go,
+// keeps no cache, so that a change is seen by the next question, and can be
+// stopped and started. An Unbound is the real one, run as a child process with
+// a configuration for this Server. Both give the same verdicts; a test compares
+// them.
 //
-// What the Server does not do: NSEC3, DNAME, zone transfers, dynamic updates, and separate keys for keys and zones.
-// Nothing here depends on testing.T. All methods may be called from any goroutine.
+// What the Server does not do: NSEC3, DNAME, zone transfers, dynamic updates,
+// and separate keys for keys and zones. Nothing here depends on testing.T. All
+// methods may be called from any goroutine.
 package dnssec
 
 import (
@@ -23,14 +30,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// DefaultTTL is the TTL in seconds of records and negative answers where a Zone says nothing else: short, so that tests
-// see changes through caches.
+// DefaultTTL is the TTL in seconds of records and negative answers where a Zone
+// says nothing else: short, so that tests see changes through caches.
 const DefaultTTL = 1
 
 // Signing is how a zone is signed, and what its parent says of that.
 type Signing uint8
 
-// The signings. A resolver finds the first secure, those marked insecure without AD, and answers SERVFAIL to the rest.
+// The signings. A resolver finds the first secure, those marked insecure
+// without AD, and answers SERVFAIL to the rest.
 const (
 	Signed        Signing = iota // every signature is good
 	Unsigned                     // insecure: no signatures, and a proof in the parent that there is no DS record
@@ -71,15 +79,17 @@ const (
 // Zone is what a zone is made from.
 type Zone struct {
 	Name string // such as "example.org" or "."; the letter case and the final dot do not matter
-	// Text is in the form of a zone file (RFC 1035 §5); names in it are relative to Name. The zone needs no SOA and NS
-	// records of its own. NS and DS records for zones of the same Server are made by the Server.
+	// Text is in the form of a zone file (RFC 1035 §5); names in it are
+	// relative to Name. The zone needs no SOA and NS records of its own. NS and
+	// DS records for zones of the same Server are made by the Server.
 	Text        string
 	Signing     Signing
 	TTL         uint32 // seconds, for records that give none; 0 means DefaultTTL
 	NegativeTTL uint32 // seconds, unless Text has an SOA record; 0 means DefaultTTL
 }
 
-// ErrNoZone means that a name given to a method is not that of a zone. The caller adds the zone first.
+// ErrNoZone means that a name given to a method is not that of a zone. The
+// caller adds the zone first.
 var ErrNoZone = errors.New("lab DNSSEC: there is no such zone")
 
 // question is a name, in canonical form, and a type.
@@ -104,8 +114,9 @@ func ancestors(name string) []string {
 // below reports whether a name is strictly below another. Both are canonical.
 func below(name, above string) bool { return name != above && dns.IsSubDomain(above, name) }
 
-// orderKey gives a string for a name, so that strings.Compare of two of them is the canonical order of the names (RFC
-// 4034 §6.1): labels from the right, octet by octet. The separator sorts before every octet of a label.
+// orderKey gives a string for a name, so that strings.Compare of two of them is
+// the canonical order of the names (RFC 4034 §6.1): labels from the right,
+// octet by octet. The separator sorts before every octet of a label.
 func orderKey(name string) string {
 	var wire [255]byte
 	n, err := dns.PackDomainName(dns.CanonicalName(name), wire[:], 0, nil, false)
@@ -130,8 +141,9 @@ func orderKey(name string) string {
 	return strings.Join(labels, "\x00")
 }
 
-// covers reports whether a name lies between an NSEC record's owner and its next name. The last NSEC record of a zone
-// points to the zone's own name, which is before all others (RFC 4034 §4.1.1).
+// covers reports whether a name lies between an NSEC record's owner and its
+// next name. The last NSEC record of a zone points to the zone's own name,
+// which is before all others (RFC 4034 §4.1.1).
 func covers(nsec *dns.NSEC, name string) bool {
 	owner, next, key := orderKey(nsec.Hdr.Name), orderKey(nsec.NextDomain), orderKey(name)
 	return owner < key && (key < next || next <= owner)

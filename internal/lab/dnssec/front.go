@@ -9,15 +9,17 @@ import (
 	"github.com/miekg/dns"
 )
 
-// queryTimeout bounds one exchange with the Server, and lookupTimeout a whole question.
+// queryTimeout bounds one exchange with the Server, and lookupTimeout a whole
+// question.
 const (
 	queryTimeout  = 2 * time.Second
 	lookupTimeout = 10 * time.Second
 )
 
-// Front is a validating resolver for stub resolvers, on one port of 127.0.0.1 over UDP and TCP. It answers to DO and AD
-// with AD where everything is secure, to CD with what it finds, and with SERVFAIL and an extended error (RFC 8914) where
-// validation fails. It keeps nothing between questions.
+// Front is a validating resolver for stub resolvers, on one port of 127.0.0.1
+// over UDP and TCP. It answers to DO and AD with AD where everything is secure,
+// to CD with what it finds, and with SERVFAIL and an extended error (RFC 8914)
+// where validation fails. It keeps nothing between questions.
 type Front struct {
 	endpoint endpoint
 	tally    tally
@@ -28,8 +30,8 @@ type Front struct {
 	quit context.CancelFunc
 }
 
-// NewFront starts a Front that asks a Server and trusts its root; Stop must be called. An error means that no port could
-// be had.
+// NewFront starts a Front that asks a Server and trusts its root; Stop must be
+// called. An error means that no port could be had.
 func NewFront(server *Server) (*Front, error) {
 	anchor, err := dns.NewRR(server.TrustAnchor())
 	if err != nil {
@@ -46,8 +48,8 @@ func NewFront(server *Server) (*Front, error) {
 // Addr is where the front listens, as host:port.
 func (f *Front) Addr() string { return f.endpoint.address() }
 
-// Stop ends the front and waits until nothing of it is left: its port refuses datagrams and connections. It may be
-// called more than once.
+// Stop ends the front and waits until nothing of it is left: its port refuses
+// datagrams and connections. It may be called more than once.
 func (f *Front) Stop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -57,7 +59,8 @@ func (f *Front) Stop() {
 	f.endpoint.stop()
 }
 
-// Restart answers again, at the same address, after a Stop. An error means that the port is gone.
+// Restart answers again, at the same address, after a Stop. An error means that
+// the port is gone.
 func (f *Front) Restart() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -71,8 +74,8 @@ func (f *Front) Restart() error {
 	return nil
 }
 
-// Queries tells how often a name and type was asked for, in any letter case. dns.TypeANY adds up all types, the empty
-// name all names.
+// Queries tells how often a name and type was asked for, in any letter case.
+// dns.TypeANY adds up all types, the empty name all names.
 func (f *Front) Queries(name string, qtype uint16) int { return f.tally.count(name, qtype) }
 
 // Reset forgets what was counted.
@@ -107,7 +110,8 @@ func (f *Front) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 
 // fill looks a question up and puts the result into the reply.
 func (f *Front) fill(reply, query *dns.Msg, q question) {
-	// The handler runs between Restart and the end of Stop, so that no lock is needed, nor could be had, for ctx.
+	// The handler runs between Restart and the end of Stop, so that no lock is
+	// needed, nor could be had, for ctx.
 	ctx, cancel := context.WithTimeout(f.ctx, lookupTimeout)
 	defer cancel()
 	found, err := f.walker.lookup(ctx, q, query.CheckingDisabled)
@@ -124,7 +128,8 @@ func (f *Front) fill(reply, query *dns.Msg, q question) {
 	reply.AuthenticatedData = found.secure && (query.AuthenticatedData || opt != nil && opt.Do())
 }
 
-// withoutDNSSEC drops what a client that does not set DO has not asked for (RFC 4035 §3.2.1).
+// withoutDNSSEC drops what a client that does not set DO has not asked for (RFC
+// 4035 §3.2.1).
 func withoutDNSSEC(list []dns.RR, qtype uint16) []dns.RR {
 	var kept []dns.RR
 	for _, rr := range list {

@@ -81,7 +81,8 @@ func TestFrontSaysWhyValidationFails(t *testing.T) {
 	}
 }
 
-// RFC 4035 §3.2, RFC 6840 §5.7: what a stub resolver gets depends on the flags it sets.
+// RFC 4035 §3.2, RFC 6840 §5.7: what a stub resolver gets depends on the flags
+// it sets.
 func TestFrontHeedsFlags(t *testing.T) {
 	_, f := serve(t, sample.Zones()...)
 	for _, c := range []struct {

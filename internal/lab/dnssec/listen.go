@@ -10,14 +10,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Ports are taken from below the range out of which systems give ports to outgoing connections (from 32768 on Linux,
-// from 49152 elsewhere), so that nobody gets the port of a server that is stopped for a while.
+// Ports are taken from below the range out of which systems give ports to
+// outgoing connections (from 32768 on Linux, from 49152 elsewhere), so that
+// nobody gets the port of a server that is stopped for a while.
 const (
 	firstPort = 15000
 	lastPort  = 31999
 )
 
-// listen binds one port of 127.0.0.1 for UDP and TCP: that of addr or, when addr is empty, any.
+// listen binds one port of 127.0.0.1 for UDP and TCP: that of addr or, when
+// addr is empty, any.
 func listen(addr string) (packets net.PacketConn, listener net.Listener, err error) {
 	tries := 1
 	if addr == "" {
@@ -39,7 +41,8 @@ func listen(addr string) (packets net.PacketConn, listener net.Listener, err err
 	return nil, nil, fmt.Errorf("lab DNSSEC: %w", err)
 }
 
-// endpoint is where a server listens. It can be stopped and started again, at the same address.
+// endpoint is where a server listens. It can be stopped and started again, at
+// the same address.
 type endpoint struct {
 	handler dns.Handler
 
@@ -64,7 +67,8 @@ func (e *endpoint) start() error {
 	for _, server := range e.running {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
-		// It returns when stop shuts it down; a failure before shows as a query without an answer.
+		// It returns when stop shuts it down; a failure before shows as a query
+		// without an answer.
 		e.serve.Go(func() { _ = server.ActivateAndServe() })
 		<-started
 	}
@@ -103,7 +107,8 @@ func (t *tally) note(q question) {
 	t.counts[q]++
 }
 
-// count adds up; dns.TypeANY stands for all types, the empty name for all names.
+// count adds up; dns.TypeANY stands for all types, the empty name for all
+// names.
 func (t *tally) count(name string, qtype uint16) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -122,7 +127,8 @@ func (t *tally) reset() {
 	clear(t.counts)
 }
 
-// send fits a reply to the size that the query allows, and writes it. A client that went away is no concern of ours.
+// send fits a reply to the size that the query allows, and writes it. A client
+// that went away is no concern of ours.
 func send(w dns.ResponseWriter, query, reply *dns.Msg) {
 	reply.Compress = true
 	if _, overTCP := w.RemoteAddr().(*net.TCPAddr); !overTCP {

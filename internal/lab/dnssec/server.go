@@ -21,9 +21,10 @@ type Server struct {
 	faults   map[question]Fault
 }
 
-// Start begins to serve zones, in any order; Stop must be called. A zone's parent is the closest zone above it. When
-// there is no zone for the root, an empty signed one is made. An error means that a zone is malformed or given twice, or
-// that no port could be had.
+// Start begins to serve zones, in any order; Stop must be called. A zone's
+// parent is the closest zone above it. When there is no zone for the root, an
+// empty signed one is made. An error means that a zone is malformed or given
+// twice, or that no port could be had.
 func Start(zones ...Zone) (*Server, error) {
 	s := &Server{zones: map[string]*zone{}, faults: map[question]Fault{}}
 	isRoot := func(z Zone) bool { return dns.CanonicalName(z.Name) == "." }
@@ -51,13 +52,16 @@ func Start(zones ...Zone) (*Server, error) {
 // Addr is where the server listens, as host:port.
 func (s *Server) Addr() string { return s.endpoint.address() }
 
-// Stop ends the server and waits until nothing of it is left. It may be called more than once.
+// Stop ends the server and waits until nothing of it is left. It may be called
+// more than once.
 func (s *Server) Stop() { s.endpoint.stop() }
 
-// Restart serves again, at the same address, after a Stop. An error means that the port is gone.
+// Restart serves again, at the same address, after a Stop. An error means that
+// the port is gone.
 func (s *Server) Restart() error { return s.endpoint.start() }
 
-// TrustAnchor gives the DS record of the root's key, as a line of a zone file, for a trust-anchor-file.
+// TrustAnchor gives the DS record of the root's key, as a line of a zone file,
+// for a trust-anchor-file.
 func (s *Server) TrustAnchor() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +82,8 @@ func (s *Server) Zones() []string {
 	return names
 }
 
-// AddZone serves one more zone. An error means that it is malformed, or there already.
+// AddZone serves one more zone. An error means that it is malformed, or there
+// already.
 func (s *Server) AddZone(z Zone) error {
 	made, err := newZone(z)
 	if err != nil {
@@ -95,7 +100,8 @@ func (s *Server) AddZone(z Zone) error {
 	return nil
 }
 
-// SetSigning changes how a zone is signed, and what its parent says of that. The key stays. The error is ErrNoZone.
+// SetSigning changes how a zone is signed, and what its parent says of that.
+// The key stays. The error is ErrNoZone.
 func (s *Server) SetSigning(name string, signing Signing) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,14 +114,16 @@ func (s *Server) SetSigning(name string, signing Signing) error {
 	return nil
 }
 
-// Add adds records, in the form of a zone file with absolute names, each to the closest zone. Nothing is added when the
-// text is malformed.
+// Add adds records, in the form of a zone file with absolute names, each to the
+// closest zone. Nothing is added when the text is malformed.
 func (s *Server) Add(text string) error { return s.change(text, false) }
 
-// Set is Add, but the records take the place of those that had their names and types.
+// Set is Add, but the records take the place of those that had their names and
+// types.
 func (s *Server) Set(text string) error { return s.change(text, true) }
 
-// noTTL marks records that give no TTL, until their zone is found. It is no TTL that anyone would write.
+// noTTL marks records that give no TTL, until their zone is found. It is no TTL
+// that anyone would write.
 const noTTL = 1<<31 - 2
 
 func (s *Server) change(text string, replace bool) error {
@@ -142,7 +150,8 @@ func (s *Server) change(text string, replace bool) error {
 	return nil
 }
 
-// Remove takes the records of a name and type away; dns.TypeANY means all types.
+// Remove takes the records of a name and type away; dns.TypeANY means all
+// types.
 func (s *Server) Remove(name string, qtype uint16) {
 	q := newQuestion(name, qtype)
 	s.mu.Lock()
@@ -152,9 +161,10 @@ func (s *Server) Remove(name string, qtype uint16) {
 	s.touch(z)
 }
 
-// Fault spoils the signature of an RRset, or mends it with Sound; other RRsets stay as they are. For the proofs of what
-// does not exist, spoil the NSEC record before or at the name; at a delegation that means the parent's and the child's.
-// ServFail is about the question.
+// Fault spoils the signature of an RRset, or mends it with Sound; other RRsets
+// stay as they are. For the proofs of what does not exist, spoil the NSEC
+// record before or at the name; at a delegation that means the parent's and the
+// child's. ServFail is about the question.
 func (s *Server) Fault(name string, qtype uint16, fault Fault) {
 	q := newQuestion(name, qtype)
 	s.mu.Lock()
@@ -167,8 +177,8 @@ func (s *Server) Fault(name string, qtype uint16, fault Fault) {
 	}
 }
 
-// Queries tells how often a name and type was asked for, in any letter case. dns.TypeANY adds up all types, the empty
-// name all names.
+// Queries tells how often a name and type was asked for, in any letter case.
+// dns.TypeANY adds up all types, the empty name all names.
 func (s *Server) Queries(name string, qtype uint16) int { return s.tally.count(name, qtype) }
 
 // Reset forgets what was counted.
@@ -186,8 +196,8 @@ func (s *Server) touchParent(name string) {
 	}
 }
 
-// zoneOf finds the zone for a question: the closest, and for DS records the one above (RFC 4035 §3.1.4.1). There is
-// always a zone for the root.
+// zoneOf finds the zone for a question: the closest, and for DS records the one
+// above (RFC 4035 §3.1.4.1). There is always a zone for the root.
 func (s *Server) zoneOf(q question) *zone {
 	names := ancestors(q.name)
 	if q.qtype == dns.TypeDS && q.name != "." {
@@ -267,8 +277,8 @@ func (s *Server) respond(q question, asked string, dnssec bool) (response, error
 	return r, a.err
 }
 
-// isMeta reports whether a type is not one of records that can be looked up (RFC 6895 §3.1), or RRSIG, which only goes
-// along with others.
+// isMeta reports whether a type is not one of records that can be looked up
+// (RFC 6895 §3.1), or RRSIG, which only goes along with others.
 func isMeta(t uint16) bool {
 	return t == dns.TypeNone || t == dns.TypeOPT || t == dns.TypeRRSIG || 128 <= t && t <= 255
 }

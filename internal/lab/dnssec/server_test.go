@@ -69,7 +69,8 @@ hidden.far IN A 127.0.0.4
 	}{
 		{name: "example.test", qtype: dns.TypeMX, aa: true, answer: "example.test. MX, example.test. RRSIG(MX)"},
 		{name: "mx.example.test", qtype: dns.TypeMX, aa: true, authority: denial + ", mx.example.test. NSEC, mx.example.test. RRSIG(NSEC)"},
-		// One record may prove both that the name and that the wildcard is not there.
+		// One record may prove both that the name and that the wildcard is not
+		// there.
 		{name: "ma.example.test", qtype: dns.TypeA, rcode: dns.RcodeNameError, aa: true,
 			authority: denial + ", example.test. NSEC, example.test. RRSIG(NSEC), far.example.test. NSEC, far.example.test. RRSIG(NSEC)"},
 		{name: "aa.example.test", qtype: dns.TypeA, rcode: dns.RcodeNameError, aa: true,

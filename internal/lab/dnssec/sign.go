@@ -11,14 +11,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The validity of signatures. The bad ones are off by more than the clock skew that resolvers forgive, a day in Unbound.
+// The validity of signatures. The bad ones are off by more than the clock skew
+// that resolvers forgive, a day in Unbound.
 const (
 	sinceGood = time.Hour
 	untilGood = 60 * 24 * time.Hour
 	month     = 30 * 24 * time.Hour
 )
 
-// makeKey gives the zone a key, once. One key signs everything: a secure entry point with the flags 257.
+// makeKey gives the zone a key, once. One key signs everything: a secure entry
+// point with the flags 257.
 func (z *zone) makeKey() error {
 	if z.public != nil {
 		return nil
@@ -71,8 +73,8 @@ func (z *zone) fault() Fault {
 	return Sound
 }
 
-// signature gives the signature of an RRset of the zone, nil where there is none. It is made once, and again after a
-// change in the zone.
+// signature gives the signature of an RRset of the zone, nil where there is
+// none. It is made once, and again after a change in the zone.
 func (c *contents) signature(q question, fault Fault) (*dns.RRSIG, error) {
 	if !c.zone.signing.signs() || fault == NoSignature || c.cuts[q.name] && q.qtype == dns.TypeNS {
 		return nil, nil

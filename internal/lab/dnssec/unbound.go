@@ -17,17 +17,19 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ErrNoUnbound means that there is no unbound on this machine. The caller says so and fails; nothing is skipped.
+// ErrNoUnbound means that there is no unbound on this machine. The caller says
+// so and fails; nothing is skipped.
 var ErrNoUnbound = errors.New("lab DNSSEC: unbound is not installed: apt-get install unbound")
 
-// unboundStart bounds how long a new Unbound may take until it answers, unboundStop how long a stopped one may take to
-// end before it is killed.
+// unboundStart bounds how long a new Unbound may take until it answers,
+// unboundStop how long a stopped one may take to end before it is killed.
 const (
 	unboundStart = 20 * time.Second
 	unboundStop  = 10 * time.Second
 )
 
-// Unbound is a real validating resolver that finds the lab's zones instead of the Internet.
+// Unbound is a real validating resolver that finds the lab's zones instead of
+// the Internet.
 type Unbound struct {
 	dir     string
 	program string
@@ -38,15 +40,18 @@ type Unbound struct {
 	ended   chan struct{} // closed when the process has ended
 }
 
-// StartUnbound runs unbound in the foreground for a Server; Stop must be called. Configuration, trust anchor and log go
-// into dir, a directory that exists. It returns as soon as Unbound answers. The error is ErrNoUnbound or says why it
-// does not run, with the end of its log.
+// StartUnbound runs unbound in the foreground for a Server; Stop must be
+// called. Configuration, trust anchor and log go into dir, a directory that
+// exists. It returns as soon as Unbound answers. The error is ErrNoUnbound or
+// says why it does not run, with the end of its log.
 //
-// Programs that know no port but 53, such as all that go by resolv.conf(5), are answered at the addresses also.
+// Programs that know no port but 53, such as all that go by resolv.conf(5), are
+// answered at the addresses also.
 //
-// Zones that the Server gets later are found too. Validation is as Debian configures it; what differs is where the root
-// is, and that little is remembered for long, though Unbound remembers a zone's bogus keys for a minute: Restart
-// forgets everything.
+// Zones that the Server gets later are found too. Validation is as Debian
+// configures it; what differs is where the root is, and that little is
+// remembered for long, though Unbound remembers a zone's bogus keys for a
+// minute: Restart forgets everything.
 func StartUnbound(ctx context.Context, server *Server, dir string, also ...string) (*Unbound, error) {
 	installed, err := exec.LookPath("unbound")
 	if err != nil {
@@ -56,8 +61,10 @@ func StartUnbound(ctx context.Context, server *Server, dir string, also ...strin
 		}
 	}
 	u := &Unbound{dir: dir, program: filepath.Join(dir, "unbound-for-lab")}
-	// AppArmor's profile for the installed program lets it read no configuration of ours; a copy has no profile.
-	// It is not written here, since a child that is started meanwhile would hold it open, and then it could not run.
+	// AppArmor's profile for the installed program lets it read no
+	// configuration of ours; a copy has no profile. It is not written here,
+	// since a child that is started meanwhile would hold it open, and then it
+	// could not run.
 	if out, err := exec.CommandContext(ctx, "cp", installed, u.program).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("lab DNSSEC: copying unbound: %w: %s", err, out)
 	}
@@ -134,8 +141,9 @@ func (u *Unbound) config(server *Server, also []string) string {
 		fmt.Fprintf(&b, "    interface: %s@53\n", address)
 	}
 	b.WriteString("remote-control:\n    control-enable: no\n")
-	// One Server has all zones, so that the root's entry alone finds everything. With one for each zone its NS records,
-	// whose servers listen nowhere, are never followed.
+	// One Server has all zones, so that the root's entry alone finds
+	// everything. With one for each zone its NS records, whose servers listen
+	// nowhere, are never followed.
 	host, port, _ := net.SplitHostPort(server.Addr())
 	for _, zone := range server.Zones() {
 		fmt.Fprintf(&b, "stub-zone:\n    name: %q\n    stub-addr: %s@%s\n    stub-prime: no\n", zone, host, port)
@@ -143,7 +151,8 @@ func (u *Unbound) config(server *Server, also []string) string {
 	return b.String()
 }
 
-// Restart runs Unbound again after a Stop, at the same address and with an empty cache; one that runs is stopped first.
+// Restart runs Unbound again after a Stop, at the same address and with an
+// empty cache; one that runs is stopped first.
 func (u *Unbound) Restart(ctx context.Context) error {
 	u.Stop()
 	u.mu.Lock()
@@ -205,8 +214,8 @@ func (u *Unbound) await(ctx context.Context, ended <-chan struct{}) error {
 	}
 }
 
-// Stop ends Unbound and waits until it is gone: its port refuses datagrams and connections. It may be called more than
-// once.
+// Stop ends Unbound and waits until it is gone: its port refuses datagrams and
+// connections. It may be called more than once.
 func (u *Unbound) Stop() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -226,7 +235,8 @@ func (u *Unbound) end() {
 	u.process = nil
 }
 
-// Log gives what Unbound has said, failed validations with their reasons among it; "" if that cannot be read.
+// Log gives what Unbound has said, failed validations with their reasons among
+// it; "" if that cannot be read.
 func (u *Unbound) Log() string {
 	text, err := os.ReadFile(u.path("unbound.log"))
 	if err != nil {

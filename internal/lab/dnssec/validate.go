@@ -8,7 +8,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// invalidError means that data which should be signed well is not: it is bogus (RFC 4033 §5).
+// invalidError means that data which should be signed well is not: it is bogus
+// (RFC 4033 §5).
 type invalidError struct {
 	code uint16 // RFC 8914
 	text string
@@ -58,7 +59,8 @@ func pick(section []dns.RR, q question) signedSet {
 	return set
 }
 
-// check reads what a message says to a question, and verifies all of it when the zone is secure.
+// check reads what a message says to a question, and verifies all of it when
+// the zone is secure.
 func (t trust) check(msg *dns.Msg, q question, now time.Time) (part, error) {
 	for _, qtype := range []uint16{q.qtype, dns.TypeCNAME} {
 		set := pick(msg.Answer, question{q.name, qtype})
@@ -83,7 +85,8 @@ func (t trust) check(msg *dns.Msg, q question, now time.Time) (part, error) {
 	return t.absent(msg, q, now)
 }
 
-// expanded checks that a wildcard was allowed to answer: that there is nothing closer (RFC 4035 §5.3.4).
+// expanded checks that a wildcard was allowed to answer: that there is nothing
+// closer (RFC 4035 §5.3.4).
 func (t trust) expanded(p part, msg *dns.Msg, name string, labels int, now time.Time) (part, error) {
 	proofs, err := t.proofs(msg, now)
 	if err != nil {
@@ -99,7 +102,8 @@ func (t trust) expanded(p part, msg *dns.Msg, name string, labels int, now time.
 	return part{}, &invalidError{dns.ExtendedErrorCodeNSECMissing, "no proof that a wildcard stands for " + name}
 }
 
-// absent reads a negative answer (RFC 2308 §2) and checks its proof (RFC 4035 §5.4).
+// absent reads a negative answer (RFC 2308 §2) and checks its proof (RFC 4035
+// §5.4).
 func (t trust) absent(msg *dns.Msg, q question, now time.Time) (part, error) {
 	p := part{rcode: msg.Rcode}
 	soaAt := ""
@@ -157,8 +161,9 @@ func (t trust) proofs(msg *dns.Msg, now time.Time) (signedSet, error) {
 	return all, nil
 }
 
-// verify checks an RRset (RFC 4035 §5.3) and gives the number of labels that were signed, which is smaller than that of
-// the owner when a wildcard was expanded. Among several signatures one good one is enough.
+// verify checks an RRset (RFC 4035 §5.3) and gives the number of labels that
+// were signed, which is smaller than that of the owner when a wildcard was
+// expanded. Among several signatures one good one is enough.
 func (t trust) verify(set signedSet, now time.Time) (int, error) {
 	h := set.records[0].Header()
 	what := dns.TypeToString[h.Rrtype] + " records of " + h.Name

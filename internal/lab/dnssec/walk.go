@@ -15,7 +15,8 @@ import (
 // maxAliases is how many CNAME records a look-up follows.
 const maxAliases = 11
 
-// Why a look-up brings nothing, besides an *invalidError. The front says SERVFAIL.
+// Why a look-up brings nothing, besides an *invalidError. The front says
+// SERVFAIL.
 var (
 	errAliases  = errors.New("too many aliases")
 	errServer   = errors.New("the server gives no answer")
@@ -29,7 +30,8 @@ type walker struct {
 	now    func() time.Time
 }
 
-// found is the result of a look-up: a message's contents, and whether all of it was validated.
+// found is the result of a look-up: a message's contents, and whether all of it
+// was validated.
 type found struct {
 	rcode     int
 	answer    []dns.RR
@@ -37,7 +39,8 @@ type found struct {
 	secure    bool
 }
 
-// trust is what is known of a zone. Without keys it is insecure: its data is taken as it comes.
+// trust is what is known of a zone. Without keys it is insecure: its data is
+// taken as it comes.
 type trust struct {
 	zone string
 	keys []*dns.DNSKEY
@@ -45,7 +48,8 @@ type trust struct {
 
 func (t trust) secure() bool { return len(t.keys) > 0 }
 
-// lookup answers a question, following aliases. Unchecked means that nothing is validated (CD, RFC 4035 §3.2.2).
+// lookup answers a question, following aliases. Unchecked means that nothing is
+// validated (CD, RFC 4035 §3.2.2).
 func (w *walker) lookup(ctx context.Context, q question, unchecked bool) (found, error) {
 	result := found{secure: true}
 	for range maxAliases + 1 {
@@ -74,8 +78,9 @@ func (w *walker) lookup(ctx context.Context, q question, unchecked bool) (found,
 	return found{}, errAliases
 }
 
-// signer gives the name to find the keys of: that of the zone which has signed the answer to a question or, when nobody
-// has, the lowest that a zone with the answer can have. A signer is not believed, only asked about.
+// signer gives the name to find the keys of: that of the zone which has signed
+// the answer to a question or, when nobody has, the lowest that a zone with the
+// answer can have. A signer is not believed, only asked about.
 func signer(msg *dns.Msg, q question) string {
 	lowest := q.name
 	if q.qtype == dns.TypeDS && q.name != "." {
@@ -95,8 +100,9 @@ func signer(msg *dns.Msg, q question) string {
 	return lowest
 }
 
-// descend finds the zone that a name is in and the keys to trust in it. It asks for DS records at every name on the way:
-// each is a delegation with keys, one proven to have none, or no delegation at all (RFC 4035 §5).
+// descend finds the zone that a name is in and the keys to trust in it. It asks
+// for DS records at every name on the way: each is a delegation with keys, one
+// proven to have none, or no delegation at all (RFC 4035 §5).
 func (w *walker) descend(ctx context.Context, to string) (trust, error) {
 	zone, err := w.keys(ctx, ".", []*dns.DS{w.anchor})
 	if err != nil {
@@ -131,8 +137,9 @@ func (w *walker) descend(ctx context.Context, to string) (trust, error) {
 	return zone, nil
 }
 
-// known picks the DS records whose digest and algorithm can be checked. If there are none the zone is treated as
-// insecure (RFC 4035 §5.2, RFC 6840 §5.2).
+// known picks the DS records whose digest and algorithm can be checked. If
+// there are none the zone is treated as insecure (RFC 4035 §5.2, RFC 6840
+// §5.2).
 func known(list []dns.RR) []*dns.DS {
 	var out []*dns.DS
 	for _, rr := range list {
@@ -148,7 +155,8 @@ func known(list []dns.RR) []*dns.DS {
 	return out
 }
 
-// keys gets a zone's keys and checks them against the DS records: one that a DS record names must have signed them all.
+// keys gets a zone's keys and checks them against the DS records: one that a DS
+// record names must have signed them all.
 func (w *walker) keys(ctx context.Context, name string, digests []*dns.DS) (trust, error) {
 	if len(digests) == 0 {
 		return trust{zone: name}, nil
@@ -178,7 +186,8 @@ func (w *walker) keys(ctx context.Context, name string, digests []*dns.DS) (trus
 	return trust{name, all}, nil
 }
 
-// ask puts a question to the server, over TCP when the answer is too large for UDP.
+// ask puts a question to the server, over TCP when the answer is too large for
+// UDP.
 func (w *walker) ask(ctx context.Context, q question) (*dns.Msg, error) {
 	query := new(dns.Msg).SetQuestion(q.name, q.qtype)
 	query.RecursionDesired = false

@@ -29,9 +29,11 @@ func (r rrsets) remove(q question) {
 	}
 }
 
-// parse reads zone-file text. Nothing is returned when a line of it is malformed.
+// parse reads zone-file text. Nothing is returned when a line of it is
+// malformed.
 func parse(text, origin string, ttl uint32) ([]dns.RR, error) {
-	// With a $TTL line a TTL in one record is not the default of the next (RFC 2308 §4).
+	// With a $TTL line a TTL in one record is not the default of the next (RFC
+	// 2308 §4).
 	parser := dns.NewZoneParser(strings.NewReader(fmt.Sprintf("$TTL %d\n%s\n", ttl, text)), origin, "")
 	var list []dns.RR
 	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
@@ -97,7 +99,8 @@ func (z *zone) soa() *dns.SOA {
 	}
 }
 
-// ns gives the zone's name servers. Nobody needs their addresses: resolvers are told where the lab's Server is.
+// ns gives the zone's name servers. Nobody needs their addresses: resolvers are
+// told where the lab's Server is.
 func (z *zone) ns() []dns.RR {
 	if list := z.records[z.name][dns.TypeNS]; len(list) > 0 {
 		return list
@@ -105,8 +108,9 @@ func (z *zone) ns() []dns.RR {
 	return []dns.RR{&dns.NS{Hdr: header(z.name, dns.TypeNS, z.ttl), Ns: "ns.invalid."}}
 }
 
-// contents is a zone as it is served: complete with SOA, NS, DNSKEY, DS and NSEC records, and without the records that
-// a delegation hides. Only sigs changes later.
+// contents is a zone as it is served: complete with SOA, NS, DNSKEY, DS and
+// NSEC records, and without the records that a delegation hides. Only sigs
+// changes later.
 type contents struct {
 	zone  *zone
 	sets  rrsets
@@ -116,7 +120,8 @@ type contents struct {
 	sigs  map[question]*dns.RRSIG
 }
 
-// build makes a zone's contents; children are the zones below it that are delegated from it.
+// build makes a zone's contents; children are the zones below it that are
+// delegated from it.
 func (z *zone) build(children []*zone) (*contents, error) {
 	c := &contents{zone: z, sets: rrsets{}, nodes: map[string]bool{}, cuts: map[string]bool{}, sigs: map[question]*dns.RRSIG{}}
 	for name, types := range z.records {
@@ -180,7 +185,8 @@ func (c *contents) set(name string, t uint16, list []dns.RR) {
 	c.sets[name][t] = list
 }
 
-// cutAbove finds the delegation that a name lies strictly below, the uppermost of several; "" if there is none.
+// cutAbove finds the delegation that a name lies strictly below, the uppermost
+// of several; "" if there is none.
 func (c *contents) cutAbove(name string) string {
 	found := ""
 	for _, n := range ancestors(name)[1:] {
@@ -191,8 +197,8 @@ func (c *contents) cutAbove(name string) string {
 	return found
 }
 
-// link makes the chain of NSEC records (RFC 4034 §4, RFC 4035 §2.3). Their TTL is that of negative answers (RFC 9077
-// §3).
+// link makes the chain of NSEC records (RFC 4034 §4, RFC 4035 §2.3). Their TTL
+// is that of negative answers (RFC 9077 §3).
 func (c *contents) link(soa *dns.SOA) {
 	type owner struct{ key, name string }
 	var owners []owner
@@ -217,7 +223,8 @@ func (c *contents) link(soa *dns.SOA) {
 	}
 }
 
-// nsecFor finds the record at a name, or the one that covers it; nil in a zone without signatures.
+// nsecFor finds the record at a name, or the one that covers it; nil in a zone
+// without signatures.
 func (c *contents) nsecFor(name string) *dns.NSEC {
 	if len(c.chain) == 0 {
 		return nil

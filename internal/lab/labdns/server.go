@@ -1,15 +1,20 @@
-// Package labdns is a DNS server for tests and for the demo: the resolver that mxpipe asks, with the whole Internet's
-// data in it and every bad habit that a resolver or the servers behind it can have.
+// Package labdns is a DNS server for tests and for the demo: the resolver that
+// mxpipe asks, with the whole Internet's data in it and every bad habit that a
+// resolver or the servers behind it can have.
 //
-// A Server listens on one port of 127.0.0.1 over UDP and TCP. It answers from the records that Add gave it, follows
-// CNAME records within them, says NXDOMAIN with an SOA record for names that do not exist, and sets the AD flag when
-// every name on the way to the answer lies under a suffix marked by Secure: it stands in for a validating resolver, as
-// a stub resolver sees one. It signs nothing. Where real signatures and a real validator are wanted, the same zone
-// files are signed and served to a real resolver, and that resolver's address takes the place of Addr.
+// A Server listens on one port of 127.0.0.1 over UDP and TCP. It answers from
+// the records that Add gave it, follows CNAME records within them, says
+// NXDOMAIN with an SOA record for names that do not exist, and sets the AD flag
+// when every name on the way to the answer lies under a suffix marked by
+// Secure: it stands in for a validating resolver, as a stub resolver sees one.
+// It signs nothing. Where real signatures and a real validator are wanted, the
+// same zone files are signed and served to a real resolver, and that resolver's
+// address takes the place of Addr.
 //
-// SetFault makes it misbehave, for one name and type or for many, while it runs, and Down has it not run for a while.
-// Queries tells how often it was asked.
-// It depends on no testing.T. All methods may be called from any goroutine.
+// SetFault makes it misbehave, for one name and type or for many, while it
+// runs, and Down has it not run for a while. Queries tells how often it was
+// asked. It depends on no testing.T. All methods may be called from any
+// goroutine.
 package labdns
 
 import (
@@ -25,7 +30,8 @@ import (
 // Count is how often something was asked.
 type Count struct{ UDP, TCP int }
 
-// key is a name and a type; dns.TypeANY stands for every type, and "" for every name.
+// key is a name and a type; dns.TypeANY stands for every type, and "" for every
+// name.
 type key struct {
 	name  string
 	qtype uint16
@@ -49,7 +55,8 @@ type Server struct {
 	last   map[key]*dns.Msg
 }
 
-// Start begins to serve; Stop must be called. An error means that no port could be had.
+// Start begins to serve; Stop must be called. An error means that no port could
+// be had.
 func Start() (*Server, error) {
 	s := &Server{
 		zones:  zones{records: map[string]map[uint16][]dns.RR{}, secure: map[string]bool{}},
@@ -71,7 +78,8 @@ func (s *Server) serve(packets net.PacketConn, listener net.Listener) {
 	for _, server := range s.open {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
-		// It returns when it is shut down; a failure before shows as a query without an answer.
+		// It returns when it is shut down; a failure before shows as a query
+		// without an answer.
 		s.opened.Go(func() { _ = server.ActivateAndServe() })
 		<-started
 	}
@@ -113,7 +121,8 @@ func listenAt(addr string) (net.PacketConn, net.Listener, error) {
 // Addr is where the server listens, as host:port.
 func (s *Server) Addr() string { return s.addr.String() }
 
-// Stop ends the server and waits until nothing of it is left. It may be called more than once.
+// Stop ends the server and waits until nothing of it is left. It may be called
+// more than once.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
 		close(s.done)
@@ -123,8 +132,9 @@ func (s *Server) Stop() {
 	})
 }
 
-// Down closes the server's ports, as if it had been stopped: whoever asks is refused by the kernel. up, which is called
-// once, opens them again; its error means that somebody else has taken one of them meanwhile and kept it.
+// Down closes the server's ports, as if it had been stopped: whoever asks is
+// refused by the kernel. up, which is called once, opens them again; its error
+// means that somebody else has taken one of them meanwhile and kept it.
 func (s *Server) Down() (up func() error) {
 	s.ports.Lock()
 	defer s.ports.Unlock()
@@ -135,7 +145,8 @@ func (s *Server) Down() (up func() error) {
 func (s *Server) up() (err error) {
 	s.ports.Lock()
 	defer s.ports.Unlock()
-	// A query from this host may have a port of ours for its own, for as long as it waits for an answer.
+	// A query from this host may have a port of ours for its own, for as long
+	// as it waits for an answer.
 	for range 100 {
 		select {
 		case <-s.done:
@@ -153,28 +164,34 @@ func (s *Server) up() (err error) {
 	return fmt.Errorf("lab DNS: %w", err)
 }
 
-// Add adds records in the text form of a zone file. Names are absolute unless $ORIGIN says otherwise, and the default
-// TTL is 300 seconds. Zones need not be declared: every name is answered for, and the closest SOA record at or above a
-// name goes with its negative answers.
+// Add adds records in the text form of a zone file. Names are absolute unless
+// $ORIGIN says otherwise, and the default TTL is 300 seconds. Zones need not be
+// declared: every name is answered for, and the closest SOA record at or above
+// a name goes with its negative answers.
 func (s *Server) Add(text string) error { return s.zones.add(text) }
 
-// Remove takes the records of a name and type away; dns.TypeANY means all types.
+// Remove takes the records of a name and type away; dns.TypeANY means all
+// types.
 func (s *Server) Remove(name string, qtype uint16) { s.zones.remove(name, qtype) }
 
-// Secure marks a name and everything below it as signed, or as not signed. The longest suffix that was marked decides.
-// Answers about signed names, negative ones too, carry the AD flag for clients that ask for it with AD or DO.
+// Secure marks a name and everything below it as signed, or as not signed. The
+// longest suffix that was marked decides. Answers about signed names, negative
+// ones too, carry the AD flag for clients that ask for it with AD or DO.
 func (s *Server) Secure(suffix string, signed bool) { s.zones.setSecure(suffix, signed) }
 
-// SetFault says how the server behaves towards queries for a name and type: as the first habit at the first query, and
-// so on; the last one stays. No habit at all means Normal. dns.TypeANY stands for every type, the empty name for every
-// name; the closest entry counts: name and type, name alone, type alone, anything.
+// SetFault says how the server behaves towards queries for a name and type: as
+// the first habit at the first query, and so on; the last one stays. No habit
+// at all means Normal. dns.TypeANY stands for every type, the empty name for
+// every name; the closest entry counts: name and type, name alone, type alone,
+// anything.
 func (s *Server) SetFault(name string, qtype uint16, habits ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults[newKey(name, qtype)] = habits
 }
 
-// Hold makes queries for a name and type wait until release is called, or until the server stops.
+// Hold makes queries for a name and type wait until release is called, or until
+// the server stops.
 func (s *Server) Hold(name string, qtype uint16) (release func()) {
 	k, gate := newKey(name, qtype), make(chan struct{})
 	s.mu.Lock()
@@ -190,8 +207,8 @@ func (s *Server) Hold(name string, qtype uint16) (release func()) {
 	})
 }
 
-// Queries tells how often a name and type was asked for, in any letter case. dns.TypeANY adds up all types, the empty
-// name all names.
+// Queries tells how often a name and type was asked for, in any letter case.
+// dns.TypeANY adds up all types, the empty name all names.
 func (s *Server) Queries(name string, qtype uint16) Count {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -286,6 +303,6 @@ func (s *Server) note(query *dns.Msg, overTCP bool) (Fault, chan struct{}) {
 	return habit, gate
 }
 
-// Timeout is a resolver time-out for tests that meet Silent: long enough for an answer over loopback on a busy machine,
-// short enough to wait for.
+// Timeout is a resolver time-out for tests that meet Silent: long enough for an
+// answer over loopback on a busy machine, short enough to wait for.
 const Timeout = 500 * time.Millisecond

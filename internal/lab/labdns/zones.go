@@ -9,7 +9,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// defaultTTL is the TTL of records that give none, and of negative answers where no SOA record was added.
+// defaultTTL is the TTL of records that give none, and of negative answers
+// where no SOA record was added.
 const defaultTTL = 300
 
 // maxAliases is how many CNAME records one answer follows.

@@ -19,8 +19,8 @@ const patience = 5 * time.Second
 // Tests is a *testing.M.
 type Tests interface{ Run() int }
 
-// VerifyTestMain runs the tests and ends the program. It fails when they do, and
-// when they leave a goroutine, a file or a socket. The options are for
+// VerifyTestMain runs the tests and ends the program. It fails when they do,
+// and when they leave a goroutine, a file or a socket. The options are for
 // goroutines.
 func VerifyTestMain(m Tests, options ...goleak.Option) {
 	goleak.VerifyTestMain(&tests{m, descriptors(), patience}, options...)
@@ -60,8 +60,8 @@ func (t *tests) left() (left []string) {
 	return left
 }
 
-// descriptors tells what each open descriptor is, but for those that the runtime
-// and its pollers keep. Without /proc there are none to see.
+// descriptors tells what each open descriptor is, but for those that the
+// runtime and its pollers keep. Without /proc there are none to see.
 func descriptors() map[string]string {
 	all := map[string]string{}
 	links, _ := filepath.Glob("/proc/self/fd/*")

@@ -99,17 +99,21 @@ const (
 	Goodbye      // close TLS and TCP in good order
 )
 
-// Action is what the server does at a stage instead of its duty. The zero value does nothing.
+// Action is what the server does at a stage instead of its duty. The zero value
+// does nothing.
 type Action struct {
-	// Hold is waited for, after all earlier replies were sent. A client that leaves meanwhile ends the session.
+	// Hold is waited for, after all earlier replies were sent. A client that
+	// leaves meanwhile ends the session.
 	Hold <-chan struct{}
-	// Reply is sent instead of a positive reply of the server's own: the lines without CRLF, parted by \n. Its first
-	// digit decides whether the command takes effect. 421 closes the connection. StageHandshake, StageBody and
+	// Reply is sent instead of a positive reply of the server's own: the lines
+	// without CRLF, parted by \n. Its first digit decides whether the command
+	// takes effect. 421 closes the connection. StageHandshake, StageBody and
 	// StageDone send it in addition.
 	Reply string
 	// Drop leaves: instead of replying, or after Reply if there is one.
 	Drop Drop
-	// Skip is how many times the stage is passed without the act, over all connections since the habits were set.
+	// Skip is how many times the stage is passed without the act, over all
+	// connections since the habits were set.
 	Skip int
 	// Times is how often the act strikes after that; 0: always.
 	Times int
@@ -121,7 +125,8 @@ type Rule struct {
 	Reply string // the lines without CRLF, parted by \n
 }
 
-// UsualRecipients are rules for a server with some users of bad luck. Everyone else is welcome.
+// UsualRecipients are rules for a server with some users of bad luck. Everyone
+// else is welcome.
 func UsualRecipients() []Rule {
 	return []Rule{
 		{"nosuch*", "550 5.1.1 no such user"},
@@ -130,8 +135,9 @@ func UsualRecipients() []Rule {
 	}
 }
 
-// Behaviour are how a server behaves. The zero value is a sound server of the year 1982: EHLO works and offers nothing.
-// A server that gets habits keeps its own copy.
+// Behaviour are how a server behaves. The zero value is a sound server of the
+// year 1982: EHLO works and offers nothing. A server that gets habits keeps its
+// own copy.
 type Behaviour struct {
 	Hostname string   // in the greeting and the reply to EHLO; "mx.lab.example" when empty
 	Keywords Keyword  // what EHLO offers
@@ -153,8 +159,9 @@ type Behaviour struct {
 	Drip   time.Duration // between two bytes of a reply
 	Settle time.Duration // silence to wait for before replies are sent, so that long flights are counted exactly
 
-	// SpillChunk makes the server forget the chunk of a BDAT command that it refuses because it has no recipient: the
-	// chunk is run as commands, as some servers do.
+	// SpillChunk makes the server forget the chunk of a BDAT command that it
+	// refuses because it has no recipient: the chunk is run as commands, as
+	// some servers do.
 	SpillChunk bool
 }
 
@@ -218,7 +225,8 @@ func (h *Behaviour) verdict(recipient string) string {
 	return ""
 }
 
-// behaviourState is a set of habits in force, with what goes with it. Only passed changes, under the server's lock.
+// behaviourState is a set of habits in force, with what goes with it. Only
+// passed changes, under the server's lock.
 type behaviourState struct {
 	Behaviour
 	config *tls.Config
@@ -254,7 +262,8 @@ func newRegime(h Behaviour, ticketKey [32]byte) *behaviourState {
 	return &behaviourState{Behaviour: h, config: config, passed: map[Stage]int{}}
 }
 
-// take counts that a stage is passed and returns the act that strikes now, or none.
+// take counts that a stage is passed and returns the act that strikes now, or
+// none.
 func (r *behaviourState) take(stage Stage) Action {
 	act, ok := r.At[stage]
 	if !ok {

@@ -69,7 +69,8 @@ func (x *session) data(arg string) error {
 	return x.final()
 }
 
-// came counts bytes of a body and lets the act at StageBody strike at the right place.
+// came counts bytes of a body and lets the act at StageBody strike at the right
+// place.
 func (x *session) came(n int64) error {
 	b := &x.tx.body
 	b.length += n
@@ -134,7 +135,8 @@ func (x *session) bdat(arg string) error {
 	return x.chunked(size, last)
 }
 
-// chunked answers a chunk that was taken in. The last chunk has one reply, the final one, unless an act refuses it.
+// chunked answers a chunk that was taken in. The last chunk has one reply, the
+// final one, unless an act refuses it.
 func (x *session) chunked(size int64, last bool) error {
 	act := x.s.take(StageBDAT)
 	if err := x.strike(act); err != nil {
@@ -247,8 +249,8 @@ func (x *session) inspect(content []byte) {
 	}
 }
 
-// faults finds what may not be in a body: bare CR, bare LF, NUL, lines over 998 bytes (RFC 5322 §2.1.1). It names each
-// fault once.
+// faults finds what may not be in a body: bare CR, bare LF, NUL, lines over 998
+// bytes (RFC 5322 §2.1.1). It names each fault once.
 func faults(content []byte) []Fault {
 	var bareCR, bareLF, nul, long bool
 	start := 0

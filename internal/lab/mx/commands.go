@@ -14,7 +14,8 @@ func (x *session) helo(arg string) error {
 	return x.meet(StageHELO, "HELO", arg)
 }
 
-// meet serves EHLO and HELO. Both end a transaction that is under way (RFC 5321 §4.1.4).
+// meet serves EHLO and HELO. Both end a transaction that is under way (RFC 5321
+// §4.1.4).
 func (x *session) meet(stage Stage, verb, arg string) error {
 	if arg == "" || strings.Contains(arg, " ") {
 		x.fault(BadSyntax, "%s %q", verb, arg)
@@ -190,8 +191,8 @@ func (x *session) judge(arg string) (reply, address string, params []string) {
 	return x.coded(250, "2.1.5", "recipient ok"), address, params
 }
 
-// missing replies to a command that needs a transaction. It is the client's fault, unless a MAIL of the same flight
-// was refused (RFC 2920 §3.1).
+// missing replies to a command that needs a transaction. It is the client's
+// fault, unless a MAIL of the same flight was refused (RFC 2920 §3.1).
 func (x *session) missing(verb string) string {
 	if !x.refused || x.offered&Pipelining == 0 {
 		x.fault(BadSequence, "%s without MAIL", verb)
@@ -199,7 +200,8 @@ func (x *session) missing(verb string) string {
 	return x.coded(503, "5.5.1", "no transaction")
 }
 
-// path reads the argument of MAIL or RCPT; reply is not empty when it must be refused.
+// path reads the argument of MAIL or RCPT; reply is not empty when it must be
+// refused.
 func (x *session) path(verb, prefix, arg string) (address string, params []string, reply string) {
 	rest, ok := arg, false
 	if len(arg) >= len(prefix) && strings.EqualFold(arg[:len(prefix)], prefix) {

@@ -135,7 +135,8 @@ func TestSkipTimesAndReset(t *testing.T) {
 	connect(t, s).hello().deliver()
 }
 
-// A client that leaves while the server holds its reply is noticed, also under TLS.
+// A client that leaves while the server holds its reply is noticed, also under
+// TLS.
 func TestHold(t *testing.T) {
 	a, cert := certificate(t, ca.For(host))
 	gate := make(chan struct{})
@@ -257,7 +258,8 @@ func TestViolations(t *testing.T) {
 	}
 }
 
-// SMTP smuggling: nothing but CRLF.CRLF ends a body, and the attempt is noted with the message.
+// SMTP smuggling: nothing but CRLF.CRLF ends a body, and the attempt is noted
+// with the message.
 func TestSmuggling(t *testing.T) {
 	s := serve(t, Options{Behaviour: plain()})
 	c := connect(t, s).hello()

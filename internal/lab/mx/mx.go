@@ -1,19 +1,24 @@
-// Package mx is a mail server of the lab: it receives mail for anyone, remembers what it got and how, and has whatever
-// habits a test gives it.
+// Package mx is a mail server of the lab: it receives mail for anyone,
+// remembers what it got and how, and has whatever habits a test gives it.
 //
-// Habits say which extensions EHLO offers, how TLS goes, which recipients are refused, and, by an Act at a Stage, what
-// goes wrong: another reply, a dropped line, a wait. They can be changed while the server runs; a session sees the new
-// ones at its next command.
+// Habits say which extensions EHLO offers, how TLS goes, which recipients are
+// refused, and, by an Act at a Stage, what goes wrong: another reply, a dropped
+// line, a wait. They can be changed while the server runs; a session sees the
+// new ones at its next command.
 //
-// The server is written by hand and not on top of go-smtp, because it has to do what a decent library refuses to do,
-// and because it keeps books about its clients. As RFC 2920 §3.2 asks, it sends its replies when it has run out of
-// commands to read, which makes the number of flights of a message exact (see package wire and Habits.Settle). It ends
-// DATA at CRLF.CRLF only, and notes a Violation whenever a client breaks a rule: a bare CR or LF, a command sent ahead
-// without PIPELINING, a parameter that was not offered. A violation that a server would normally forgive does not make
-// the message fail, so that a test sees both.
+// The server is written by hand and not on top of go-smtp, because it has to do
+// what a decent library refuses to do, and because it keeps books about its
+// clients. As RFC 2920 §3.2 asks, it sends its replies when it has run out of
+// commands to read, which makes the number of flights of a message exact (see
+// package wire and Habits.Settle). It ends DATA at CRLF.CRLF only, and notes a
+// Violation whenever a client breaks a rule: a bare CR or LF, a command sent
+// ahead without PIPELINING, a parameter that was not offered. A violation that
+// a server would normally forgive does not make the message fail, so that a
+// test sees both.
 //
-// A message is stored, and counted by Wait, at the moment at which the server takes responsibility for it: when a
-// positive final reply is about to be sent. A session that breaks before that has delivered nothing.
+// A message is stored, and counted by Wait, at the moment at which the server
+// takes responsibility for it: when a positive final reply is about to be sent.
+// A session that breaks before that has delivered nothing.
 package mx
 
 import (
@@ -41,7 +46,8 @@ type Options struct {
 	Log         *slog.Logger  // tells the dialogue at debug level; nil: nobody
 }
 
-// Server is a running mail server. Its methods may be called from any goroutine.
+// Server is a running mail server. Its methods may be called from any
+// goroutine.
 type Server struct {
 	opts      Options
 	listener  net.Listener
@@ -95,7 +101,8 @@ func fill[T comparable](field *T, value T) {
 	}
 }
 
-// Stop closes the listener and every connection and waits for all goroutines. What was received can still be read.
+// Stop closes the listener and every connection and waits for all goroutines.
+// What was received can still be read.
 func (s *Server) Stop() error {
 	s.cancel()
 	err := s.listener.Close()
@@ -110,14 +117,16 @@ func (s *Server) Stop() error {
 // Addr returns host:port of the listener.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Behaviour returns the habits in force. Their maps and slices must not be changed.
+// Behaviour returns the habits in force. Their maps and slices must not be
+// changed.
 func (s *Server) Behaviour() Behaviour {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state.Behaviour
 }
 
-// SetBehaviour gives the server other habits, from each session's next command on. Counts of Act start anew.
+// SetBehaviour gives the server other habits, from each session's next command
+// on. Counts of Act start anew.
 func (s *Server) SetBehaviour(h Behaviour) {
 	r := newRegime(h, s.ticketKey)
 	s.mu.Lock()
@@ -125,8 +134,9 @@ func (s *Server) SetBehaviour(h Behaviour) {
 	s.state = r
 }
 
-// DropConnections closes all open connections without a word, as a server does that was restarted or lost patience
-// with idle clients. New connections are served.
+// DropConnections closes all open connections without a word, as a server does
+// that was restarted or lost patience with idle clients. New connections are
+// served.
 func (s *Server) DropConnections() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

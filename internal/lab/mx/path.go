@@ -7,8 +7,9 @@ import (
 
 var errSyntax = errors.New("bad syntax")
 
-// parsePath reads what follows MAIL FROM: or RCPT TO: (RFC 5321 §4.1.2): a path in angle brackets and parameters. It is
-// strict: no space before the path, no source route, one space before each parameter.
+// parsePath reads what follows MAIL FROM: or RCPT TO: (RFC 5321 §4.1.2): a path
+// in angle brackets and parameters. It is strict: no space before the path, no
+// source route, one space before each parameter.
 func parsePath(s string) (address string, params []string, err error) {
 	if !strings.HasPrefix(s, "<") {
 		return "", nil, errSyntax
@@ -56,7 +57,8 @@ scan:
 	return address, params, nil
 }
 
-// goodParam checks esmtp-param (RFC 5321 §4.1.2), with UTF-8 allowed in the value (RFC 6531 §3.3).
+// goodParam checks esmtp-param (RFC 5321 §4.1.2), with UTF-8 allowed in the
+// value (RFC 6531 §3.3).
 func goodParam(p string) bool {
 	key, value, given := strings.Cut(p, "=")
 	if key == "" || key[0] == '-' || given && value == "" {
@@ -75,8 +77,9 @@ func goodParam(p string) bool {
 	return true
 }
 
-// paramKeyword returns the extension that a parameter belongs to and whether the value can be understood; 0 for a
-// parameter that is unknown for this command.
+// paramKeyword returns the extension that a parameter belongs to and whether
+// the value can be understood; 0 for a parameter that is unknown for this
+// command.
 func paramKeyword(verb, param string) (k Keyword, good bool) {
 	key, value, given := strings.Cut(param, "=")
 	value = strings.ToUpper(value)

@@ -63,7 +63,8 @@ func (x *session) greet() error {
 	return err
 }
 
-// next serves one command. Before it waits for one, it sends the replies that have gathered.
+// next serves one command. Before it waits for one, it sends the replies that
+// have gathered.
 func (x *session) next() error {
 	if x.conn.Buffered() == 0 && len(x.out) > 0 {
 		x.settle()
@@ -140,8 +141,8 @@ func (x *session) dispatch(verb, arg string) error {
 	return serve(x, arg)
 }
 
-// answer replies at a stage where an act may strike. The effect is what a positive reply brings about; it has happened
-// when the client sees the reply.
+// answer replies at a stage where an act may strike. The effect is what a
+// positive reply brings about; it has happened when the client sees the reply.
 func (x *session) answer(stage Stage, own string, effect func(reply string)) (ok bool, err error) {
 	act := x.s.take(stage)
 	if err := x.strike(act); err != nil {
@@ -161,7 +162,8 @@ func (x *session) strike(act Action) error {
 	return nil
 }
 
-// conclude replies, with the server's own words or the act's, and does what the act does after the reply.
+// conclude replies, with the server's own words or the act's, and does what the
+// act does after the reply.
 func (x *session) conclude(act Action, own string, effect func(reply string)) (ok bool, err error) {
 	if act.Reply != "" && positive(own) {
 		own = act.Reply
@@ -233,7 +235,8 @@ func (x *session) say(reply string) {
 	x.out = append(x.out, strings.ReplaceAll(reply, "\n", "\r\n")+"\r\n")
 }
 
-// coded makes a reply; the enhanced status code is left out where it was not offered (RFC 2034 §4).
+// coded makes a reply; the enhanced status code is left out where it was not
+// offered (RFC 2034 §4).
 func (x *session) coded(code int, enhanced, text string) string {
 	if x.offered&EnhancedStatusCodes == 0 {
 		return fmt.Sprintf("%d %s", code, text)
@@ -241,8 +244,8 @@ func (x *session) coded(code int, enhanced, text string) string {
 	return fmt.Sprintf("%d %s %s", code, enhanced, text)
 }
 
-// settle waits for the rest of a flight, where the habits ask for it. A client that has closed its side still gets its
-// replies; the next read tells.
+// settle waits for the rest of a flight, where the habits ask for it. A client
+// that has closed its side still gets its replies; the next read tells.
 func (x *session) settle() {
 	if quiet := x.s.habits().Settle; quiet > 0 {
 		x.conn.Settle(quiet)

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// ErrStopped reports that the server was stopped while something was waited for.
+// ErrStopped reports that the server was stopped while something was waited
+// for.
 var ErrStopped = errors.New("lab MX server stopped")
 
 // Fault is a way in which a client broke the rules.
@@ -49,7 +50,8 @@ type Recipient struct {
 	Params  []string // as given, such as NOTIFY=NEVER
 }
 
-// Message is a message that the server took responsibility for. Its slices must not be changed.
+// Message is a message that the server took responsibility for. Its slices must
+// not be changed.
 type Message struct {
 	ID         string // as in the final reply, "queued as LAB1"
 	Conn       int    // number of the connection, from 1
@@ -66,7 +68,8 @@ type Message struct {
 	Violations []Violation // of this transaction
 }
 
-// Param returns the value of a MAIL parameter in any letter case, and whether it was given.
+// Param returns the value of a MAIL parameter in any letter case, and whether
+// it was given.
 func (m *Message) Param(name string) (value string, ok bool) {
 	for _, p := range m.Params {
 		if key, value, _ := strings.Cut(p, "="); strings.EqualFold(key, name) {
@@ -107,7 +110,8 @@ func (s *Server) Messages() []Message {
 	return slices.Clone(s.store.messages)
 }
 
-// Violations returns the first breaches of the rules, at most a thousand; Counters knows how many there were.
+// Violations returns the first breaches of the rules, at most a thousand;
+// Counters knows how many there were.
 func (s *Server) Violations() []Violation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,14 +138,16 @@ func (s *Server) Forget() {
 	s.store.messages, s.store.bytes, s.store.violations = nil, 0, nil
 }
 
-// Wait waits until n messages were accepted since the start and returns those that are kept. The error is that of ctx,
-// or ErrStopped; the messages are returned in any case.
+// Wait waits until n messages were accepted since the start and returns those
+// that are kept. The error is that of ctx, or ErrStopped; the messages are
+// returned in any case.
 func (s *Server) Wait(ctx context.Context, n int) ([]Message, error) {
 	err := s.WaitUntil(ctx, func(c Counters) bool { return c.Messages >= n })
 	return s.Messages(), err
 }
 
-// WaitUntil waits until the counters are as cond wants them. Cond is called often and must not call the server.
+// WaitUntil waits until the counters are as cond wants them. Cond is called
+// often and must not call the server.
 func (s *Server) WaitUntil(ctx context.Context, cond func(Counters) bool) error {
 	for {
 		s.mu.Lock()

@@ -12,7 +12,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
-// Message is one body that the client sent, with the commands that went before it.
+// Message is one body that the client sent, with the commands that went before
+// it.
 type Message struct {
 	Conn     int      // number of the connection, from 1
 	Envelope []string // the commands from MAIL to DATA or the last BDAT
@@ -37,8 +38,8 @@ type Conversation struct {
 	smtpconn.Record
 }
 
-// player plays a script on one connection. The fields told, and nothing else, are read by other goroutines; they are
-// changed only inside update.
+// player plays a script on one connection. The fields told, and nothing else,
+// are read by other goroutines; they are changed only inside update.
 type player struct {
 	conn     *smtpconn.Conn
 	script   Script
@@ -160,8 +161,9 @@ func (s *Server) WaitOpen(ctx context.Context, n int) error {
 	return s.await(ctx, func() bool { return len(s.players) >= n })
 }
 
-// Wait waits until the conversation on the n-th connection has ended and returns it. Its deviation, if there was one,
-// is in Conversation.Err; the error is that of ctx, or ErrClosed.
+// Wait waits until the conversation on the n-th connection has ended and
+// returns it. Its deviation, if there was one, is in Conversation.Err; the
+// error is that of ctx, or ErrClosed.
 func (s *Server) Wait(ctx context.Context, n int) (Conversation, error) {
 	var c Conversation
 	err := s.await(ctx, func() bool {
@@ -174,14 +176,16 @@ func (s *Server) Wait(ctx context.Context, n int) (Conversation, error) {
 	return c, err
 }
 
-// WaitMark waits until a script has passed its step MARK with this name, on any connection.
+// WaitMark waits until a script has passed its step MARK with this name, on any
+// connection.
 func (s *Server) WaitMark(ctx context.Context, name string) error {
 	return s.await(ctx, func() bool {
 		return slices.ContainsFunc(s.players, func(p *player) bool { return slices.Contains(p.told.Marks, name) })
 	})
 }
 
-// WaitMessages waits until n bodies have arrived over all connections and returns them, by connection.
+// WaitMessages waits until n bodies have arrived over all connections and
+// returns them, by connection.
 func (s *Server) WaitMessages(ctx context.Context, n int) ([]Message, error) {
 	var all []Message
 	err := s.await(ctx, func() bool {

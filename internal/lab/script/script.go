@@ -1,6 +1,8 @@
-// Package script is an SMTP server that plays a dialogue that a test writes down, and holds the client to it.
+// Package script is an SMTP server that plays a dialogue that a test writes
+// down, and holds the client to it.
 //
-// A dialogue is text that reads like an example of an RFC: one step on each line, empty lines and lines that begin with
+// A dialogue is text that reads like an example of an RFC: one step on each
+// line, empty lines and lines that begin with
 // # ignored, indentation of no account.
 //
 //	S: 220 mx.example ESMTP
@@ -52,12 +54,14 @@
 //	ENDLESS "BYTES" repeat them until the client hangs up, which it must do within 64 MiB; ends the script
 //	DRIP TIME "BYTES" the same, one byte at a time with a pause after each; ends the script
 //
-// Lines C: with no line S: between them are one flight: the server answers none before it has read them all, so a
-// client that waits for an answer in between fails the script by a time-out. When the script is over the server closes
-// the connection in good order. The first step that does not go as written ends the conversation; Server.Close and
-// Conversation.Err tell which it was.
+// Lines C: with no line S: between them are one flight: the server answers none
+// before it has read them all, so a client that waits for an answer in between
+// fails the script by a time-out. When the script is over the server closes the
+// connection in good order. The first step that does not go as written ends the
+// conversation; Server.Close and Conversation.Err tell which it was.
 //
-// The same steps exist as Go values (Send, Expect, StartTLS and so on) for dialogues that are computed.
+// The same steps exist as Go values (Send, Expect, StartTLS and so on) for
+// dialogues that are computed.
 package script
 
 import (
@@ -233,7 +237,8 @@ func parseTime(arg string) (time.Duration, error) {
 	return d, nil
 }
 
-// match says whether text fits a pattern in which * is any run of bytes and a backslash makes the next byte literal.
+// match says whether text fits a pattern in which * is any run of bytes and a
+// backslash makes the next byte literal.
 func match(pattern, text string) bool {
 	var parts []string // the literals between the stars
 	var part strings.Builder

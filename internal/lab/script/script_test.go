@@ -59,7 +59,8 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that a script that parses is written by String as it was read.
+// FuzzParse checks that a script that parses is written by String as it was
+// read.
 func FuzzParse(f *testing.F) {
 	f.Add("S: 220 hi\nC: EHLO *\nC? QUIT\nTLS good\nTLS bad fails\nBODY\nBDAT\nREAD 7\nFLIGHTS 2\nQUIET 5ms\nREST\nEND")
 	f.Add("DRIP 1ms \"250 \"")

@@ -74,7 +74,8 @@ func Start(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// StartText starts a server on a port of its own choice that plays one dialogue to each connection in turn.
+// StartText starts a server on a port of its own choice that plays one dialogue
+// to each connection in turn.
 func StartText(configs map[string]*tls.Config, dialogues ...string) (*Server, error) {
 	opts := Options{TLS: configs}
 	for i, text := range dialogues {
@@ -90,7 +91,8 @@ func StartText(configs map[string]*tls.Config, dialogues ...string) (*Server, er
 // Addr returns host:port of the listener.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Open opens a gate for WAIT steps, for good. It does not matter who comes first.
+// Open opens a gate for WAIT steps, for good. It does not matter who comes
+// first.
 func (s *Server) Open(gate string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,8 +109,9 @@ func (s *Server) gateLocked(name string) chan struct{} {
 	return s.gates[name]
 }
 
-// Close drops all connections, waits for every goroutine and returns the first deviation from a script, as Err does. A
-// conversation that Close cuts short counts as a deviation.
+// Close drops all connections, waits for every goroutine and returns the first
+// deviation from a script, as Err does. A conversation that Close cuts short
+// counts as a deviation.
 func (s *Server) Close() error {
 	s.cancel()
 	s.listener.Close()

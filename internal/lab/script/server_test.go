@@ -37,7 +37,8 @@ func start(t *testing.T, configs map[string]*tls.Config, dialogues ...string) *S
 	return s
 }
 
-// dial opens a raw connection, with a deadline so that a mistake does not hang the test.
+// dial opens a raw connection, with a deadline so that a mistake does not hang
+// the test.
 func dial(t *testing.T, s *Server) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Addr())

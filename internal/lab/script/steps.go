@@ -61,8 +61,8 @@ func Expect(pattern string) Step {
 	}}
 }
 
-// Allow reads a line if it matches the pattern, and leaves everything else, the end of the stream included, to the
-// next step.
+// Allow reads a line if it matches the pattern, and leaves everything else, the
+// end of the stream included, to the next step.
 func Allow(pattern string) Step {
 	return step{"C? " + pattern, func(p *player) error {
 		line, err := p.line()
@@ -87,7 +87,8 @@ func StartTLS(name string) Step {
 	}}, name}
 }
 
-// FailTLS offers a handshake that the client must refuse. After it only the end of the connection can come.
+// FailTLS offers a handshake that the client must refuse. After it only the end
+// of the connection can come.
 func FailTLS(name string) Step {
 	return tlsStep{step{"TLS " + name + " fails", func(p *player) error {
 		err := p.conn.StartTLS(p.ctx, p.configs[name])
@@ -108,7 +109,8 @@ type tlsStep struct {
 	config string
 }
 
-// Alert answers the ClientHello with a fatal handshake_failure alert (RFC 8446 §6.2).
+// Alert answers the ClientHello with a fatal handshake_failure alert (RFC 8446
+// §6.2).
 func Alert() Step {
 	return step{"TLSALERT", func(p *player) error {
 		hello, err := p.conn.Next()
@@ -150,7 +152,8 @@ func Body() Step {
 	}}
 }
 
-// Chunk reads a BDAT command and its chunk. The chunk that is marked LAST completes a message.
+// Chunk reads a BDAT command and its chunk. The chunk that is marked LAST
+// completes a message.
 func Chunk() Step {
 	return step{"BDAT", func(p *player) error {
 		line, err := p.line()
@@ -200,7 +203,8 @@ func Flights(n int) Step {
 	}}
 }
 
-// Quiet checks that nothing unread has arrived and that nothing arrives for a while.
+// Quiet checks that nothing unread has arrived and that nothing arrives for a
+// while.
 func Quiet(d time.Duration) Step {
 	return step{"QUIET " + d.String(), func(p *player) error {
 		if err := p.conn.Settle(d); err != nil && !gone(err) {
@@ -246,7 +250,8 @@ func End() Step {
 	}}
 }
 
-// Sleep waits, at most ten seconds. WaitFor is better where something can be waited for.
+// Sleep waits, at most ten seconds. WaitFor is better where something can be
+// waited for.
 func Sleep(d time.Duration) Step {
 	d = min(d, maxSleep)
 	return step{"SLEEP " + d.String(), func(p *player) error {
@@ -317,7 +322,8 @@ func Endless(text string) Step {
 	}}}
 }
 
-// Drip repeats the bytes, one at a time with a pause after each, until the client hangs up.
+// Drip repeats the bytes, one at a time with a pause after each, until the
+// client hangs up.
 func Drip(pause time.Duration, text string) Step {
 	pause = min(pause, maxSleep)
 	return ending{step{fmt.Sprintf("DRIP %s %q", pause, text), func(p *player) error {
@@ -341,7 +347,8 @@ func Drip(pause time.Duration, text string) Step {
 	}}}
 }
 
-// gone says whether an error means that the client closed the connection between two lines.
+// gone says whether an error means that the client closed the connection
+// between two lines.
 func gone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -33,7 +33,8 @@ const (
 // redirected is where a redirect leads to.
 const redirected = "/elsewhere/"
 
-// serve answers a request. It returns when done is closed, or the client has gone.
+// serve answers a request. It returns when done is closed, or the client has
+// gone.
 func (s *site) serve(w http.ResponseWriter, r *http.Request, done <-chan struct{}) {
 	wait := func() {
 		select {
@@ -113,7 +114,8 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request, done <-chan struct{
 	}
 }
 
-// body sends a status and a body. A client that went away is no concern of the server.
+// body sends a status and a body. A client that went away is no concern of the
+// server.
 func (s *site) body(w http.ResponseWriter, status int, text string) {
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, text)

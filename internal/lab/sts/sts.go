@@ -1,13 +1,17 @@
-// Package sts is a web server for MTA-STS policies (RFC 8461 §3.3): that of every domain of the lab, on one address of
-// loopback, over HTTPS.
+// Package sts is a web server for MTA-STS policies (RFC 8461 §3.3): that of
+// every domain of the lab, on one address of loopback, over HTTPS.
 //
-// Publish gives a domain its Site: the text of its policy, the certificate of mta-sts.DOMAIN, and a habit, as real web
-// servers have them: redirects, errors, silence, endless bodies. What is published can be changed at any time; the next
-// connection sees it. A client is told apart by the server name it asks for (SNI), as RFC 8461 §7.1 requires of senders;
-// the certificate comes from the lab's authority and is made once for each Site.
+// Publish gives a domain its Site: the text of its policy, the certificate of
+// mta-sts.DOMAIN, and a habit, as real web servers have them: redirects,
+// errors, silence, endless bodies. What is published can be changed at any
+// time; the next connection sees it. A client is told apart by the server name
+// it asks for (SNI), as RFC 8461 §7.1 requires of senders; the certificate
+// comes from the lab's authority and is made once for each Site.
 //
-// Requests and Handshakes count by domain, so that a test sees whether a policy was fetched at all. Hold makes requests
-// wait until a test releases them. Nothing here depends on testing.T. All methods may be called from any goroutine.
+// Requests and Handshakes count by domain, so that a test sees whether a policy
+// was fetched at all. Hold makes requests wait until a test releases them.
+// Nothing here depends on testing.T. All methods may be called from any
+// goroutine.
 package sts
 
 import (
@@ -32,22 +36,26 @@ const Path = "/.well-known/mta-sts.txt"
 // hostLabel stands before a domain's name.
 const hostLabel = "mta-sts."
 
-// Site is what one domain publishes. The zero value is an empty policy behind a sound certificate.
+// Site is what one domain publishes. The zero value is an empty policy behind a
+// sound certificate.
 type Site struct {
 	Policy string // the body, as it is; see Policy
 	Fault  Fault
-	// Cert is what the certificate shall be. Without Names it is for mta-sts.DOMAIN; ca.ExpiredFor and the like give
-	// others, as do SelfSigned and Chain.
+	// Cert is what the certificate shall be. Without Names it is for
+	// mta-sts.DOMAIN; ca.ExpiredFor and the like give others, as do SelfSigned
+	// and Chain.
 	Cert ca.Spec
-	// Authority signs the certificate; nil means the one that the server was started with.
+	// Authority signs the certificate; nil means the one that the server was
+	// started with.
 	Authority *ca.Authority
-	// Status and ContentType replace "200" and "text/plain" where they are not zero.
+	// Status and ContentType replace "200" and "text/plain" where they are not
+	// zero.
 	Status      int
 	ContentType string
 }
 
-// Policy gives the text of a sound policy (RFC 8461 §3.2). The mode is "enforce", "testing" or "none"; maxAge is rounded
-// to seconds.
+// Policy gives the text of a sound policy (RFC 8461 §3.2). The mode is
+// "enforce", "testing" or "none"; maxAge is rounded to seconds.
 func Policy(mode string, maxAge time.Duration, mx ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: STSv1\r\nmode: %s\r\n", mode)
@@ -80,8 +88,8 @@ type site struct {
 	cert tls.Certificate
 }
 
-// Start begins to serve; Stop must be called. The address is host:port; when empty, it is a free port of 127.0.0.1. An
-// error means that it cannot be had.
+// Start begins to serve; Stop must be called. The address is host:port; when
+// empty, it is a free port of 127.0.0.1. An error means that it cannot be had.
 func Start(authority *ca.Authority, address string) (*Server, error) {
 	if authority == nil {
 		return nil, errors.New("lab STS: no authority")
@@ -108,12 +116,14 @@ func Start(authority *ca.Authority, address string) (*Server, error) {
 		// Clients that refuse a certificate are the rule here.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
-	// It returns when Stop closes it; a failure before shows as a request without an answer.
+	// It returns when Stop closes it; a failure before shows as a request
+	// without an answer.
 	s.serve.Go(func() { _ = s.http.ServeTLS(listener, "", "") })
 	return s, nil
 }
 
-// track counts the connections' goroutines, which http.Server waits for in no way that ends soon.
+// track counts the connections' goroutines, which http.Server waits for in no
+// way that ends soon.
 func (s *Server) track(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -126,7 +136,8 @@ func (s *Server) track(_ net.Conn, state http.ConnState) {
 // Addr is where the server listens.
 func (s *Server) Addr() netip.AddrPort { return s.addr }
 
-// Stop ends the server and its connections, and waits until nothing of them is left. It may be called more than once.
+// Stop ends the server and its connections, and waits until nothing of them is
+// left. It may be called more than once.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
 		close(s.done)
@@ -136,7 +147,8 @@ func (s *Server) Stop() {
 	})
 }
 
-// Publish gives a domain its site, in place of the one it had. The error is the authority's.
+// Publish gives a domain its site, in place of the one it had. The error is the
+// authority's.
 func (s *Server) Publish(domain string, what Site) error {
 	domain = canonical(domain)
 	authority := what.Authority
@@ -157,14 +169,16 @@ func (s *Server) Publish(domain string, what Site) error {
 	return nil
 }
 
-// Withdraw takes a domain's site away. Handshakes for it then fail with the alert unrecognized_name.
+// Withdraw takes a domain's site away. Handshakes for it then fail with the
+// alert unrecognized_name.
 func (s *Server) Withdraw(domain string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sites, canonical(domain))
 }
 
-// Hold makes requests for a domain's policy wait, after they were counted, until release is called or the server stops.
+// Hold makes requests for a domain's policy wait, after they were counted,
+// until release is called or the server stops.
 func (s *Server) Hold(domain string) (release func()) {
 	domain, gate := canonical(domain), make(chan struct{})
 	s.mu.Lock()
@@ -180,11 +194,12 @@ func (s *Server) Hold(domain string) (release func()) {
 	})
 }
 
-// Requests tells how many requests came for a domain, whatever they asked for; the empty domain stands for all.
+// Requests tells how many requests came for a domain, whatever they asked for;
+// the empty domain stands for all.
 func (s *Server) Requests(domain string) int { return s.count(s.requests, domain) }
 
-// Handshakes tells how many TLS handshakes began for a domain, those that the client broke off included; the empty
-// domain stands for all.
+// Handshakes tells how many TLS handshakes began for a domain, those that the
+// client broke off included; the empty domain stands for all.
 func (s *Server) Handshakes(domain string) int { return s.count(s.handshakes, domain) }
 
 func (s *Server) count(counts map[string]int, domain string) int {
@@ -239,7 +254,8 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 
 // ServeHTTP answers one request; it is for the library that reads them.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// The connection may be taken out of the library's hands, which then counts it no more.
+	// The connection may be taken out of the library's hands, which then counts
+	// it no more.
 	s.serve.Add(1)
 	defer s.serve.Done()
 	domain := domainOf(r.TLS.ServerName)

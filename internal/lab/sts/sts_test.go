@@ -40,7 +40,8 @@ func publish(t *testing.T, s *sts.Server, domain string, site sts.Site) {
 	}
 }
 
-// answer is what a client sees. The error is that of the request or of the body, of which 100,000 octets are read.
+// answer is what a client sees. The error is that of the request or of the
+// body, of which 100,000 octets are read.
 type answer struct {
 	status int
 	kind   string
@@ -123,7 +124,8 @@ func TestPoliciesByDomain(t *testing.T) {
 	}
 }
 
-// RFC 8461 §3.3: a certificate that is not valid for the policy host means that there is no policy.
+// RFC 8461 §3.3: a certificate that is not valid for the policy host means that
+// there is no policy.
 func TestCertificates(t *testing.T) {
 	s, authority := start(t)
 	stranger, err := ca.New(ca.Options{})

@@ -54,8 +54,8 @@ func (b *Book) Forget() {
 // Count tells how often a part was written.
 func (b *Book) Count(part string) int { return strings.Count(b.String(), part) }
 
-// Find waits for a line that has all of the parts, and gives it. It is empty when
-// gaveUp is closed before, or a minute has passed.
+// Find waits for a line that has all of the parts, and gives it. It is empty
+// when gaveUp is closed before, or a minute has passed.
 func (b *Book) Find(gaveUp <-chan struct{}, parts ...string) string {
 	late := time.NewTimer(patience)
 	defer late.Stop()

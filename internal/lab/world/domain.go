@@ -7,7 +7,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
 
-// Domain is a domain with its mail servers. The zero value but for a Name is a signed zone with nothing in it.
+// Domain is a domain with its mail servers. The zero value but for a Name is a
+// signed zone with nothing in it.
 type Domain struct {
 	Name    string // such as "dane-ee.example", lower case
 	About   string // what is special about it, in a few words for a table
@@ -36,8 +37,8 @@ func (h Host) name(d Domain) string {
 	return h.Label + "." + d.Name
 }
 
-// TLSA is a record for a host's certificate: for that of the authority where the usage is DANE-TA or PKIX-TA, otherwise
-// for the server's own.
+// TLSA is a record for a host's certificate: for that of the authority where
+// the usage is DANE-TA or PKIX-TA, otherwise for the server's own.
 type TLSA struct {
 	Usage    ca.Usage
 	Selector ca.Selector

@@ -13,7 +13,8 @@ import (
 // day is the max_age of the policies here.
 const day = 24 * time.Hour
 
-// The certificate of most mail servers that nobody vouches for, and the records that people publish.
+// The certificate of most mail servers that nobody vouches for, and the records
+// that people publish.
 var (
 	selfSigned = ca.Spec{SelfSigned: true}
 	ee         = TLSA{Usage: ca.DANEEE, Selector: ca.SPKI, Matching: ca.SHA256}
@@ -22,8 +23,9 @@ var (
 	wrongEE    = TLSA{Usage: ca.DANEEE, Selector: ca.SPKI, Matching: ca.SHA256, Other: true}
 )
 
-// Domains gives the well-known domains, in an order that reads well. Each server refuses recipients of bad luck, as
-// mx.UsualRecipients says. That nowhere.example is not among them is part of it: it does not exist.
+// Domains gives the well-known domains, in an order that reads well. Each
+// server refuses recipients of bad luck, as mx.UsualRecipients says. That
+// nowhere.example is not among them is part of it: it does not exist.
 func Domains() []Domain {
 	var all []Domain
 	for _, group := range [][]Domain{daneDomains(), stsDomains(), bothDomains(), openDomains(), requireTLSDomains(), routeDomains()} {
@@ -108,7 +110,8 @@ func routeDomains() []Domain {
 	}
 }
 
-// signed and unsigned make a domain with its hosts. A host that says nothing else is a modern one at mx.
+// signed and unsigned make a domain with its hosts. A host that says nothing
+// else is a modern one at mx.
 func signed(name, about string, hosts ...Host) Domain {
 	for i := range hosts {
 		h := &hosts[i]

@@ -1,15 +1,19 @@
-// Package world puts the parts of the lab together to a little internet on loopback: signed DNS zones with a validating
-// resolver in front of them, mail servers that share one port on addresses of their own, the web server of the MTA-STS
-// policies, and the certificate authority that all of them know.
+// Package world puts the parts of the lab together to a little internet on
+// loopback: signed DNS zones with a validating resolver in front of them, mail
+// servers that share one port on addresses of their own, the web server of the
+// MTA-STS policies, and the certificate authority that all of them know.
 //
-// Start makes a world of Domains. A Domain says how it is signed, which mail servers it has, which certificates and TLSA
-// records these show, and which MTA-STS policy it publishes; Start makes the zones, the records and the certificates.
-// Well-known domains, one for each thing that can happen to a message, are listed by Domains, so that the demo, the tests
-// of the transport and those of "mxpolicyd explain" can talk about the same ones.
+// Start makes a world of Domains. A Domain says how it is signed, which mail
+// servers it has, which certificates and TLSA records these show, and which
+// MTA-STS policy it publishes; Start makes the zones, the records and the
+// certificates. Well-known domains, one for each thing that can happen to a
+// message, are listed by Domains, so that the demo, the tests of the transport
+// and those of "mxpolicyd explain" can talk about the same ones.
 //
-// The parts stay open to whoever needs more: DNS, Front, Web and Authority are those of the packages dnssec, sts and ca,
-// and Server gives a mail server by its host name. Nothing here depends on testing.T. All methods may be called from any
-// goroutine.
+// The parts stay open to whoever needs more: DNS, Front, Web and Authority are
+// those of the packages dnssec, sts and ca, and Server gives a mail server by
+// its host name. Nothing here depends on testing.T. All methods may be called
+// from any goroutine.
 package world
 
 import (
@@ -31,8 +35,9 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
 
-// TTL is that of every record, in seconds: long enough for any test to meet a warm cache. A test that changes records
-// under a running daemon gives its domain records of its own with another TTL.
+// TTL is that of every record, in seconds: long enough for any test to meet a
+// warm cache. A test that changes records under a running daemon gives its
+// domain records of its own with another TTL.
 const TTL = 300
 
 // webIP is where every policy host is.
@@ -53,8 +58,8 @@ type World struct {
 	domains map[string]Domain
 }
 
-// Start makes a world of these domains; Stop must be called. An error means that a domain is malformed, or that no port
-// could be had.
+// Start makes a world of these domains; Stop must be called. An error means
+// that a domain is malformed, or that no port could be had.
 func Start(domains ...Domain) (*World, error) {
 	w := &World{ip: 1, servers: map[string]*mx.Server{}, domains: map[string]Domain{}}
 	if err := w.start(domains); err != nil {
@@ -88,8 +93,8 @@ func (w *World) start(domains []Domain) (err error) {
 	return nil
 }
 
-// Stop ends every server and waits until nothing of it is left. What the mail servers received can still be read. It may
-// be called more than once.
+// Stop ends every server and waits until nothing of it is left. What the mail
+// servers received can still be read. It may be called more than once.
 func (w *World) Stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -111,7 +116,8 @@ func (w *World) Stop() {
 // Resolver is where the validating resolver listens, for dns.servers.
 func (w *World) Resolver() string { return w.Front.Addr() }
 
-// Port is where every mail server listens, for a transport's port. TLSA records are for this port.
+// Port is where every mail server listens, for a transport's port. TLSA records
+// are for this port.
 func (w *World) Port() int { return w.port }
 
 // HTTPSPort is where the policy hosts listen, for mtasts.https_port.
@@ -143,8 +149,8 @@ func (w *World) Domain(name string) (Domain, bool) {
 	return d, ok
 }
 
-// Add adds a domain, with its mail servers running and its policy published before its zone is there. What was made
-// before an error stays until Stop.
+// Add adds a domain, with its mail servers running and its policy published
+// before its zone is there. What was made before an error stays until Stop.
 func (w *World) Add(d Domain) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -215,7 +221,8 @@ func (w *World) addHost(zone *strings.Builder, d Domain, h Host) error {
 	return nil
 }
 
-// record makes a record for a server's certificate, for the one that signed it, or for none that the server shows.
+// record makes a record for a server's certificate, for the one that signed it,
+// or for none that the server shows.
 func (w *World) record(t TLSA, of *x509.Certificate) (ca.Record, error) {
 	switch {
 	case t.Other:
@@ -230,8 +237,9 @@ func (w *World) record(t TLSA, of *x509.Certificate) (ca.Record, error) {
 	return ca.TLSA(t.Usage, t.Selector, t.Matching, of), nil
 }
 
-// freePort finds a port for all mail servers: below those of outgoing connections, above those that need root, and with
-// nobody listening at it on all addresses.
+// freePort finds a port for all mail servers: below those of outgoing
+// connections, above those that need root, and with nobody listening at it on
+// all addresses.
 func freePort() (port int, err error) {
 	for range 50 {
 		port = 15000 + rand.IntN(16000)
@@ -246,7 +254,8 @@ func freePort() (port int, err error) {
 // maxIP bounds the addresses that are tried: those of 127.0.0.0/16.
 const maxIP = 65534
 
-// listen starts a mail server at the next address whose port is free: another world may have the same port.
+// listen starts a mail server at the next address whose port is free: another
+// world may have the same port.
 func (w *World) listen(habits mx.Behaviour) (server *mx.Server, ip string, err error) {
 	err = syscall.EADDRINUSE
 	for w.ip < maxIP && errors.Is(err, syscall.EADDRINUSE) {

@@ -47,7 +47,8 @@ func ask(t *testing.T, w *world.World, name string, qtype uint16) *dns.Msg {
 	return reply
 }
 
-// handshake greets a mail server at the address that the DNS gives, and returns its certificate.
+// handshake greets a mail server at the address that the DNS gives, and returns
+// its certificate.
 func handshake(t *testing.T, w *world.World, host string) *x509.Certificate {
 	t.Helper()
 	reply := ask(t, w, host, dns.TypeA)
@@ -100,7 +101,8 @@ func TestDomainsInTheDNS(t *testing.T) {
 	}
 }
 
-// Names and words are good for a table: each name once, each with words, each server at an address of its own.
+// Names and words are good for a table: each name once, each with words, each
+// server at an address of its own.
 func TestDomainsAreDistinct(t *testing.T) {
 	w := start(t, world.Domains()...)
 	names, addrs := map[string]bool{}, map[string]bool{}
@@ -121,7 +123,8 @@ func TestDomainsAreDistinct(t *testing.T) {
 	}
 }
 
-// The TLSA record of the DNS is the one of the certificate that the server shows.
+// The TLSA record of the DNS is the one of the certificate that the server
+// shows.
 func TestTLSAFitsTheServer(t *testing.T) {
 	w := start(t, world.Domains()...)
 	for host, fits := range map[string]bool{"mx.dane-ee.example": true, "mx.dane-wrong.example": false} {

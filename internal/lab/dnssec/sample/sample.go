@@ -1,5 +1,6 @@
-// Package sample is a little Internet with every verdict that DNSSEC has, and questions about it with the answers that a
-// validating resolver must give. It is what the lab's own front and a real resolver are compared by.
+// Package sample is a little Internet with every verdict that DNSSEC has, and
+// questions about it with the answers that a validating resolver must give. It
+// is what the lab's own front and a real resolver are compared by.
 package sample
 
 import (
@@ -12,10 +13,12 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
 )
 
-// patience is how long an answer is waited for: a real resolver asks others first.
+// patience is how long an answer is waited for: a real resolver asks others
+// first.
 const patience = 30 * time.Second
 
-// domain is the text of a domain that receives mail. Each of the sample's domains has it.
+// domain is the text of a domain that receives mail. Each of the sample's
+// domains has it.
 const domain = `
 @             IN MX 10 mx
 @             IN MX 20 mx.branch
@@ -31,8 +34,9 @@ there.wild    IN A 127.0.0.4
 *.wildalias   IN CNAME mx
 `
 
-// Zones gives the sample's zones, for dnssec.Start. The zone good.test is signed; the others are named after what is
-// wrong with them. "plain." is a top-level domain without signatures.
+// Zones gives the sample's zones, for dnssec.Start. The zone good.test is
+// signed; the others are named after what is wrong with them. "plain." is a
+// top-level domain without signatures.
 func Zones() []dnssec.Zone {
 	zones := []dnssec.Zone{
 		{Name: "test"},
@@ -74,7 +78,8 @@ tobad         IN CNAME broken.good.test.
 	return zones
 }
 
-// Spoil gives the faults of single RRsets to a server that has the sample's zones.
+// Spoil gives the faults of single RRsets to a server that has the sample's
+// zones.
 func Spoil(s *dnssec.Server) {
 	s.Fault("broken.good.test", dns.TypeA, dnssec.BadSignature)
 	s.Fault("expiredset.good.test", dns.TypeA, dnssec.ExpiredSignature)
@@ -215,7 +220,8 @@ func Questions() []Question {
 	return list
 }
 
-// Read gives what a resolver's reply says, in the form of a question of the table.
+// Read gives what a resolver's reply says, in the form of a question of the
+// table.
 func Read(reply *dns.Msg) Question {
 	q := reply.Question[0]
 	got := Question{Name: q.Name, Type: q.Qtype, Verdict: Insecure, Rcode: reply.Rcode}
@@ -238,7 +244,8 @@ func (q Question) String() string {
 	return fmt.Sprintf("%s %s: %s, %s, %d records", q.Name, dns.TypeToString[q.Type], q.Verdict, dns.RcodeToString[q.Rcode], q.Records)
 }
 
-// Ask asks a resolver at host:port as a stub resolver does: with AD and DO, and over TCP when the answer is cut.
+// Ask asks a resolver at host:port as a stub resolver does: with AD and DO, and
+// over TCP when the answer is cut.
 func Ask(addr, name string, qtype uint16) (*dns.Msg, error) {
 	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
 	query.AuthenticatedData = true

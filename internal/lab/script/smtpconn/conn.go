@@ -1,13 +1,17 @@
-// Package smtpconn is one SMTP connection as a lab server sees it. It reads lines and bodies, turns TLS on in the middle,
-// keeps what arrived (as it was on the wire, and after decryption), and counts flights.
+// Package smtpconn is one SMTP connection as a lab server sees it. It reads
+// lines and bodies, turns TLS on in the middle, keeps what arrived (as it was
+// on the wire, and after decryption), and counts flights.
 //
-// A flight is a burst from the client between two writes of the server: the number of round trips that a client pays
-// for (RFC 2920 §1). The count is exact when a server answers only after it has taken in all that the client has sent.
-// A burst larger than one TLS record or one segment may still be under way when the server runs out of input; a server
-// that must not count such a burst twice calls Settle before it answers.
+// A flight is a burst from the client between two writes of the server: the
+// number of round trips that a client pays for (RFC 2920 §1). The count is
+// exact when a server answers only after it has taken in all that the client
+// has sent. A burst larger than one TLS record or one segment may still be
+// under way when the server runs out of input; a server that must not count
+// such a burst twice calls Settle before it answers.
 //
-// Each read and each write has a deadline. What is kept has a bound. One goroutine reads and writes; Close, Record,
-// Flights and State may be called from any.
+// Each read and each write has a deadline. What is kept has a bound. One
+// goroutine reads and writes; Close, Record, Flights and State may be called
+// from any.
 package smtpconn
 
 import (
@@ -23,11 +27,12 @@ import (
 	"time"
 )
 
-// bufferSize is what one read can take in; a flight of commands larger than this may be counted twice.
+// bufferSize is what one read can take in; a flight of commands larger than
+// this may be counted twice.
 const bufferSize = 64 << 10
 
-// ErrLongLine reports a line over the limit that ReadLine was given. The rest of the line is still unread; the caller
-// should close the connection.
+// ErrLongLine reports a line over the limit that ReadLine was given. The rest
+// of the line is still unread; the caller should close the connection.
 var ErrLongLine = errors.New("line too long")
 
 // Options say how long a Conn waits and how much it keeps.
@@ -132,9 +137,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return c.cur.Write(p)
 }
 
-// ReadLine reads one line and returns it with its line end: CRLF, or the bare LF that some clients send. The slice is
-// the caller's. It returns ErrLongLine when limit bytes hold no LF, and io.ErrUnexpectedEOF when the client went away
-// in the middle of the line.
+// ReadLine reads one line and returns it with its line end: CRLF, or the bare
+// LF that some clients send. The slice is the caller's. It returns ErrLongLine
+// when limit bytes hold no LF, and io.ErrUnexpectedEOF when the client went
+// away in the middle of the line.
 func (c *Conn) ReadLine(limit int) ([]byte, error) {
 	var line []byte
 	for {
@@ -160,8 +166,8 @@ func (c *Conn) ReadFull(p []byte) error {
 	return err
 }
 
-// Next waits until something has come and returns what is buffered. The slice is valid until the next read; Skip says
-// how much of it was used.
+// Next waits until something has come and returns what is buffered. The slice
+// is valid until the next read; Skip says how much of it was used.
 func (c *Conn) Next() ([]byte, error) {
 	if c.br.Buffered() == 0 {
 		if _, err := c.br.Peek(1); err != nil {
@@ -177,11 +183,13 @@ func (c *Conn) Skip(n int) error {
 	return err
 }
 
-// Buffered returns how many bytes have been read from the client and not yet taken.
+// Buffered returns how many bytes have been read from the client and not yet
+// taken.
 func (c *Conn) Buffered() int { return c.br.Buffered() }
 
-// Settle takes in what the client still sends until it has been silent for quiet, or until the buffer is full. When the
-// client has closed the connection it returns io.EOF or another error; what is buffered can still be read.
+// Settle takes in what the client still sends until it has been silent for
+// quiet, or until the buffer is full. When the client has closed the connection
+// it returns io.EOF or another error; what is buffered can still be read.
 func (c *Conn) Settle(quiet time.Duration) error {
 	c.setPatience(quiet)
 	defer c.setPatience(0)
@@ -203,8 +211,9 @@ func (c *Conn) setPatience(d time.Duration) {
 	c.mu.Unlock()
 }
 
-// StartTLS shakes hands as the server. Bytes that were read ahead are given to TLS, where anything but a ClientHello
-// fails. After an error the connection is only good for closing.
+// StartTLS shakes hands as the server. Bytes that were read ahead are given to
+// TLS, where anything but a ClientHello fails. After an error the connection is
+// only good for closing.
 func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) error {
 	ahead, err := c.br.Peek(c.br.Buffered())
 	if err != nil {
@@ -236,7 +245,8 @@ func (c *Conn) State() *tls.ConnectionState {
 	return c.state
 }
 
-// Flights returns how many flights the client has sent so far, at the level of SMTP: the TLS handshake is none.
+// Flights returns how many flights the client has sent so far, at the level of
+// SMTP: the TLS handshake is none.
 func (c *Conn) Flights() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -259,7 +269,8 @@ func (c *Conn) Remote() net.Addr { return c.raw.RemoteAddr() }
 // Bye ends the connection in good order: TLS says close_notify first.
 func (c *Conn) Bye() error { return c.cur.Close() }
 
-// Close drops the connection without a word, as a crashed server does. It may be called at any time and more than once.
+// Close drops the connection without a word, as a crashed server does. It may
+// be called at any time and more than once.
 func (c *Conn) Close() error { return c.raw.Conn.Close() }
 
 // Reset drops the connection with a TCP reset.

@@ -1,7 +1,8 @@
 package smtpconn
 
-// Unstuffer takes the dots out of a message body that arrives as DATA (RFC 5321 §4.5.2). The body ends at CRLF.CRLF
-// and at nothing else: a bare CR or a bare LF begins no line, so it neither ends the body nor hides a dot. They stay in
+// Unstuffer takes the dots out of a message body that arrives as DATA (RFC 5321
+// §4.5.2). The body ends at CRLF.CRLF and at nothing else: a bare CR or a bare
+// LF begins no line, so it neither ends the body nor hides a dot. They stay in
 // Text as they came. The zero value is ready to use.
 type Unstuffer struct {
 	Text []byte // the body without transparency dots and without the final dot
@@ -21,8 +22,9 @@ const (
 	afterCR
 )
 
-// Feed takes bytes of the stream and returns how many belong to the body, the final dot line included. Once done is
-// true the rest of the stream is not the body's.
+// Feed takes bytes of the stream and returns how many belong to the body, the
+// final dot line included. Once done is true the rest of the stream is not the
+// body's.
 func (u *Unstuffer) Feed(p []byte) (used int, done bool) {
 	for i, b := range p {
 		if u.done {

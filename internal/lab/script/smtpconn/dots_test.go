@@ -43,8 +43,9 @@ func TestUnstufferBound(t *testing.T) {
 	}
 }
 
-// FuzzUnstuffer holds the state machine against the definition in words: the body ends at the first CRLF.CRLF, and
-// each line that begins with a dot loses it.
+// FuzzUnstuffer holds the state machine against the definition in words: the
+// body ends at the first CRLF.CRLF, and each line that begins with a dot loses
+// it.
 func FuzzUnstuffer(f *testing.F) {
 	for _, s := range []string{"", ".\r\n", "a\r\n.\r\n", "..\r\n.\r\n", "a\n.\r\n", "\r\r\n.\r\nx", "\r\n.\r\r\n.\r\n"} {
 		f.Add([]byte(s), uint8(1))
