@@ -137,8 +137,8 @@ func (c *lmtpClient) send(m mail) error {
 
 func (c *lmtpClient) close() { c.conn.Close() }
 
-// doors are the ways into a daemon that a load can take.
-var doors = []struct {
+// frontEnds are those of a daemon that a load can take.
+var frontEnds = []struct {
 	name string
 	open func(d *daemon) (client, error)
 }{

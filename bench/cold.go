@@ -12,22 +12,22 @@ func (b *bench) cold() error {
 	s := b.report.Section("Cold: each 1 KB message over a new connection, by pipe, 10 at once, TLS 1.3, certificates checked by WebPKI",
 		"CPU is mxpolicyd's; the other half of each handshake is made on the same processors.")
 	const alone = "conn_reuse_limit: 0"
-	ways := []way{
+	transports := []transportConfig{
 		{"default", b.sinks.fresh.Port(), alone},
 		{"rsa", b.sinks.rsa.Port(), alone},
 		{"resumed", b.sinks.main.Port(), alone},
 	}
 	names := []string{"full handshake, ECDSA P-256", "full handshake, RSA 2048", "resumed handshake"}
-	d, err := b.startDaemon(layout{ways: ways})
+	d, err := b.startDaemon(layout{transports: transports})
 	if err != nil {
 		return err
 	}
 	defer d.stop()
-	found := make([]speeds, len(ways))
+	found := make([]speeds, len(transports))
 	text := message(1 << 10)
 	before := b.sinks.main.Counters()
 	for round := range b.rounds + 1 {
-		for i, w := range ways {
+		for i, w := range transports {
 			work := load{
 				at: 10, messages: b.amount(500),
 				client: func() (client, error) { return &pipeClient{socket: d.pipe}, nil },

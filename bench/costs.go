@@ -33,14 +33,14 @@ func (b *bench) costs() error {
 	s := b.report.Section("What one warm message of 10 KB costs mxpolicyd, by TLS to a host that offers CHUNKING and PIPELINING",
 		"One message at a time. Octets are those that read(2) and write(2) moved: the message comes in once and goes out",
 		"once, encrypted. System calls are counted by strace, if it is there, in a run of their own.")
-	d, err := b.startDaemon(layout{ways: []way{{"default", b.sinks.main.Port(), reuse}}})
+	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return err
 	}
 	defer d.stop()
 	messages := 1000
-	for _, door := range doors {
-		work := load{at: 1, messages: messages, mail: to("shared", 10), client: func() (client, error) { return door.open(d) }}
+	for _, front := range frontEnds {
+		work := load{at: 1, messages: messages, mail: to("shared", 10), client: func() (client, error) { return front.open(d) }}
 		if _, err := work.run(b.ctx); err != nil { // warm
 			return err
 		}
@@ -56,12 +56,12 @@ func (b *bench) costs() error {
 			return err
 		}
 		each := func(a, b float64) float64 { return (b - a) / float64(messages) }
-		s.Add(door.name+": allocations", "", each(before.allocations, after.allocations))
-		s.Add(door.name+": memory allocated", "KiB", each(before.allocated, after.allocated)/1024)
-		s.Add(door.name+": octets read", "KiB", each(float64(before.io.OctetsRead), float64(after.io.OctetsRead))/1024)
-		s.Add(door.name+": octets written", "KiB", each(float64(before.io.OctetsOut), float64(after.io.OctetsOut))/1024)
-		s.Add(door.name+": flights to the server", "", each(float64(before.flights), float64(after.flights)))
-		s.Add(door.name+": DNS questions", "", each(float64(before.questions), float64(after.questions)))
+		s.Add(front.name+": allocations", "", each(before.allocations, after.allocations))
+		s.Add(front.name+": memory allocated", "KiB", each(before.allocated, after.allocated)/1024)
+		s.Add(front.name+": octets read", "KiB", each(float64(before.io.OctetsRead), float64(after.io.OctetsRead))/1024)
+		s.Add(front.name+": octets written", "KiB", each(float64(before.io.OctetsOut), float64(after.io.OctetsOut))/1024)
+		s.Add(front.name+": flights to the server", "", each(float64(before.flights), float64(after.flights)))
+		s.Add(front.name+": DNS questions", "", each(float64(before.questions), float64(after.questions)))
 		calls, err := b.trace(d, work)
 		if err != nil {
 			return err
@@ -71,7 +71,7 @@ func (b *bench) costs() error {
 			continue
 		}
 		for _, c := range calls {
-			s.Add(door.name+": "+c.name, "calls", c.each)
+			s.Add(front.name+": "+c.name, "calls", c.each)
 		}
 	}
 	return nil

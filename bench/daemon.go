@@ -29,8 +29,8 @@ type daemon struct {
 	start time.Duration // from exec until it was ready
 }
 
-// way is a transport of the configuration.
-type way struct {
+// transportConfig is a transport of the configuration.
+type transportConfig struct {
 	name  string
 	port  int
 	lines string // more of its keys, one a line
@@ -38,10 +38,10 @@ type way struct {
 
 // layout is what is to be different in a daemon's configuration.
 type layout struct {
-	dns   string // host:port; the made-up DNS if empty
-	state string // its state directory; a new one if empty
-	sts   string // mtasts, {cache: ram} if empty
-	ways  []way
+	dns        string // host:port; the made-up DNS if empty
+	state      string // its state directory; a new one if empty
+	sts        string // mtasts, {cache: ram} if empty
+	transports []transportConfig
 }
 
 // configuration writes the whole of it.
@@ -57,11 +57,11 @@ listen:
   admin: {path: %s, pprof: true}
   lmtp:
 `, l.state, l.dns, d.pipe, d.table, d.admin)
-	for _, w := range l.ways {
+	for _, w := range l.transports {
 		fmt.Fprintf(&text, "    - {path: %s, mode: \"0666\", transport: %s}\n", d.lmtp(w.name), w.name)
 	}
 	fmt.Fprintf(&text, "mx_auth:\n  all: {dnssec: {}, dane: {}, mtasts: %s}\ntransports:\n", l.sts)
-	for _, w := range l.ways {
+	for _, w := range l.transports {
 		fmt.Fprintf(&text, "  %s:\n    mx_auth: all\n    port: %d\n    tls_client: {root_ca: [%s]}\n", w.name, w.port, filepath.Join(b.dir, "roots.pem"))
 		for line := range strings.Lines(w.lines) {
 			text.WriteString("    " + strings.TrimSpace(line) + "\n")

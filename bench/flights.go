@@ -10,7 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/bench/measure"
 	"github.com/mxpipe/mxpipe/bench/report"
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
@@ -19,10 +19,10 @@ const roundTrip = 50 * time.Millisecond
 
 // distant is a counting mail server at the other end of a long line.
 type distant struct {
-	domain string
-	habits func(*mx.Behaviour)
-	server *mx.Server
-	line   *delay.Proxy
+	domain    string
+	behaviour func(*mx.Behaviour)
+	server    *mx.Server
+	line      *delay.Proxy
 }
 
 func (d *distant) stop() {
@@ -42,27 +42,27 @@ func (b *bench) flights() error {
 		"TCP's own handshake is one more on a real line. Cold, the six trips are the greeting, EHLO, STARTTLS, the",
 		"handshake, EHLO with the client's Finished, and MAIL RCPT BDAT with the message. RFC 3207 forces two of them.")
 	places := []*distant{
-		{domain: "both.example", habits: func(*mx.Behaviour) {}},
-		{domain: "pipelining.example", habits: func(h *mx.Behaviour) { h.Keywords &^= mx.Chunking }},
-		{domain: "neither.example", habits: func(h *mx.Behaviour) { h.Keywords &^= mx.Chunking | mx.Pipelining }},
-		{domain: "full.example", habits: func(h *mx.Behaviour) { h.TLS.NoResumption = true }},
-		{domain: "tls12.example", habits: func(h *mx.Behaviour) { h.TLS.MaxVersion = tls.VersionTLS12 }},
+		{domain: "both.example", behaviour: func(*mx.Behaviour) {}},
+		{domain: "pipelining.example", behaviour: func(h *mx.Behaviour) { h.Keywords &^= mx.Chunking }},
+		{domain: "neither.example", behaviour: func(h *mx.Behaviour) { h.Keywords &^= mx.Chunking | mx.Pipelining }},
+		{domain: "full.example", behaviour: func(h *mx.Behaviour) { h.TLS.NoResumption = true }},
+		{domain: "tls12.example", behaviour: func(h *mx.Behaviour) { h.TLS.MaxVersion = tls.VersionTLS12 }},
 	}
 	dns, err := labdns.Start()
 	if err != nil {
 		return err
 	}
 	defer dns.Stop()
-	ways := []way{{name: "default", port: b.sinks.main.Port()}}
+	transports := []transportConfig{{name: "default", port: b.sinks.main.Port()}}
 	for _, d := range places {
 		defer d.stop()
 		port, err := b.place(d, dns)
 		if err != nil {
 			return err
 		}
-		ways = append(ways, way{"warm." + d.domain, port, ""}, way{"cold." + d.domain, port, "conn_reuse_limit: 0"})
+		transports = append(transports, transportConfig{"warm." + d.domain, port, ""}, transportConfig{"cold." + d.domain, port, "conn_reuse_limit: 0"})
 	}
-	daemon, err := b.startDaemon(layout{dns: dns.Addr(), ways: ways})
+	daemon, err := b.startDaemon(layout{dns: dns.Addr(), transports: transports})
 	if err != nil {
 		return err
 	}
@@ -97,9 +97,9 @@ func (b *bench) place(d *distant, dns *labdns.Server) (port int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	habits := mx.Modern(cert)
-	d.habits(&habits)
-	if d.server, err = mx.Start(mx.Options{Behaviour: habits, Discard: true}); err != nil {
+	behaviour := mx.Modern(cert)
+	d.behaviour(&behaviour)
+	if d.server, err = mx.Start(mx.Options{Behaviour: behaviour, Discard: true}); err != nil {
 		return 0, err
 	}
 	if d.line, err = delay.Start("127.0.0.1:0", d.server.Addr(), roundTrip/2); err != nil {

@@ -17,7 +17,7 @@ const reuse = "conn_reuse_limit: 1000000\nconn_max_idle_count: 1000\nconn_max_id
 func (b *bench) fronts() error {
 	s := b.report.Section("mxpolicyd alone, 10 KB messages to 1,000 domains on 3 shared hosts, TLS, warm",
 		"Driven by a client in the process of the remote mail servers, on the same processors. CPU is mxpolicyd's.")
-	d, err := b.startDaemon(layout{ways: []way{{"default", b.sinks.main.Port(), reuse}}})
+	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return err
 	}
@@ -27,13 +27,13 @@ func (b *bench) fronts() error {
 	found := map[string]*speeds{}
 	for round := range b.rounds + 1 { // the first warms up, and is not told
 		for _, at := range counts {
-			for _, door := range doors {
-				name := fmt.Sprintf("%s, %d at once", door.name, at)
+			for _, front := range frontEnds {
+				name := fmt.Sprintf("%s, %d at once", front.name, at)
 				if found[name] == nil || round == 0 {
 					found[name] = &speeds{}
 				}
 				work := load{at: at, messages: b.amount(2000), mail: to("shared", 1000),
-					client: func() (client, error) { return door.open(d) }}
+					client: func() (client, error) { return front.open(d) }}
 				if err := found[name].add(b, d, work); err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
@@ -43,15 +43,15 @@ func (b *bench) fronts() error {
 			}
 		}
 	}
-	for _, door := range doors {
+	for _, front := range frontEnds {
 		for _, at := range counts {
-			name := fmt.Sprintf("%s, %d at once", door.name, at)
+			name := fmt.Sprintf("%s, %d at once", front.name, at)
 			v := found[name]
 			v.rows(s, name)
 			x := float64(at)
-			curves[door.name] = append(curves[door.name], report.PointOf(x, v.rate))
-			curves[door.name+" p50"] = append(curves[door.name+" p50"], report.PointOf(x, v.p50))
-			curves[door.name+" p99"] = append(curves[door.name+" p99"], report.PointOf(x, v.p99))
+			curves[front.name] = append(curves[front.name], report.PointOf(x, v.rate))
+			curves[front.name+" p50"] = append(curves[front.name+" p50"], report.PointOf(x, v.p50))
+			curves[front.name+" p99"] = append(curves[front.name+" p99"], report.PointOf(x, v.p99))
 		}
 	}
 	b.plot("throughput", "Messages each second", "messages at once", "messages/s", curves, "LMTP", "pipe")
@@ -115,12 +115,12 @@ func to(kind string, domains int) func(int) mail {
 func (b *bench) growth() error {
 	s := b.report.Section("As domains grow: 10 KB messages by LMTP, 10 at once, to domains at random that are all known",
 		"All domains share 3 hosts. CPU is mxpolicyd's; memory is what it has beyond what it had with 10 domains.")
-	d, err := b.startDaemon(layout{ways: []way{{"default", b.sinks.main.Port(), reuse}}})
+	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return err
 	}
 	defer d.stop()
-	open := func() (client, error) { return doors[0].open(d) }
+	open := func() (client, error) { return frontEnds[0].open(d) }
 	curves := map[string][]report.Point{}
 	var first speeds
 	var base measure.Memory

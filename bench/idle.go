@@ -49,7 +49,7 @@ type gathered struct {
 
 // gather opens so many connections and leaves them idle.
 func (b *bench) gather(n int) (g gathered, err error) {
-	d, err := b.startDaemon(layout{ways: []way{{"default", b.sinks.main.Port(), reuse}}})
+	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return g, err
 	}

@@ -75,7 +75,7 @@ func (b *bench) pipes() error {
 	if err != nil {
 		return err
 	}
-	d, err := b.startDaemon(layout{ways: []way{{"default", b.sinks.main.Port(), reuse}}})
+	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (b *bench) mtas() error {
 		s.Notes = append(s.Notes, err.Error())
 		return nil
 	}
-	d, err := b.startDaemon(layout{ways: []way{{"default", b.sinks.main.Port(), reuse}}})
+	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return err
 	}

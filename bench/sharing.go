@@ -21,7 +21,7 @@ func (b *bench) sharing() error {
 		messages, senders, domains, atOnce, reuseLimit))
 	var connections, each, reused measure.Sample
 	for round := range b.rounds {
-		d, err := b.startDaemon(layout{ways: []way{{"default", b.sinks.main.Port(), fmt.Sprintf("conn_reuse_limit: %d\nconn_max_idle_count: 10", reuseLimit)}}})
+		d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), fmt.Sprintf("conn_reuse_limit: %d\nconn_max_idle_count: 10", reuseLimit)}}})
 		if err != nil {
 			return err
 		}

@@ -40,14 +40,14 @@ func (b *bench) starts() error {
 		return err
 	}
 	var empty, full measure.Sample
-	ways := []way{{"default", b.sinks.main.Port(), ""}}
+	transports := []transportConfig{{"default", b.sinks.main.Port(), ""}}
 	for range b.rounds {
 		for _, kind := range []struct {
 			layout layout
 			into   *measure.Sample
 		}{
-			{layout{ways: ways, sts: "{cache: fs}"}, &empty},
-			{layout{ways: ways, sts: "{cache: fs}", state: state}, &full},
+			{layout{transports: transports, sts: "{cache: fs}"}, &empty},
+			{layout{transports: transports, sts: "{cache: fs}", state: state}, &full},
 		} {
 			d, err := b.startDaemon(kind.layout)
 			if err != nil {

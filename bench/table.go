@@ -61,7 +61,7 @@ func (b *bench) tables() error {
 	s := b.report.Section("Socketmap: TLS policies for Postfix's smtp(8), over a unix socket, domains with DANE",
 		"Each connection waits for its answer, as Postfix's do. A miss is a domain that nobody asked for before:",
 		"MX, addresses and TLSA records of its hosts, and the MTA-STS record are looked up.")
-	d, err := b.startDaemon(layout{ways: []way{{"default", b.sinks.main.Port(), reuse}}})
+	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return err
 	}

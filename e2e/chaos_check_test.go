@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// books are what became of the letters.
-type books struct {
+// totals are what became of the letters.
+type totals struct {
 	arrived, bounced, lost, spoiled int
 	leaked                          int            // sent in the clear although the policy asks for TLS
 	duplicates                      int            // copies beyond the first
@@ -31,11 +31,11 @@ var cutOff = map[string]string{
 	"mxpolicyd is stopping":                   "mxpolicyd stopped while the remote server was thinking",
 }
 
-// balance compares what was submitted with what arrived, and fails on what is
-// missing.
-func (c *chaos) balance() {
+// checkAllDelivered compares what was submitted with what arrived, and fails on
+// what is missing.
+func (c *chaos) checkAllDelivered() {
 	c.t.Helper()
-	b := c.books()
+	b := c.totals()
 	c.table(b)
 	if b.lost > 0 || b.spoiled > 0 || b.leaked > 0 || len(b.unexplained) > 0 {
 		c.t.Errorf("%d lost, %d spoiled, %d leaked, unexplained: %s", b.lost, b.spoiled, b.leaked, strings.Join(b.unexplained, "\n"))
@@ -57,8 +57,8 @@ func (c *chaos) balance() {
 	}
 }
 
-func (c *chaos) books() books {
-	b := books{reasons: map[string]int{}}
+func (c *chaos) totals() totals {
+	b := totals{reasons: map[string]int{}}
 	copies := map[string][][]byte{}
 	for _, s := range c.hosts {
 		for _, m := range s.Messages() {
@@ -70,11 +70,11 @@ func (c *chaos) books() books {
 			}
 		}
 	}
-	fates, told := c.out.allFates(), toldOf(c.daemon.log)
+	attempts, told := c.out.allAttempts(), toldOf(c.daemon.log)
 	for _, l := range c.letters {
-		got, tries := copies[l.to], fates[l.queueID]
+		got, tries := copies[l.to], attempts[l.queueID]
 		b.tries += len(tries)
-		refusal := slices.IndexFunc(tries, func(f fate) bool { return f.status == "bounced" })
+		refusal := slices.IndexFunc(tries, func(f attempt) bool { return f.status == "bounced" })
 		switch {
 		case refusal >= 0 && !(l.refused && tries[refusal].dsn == "5.1.1"):
 			b.lost++
@@ -101,7 +101,7 @@ func (c *chaos) books() books {
 
 // explain finds a reason for each copy beyond the first. told is what mxpolicyd
 // logged of the message.
-func (b *books) explain(l *letter, surplus int, tries []fate, told string) {
+func (b *totals) explain(l *letter, surplus int, tries []attempt, told string) {
 	if surplus <= 0 {
 		return
 	}
@@ -119,7 +119,7 @@ func (b *books) explain(l *letter, surplus int, tries []fate, told string) {
 
 // cutOffReason says why a try may have delivered the message although Postfix
 // heard of no success.
-func cutOffReason(f fate, told string) string {
+func cutOffReason(f attempt, told string) string {
 	if f.status != "deferred" {
 		return ""
 	}
@@ -153,12 +153,12 @@ func toldOf(log string) map[string]string {
 	return all
 }
 
-// allFates lists the tries of all messages by their queue ids.
-func (p *postfix) allFates() map[string][]fate {
+// allAttempts lists the tries of all messages by their queue ids.
+func (p *postfix) allAttempts() map[string][]attempt {
 	text, _ := os.ReadFile(p.log)
-	all := map[string][]fate{}
-	for _, m := range fateLine.FindAllStringSubmatch(string(text), -1) {
-		all[m[1]] = append(all[m[1]], fateIn(m))
+	all := map[string][]attempt{}
+	for _, m := range attemptLine.FindAllStringSubmatch(string(text), -1) {
+		all[m[1]] = append(all[m[1]], attemptIn(m))
 	}
 	return all
 }
@@ -189,7 +189,7 @@ func zombies(parents ...int) (found []string) {
 
 // table is the last word of the run; with CHAOS_REPORT in the environment it
 // goes into that file as JSON too.
-func (c *chaos) table(b books) {
+func (c *chaos) table(b totals) {
 	w := tabwriter.NewWriter(os.Stderr, 0, 0, 2, ' ', 0)
 	defer w.Flush()
 	row := func(what string, v any) { fmt.Fprintf(w, "  %s\t%v\n", what, v) }
@@ -206,15 +206,15 @@ func (c *chaos) table(b books) {
 		row("- "+reason, b.reasons[reason])
 	}
 	row("unexplained", len(b.unexplained))
-	for _, event := range slices.Sorted(maps.Keys(c.events)) {
-		row("event: "+event, c.events[event])
+	for _, event := range slices.Sorted(maps.Keys(c.happened)) {
+		row("event: "+event, c.happened[event])
 	}
 	row("peak of mxpolicyd", c.peak)
 	row("longest delivery", b.longest)
 	row("time-outs", fmt.Sprintf("connect %s, command %s, submission %s", chaosConnect, chaosCommand, chaosSubmission))
 	if path := os.Getenv("CHAOS_REPORT"); path != "" {
 		text, _ := json.Marshal(map[string]any{"messages": len(c.letters), "arrived": b.arrived, "bounced": b.bounced,
-			"lost": b.lost, "duplicates": b.duplicates, "reasons": b.reasons, "events": c.events, "longest": b.longest.String()})
+			"lost": b.lost, "duplicates": b.duplicates, "reasons": b.reasons, "events": c.happened, "longest": b.longest.String()})
 		os.WriteFile(path, text, 0o644)
 	}
 }

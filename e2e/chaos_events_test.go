@@ -16,12 +16,12 @@ import (
 
 	"github.com/miekg/dns"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// weather is what can happen. Each event is over when it returns.
-var weather = []struct {
+// events are what can happen. Each event is over when it returns.
+var events = []struct {
 	name   string
 	weight int
 	happen func(*chaos) error
@@ -40,11 +40,12 @@ var weather = []struct {
 	{"resolver stopped", 1, (*chaos).stopResolver},
 }
 
-// storm goes on for its time, and until all letters are submitted.
-func (c *chaos) storm(all <-chan struct{}) {
+// runEvents has one event after the other happen for its time, and until all
+// letters are submitted.
+func (c *chaos) runEvents(all <-chan struct{}) {
 	c.t.Helper()
 	total := 0
-	for _, e := range weather {
+	for _, e := range events {
 		total += e.weight
 	}
 	submitted, told, turned := false, time.Now(), 0
@@ -62,9 +63,9 @@ func (c *chaos) storm(all <-chan struct{}) {
 		c.measure()
 		pick := rand.IntN(total)
 		// Each kind of event comes once before chance decides.
-		e := weather[turned%len(weather)]
-		for i := 0; turned >= len(weather) && pick >= 0; i++ {
-			e = weather[i]
+		e := events[turned%len(events)]
+		for i := 0; turned >= len(events) && pick >= 0; i++ {
+			e = events[i]
 			pick -= e.weight
 		}
 		turned++
@@ -73,57 +74,57 @@ func (c *chaos) storm(all <-chan struct{}) {
 		}
 		if e.name != "clock moved" || c.clock != nil {
 			c.mu.Lock()
-			c.events[e.name]++
+			c.happened[e.name]++
 			c.mu.Unlock()
 		}
 		if time.Since(told) > 10*time.Second {
-			c.progress("storm")
+			c.progress("events")
 			told = time.Now()
 		}
 	}
-	c.progress("the storm is over")
+	c.progress("no more events")
 }
 
-// calm sets everything right again.
-func (c *chaos) calm() {
+// recover sets everything right again.
+func (c *chaos) recover() {
 	c.t.Helper()
 	for _, s := range c.hosts {
-		habits := s.Behaviour()
-		habits.At, habits.TLS.Mode, habits.Keywords, habits.Delay = nil, mx.TLSWorks, mx.AllKeywords, 0
-		s.SetBehaviour(habits)
+		behaviour := s.Behaviour()
+		behaviour.At, behaviour.TLS.Mode, behaviour.Keywords, behaviour.Delay = nil, mx.TLSWorks, mx.AllKeywords, 0
+		s.SetBehaviour(behaviour)
 	}
 	c.out.postqueue(c.t, "-f")
 }
 
-// misbehave gives a host new habits: in half of the cases good ones.
+// misbehave gives a host a new behaviour, in half of the cases a good one.
 func (c *chaos) misbehave(i int) {
 	s := c.hosts[i]
-	habits := s.Behaviour()
-	habits.At, habits.TLS.Mode, habits.Keywords, habits.Delay = nil, mx.TLSWorks, mx.AllKeywords, 0
+	behaviour := s.Behaviour()
+	behaviour.At, behaviour.TLS.Mode, behaviour.Keywords, behaviour.Delay = nil, mx.TLSWorks, mx.AllKeywords, 0
 	switch rand.IntN(10) {
 	case 0:
-		habits.TLS.Mode = []mx.TLSMode{mx.TLSNone, mx.TLSRefused, mx.TLSBroken}[rand.IntN(3)]
+		behaviour.TLS.Mode = []mx.TLSMode{mx.TLSNone, mx.TLSRefused, mx.TLSBroken}[rand.IntN(3)]
 	case 1:
-		habits.Keywords &^= mx.Chunking
+		behaviour.Keywords &^= mx.Chunking
 	case 2:
-		habits.Keywords &^= mx.Chunking | mx.Pipelining
+		behaviour.Keywords &^= mx.Chunking | mx.Pipelining
 	case 3:
-		habits.Delay = time.Duration(rand.IntN(300)) * time.Millisecond
+		behaviour.Delay = time.Duration(rand.IntN(300)) * time.Millisecond
 	}
 	if rand.IntN(2) == 0 {
 		stages := []mx.Stage{mx.StageGreeting, mx.StageEHLO, mx.StageSTARTTLS, mx.StageHandshake, mx.StageMAIL, mx.StageRCPT,
 			mx.StageDATA, mx.StageBDAT, mx.StageBody, mx.StageFinal, mx.StageRSET, mx.StageQUIT}
-		acts := []mx.Action{{Drop: mx.Close}, {Drop: mx.Reset}, {Hold: make(chan struct{})},
+		actions := []mx.Action{{Drop: mx.Close}, {Drop: mx.Reset}, {Hold: make(chan struct{})},
 			{Reply: "421 4.3.2 going down"}, {Reply: "451 4.3.0 not now"}, {Reply: "this is no reply"}}
 		stage := stages[rand.IntN(len(stages))]
 		if stage == mx.StageBody || stage == mx.StageHandshake {
-			acts = acts[:3] // here a reply would be one too many, and the server would take the message all the same
+			actions = actions[:3] // here a reply would be one too many, and the server would take the message all the same
 		}
-		act := acts[rand.IntN(len(acts))]
-		act.Times = rand.IntN(4)
-		habits.At = map[mx.Stage]mx.Action{stage: act}
+		action := actions[rand.IntN(len(actions))]
+		action.Times = rand.IntN(4)
+		behaviour.At = map[mx.Stage]mx.Action{stage: action}
 	}
-	s.SetBehaviour(habits)
+	s.SetBehaviour(behaviour)
 }
 
 func (c *chaos) kill() error {
@@ -218,8 +219,8 @@ func (c *chaos) fillDisk() error {
 }
 
 // resolver has the DNS fail in one way for a while.
-func (c *chaos) resolver(habit labdns.Fault) error {
-	c.dns.SetFault("", dns.TypeANY, habit)
+func (c *chaos) resolver(fault labdns.Fault) error {
+	c.dns.SetFault("", dns.TypeANY, fault)
 	time.Sleep(time.Second)
 	c.dns.SetFault("", dns.TypeANY)
 	return nil

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
@@ -22,12 +22,13 @@ import (
 // more.
 var (
 	chaosMessages = flag.Int("chaos", 120, "messages of the chaos run by each front end")
-	chaosTime     = flag.Duration("chaos-time", 15*time.Second, "how long the bad weather of the chaos run lasts at least")
+	chaosTime     = flag.Duration("chaos-time", 15*time.Second, "how long the events of the chaos run go on at least")
 )
 
 // chaos is a run in which everything fails that can: the remote servers at each
 // stage of a delivery, the resolver, the disk, mxpipe, and above all mxpolicyd
-// itself. Postfix tries until all is done; then the books must balance.
+// itself. Postfix tries until all is done; then every message must be accounted
+// for.
 type chaos struct {
 	t       *testing.T
 	world   *world
@@ -44,9 +45,9 @@ type chaos struct {
 	letters []*letter
 	began   time.Time
 
-	mu     sync.Mutex
-	events map[string]int // what the weather did, and how often
-	peak   usage          // of mxpolicyd, over all of its lives
+	mu       sync.Mutex
+	happened map[string]int // which events, and how often
+	peak     usage          // of mxpolicyd, over all of its lives
 }
 
 // chaosHost is a mail server of the run.
@@ -70,7 +71,7 @@ const (
 	chaosConnect, chaosCommand, chaosSubmission = 4 * time.Second, 3 * time.Second, 5 * time.Second
 )
 
-// TestChaos loses nothing in any weather, and delivers twice only what was in
+// TestChaos loses nothing whatever happens, and delivers twice only what was in
 // the remote server's hands when mxpolicyd was killed.
 func TestChaos(t *testing.T) {
 	t.Parallel()
@@ -82,17 +83,17 @@ func TestChaos(t *testing.T) {
 		defer close(all)
 		c.submit()
 	}()
-	c.storm(all)
+	c.runEvents(all)
 	<-all
-	c.calm()
+	c.recover()
 	c.finish()
-	c.balance()
+	c.checkAllDelivered()
 }
 
 func newChaos(t *testing.T) *chaos {
 	t.Helper()
 	w := lab(t)
-	c := &chaos{t: t, world: w, events: map[string]int{}, disk: smallDisk(t, 8<<20), began: time.Now()}
+	c := &chaos{t: t, world: w, happened: map[string]int{}, disk: smallDisk(t, 8<<20), began: time.Now()}
 	var err error
 	if c.dns, err = labdns.Start(); err != nil {
 		t.Fatal(err)
@@ -200,9 +201,9 @@ func (c *chaos) addDomain(policy bool) {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		habits := mx.Modern(cert)
-		habits.Hostname = name
-		s, err := mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", ip, c.world.port), Behaviour: habits, MaxMessages: 1 << 20, MaxBytes: 1 << 30})
+		behaviour := mx.Modern(cert)
+		behaviour.Hostname = name
+		s, err := mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", ip, c.world.port), Behaviour: behaviour, MaxMessages: 1 << 20, MaxBytes: 1 << 30})
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -240,8 +241,8 @@ func (c *chaos) compose(n int) *letter {
 	return l
 }
 
-// greet delivers one letter to each domain in fair weather, so that mxpolicyd
-// knows the policies.
+// greet delivers one letter to each domain before anything goes wrong, so that
+// mxpolicyd knows the policies.
 func (c *chaos) greet() {
 	c.t.Helper()
 	for n := range c.domains {
@@ -255,8 +256,8 @@ func (c *chaos) greet() {
 	}
 }
 
-// submit hands all letters to Postfix, as fast as it takes them while the storm
-// lasts.
+// submit hands all letters to Postfix, as fast as it takes them while
+// the events go on.
 func (c *chaos) submit() {
 	var next atomic.Int64
 	var all sync.WaitGroup
@@ -300,7 +301,7 @@ func (c *chaos) progress(what string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fmt.Fprintf(os.Stderr, "chaos %4ds: %s, %d of %d submitted, %d arrived, %d queued, %d events, peak %s\n",
-		int(time.Since(c.began).Seconds()), what, len(c.letters), 2**chaosMessages+len(c.domains), c.arrivals(), c.queued(), sum(c.events), c.peak)
+		int(time.Since(c.began).Seconds()), what, len(c.letters), 2**chaosMessages+len(c.domains), c.arrivals(), c.queued(), sum(c.happened), c.peak)
 }
 
 func sum(counts map[string]int) (n int) {
@@ -310,17 +311,17 @@ func sum(counts map[string]int) (n int) {
 	return n
 }
 
-// finish waits, in fair weather, until Postfix has nothing left.
+// finish waits, when everything works again, until Postfix has nothing left.
 func (c *chaos) finish() {
 	c.t.Helper()
 	deadline := time.Now().Add(patience + time.Duration(*chaosMessages)*100*time.Millisecond)
 	told := time.Now()
 	for left := c.queued(); left > 0; left = c.queued() {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("Postfix still has %d messages in fair weather:\n%s\n%s", left, c.out.postqueue(c.t, "-p"), tail(c.daemon.log))
+			c.t.Fatalf("Postfix still has %d messages although everything works again:\n%s\n%s", left, c.out.postqueue(c.t, "-p"), tail(c.daemon.log))
 		}
 		if time.Since(told) > 10*time.Second {
-			c.progress("calm")
+			c.progress("recovery")
 			c.out.postqueue(c.t, "-f")
 			told = time.Now()
 		}

@@ -35,7 +35,7 @@ var queuedAs = regexp.MustCompile(`: 250 2\.0\.0 Ok: (?:\d+ bytes )?queued as (\
 func TestBytesArriveAsTheyWere(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
-	for name, way := range map[string]struct {
+	for name, from := range map[string]struct {
 		m      mailServer
 		submit func(*testing.T, mail) string
 		params string
@@ -48,9 +48,9 @@ func TestBytesArriveAsTheyWere(t *testing.T) {
 			t.Parallel()
 			to := unique(t, "bytes") + "@" + inDomain
 			text := difficult("bytes-as-they-were")
-			m := mail{from: unique(t, "bytes") + "@" + keepDomain, to: []string{to}, text: text, params: way.params}
-			id := way.submit(t, m)
-			f := way.m.sent(t, id, 1)
+			m := mail{from: unique(t, "bytes") + "@" + keepDomain, to: []string{to}, text: text, params: from.params}
+			id := from.submit(t, m)
+			f := from.m.sent(t, id, 1)
 
 			// The first 100 bytes of mxpipe's line are in Postfix's log, all of
 			// it in Exim's: what the remote server said is among them.
@@ -110,9 +110,9 @@ func TestThirtyMegabytes(t *testing.T) {
 func TestRefusedRecipientBounces(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
-	habits := modern(t)
-	habits.Recipients = []mx.Rule{{Local: "nosuch", Reply: "550-5.1.1 <nosuch> is nobody we know\n550 5.1.1 ask the postmaster"}}
-	s, domain := remote(t, "mxpipe", habits)
+	behaviour := modern(t)
+	behaviour.Recipients = []mx.Rule{{Local: "nosuch", Reply: "550-5.1.1 <nosuch> is nobody we know\n550 5.1.1 ask the postmaster"}}
+	s, domain := remote(t, "mxpipe", behaviour)
 	from := unique(t, "refused") + "@" + keepDomain
 	id := w.out.submit(t, note(from, "nosuch@"+domain))
 	f := w.out.tries(t, id, 1)[0]
@@ -137,13 +137,13 @@ func TestRefusedRecipientBounces(t *testing.T) {
 
 func TestLaterIsDeferredThenDelivered(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
-		habits := modern(t)
-		habits.Recipients = []mx.Rule{{Local: "busy", Reply: "450 4.2.1 busy today"}}
-		s, domain := remote(t, "mxpipe", habits)
+		behaviour := modern(t)
+		behaviour.Recipients = []mx.Rule{{Local: "busy", Reply: "450 4.2.1 busy today"}}
+		s, domain := remote(t, "mxpipe", behaviour)
 		id := m.submit(t, note("a@"+keepDomain, "busy@"+domain))
 		m.deferred(t, id, 1, `4\.2\.1`, "mx."+domain+".*busy today")
-		habits.Recipients = nil
-		s.SetBehaviour(habits)
+		behaviour.Recipients = nil
+		s.SetBehaviour(behaviour)
 		m.retry(t, id)
 		m.sent(t, id, 2)
 		if n := s.Counters().Messages; n != 1 {
@@ -276,9 +276,9 @@ func TestInternationalDomain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		habits := modern(t)
-		habits.Keywords &^= mx.SMTPUTF8
-		s, err := mx.Start(mx.Options{Addr: address, Behaviour: habits})
+		behaviour := modern(t)
+		behaviour.Keywords &^= mx.SMTPUTF8
+		s, err := mx.Start(mx.Options{Addr: address, Behaviour: behaviour})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -294,7 +294,7 @@ func TestInternationalDomain(t *testing.T) {
 }
 
 // With one recipient a call, as contrib has it, each recipient of a message
-// meets its own fate.
+// has its own result.
 func TestEachRecipientByItself(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
 		_, domain := remote(t, "mxpipe", modern(t))
@@ -318,9 +318,9 @@ func TestEachRecipientByItself(t *testing.T) {
 // is not served again with the rest.
 func TestMixedRecipientsAreServedOnce(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
-		habits := modern(t)
-		habits.Recipients = []mx.Rule{{Local: "later", Reply: "450 4.2.1 busy today"}}
-		s, domain := remote(t, "many", habits)
+		behaviour := modern(t)
+		behaviour.Recipients = []mx.Rule{{Local: "later", Reply: "450 4.2.1 busy today"}}
+		s, domain := remote(t, "many", behaviour)
 		letter := note("a@"+keepDomain, "")
 		letter.to = []string{"first@" + domain, "later@" + domain, "third@" + domain}
 		id := m.submit(t, letter)
@@ -344,8 +344,8 @@ func TestMixedRecipientsAreServedOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		habits.Recipients = nil
-		s.SetBehaviour(habits)
+		behaviour.Recipients = nil
+		s.SetBehaviour(behaviour)
 		m.retry(t, id)
 		for _, f := range m.tries(t, id, 6)[3:] {
 			if f.status != "sent" {

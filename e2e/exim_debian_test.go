@@ -54,7 +54,7 @@ MAIN_HARDCODE_PRIMARY_HOSTNAME = debian.e2e.example
 MAIN_HOST_LOOKUP =
 MAIN_KEEP_ENVIRONMENT = %s
 CHECK_RCPT_NO_FAIL_TOO_MANY_BAD_RCPT = yes
-`, x.dir, port, yardVar)),
+`, x.dir, port, workdirVar)),
 	)
 	if err != nil {
 		t.Fatal(err)

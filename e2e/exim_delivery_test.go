@@ -12,9 +12,9 @@ import (
 func TestEximRefusedRecipientBounces(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
-	habits := modern(t)
-	habits.Recipients = []mx.Rule{{Local: "nosuch", Reply: "550-5.1.1 <nosuch> is nobody we know\n550 5.1.1 ask the postmaster"}}
-	s, domain := remote(t, "mxpipe", habits)
+	behaviour := modern(t)
+	behaviour.Recipients = []mx.Rule{{Local: "nosuch", Reply: "550-5.1.1 <nosuch> is nobody we know\n550 5.1.1 ask the postmaster"}}
+	s, domain := remote(t, "mxpipe", behaviour)
 	from := unique(t, "refused") + "@" + keepDomain
 	id := w.exim.submit(t, note(from, "nosuch@"+domain))
 	h := w.exim.tries(t, id, 1)[0]

@@ -31,7 +31,7 @@ func (w *world) eximParts(d *daemon) (eximConfig, error) {
 	for _, change := range [][2]string{
 		{"exec /usr/bin/mxpipe ", "exec " + w.mxpipe + " --socket " + d.socket + " "},
 		{"socket = /run/mxpolicyd/lmtp.sock", "socket = " + d.lmtp},
-		{"GOTRACEBACK=crash ", "GOTRACEBACK=crash : " + yardVar + "=" + w.dir + "/ "},
+		{"GOTRACEBACK=crash ", "GOTRACEBACK=crash : " + workdirVar + "=" + w.dir + "/ "},
 	} {
 		if strings.Count(parts.transports, change[0]) != 1 {
 			return parts, fmt.Errorf("contrib/exim/exim.conf.mxpipe does not have %q once", change[0])

@@ -43,10 +43,10 @@ func TestEximLMTPBytesArriveAsTheyWere(t *testing.T) {
 func TestEximLMTPHangsUp(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
-	habits := modern(t)
+	behaviour := modern(t)
 	gate := make(chan struct{})
-	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
-	s, domain := remote(t, "mxpipe", habits)
+	behaviour.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
+	s, domain := remote(t, "mxpipe", behaviour)
 	parts := eximLMTP(t, w.daemon)
 	head, tail, _ := strings.Cut(parts.transports, "mxpolicyd_lmtp:")
 	parts.transports = head + "mxpolicyd_lmtp:" + strings.Replace(tail, "timeout = 1000s", "timeout = 2s", 1)
@@ -67,10 +67,10 @@ func TestEximLMTPSideBySide(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
 	gate := make(chan struct{})
-	habits := modern(t)
-	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate}}
-	s1, one := remote(t, "lmtp", habits)
-	s2, two := remote(t, "lmtp", habits)
+	behaviour := modern(t)
+	behaviour.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate}}
+	s1, one := remote(t, "lmtp", behaviour)
+	s2, two := remote(t, "lmtp", behaviour)
 	m := note("a@"+keepDomain, "b@"+one)
 	m.to = append(m.to, "c@"+two)
 	id := w.exim.submit(t, m)

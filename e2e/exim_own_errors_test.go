@@ -13,7 +13,7 @@ import (
 
 // What is our own trouble leaves the message in the queue: Exim never bounces,
 // a message from the null sender neither.
-func TestEximOwnTroubleIsDeferred(t *testing.T) {
+func TestEximOwnErrorsAreDeferred(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
 	for _, c := range []struct {
@@ -31,11 +31,11 @@ func TestEximOwnTroubleIsDeferred(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			habits := modern(t)
+			behaviour := modern(t)
 			if c.transport == "overslow" {
-				habits.At = map[mx.Stage]mx.Action{mx.StageGreeting: {Hold: make(chan struct{})}}
+				behaviour.At = map[mx.Stage]mx.Action{mx.StageGreeting: {Hold: make(chan struct{})}}
 			}
-			s, domain := remote(t, c.transport, habits)
+			s, domain := remote(t, c.transport, behaviour)
 			for _, from := range []string{"a@" + keepDomain, ""} {
 				id := w.exim.submit(t, note(from, "b@"+domain))
 				w.exim.deferred(t, id, 1, c.dsn, c.text)
@@ -75,7 +75,7 @@ func TestEximThaws(t *testing.T) {
 	// A queue runner looks at the clock, and at what is due: only the retry
 	// time is passed over here.
 	await(t, "the message to be thawed", func() (string, bool) {
-		return x.run(t, "-qf"), len(x.fates(id)) > 1
+		return x.run(t, "-qf"), len(x.attempts(id)) > 1
 	}, x.log)
 	x.sent(t, id, 2)
 	if n := s.Counters().Messages; n != 1 {

@@ -19,7 +19,7 @@ func TestPoliciesThroughExim(t *testing.T) {
 	good := n.add(t, domainSpec{name: "sts-good", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{valid}})
 	bad := n.add(t, domainSpec{name: "sts-bad", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{selfSigned}})
 	dane := n.add(t, domainSpec{name: "dane", hosts: []hostSpec{mismatched}})
-	header := n.add(t, domainSpec{name: "header", signing: dnssec.Unsigned, hosts: []hostSpec{{habits: requireTLS}}})
+	header := n.add(t, domainSpec{name: "header", signing: dnssec.Unsigned, hosts: []hostSpec{{behaviour: requireTLS}}})
 	n.serve(t, n.front(t).Addr())
 	parts, err := n.eximParts(n.d)
 	if err != nil {
@@ -86,13 +86,13 @@ func TestPoliciesThroughExim(t *testing.T) {
 // retried has Exim try a message again and again, until it is sent: caches
 // between here and what was mended need a moment. It gives the try that went
 // well.
-func (x *exim) retried(t *testing.T, id string) fate {
+func (x *exim) retried(t *testing.T, id string) attempt {
 	t.Helper()
 	late, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		x.retry(t, id)
-		list := x.fates(id)
+		list := x.attempts(id)
 		last := list[len(list)-1]
 		switch {
 		case last.status == "sent":

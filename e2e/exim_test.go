@@ -49,7 +49,7 @@ dsn_advertise_hosts = *
 allow_utf8_domains = true
 smtp_accept_max = 0
 message_size_limit = 100M
-keep_environment = ` + yardVar + `
+keep_environment = ` + workdirVar + `
 acl_smtp_rcpt = accept
 acl_smtp_data = accept
 domainlist local_domains = local.e2e.example
@@ -220,11 +220,11 @@ var (
 	statusOf = map[string]string{"=>": "sent", "->": "sent", "==": "deferred", "**": "bounced"}
 )
 
-// fates lists every try so far for a message.
-func (x *exim) fates(id string) []fate {
+// attempts lists every try so far for a message.
+func (x *exim) attempts(id string) []attempt {
 	text, _ := os.ReadFile(x.log)
 	outputs := map[string]string{}
-	var list []fate
+	var list []attempt
 	for line := range strings.Lines(string(text)) {
 		if !strings.Contains(line, " "+id+" ") {
 			continue
@@ -239,7 +239,7 @@ func (x *exim) fates(id string) []fate {
 			if _, whole, ok := strings.Cut(to, " <"); ok {
 				to = strings.TrimSuffix(whole, ">")
 			}
-			f := fate{to: to, relay: m[4], status: statusOf[m[2]], text: outputs[to], own: m[5]}
+			f := attempt{to: to, relay: m[4], status: statusOf[m[2]], text: outputs[to], own: m[5]}
 			if f.text == "" {
 				f.text = f.own
 			}
@@ -255,17 +255,17 @@ func (x *exim) fates(id string) []fate {
 
 // tries waits for the n-th result of a message, counted from 1 over all of its
 // recipients, and gives all n.
-func (x *exim) tries(t *testing.T, id string, n int) []fate {
+func (x *exim) tries(t *testing.T, id string, n int) []attempt {
 	t.Helper()
-	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]fate, bool) {
-		list := x.fates(id)
+	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]attempt, bool) {
+		list := x.attempts(id)
 		return list, len(list) >= n
 	}, x.log)
 }
 
 // sent waits until the last try of a message, number n, is known, asserts that
 // it was sent, and that Exim let it go.
-func (x *exim) sent(t *testing.T, id string, n int) fate {
+func (x *exim) sent(t *testing.T, id string, n int) attempt {
 	t.Helper()
 	h := x.tries(t, id, n)[n-1]
 	if h.status != "sent" {
@@ -293,7 +293,7 @@ func (x *exim) deferred(t *testing.T, id string, n int, dsn, pattern string) {
 	if re := regexp.MustCompile(pattern); !regexp.MustCompile("^("+dsn+")$").MatchString(last.dsn) || !re.MatchString(last.text) && !re.MatchString(last.own) {
 		t.Errorf("deferred with %+v, want %s (%s)", last, dsn, pattern)
 	}
-	for _, h := range x.fates(id) {
+	for _, h := range x.attempts(id) {
 		if h.status != "deferred" {
 			t.Fatalf("not deferred: %+v", h)
 		}
@@ -314,9 +314,9 @@ func (x *exim) queued(id string) bool {
 // go of the message, and until then Exim does not try again.
 func (x *exim) retry(t *testing.T, id string) {
 	t.Helper()
-	before := len(x.fates(id))
+	before := len(x.attempts(id))
 	await(t, "one more try of "+id, func() (string, bool) {
 		out := x.run(t, "-M", id)
-		return out, len(x.fates(id)) > before
+		return out, len(x.attempts(id)) > before
 	}, x.log)
 }

@@ -17,13 +17,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
 // world is what the tests share.
 type world struct {
-	*yard
+	*workdir
 	bins
 	dns    *labdns.Server
 	ca     *ca.Authority
@@ -84,7 +84,7 @@ func newWorld() (*world, error) {
 	w := &world{}
 	shared.world = w
 	var err error
-	if w.yard, err = newYard(); err != nil {
+	if w.workdir, err = newWorkdir(); err != nil {
 		return w, err
 	}
 	if w.bins, err = build(w.dir); err != nil {
@@ -136,8 +136,8 @@ func closeLab() error {
 	if w.dns != nil {
 		w.dns.Stop()
 	}
-	if w.yard != nil {
-		errs = append(errs, w.yard.leftovers(), w.yard.close())
+	if w.workdir != nil {
+		errs = append(errs, w.workdir.leftovers(), w.workdir.close())
 	}
 	return errors.Join(errs...)
 }
@@ -164,7 +164,7 @@ func (w *world) newDomain(transport string) string {
 
 // remote starts a mail server of the lab for a domain of its own, to which
 // Postfix delivers by the transport named.
-func remote(t *testing.T, transport string, habits mx.Behaviour) (*mx.Server, string) {
+func remote(t *testing.T, transport string, behaviour mx.Behaviour) (*mx.Server, string) {
 	t.Helper()
 	w := lab(t)
 	domain := w.newDomain(transport)
@@ -172,8 +172,8 @@ func remote(t *testing.T, transport string, habits mx.Behaviour) (*mx.Server, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	habits.Hostname = "mx." + domain
-	s, err := mx.Start(mx.Options{Addr: address, Behaviour: habits})
+	behaviour.Hostname = "mx." + domain
+	s, err := mx.Start(mx.Options{Addr: address, Behaviour: behaviour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func remote(t *testing.T, transport string, habits mx.Behaviour) (*mx.Server, st
 	return s, domain
 }
 
-// modern are the habits of a well-kept server.
+// modern is the behaviour of a well-kept server.
 func modern(t *testing.T) mx.Behaviour {
 	t.Helper()
 	cert, err := lab(t).ca.Issue(ca.For("mx.lab.example"))

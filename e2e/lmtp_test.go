@@ -48,10 +48,10 @@ func TestLMTPEachRecipientHasItsStatus(t *testing.T) {
 			}
 		}
 		// The two that were put off are tried again, and only they.
-		habits := modern(t)
-		habits.Recipients = nil
-		s1.SetBehaviour(habits)
-		s2.SetBehaviour(habits)
+		behaviour := modern(t)
+		behaviour.Recipients = nil
+		s1.SetBehaviour(behaviour)
+		s2.SetBehaviour(behaviour)
 		m.retry(t, id)
 		m.done(t, id)
 		if got, want := served(s1, s2), map[string]int{letter.to[0]: 1, letter.to[2]: 1, letter.to[3]: 1, letter.to[5]: 1}; fmt.Sprint(got) != fmt.Sprint(want) {

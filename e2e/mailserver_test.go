@@ -9,14 +9,14 @@ import (
 type mailServer interface {
 	// submit hands a message over and gives its queue id.
 	submit(t *testing.T, m mail) (id string)
-	// fates lists every try so far for a message.
-	fates(id string) []fate
+	// attempts lists every try so far for a message.
+	attempts(id string) []attempt
 	// tries waits for the n-th result of a message, counted from 1 over all of
 	// its recipients, and gives all n.
-	tries(t *testing.T, id string, n int) []fate
+	tries(t *testing.T, id string, n int) []attempt
 	// sent waits until try n of a message is over, and asserts that it was sent
 	// and that the server let it go.
-	sent(t *testing.T, id string, n int) fate
+	sent(t *testing.T, id string, n int) attempt
 	// deferred waits until try n is over, and asserts that all were deferred,
 	// that the message is kept, and that the last has this code and this
 	// reason, as regular expressions.
@@ -35,8 +35,8 @@ type mailServer interface {
 	logFile() string
 }
 
-// fate is what a mail server's log says of one try for one recipient.
-type fate struct {
+// attempt is what a mail server's log says of one try for one recipient.
+type attempt struct {
 	to     string
 	relay  string // Postfix's; of Exim, the transport
 	status string // sent, deferred, bounced

@@ -52,58 +52,58 @@ func again(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), roleVar+"="+role)
 	if role != "caretaker" {
-		cmd.Env = append(cmd.Env, yardVar+"="+shared.world.dir+"/")
+		cmd.Env = append(cmd.Env, workdirVar+"="+shared.world.dir+"/")
 	}
 	return cmd
 }
 
-// yard is the directory that everything lives in, and the caretaker who clears
-// it away.
-type yard struct {
+// workdir is the directory that everything lives in, and the caretaker, a
+// process that clears it away.
+type workdir struct {
 	dir   string
 	bye   io.Closer
 	cmd   *exec.Cmd
 	texts strings.Builder
 }
 
-// newYard makes the directory. Postfix's users must get through it.
-func newYard() (*yard, error) {
+// newWorkdir makes the directory. Postfix's users must get through it.
+func newWorkdir() (*workdir, error) {
 	dir, err := os.MkdirTemp("", "mxpipe-e2e-")
 	if err != nil {
 		return nil, err
 	}
-	y := &yard{dir: dir, cmd: again("caretaker", dir)}
-	y.cmd.Stderr = &y.texts
-	y.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives an interrupt from the keyboard
-	if y.bye, err = y.cmd.StdinPipe(); err != nil {
+	w := &workdir{dir: dir, cmd: again("caretaker", dir)}
+	w.cmd.Stderr = &w.texts
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives an interrupt from the keyboard
+	if w.bye, err = w.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	return y, errors.Join(os.Chmod(dir, 0o755), y.cmd.Start())
+	return w, errors.Join(os.Chmod(dir, 0o755), w.cmd.Start())
 }
 
-func (y *yard) close() error {
-	y.bye.Close()
-	if err := y.cmd.Wait(); err != nil {
-		return fmt.Errorf("clearing away %s: %w: %s", y.dir, err, y.texts.String())
+func (w *workdir) close() error {
+	w.bye.Close()
+	if err := w.cmd.Wait(); err != nil {
+		return fmt.Errorf("clearing away %s: %w: %s", w.dir, err, w.texts.String())
 	}
 	return nil
 }
 
-// yardVar names, in the environment of whatever a test starts, the directory
+// workdirVar names, in the environment of whatever a test starts, the directory
 // that it works in. Postfix hands on no such variable to its processes, but the
 // place of its configuration.
-const yardVar = "MXPIPE_E2E_YARD"
+const workdirVar = "MXPIPE_E2E_WORKDIR"
 
-// inhabitants lists the processes that a test started in its directory, and
+// processesIn lists the processes that a test started in its directory, and
 // those started by them.
-func inhabitants(dir string) (found []int) {
+func processesIn(dir string) (found []int) {
 	for _, pid := range processes() {
 		if pid == os.Getpid() {
 			continue
 		}
 		for variable := range strings.SplitSeq(environ(pid), "\x00") {
 			name, value, _ := strings.Cut(variable, "=")
-			if (name == yardVar || name == "MAIL_CONFIG") && strings.HasPrefix(value, dir+"/") {
+			if (name == workdirVar || name == "MAIL_CONFIG") && strings.HasPrefix(value, dir+"/") {
 				found = append(found, pid)
 				break
 			}
@@ -114,9 +114,9 @@ func inhabitants(dir string) (found []int) {
 
 // leftovers reports processes that are there although everything was ended. The
 // last of them may take a moment to go.
-func (y *yard) leftovers() error {
+func (w *workdir) leftovers() error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		found := inhabitants(y.dir)
+		found := processesIn(w.dir)
 		if found == nil {
 			return nil
 		}
@@ -136,7 +136,7 @@ func caretaker(dir string) {
 	io.Copy(io.Discard, os.Stdin)
 	var err error
 	for range 100 {
-		for _, pid := range inhabitants(dir) {
+		for _, pid := range processesIn(dir) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 		mounts, _ := os.ReadFile("/proc/self/mounts")
@@ -145,12 +145,12 @@ func caretaker(dir string) {
 				unix.Unmount(fields[1], unix.MNT_DETACH)
 			}
 		}
-		if err = os.RemoveAll(dir); err == nil && inhabitants(dir) == nil {
+		if err = os.RemoveAll(dir); err == nil && processesIn(dir) == nil {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	fmt.Fprintln(os.Stderr, "processes or files remain:", inhabitants(dir), err)
+	fmt.Fprintln(os.Stderr, "processes or files remain:", processesIn(dir), err)
 	os.Exit(1)
 }
 

@@ -32,18 +32,18 @@ func TestNexthop(t *testing.T) {
 		}
 	})
 
-	ways := func(name, mainCF string, deliver func(t *testing.T, p *postfix)) {
+	delivers := func(name, mainCF string, deliver func(t *testing.T, p *postfix)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			deliver(t, anotherOut(t, mainCF))
 		})
 	}
-	ways("default_transport with a next hop", "default_transport = mxpipe:"+relayDomain, func(t *testing.T, p *postfix) {
+	delivers("default_transport with a next hop", "default_transport = mxpipe:"+relayDomain, func(t *testing.T, p *postfix) {
 		id := p.submit(t, note("a@"+keepDomain, "smart@nowhere.e2e.example"))
 		p.sent(t, id, 1)
 		await(t, "the message at the relay", func() (int, bool) { return countFor(relay, "smart@nowhere.e2e.example") })
 	})
-	ways("relay_domains and relay_transport", `default_transport = error:not by this way
+	delivers("relay_domains and relay_transport", `default_transport = error:not by this way
 relay_transport = mxpipe
 relay_domains = `+relayDomain, func(t *testing.T, p *postfix) {
 		id := p.submit(t, note("a@"+keepDomain, "relayed@"+relayDomain))
@@ -60,7 +60,7 @@ relay_domains = `+relayDomain, func(t *testing.T, p *postfix) {
 	host, port, _ := strings.Cut(other.Addr(), ":")
 	mapped := fmt.Sprintf("inline:{{bracket.e2e.example=mxpipe:[%s]:%s}, {mx.e2e.example=mxpipe:%s}, {.sub.e2e.example=mxpipe:[mx.%s]}}",
 		host, port, relayDomain, relayDomain)
-	ways("transport_maps", "default_transport = error:not by this way\ntransport_maps = "+mapped+"\nparent_domain_matches_subdomains =", func(t *testing.T, p *postfix) {
+	delivers("transport_maps", "default_transport = error:not by this way\ntransport_maps = "+mapped+"\nparent_domain_matches_subdomains =", func(t *testing.T, p *postfix) {
 		for to, at := range map[string]*mx.Server{
 			"a@bracket.e2e.example": other, "a@mx.e2e.example": relay, "a@x.sub.e2e.example": relay,
 		} {

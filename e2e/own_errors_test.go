@@ -10,7 +10,7 @@ import (
 
 // What is our own trouble leaves the message in the queue: Postfix never
 // bounces.
-func TestOwnTroubleIsDeferred(t *testing.T) {
+func TestOwnErrorsAreDeferred(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
 	for _, c := range []struct{ name, transport, dsn, text string }{
@@ -79,9 +79,9 @@ func TestDaemonStoppedAndStarted(t *testing.T) {
 			}
 			for _, id := range ids {
 				// The log tells of a try before the message can be tried again.
-				await(t, "a queue run to try "+id, func() ([]fate, bool) {
+				await(t, "a queue run to try "+id, func() ([]attempt, bool) {
 					runQueue()
-					list := m.fates(id)
+					list := m.attempts(id)
 					return list, len(list) > 1
 				}, m.logFile())
 				m.sent(t, id, 2)
@@ -107,11 +107,11 @@ func TestKilledWhileWaiting(t *testing.T) {
 		for name, stage := range map[string]mx.Stage{"at RCPT": mx.StageRCPT, "before the final reply": mx.StageFinal} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				habits := modern(t)
-				habits.Keywords &^= mx.Pipelining | mx.Chunking
+				behaviour := modern(t)
+				behaviour.Keywords &^= mx.Pipelining | mx.Chunking
 				gate := make(chan struct{})
-				habits.At = map[mx.Stage]mx.Action{stage: {Hold: gate, Times: 1}}
-				s, domain := remote(t, "mxpipe", habits)
+				behaviour.At = map[mx.Stage]mx.Action{stage: {Hold: gate, Times: 1}}
+				s, domain := remote(t, "mxpipe", behaviour)
 				id := m.submit(t, note("a@"+keepDomain, "b@"+domain))
 				verb := map[mx.Stage]string{mx.StageRCPT: "RCPT", mx.StageFinal: "DATA"}[stage]
 				await(t, verb, func() (int, bool) { n := s.Counters().Verbs[verb]; return n, n > 0 }, m.logFile())
@@ -154,10 +154,10 @@ func TestTimeoutIsDeferred(t *testing.T) {
 		for _, stage := range []mx.Stage{mx.StageGreeting, mx.StageMAIL, mx.StageFinal} {
 			t.Run(stage.String(), func(t *testing.T) {
 				t.Parallel()
-				habits := modern(t)
+				behaviour := modern(t)
 				gate := make(chan struct{})
-				habits.At = map[mx.Stage]mx.Action{stage: {Hold: gate, Times: 1}}
-				s, domain := remote(t, "slow", habits)
+				behaviour.At = map[mx.Stage]mx.Action{stage: {Hold: gate, Times: 1}}
+				s, domain := remote(t, "slow", behaviour)
 				id := m.submit(t, note("a@"+keepDomain, "b@"+domain))
 				m.deferred(t, id, 1, `4\.4\.7`, `the time for this delivery is over|gave up after 3s`)
 				close(gate)
@@ -181,10 +181,10 @@ func TestTimeoutIsDeferred(t *testing.T) {
 // became of the first.
 func TestTriedAgainMeanwhile(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
-		habits := modern(t)
+		behaviour := modern(t)
 		gate := make(chan struct{})
-		habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
-		s, domain := remote(t, "slow", habits)
+		behaviour.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
+		s, domain := remote(t, "slow", behaviour)
 		id := m.submit(t, note("a@"+keepDomain, "b@"+domain))
 		m.deferred(t, id, 1, `4\.4\.7`, `gave up after 3s`)
 		m.retry(t, id)

@@ -69,9 +69,9 @@ type domainSpec struct {
 
 // hostSpec is a mail server of a domain; the first is preferred, and so on.
 type hostSpec struct {
-	cert   ca.Spec // without names it is for the host's
-	tlsa   records
-	habits func(*mx.Behaviour)
+	cert      ca.Spec // without names it is for the host's
+	tlsa      records
+	behaviour func(*mx.Behaviour)
 }
 
 // domain is a domain that was made.
@@ -102,9 +102,9 @@ func (h *host) record(r records) string {
 
 // show gives the server another certificate.
 func (h *host) show(cert tls.Certificate) {
-	habits := h.Behaviour()
-	habits.TLS.Certificate = cert
-	h.SetBehaviour(habits)
+	behaviour := h.Behaviour()
+	behaviour.TLS.Certificate = cert
+	h.SetBehaviour(behaviour)
 }
 
 // add makes a domain with its mail servers, its policy and its zone.
@@ -148,13 +148,13 @@ func (n *internet) newHost(t *testing.T, name string, spec hostSpec) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	habits := mx.Modern(cert)
-	habits.Hostname = name
-	if spec.habits != nil {
-		spec.habits(&habits)
+	behaviour := mx.Modern(cert)
+	behaviour.Hostname = name
+	if spec.behaviour != nil {
+		spec.behaviour(&behaviour)
 	}
 	i := n.number.Add(1)
-	s, err := mx.Start(mx.Options{Addr: fmt.Sprintf("127.25.%d.%d:%d", i/250, i%250+1, n.port), Behaviour: habits})
+	s, err := mx.Start(mx.Options{Addr: fmt.Sprintf("127.25.%d.%d:%d", i/250, i%250+1, n.port), Behaviour: behaviour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,12 +280,12 @@ func (n *internet) send(t *testing.T, to *domain, flags ...string) result {
 // flushed has Postfix try a message again and again, until it is sent: caches
 // between here and what was mended need a moment. It gives the try that went
 // well.
-func (p *postfix) flushed(t *testing.T, id string) fate {
+func (p *postfix) flushed(t *testing.T, id string) attempt {
 	t.Helper()
 	late, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
-		n := len(p.fates(id))
+		n := len(p.attempts(id))
 		p.retry(t, id)
 		f := p.tries(t, id, n+1)[n]
 		switch {

@@ -20,7 +20,7 @@ func TestReloadWhileDelivering(t *testing.T) {
 	n := newInternet(t)
 	gate := make(chan struct{})
 	wrong := n.add(t, domainSpec{name: "wrong", hosts: []hostSpec{mismatched}})
-	slow := n.add(t, domainSpec{name: "slow", hosts: []hostSpec{{tlsa: wrongTLSA, habits: func(h *mx.Behaviour) {
+	slow := n.add(t, domainSpec{name: "slow", hosts: []hostSpec{{tlsa: wrongTLSA, behaviour: func(h *mx.Behaviour) {
 		h.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
 	}}}})
 	stream := n.add(t, domainSpec{name: "stream", hosts: []hostSpec{withDANE}})

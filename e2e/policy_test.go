@@ -76,7 +76,7 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 			line: `^2\.0\.0 mx2\.mismatch2\.example: `, deliverTo: 2},
 		// RFC 7672 §2.2: with usable TLSA records STARTTLS that is not offered
 		// is an attack, not a reason for plaintext.
-		{name: "DANE without STARTTLS", spec: domainSpec{name: "stripping", hosts: []hostSpec{{tlsa: goodTLSA, habits: plaintext}}},
+		{name: "DANE without STARTTLS", spec: domainSpec{name: "stripping", hosts: []hostSpec{{tlsa: goodTLSA, behaviour: plaintext}}},
 			exit: 75, line: `^4\.7\.5 mx1\.stripping\.example: DANE: the server does not offer STARTTLS`},
 
 		// RFC 8461 §5: enforce, with a certificate that is valid for the host's
@@ -91,7 +91,7 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 			hosts: []hostSpec{{cert: ca.For("elsewhere.example")}}},
 			exit: 75, line: `^4\.7\.5 mx1\.sts-name\.example: MTA-STS: .*mx1\.sts-name\.example`},
 		{name: "MTA-STS without STARTTLS", spec: domainSpec{name: "sts-plain", signing: dnssec.Unsigned, policy: "enforce",
-			hosts: []hostSpec{{habits: plaintext}}},
+			hosts: []hostSpec{{behaviour: plaintext}}},
 			exit: 75, line: `^4\.7\.5 mx1\.sts-plain\.example: MTA-STS: the server does not offer STARTTLS`},
 		// RFC 8461 §4.1: a host that the policy does not list is skipped, good
 		// certificate or not.
@@ -118,9 +118,9 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 			line: `^5\.7\.30 mx1\.rt-none\.example: REQUIRETLS: neither DNSSEC nor MTA-STS vouches for this host`},
 		{name: "REQUIRETLS, certificate not valid", spec: domainSpec{name: "rt-cert", hosts: []hostSpec{selfSigned}},
 			flags: []string{"--requiretls"}, exit: 69, line: `^5\.7\.30 mx1\.rt-cert\.example: REQUIRETLS: `},
-		{name: "REQUIRETLS by DANE", spec: domainSpec{name: "rt-dane", hosts: []hostSpec{{cert: selfSigned.cert, tlsa: goodTLSA, habits: requireTLS}}},
+		{name: "REQUIRETLS by DANE", spec: domainSpec{name: "rt-dane", hosts: []hostSpec{{cert: selfSigned.cert, tlsa: goodTLSA, behaviour: requireTLS}}},
 			flags: []string{"--requiretls"}, line: `^2\.0\.0 mx1\.rt-dane\.example: `, deliverTo: 1},
-		{name: "REQUIRETLS by MTA-STS", spec: domainSpec{name: "rt-sts", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{{habits: requireTLS}}},
+		{name: "REQUIRETLS by MTA-STS", spec: domainSpec{name: "rt-sts", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{{behaviour: requireTLS}}},
 			flags: []string{"--requiretls"}, line: `^2\.0\.0 mx1\.rt-sts\.example: `, deliverTo: 1},
 	}
 	made := make([]*domain, len(cases))
@@ -176,8 +176,8 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 	expired := n.add(t, domainSpec{name: "expired", hosts: []hostSpec{withDANE}})
 	good := n.add(t, domainSpec{name: "sts-good", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{valid}})
 	bad := n.add(t, domainSpec{name: "sts-bad", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{selfSigned}})
-	nobodyVouches := n.add(t, domainSpec{name: "header-none", signing: dnssec.Unsigned, hosts: []hostSpec{{habits: requireTLS}}})
-	vouched := n.add(t, domainSpec{name: "header-dane", hosts: []hostSpec{{cert: selfSigned.cert, tlsa: goodTLSA, habits: requireTLS}}})
+	nobodyVouches := n.add(t, domainSpec{name: "header-none", signing: dnssec.Unsigned, hosts: []hostSpec{{behaviour: requireTLS}}})
+	vouched := n.add(t, domainSpec{name: "header-dane", hosts: []hostSpec{{cert: selfSigned.cert, tlsa: goodTLSA, behaviour: requireTLS}}})
 	late := n.add(t, domainSpec{name: "late", hosts: []hostSpec{withDANE}})
 	n.zones.Fault(broken.hosts[0].owner(), dns.TypeTLSA, dnssec.BadSignature)
 	n.zones.Fault(expired.name, dns.TypeMX, dnssec.ExpiredSignature)
@@ -187,7 +187,7 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 
 	// refused submits a message and asserts that it stays for the reason given;
 	// then mend mends, and it goes.
-	refused := func(t *testing.T, d *domain, dsn, reason string, mend func() error) fate {
+	refused := func(t *testing.T, d *domain, dsn, reason string, mend func() error) attempt {
 		t.Helper()
 		h := d.hosts[0]
 		id := p.submit(t, note("a@"+keepDomain, "b@"+d.name))

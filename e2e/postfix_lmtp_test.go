@@ -81,9 +81,9 @@ func TestLMTPThousandMessages(t *testing.T) {
 	t.Parallel()
 	const messages = 1000
 	gate := make(chan struct{})
-	habits := modern(t)
-	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate}}
-	s, domain := remote(t, "lmtp", habits)
+	behaviour := modern(t)
+	behaviour.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate}}
+	s, domain := remote(t, "lmtp", behaviour)
 	d := startDaemon(t, settings{transport: "    limits: {all: {rate: 100000/1s}, source: {rate: 100000/1s}}\n    conn_reuse_limit: 1000\n"})
 	p := lmtpOut(t, d, "mxlmtp_destination_concurrency_limit = 10\n")
 	cmd := exec.Command("smtp-source", "-c", "-m", strconv.Itoa(messages), "-s", "5", "-d", "-l", "2000",
@@ -127,9 +127,9 @@ func TestLMTPTermLetsDeliveriesEnd(t *testing.T) {
 	d := startDaemon(t, s)
 	p := lmtpOut(t, d, "lmtp_connection_cache_destinations = unix:"+d.lmtp+"\nlmtp_connection_cache_time_limit = 1h\n")
 	gate := make(chan struct{})
-	habits := modern(t)
-	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Skip: 1}}
-	server, domain := remote(t, "lmtp", habits)
+	behaviour := modern(t)
+	behaviour.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Skip: 1}}
+	server, domain := remote(t, "lmtp", behaviour)
 	p.sent(t, p.submit(t, note("a@"+keepDomain, "idle@"+domain)), 1)
 	id := p.submit(t, note("a@"+keepDomain, "b@"+domain))
 	await(t, "the message at the server", func() (int, bool) {
@@ -163,9 +163,9 @@ func TestLMTPHangsUp(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			gate := make(chan struct{})
-			habits := modern(t)
-			habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Skip: 1, Times: 1}}
-			s, domain := remote(t, "lmtp", habits)
+			behaviour := modern(t)
+			behaviour.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Skip: 1, Times: 1}}
+			s, domain := remote(t, "lmtp", behaviour)
 			entry, limits, err := lmtpEntry()
 			if err != nil {
 				t.Fatal(err)
@@ -192,7 +192,7 @@ func TestLMTPHangsUp(t *testing.T) {
 			w.daemon.logged(t, `did not wait for its answer.* queue_id=`+id)
 			p.retry(t, id)
 			p.done(t, id)
-			list := p.fates(id)
+			list := p.attempts(id)
 			if last := list[len(list)-1]; last.status != "sent" || !strings.Contains(last.text, "mx."+domain+": 250 ") {
 				t.Errorf("%+v", last)
 			}

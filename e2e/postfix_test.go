@@ -205,22 +205,22 @@ func (p *postfix) find(t *testing.T, pattern string) string {
 	}, p.log)
 }
 
-// fateLine is the log line of one try for one recipient. A very long text is
+// attemptLine is the log line of one try for one recipient. A very long text is
 // cut, with its closing parenthesis.
-var fateLine = regexp.MustCompile(`(?m): (\w+): to=<(.*?)>, (?:orig_to=<.*?>, )?relay=([^,]+), .*?dsn=([\d.]+), status=(\w+) \((.*?)\)?$`)
+var attemptLine = regexp.MustCompile(`(?m): (\w+): to=<(.*?)>, (?:orig_to=<.*?>, )?relay=([^,]+), .*?dsn=([\d.]+), status=(\w+) \((.*?)\)?$`)
 
-// fateIn gives what fateLine has found.
-func fateIn(m []string) fate {
-	return fate{to: m[2], relay: m[3], dsn: m[4], status: m[5], text: m[6]}
+// attemptIn gives what attemptLine has found.
+func attemptIn(m []string) attempt {
+	return attempt{to: m[2], relay: m[3], dsn: m[4], status: m[5], text: m[6]}
 }
 
-// fates lists every try so far for a message.
-func (p *postfix) fates(id string) []fate {
+// attempts lists every try so far for a message.
+func (p *postfix) attempts(id string) []attempt {
 	text, _ := os.ReadFile(p.log)
-	var list []fate
-	for _, m := range fateLine.FindAllStringSubmatch(string(text), -1) {
+	var list []attempt
+	for _, m := range attemptLine.FindAllStringSubmatch(string(text), -1) {
 		if m[1] == id {
-			list = append(list, fateIn(m))
+			list = append(list, attemptIn(m))
 		}
 	}
 	return list
@@ -228,17 +228,17 @@ func (p *postfix) fates(id string) []fate {
 
 // tries waits for the n-th result of a message, counted from 1 over all of its
 // recipients, and gives all n.
-func (p *postfix) tries(t *testing.T, id string, n int) []fate {
+func (p *postfix) tries(t *testing.T, id string, n int) []attempt {
 	t.Helper()
-	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]fate, bool) {
-		list := p.fates(id)
+	return await(t, fmt.Sprintf("result %d of %s", n, id), func() ([]attempt, bool) {
+		list := p.attempts(id)
 		return list, len(list) >= n
 	}, p.log)
 }
 
 // sent waits until the last try of a message, number n, is known, asserts that
 // it was sent, and that Postfix let it go.
-func (p *postfix) sent(t *testing.T, id string, n int) fate {
+func (p *postfix) sent(t *testing.T, id string, n int) attempt {
 	t.Helper()
 	f := p.tries(t, id, n)[n-1]
 	if f.status != "sent" {
@@ -264,7 +264,7 @@ func (p *postfix) deferred(t *testing.T, id string, n int, dsn, pattern string) 
 	if !regexp.MustCompile("^("+dsn+")$").MatchString(last.dsn) || !regexp.MustCompile(pattern).MatchString(last.text) {
 		t.Errorf("deferred with %s (%s), want %s (%s)", last.dsn, last.text, dsn, pattern)
 	}
-	for _, f := range p.fates(id) {
+	for _, f := range p.attempts(id) {
 		if f.status != "deferred" {
 			t.Fatalf("not deferred: %+v", f)
 		}

@@ -40,7 +40,7 @@ func start(name string, cmd *exec.Cmd) (*process, error) {
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()
 	}
-	cmd.Env = append(cmd.Env, yardVar+"="+shared.world.dir+"/")
+	cmd.Env = append(cmd.Env, workdirVar+"="+shared.world.dir+"/")
 	cmd.SysProcAttr.Setsid = true
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
 	if err := cmd.Start(); err != nil {

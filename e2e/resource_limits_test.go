@@ -263,10 +263,10 @@ func TestStateDirectoryComesBack(t *testing.T) {
 // the disk has room again.
 func TestServedOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	habits := modern(t)
+	behaviour := modern(t)
 	gate := make(chan struct{})
-	habits.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
-	s, domain := remote(t, "state", habits)
+	behaviour.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
+	s, domain := remote(t, "state", behaviour)
 	disk := smallDisk(t, 4<<20)
 	set := settings{state: disk}
 	d := startDaemon(t, set)
@@ -422,11 +422,11 @@ func TestHostileStateFiles(t *testing.T) {
 // each in memory is bounded, whatever its size.
 func TestHeldDeliveries(t *testing.T) {
 	t.Parallel()
-	habits := modern(t)
-	habits.Keywords &^= mx.Pipelining | mx.Chunking
+	behaviour := modern(t)
+	behaviour.Keywords &^= mx.Pipelining | mx.Chunking
 	gate := make(chan struct{})
-	habits.At = map[mx.Stage]mx.Action{mx.StageRCPT: {Hold: gate, Reply: "451 4.3.0 after all that, no"}}
-	s, domain := remote(t, "held", habits)
+	behaviour.At = map[mx.Stage]mx.Action{mx.StageRCPT: {Hold: gate, Reply: "451 4.3.0 after all that, no"}}
+	s, domain := remote(t, "held", behaviour)
 	// Memory is measured of the program that people get, without the race
 	// detector.
 	program := filepath.Join(folder(t), "mxpolicyd")

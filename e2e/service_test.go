@@ -24,11 +24,11 @@ func short() *strings.Reader { return strings.NewReader("Subject: short\n\nText.
 // on.
 func held(t *testing.T, stage mx.Stage) (s *mx.Server, domain string, release func()) {
 	t.Helper()
-	habits := modern(t)
-	habits.Keywords &^= mx.Pipelining | mx.Chunking
+	behaviour := modern(t)
+	behaviour.Keywords &^= mx.Pipelining | mx.Chunking
 	gate := make(chan struct{})
-	habits.At = map[mx.Stage]mx.Action{stage: {Hold: gate}}
-	s, domain = remote(t, "held", habits)
+	behaviour.At = map[mx.Stage]mx.Action{stage: {Hold: gate}}
+	s, domain = remote(t, "held", behaviour)
 	return s, domain, func() { close(gate) }
 }
 
@@ -133,7 +133,7 @@ func TestSystemdSocketActivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command(tool, "--listen="+d.socket, "--fdname=pipe", "--setenv="+yardVar, w.mxpolicyd, "serve", "-c", d.config)
+	cmd := exec.Command(tool, "--listen="+d.socket, "--fdname=pipe", "--setenv="+workdirVar, w.mxpolicyd, "serve", "-c", d.config)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if d.process, err = start("systemd-socket-activate", cmd); err != nil {
 		t.Fatal(err)

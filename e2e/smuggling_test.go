@@ -61,9 +61,9 @@ func TestSmuggling(t *testing.T) {
 	}
 	for name, keywords := range map[string]mx.Keyword{"DATA": mx.AllKeywords &^ mx.Chunking, "BDAT": mx.AllKeywords, "sequence": mx.Size} {
 		t.Run(name, func(t *testing.T) {
-			habits := modern(t)
-			habits.Keywords = keywords
-			server, domain := remote(t, "smuggling-"+strings.ToLower(name), habits)
+			behaviour := modern(t)
+			behaviour.Keywords = keywords
+			server, domain := remote(t, "smuggling-"+strings.ToLower(name), behaviour)
 			sent := map[string]int{}
 			var calls errgroup.Group
 			calls.SetLimit(4)

@@ -117,9 +117,9 @@ func TestSocketmap(t *testing.T) {
 			log: `certificate verification failed for mx1\.sts-name\.example.*hostname mismatch`},
 		{spec: unsigned("sts-expired", "enforce", hostSpec{cert: ca.ExpiredFor("mx1.sts-expired.example")}), answer: `secure .*`, dsn: `4\.7\.5`,
 			log: `certificate verification failed for mx1\.sts-expired\.example.*certificate has expired`},
-		{spec: unsigned("sts-plain", "enforce", hostSpec{habits: plaintext}), answer: `secure .*`, dsn: `4\.7\.4`,
+		{spec: unsigned("sts-plain", "enforce", hostSpec{behaviour: plaintext}), answer: `secure .*`, dsn: `4\.7\.4`,
 			log: `TLS is required, but was not offered by host mx1\.sts-plain\.example`},
-		{spec: domainSpec{name: "dane-plain", hosts: []hostSpec{{tlsa: goodTLSA, habits: plaintext}}}, answer: `dane-only`, dsn: `4\.7\.4`,
+		{spec: domainSpec{name: "dane-plain", hosts: []hostSpec{{tlsa: goodTLSA, behaviour: plaintext}}}, answer: `dane-only`, dsn: `4\.7\.4`,
 			log: `TLS is required, but was not offered by host mx1\.dane-plain\.example`},
 		// Each of two hosts as it deserves.
 		{spec: domainSpec{name: "sts-mx", signing: dnssec.Unsigned, policy: "enforce", listed: []string{"mx2.sts-mx.example"}, hosts: []hostSpec{valid, valid}},

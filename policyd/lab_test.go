@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/testlog"
@@ -41,8 +41,8 @@ type lab struct {
 	mx      *mx.Server
 	port    uint16
 	dir     string
-	systemd *testlog.Book // what NOTIFY_SOCKET was told
-	logged  *testlog.Book
+	systemd *testlog.Log // what NOTIFY_SOCKET was told
+	logged  *testlog.Log
 }
 
 func newLab(t *testing.T) *lab {
@@ -237,7 +237,7 @@ func (l *lab) until(what string, cond func(mx.Counters) bool) {
 }
 
 // listenNotices plays systemd's part in sd_notify(3).
-func listenNotices(t *testing.T, path string) *testlog.Book {
+func listenNotices(t *testing.T, path string) *testlog.Log {
 	t.Helper()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {

@@ -127,7 +127,7 @@ type reporting struct {
 	*testing.T
 	*Daemon
 	world  *world.World
-	logged *testlog.Book
+	logged *testlog.Log
 }
 
 func newReporting(t *testing.T, c *collector, domains ...world.Domain) *reporting {

@@ -3,7 +3,7 @@ package transport
 import (
 	"strings"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 )
 
 // A faultStage is what comes before the fault: what server and client say up to the

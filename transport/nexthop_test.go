@@ -348,7 +348,7 @@ func TestSizeLimit(t *testing.T) {
 			t.Errorf("%s refused the message", server.Behaviour().Hostname)
 		}
 	}
-	if v := odd.Violations(); len(v) != 0 && v[0].Fault != mx.Unoffered {
+	if v := odd.Violations(); len(v) != 0 && v[0].Breach != mx.Unoffered {
 		t.Errorf("%v", v)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
-	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
@@ -35,10 +35,10 @@ type domain struct {
 	policy           bool // MTA-STS
 	dane             bool
 
-	mu     sync.Mutex
-	server *mx.Server
-	habits mx.Behaviour
-	before int64 // messages that arrived at earlier servers
+	mu        sync.Mutex
+	server    *mx.Server
+	behaviour mx.Behaviour
+	before    int64 // messages that arrived at earlier servers
 }
 
 func newLab(t *testing.T, n int) *lab {
@@ -81,8 +81,8 @@ func (l *lab) publish(d *domain) error {
 	if err != nil {
 		return err
 	}
-	d.habits = mx.Modern(cert)
-	d.habits.Hostname = d.host
+	d.behaviour = mx.Modern(cert)
+	d.behaviour.Hostname = d.host
 	zone := fmt.Sprintf("%s. 60 MX 10 %s.\n%[2]s. 60 A %[3]s\n", d.name, d.host, d.addr)
 	if d.dane {
 		l.dns.Secure(d.name, true)
@@ -100,7 +100,7 @@ func (l *lab) publish(d *domain) error {
 func (d *domain) start(port int) (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.server, err = mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", d.addr, port), Behaviour: d.habits, Discard: true, MaxMessages: 1})
+	d.server, err = mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", d.addr, port), Behaviour: d.behaviour, Discard: true, MaxMessages: 1})
 	return err
 }
 
@@ -173,10 +173,10 @@ func (l *lab) roll(d *domain) error {
 		// In this world nobody waits for a TTL to pass: the old certificate
 		// stays for TLS, the new record is an extra.
 		return l.dns.Add(fmt.Sprintf("%s. 2 TLSA %s\n%[1]s. 2 TLSA %[3]s", name,
-			ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, d.habits.TLS.Certificate.Leaf), ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, cert.Leaf)))
+			ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, d.behaviour.TLS.Certificate.Leaf), ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, cert.Leaf)))
 	}
-	d.habits.TLS.Certificate = cert
-	d.server.SetBehaviour(d.habits)
+	d.behaviour.TLS.Certificate = cert
+	d.server.SetBehaviour(d.behaviour)
 	return nil
 }
 

@@ -23,9 +23,9 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	w := internet(t, m)
 	m.sh(t, readme(t, "## Use it with Postfix"))
 	s := server(w, daneDomain)
-	habits := s.Behaviour()
-	habits.Delay = 300 * time.Millisecond // so that there is always something under way
-	s.SetBehaviour(habits)
+	behaviour := s.Behaviour()
+	behaviour.Delay = 300 * time.Millisecond // so that there is always something under way
+	s.SetBehaviour(behaviour)
 
 	var sending sync.WaitGroup
 	send := func(from, to int) {
@@ -43,11 +43,11 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		}
 	}
 	daemon := 0
-	disturb := func(what string, from, to int, act func()) {
+	disturb := func(what string, from, to int, action func()) {
 		before := len(s.Messages())
 		send(from, to)
 		arrived(t, w, daneDomain, before+20)
-		act()
+		action()
 		if n := len(s.Messages()); n >= to {
 			t.Errorf("%s: %d messages were delivered when it was over, so that nothing was disturbed", what, n)
 		}

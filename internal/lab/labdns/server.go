@@ -1,5 +1,5 @@
 // Package labdns is a DNS server for tests and for the demo: the resolver that
-// mxpipe asks, with the whole Internet's data in it and every bad habit that a
+// mxpipe asks, with the whole Internet's data in it and every fault that a
 // resolver or the servers behind it can have.
 //
 // A Server listens on one port of 127.0.0.1 over UDP and TCP. It answers from
@@ -180,14 +180,14 @@ func (s *Server) Remove(name string, qtype uint16) { s.zones.remove(name, qtype)
 func (s *Server) Secure(suffix string, signed bool) { s.zones.setSecure(suffix, signed) }
 
 // SetFault says how the server behaves towards queries for a name and type: as
-// the first habit at the first query, and so on; the last one stays. No habit
+// the first fault at the first query, and so on; the last one stays. No fault
 // at all means Normal. dns.TypeANY stands for every type, the empty name for
 // every name; the closest entry counts: name and type, name alone, type alone,
 // anything.
-func (s *Server) SetFault(name string, qtype uint16, habits ...Fault) {
+func (s *Server) SetFault(name string, qtype uint16, faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults[newKey(name, qtype)] = habits
+	s.faults[newKey(name, qtype)] = faults
 }
 
 // Hold makes queries for a name and type wait until release is called, or until
@@ -252,7 +252,7 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 		return
 	}
 	_, overTCP := w.RemoteAddr().(*net.TCPAddr)
-	habit, gate := s.note(query, overTCP)
+	fault, gate := s.note(query, overTCP)
 	if gate != nil {
 		select {
 		case <-gate:
@@ -260,7 +260,7 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 			return
 		}
 	}
-	out := s.respond(query, habit, overTCP)
+	out := s.respond(query, fault, overTCP)
 	if out == nil {
 		if overTCP {
 			w.Close()
@@ -286,12 +286,12 @@ func (s *Server) note(query *dns.Msg, overTCP bool) (Fault, chan struct{}) {
 	s.counts[k] = n
 	s.last[k] = query.Copy()
 
-	var habit Fault
+	var fault Fault
 	var gate chan struct{}
 	found := false
 	for _, k := range []key{k, {k.name, dns.TypeANY}, {"", k.qtype}, {"", dns.TypeANY}} {
 		if list := s.faults[k]; len(list) > 0 && !found {
-			habit, found = list[0], true
+			fault, found = list[0], true
 			if len(list) > 1 {
 				s.faults[k] = list[1:]
 			}
@@ -300,7 +300,7 @@ func (s *Server) note(query *dns.Msg, overTCP bool) (Fault, chan struct{}) {
 			gate = s.holds[k]
 		}
 	}
-	return habit, gate
+	return fault, gate
 }
 
 // Timeout is a resolver time-out for tests that meet Silent: long enough for an

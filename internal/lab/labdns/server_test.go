@@ -10,7 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	labdns "github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 )
 
@@ -112,25 +112,25 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-func TestHabits(t *testing.T) {
+func TestFaults(t *testing.T) {
 	s := start(t, zone)
-	for habit, rcode := range map[labdns.Fault]int{
+	for fault, rcode := range map[labdns.Fault]int{
 		labdns.Normal: dns.RcodeSuccess, labdns.ServFail: dns.RcodeServerFailure, labdns.Bogus: dns.RcodeServerFailure,
 		labdns.Refused: dns.RcodeRefused, labdns.NotImp: dns.RcodeNotImplemented, labdns.FormErr: dns.RcodeFormatError,
 		labdns.BareRefused: dns.RcodeRefused, labdns.NoEDNS: dns.RcodeFormatError,
 	} {
-		s.SetFault("mx.example.org", dns.TypeA, habit)
+		s.SetFault("mx.example.org", dns.TypeA, fault)
 		if r := ask(t, s, "mx.example.org", dns.TypeA, "udp"); r.Rcode != rcode {
-			t.Errorf("habit %d: %s", habit, dns.RcodeToString[r.Rcode])
+			t.Errorf("fault %d: %s", fault, dns.RcodeToString[r.Rcode])
 		}
 	}
 	s.SetFault("mx.example.org", dns.TypeA, labdns.Refused)
 	s.SetFault("mx.example.org", dns.TypeANY, labdns.ServFail)
 	if r := ask(t, s, "mx.example.org", dns.TypeA, "udp"); r.Rcode != dns.RcodeRefused {
-		t.Errorf("the habit of the type does not outrank that of the name: %s", dns.RcodeToString[r.Rcode])
+		t.Errorf("the fault of the type does not outrank that of the name: %s", dns.RcodeToString[r.Rcode])
 	}
 	if r := ask(t, s, "mx.example.org", dns.TypeAAAA, "udp"); r.Rcode != dns.RcodeServerFailure {
-		t.Errorf("a habit for all types: %s", dns.RcodeToString[r.Rcode])
+		t.Errorf("a fault for all types: %s", dns.RcodeToString[r.Rcode])
 	}
 	s.SetFault("", dns.TypeMX, labdns.ServFail, labdns.Refused, labdns.Normal)
 	var got []int
@@ -138,7 +138,7 @@ func TestHabits(t *testing.T) {
 		got = append(got, ask(t, s, "example.org", dns.TypeMX, "udp").Rcode)
 	}
 	if !slices.Equal(got, []int{dns.RcodeServerFailure, dns.RcodeRefused, 0, 0}) {
-		t.Errorf("habits in a row: %v", got)
+		t.Errorf("faults in a row: %v", got)
 	}
 	s.SetFault("example.org", dns.TypeMX, labdns.Truncate)
 	if r := ask(t, s, "example.org", dns.TypeMX, "udp"); !r.Truncated || len(r.Answer) != 0 {

@@ -16,7 +16,7 @@ const defaultTTL = 300
 // maxAliases is how many CNAME records one answer follows.
 const maxAliases = 32
 
-// zones is what the lab's DNS holds. It knows nothing of servers and habits.
+// zones is what the lab's DNS holds. It knows nothing of servers and faults.
 type zones struct {
 	mu      sync.Mutex
 	records map[string]map[uint16][]dns.RR

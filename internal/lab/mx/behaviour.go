@@ -15,7 +15,7 @@ type Keyword uint
 // The extensions. STARTTLS is not among them: see TLS.
 const (
 	Pipelining          Keyword = 1 << iota // RFC 2920
-	Size                                    // RFC 1870; the number is Habits.Size
+	Size                                    // RFC 1870; the number is Behaviour.Size
 	EightBitMIME                            // RFC 6152
 	SMTPUTF8                                // RFC 6531
 	DSN                                     // RFC 3461
@@ -55,7 +55,7 @@ type TLS struct {
 	Inject       string                     // plaintext sent in one write with the reply to STARTTLS
 }
 
-// Stage is a point in a session at which an Act can strike.
+// Stage is a point in a session at which an action can strike.
 type Stage int
 
 // The stages.
@@ -69,7 +69,7 @@ const (
 	StageRCPT                   // RCPT came; once for each
 	StageDATA                   // DATA came
 	StageBDAT                   // BDAT and its chunk came
-	StageBody                   // Habits.HalfBody bytes of a body came
+	StageBody                   // Behaviour.HalfBody bytes of a body came
 	StageFinal                  // the whole body came; not yet stored
 	StageDone                   // the body is stored and the final reply is out
 	StageRSET                   // RSET came
@@ -106,23 +106,23 @@ type Action struct {
 	// leaves meanwhile ends the session.
 	Hold <-chan struct{}
 	// Reply is sent instead of a positive reply of the server's own: the lines
-	// without CRLF, parted by \n. Its first digit decides whether the command
-	// takes effect. 421 closes the connection. StageHandshake, StageBody and
-	// StageDone send it in addition.
+	// without CRLF, separated by \n. Its first digit decides whether the
+	// command takes effect. 421 closes the connection. StageHandshake,
+	// StageBody and StageDone send it in addition.
 	Reply string
 	// Drop leaves: instead of replying, or after Reply if there is one.
 	Drop Drop
-	// Skip is how many times the stage is passed without the act, over all
-	// connections since the habits were set.
+	// Skip is how many times the stage is passed without the action, over all
+	// connections since the behaviour was set.
 	Skip int
-	// Times is how often the act strikes after that; 0: always.
+	// Times is how often the action strikes after that; 0: always.
 	Times int
 }
 
 // Rule is a reply to recipients.
 type Rule struct {
 	Local string // the local part, in any letter case; a * at the end stands for any rest
-	Reply string // the lines without CRLF, parted by \n
+	Reply string // the lines without CRLF, separated by \n
 }
 
 // UsualRecipients are rules for a server with some users of bad luck. Everyone
@@ -135,9 +135,9 @@ func UsualRecipients() []Rule {
 	}
 }
 
-// Behaviour are how a server behaves. The zero value is a sound server of the
-// year 1982: EHLO works and offers nothing. A server that gets habits keeps its
-// own copy.
+// Behaviour is how a server behaves. The zero value is a sound server of the
+// year 1982: EHLO works and offers nothing. A server that gets a behaviour
+// keeps its own copy.
 type Behaviour struct {
 	Hostname string   // in the greeting and the reply to EHLO; "mx.lab.example" when empty
 	Keywords Keyword  // what EHLO offers
@@ -165,7 +165,7 @@ type Behaviour struct {
 	SpillChunk bool
 }
 
-// Modern returns the habits of a well-kept server with this certificate.
+// Modern returns the behaviour of a well-kept server with this certificate.
 func Modern(cert tls.Certificate) Behaviour {
 	return Behaviour{
 		Keywords:   AllKeywords,
@@ -225,7 +225,7 @@ func (h *Behaviour) verdict(recipient string) string {
 	return ""
 }
 
-// behaviourState is a set of habits in force, with what goes with it. Only
+// behaviourState is the behaviour in force, with what goes with it. Only
 // passed changes, under the server's lock.
 type behaviourState struct {
 	Behaviour
@@ -233,7 +233,7 @@ type behaviourState struct {
 	passed map[Stage]int
 }
 
-func newRegime(h Behaviour, ticketKey [32]byte) *behaviourState {
+func newBehaviourState(h Behaviour, ticketKey [32]byte) *behaviourState {
 	h.At, h.TLS.BySNI = maps.Clone(h.At), maps.Clone(h.TLS.BySNI)
 	h.Extra, h.Recipients = slices.Clone(h.Extra), slices.Clone(h.Recipients)
 	if h.Hostname == "" {
@@ -258,21 +258,21 @@ func newRegime(h Behaviour, ticketKey [32]byte) *behaviourState {
 	if h.TLS.AskForClient {
 		config.ClientAuth = tls.RequestClientCert
 	}
-	config.SetSessionTicketKeys([][32]byte{ticketKey}) // tickets outlive a change of habits
+	config.SetSessionTicketKeys([][32]byte{ticketKey}) // tickets outlive a change of behaviour
 	return &behaviourState{Behaviour: h, config: config, passed: map[Stage]int{}}
 }
 
-// take counts that a stage is passed and returns the act that strikes now, or
-// none.
+// take counts that a stage is passed and returns the action that strikes now,
+// or none.
 func (r *behaviourState) take(stage Stage) Action {
-	act, ok := r.At[stage]
+	action, ok := r.At[stage]
 	if !ok {
 		return Action{}
 	}
 	n := r.passed[stage]
 	r.passed[stage]++
-	if n < act.Skip || act.Times > 0 && n >= act.Skip+act.Times {
+	if n < action.Skip || action.Times > 0 && n >= action.Skip+action.Times {
 		return Action{}
 	}
-	return act
+	return action
 }

@@ -17,7 +17,7 @@ type body struct {
 
 // limit returns how many bytes of a body are taken.
 func (x *session) limit() int64 {
-	if n := x.s.habits().RealSize; n > 0 {
+	if n := x.s.behaviour().RealSize; n > 0 {
 		return min(n, int64(x.s.opts.MaxBody))
 	}
 	return int64(x.s.opts.MaxBody)
@@ -30,12 +30,12 @@ func (x *session) data(arg string) error {
 	}
 	switch {
 	case arg != "":
-		x.fault(BadSyntax, "DATA with an argument")
+		x.breach(BadSyntax, "DATA with an argument")
 		return refuse(x.coded(501, "5.5.4", "no argument allowed"))
 	case x.tx == nil:
 		return refuse(x.missing("DATA"))
 	case x.tx.Chunks > 0:
-		x.fault(BadSequence, "DATA after BDAT")
+		x.breach(BadSequence, "DATA after BDAT")
 		return refuse(x.coded(503, "5.5.1", "go on with BDAT"))
 	case len(x.tx.Recipients) == 0:
 		return refuse(x.coded(554, "5.5.1", "no valid recipients"))
@@ -45,7 +45,7 @@ func (x *session) data(arg string) error {
 	}
 	x.settle()
 	if x.conn.Buffered() > 0 {
-		x.fault(Pipelined, "the body came before the reply to DATA")
+		x.breach(Pipelined, "the body came before the reply to DATA")
 	}
 	if err := x.flush(); err != nil {
 		return err
@@ -69,12 +69,12 @@ func (x *session) data(arg string) error {
 	return x.final()
 }
 
-// came counts bytes of a body and lets the act at StageBody strike at the right
-// place.
+// came counts bytes of a body and lets the action at StageBody strike at the
+// right place.
 func (x *session) came(n int64) error {
 	b := &x.tx.body
 	b.length += n
-	if b.half || b.length < x.s.habits().HalfBody {
+	if b.half || b.length < x.s.behaviour().HalfBody {
 		return nil
 	}
 	b.half = true
@@ -99,10 +99,10 @@ func (x *session) bdat(arg string) error {
 	if err != nil || x.offered&Chunking == 0 {
 		// Where the chunk ends is unknown, or no business of this server.
 		if err != nil {
-			x.fault(BadSyntax, "BDAT %.60q", arg)
+			x.breach(BadSyntax, "BDAT %.60q", arg)
 			x.say(x.coded(501, "5.5.4", "bad syntax"))
 		} else {
-			x.fault(Unoffered, "BDAT")
+			x.breach(Unoffered, "BDAT")
 			x.say(x.coded(502, "5.5.1", "not implemented"))
 		}
 		return x.leave(Goodbye)
@@ -117,7 +117,7 @@ func (x *session) bdat(arg string) error {
 		reply = x.coded(554, "5.5.1", "no valid recipients")
 	}
 	if reply != "" {
-		if !x.s.habits().SpillChunk {
+		if !x.s.behaviour().SpillChunk {
 			if err := x.swallow(size); err != nil {
 				return err
 			}
@@ -136,16 +136,16 @@ func (x *session) bdat(arg string) error {
 }
 
 // chunked answers a chunk that was taken in. The last chunk has one reply, the
-// final one, unless an act refuses it.
+// final one, unless an action refuses it.
 func (x *session) chunked(size int64, last bool) error {
-	act := x.s.take(StageBDAT)
-	if err := x.strike(act); err != nil {
+	action := x.s.take(StageBDAT)
+	if err := x.strike(action); err != nil {
 		return err
 	}
-	if last && (act.Reply == "" || positive(act.Reply)) {
+	if last && (action.Reply == "" || positive(action.Reply)) {
 		return x.final()
 	}
-	ok, err := x.conclude(act, x.coded(250, "2.0.0", fmt.Sprintf("%d octets received", size)), nil)
+	ok, err := x.conclude(action, x.coded(250, "2.0.0", fmt.Sprintf("%d octets received", size)), nil)
 	if err != nil {
 		return err
 	}
@@ -236,22 +236,22 @@ func (x *session) final() error {
 
 // inspect notes what is wrong with a message's content.
 func (x *session) inspect(content []byte) {
-	for _, fault := range faults(content) {
-		x.fault(fault, "in the body")
+	for _, breach := range breaches(content) {
+		x.breach(breach, "in the body")
 	}
 	if n := len(content); x.tx.Chunks > 0 && (n < 2 || string(content[n-2:]) != "\r\n") {
-		x.fault(NoLastCRLF, "in the body")
+		x.breach(NoLastCRLF, "in the body")
 	}
 	value, _ := x.tx.Param("BODY")
 	_, utf8 := x.tx.Param("SMTPUTF8")
 	if !strings.EqualFold(value, "8BITMIME") && !utf8 && !isASCII(content) {
-		x.fault(EightBit, "in the body")
+		x.breach(EightBit, "in the body")
 	}
 }
 
-// faults finds what may not be in a body: bare CR, bare LF, NUL, lines over 998
-// bytes (RFC 5322 §2.1.1). It names each fault once.
-func faults(content []byte) []Fault {
+// breaches finds what may not be in a body: bare CR, bare LF, NUL, lines over
+// 998 bytes (RFC 5322 §2.1.1). It names each breach once.
+func breaches(content []byte) []Breach {
 	var bareCR, bareLF, nul, long bool
 	start := 0
 	for i, b := range content {
@@ -272,13 +272,13 @@ func faults(content []byte) []Fault {
 		}
 	}
 	long = long || len(content)-start > 998
-	var found []Fault
+	var found []Breach
 	for _, f := range []struct {
-		is    bool
-		fault Fault
+		is     bool
+		breach Breach
 	}{{bareCR, BareCR}, {bareLF, BareLF}, {nul, Control}, {long, LongLine}} {
 		if f.is {
-			found = append(found, f.fault)
+			found = append(found, f.breach)
 		}
 	}
 	return found

@@ -50,7 +50,7 @@ func serve(t *testing.T, opts Options) *Server {
 	return s
 }
 
-// plain returns habits with all extensions and without TLS.
+// plain returns a behaviour with all extensions and without TLS.
 func plain() Behaviour {
 	return Behaviour{Keywords: AllKeywords, Size: 1 << 20, Recipients: UsualRecipients()}
 }

@@ -18,11 +18,11 @@ func (x *session) helo(arg string) error {
 // §4.1.4).
 func (x *session) meet(stage Stage, verb, arg string) error {
 	if arg == "" || strings.Contains(arg, " ") {
-		x.fault(BadSyntax, "%s %q", verb, arg)
+		x.breach(BadSyntax, "%s %q", verb, arg)
 		x.say("501 5.5.4 a name is wanted")
 		return nil
 	}
-	h := x.s.habits()
+	h := x.s.behaviour()
 	lines := []string{h.Hostname + " greets " + arg}
 	if stage == StageEHLO {
 		lines = append(lines, h.offer(x.conn.State() != nil)...)
@@ -37,7 +37,7 @@ func (x *session) meet(stage Stage, verb, arg string) error {
 	_, err := x.answer(stage, strings.Join(lines, "\n"), func(reply string) {
 		x.begin(arg)
 		if stage == StageEHLO {
-			x.offered = offered(reply) // what counts is what went out, be it by the habits or by an act
+			x.offered = offered(reply) // what counts is what went out, be it by the behaviour or by an action
 		}
 	})
 	return err
@@ -49,18 +49,18 @@ func (x *session) begin(hello string) {
 }
 
 func (x *session) starttls(arg string) error {
-	h := x.s.habits()
+	h := x.s.behaviour()
 	switch {
 	case arg != "":
-		x.fault(BadSyntax, "STARTTLS with an argument")
+		x.breach(BadSyntax, "STARTTLS with an argument")
 		x.say(x.coded(501, "5.5.4", "no argument allowed"))
 		return nil
 	case x.conn.State() != nil:
-		x.fault(BadSequence, "STARTTLS under TLS")
+		x.breach(BadSequence, "STARTTLS under TLS")
 		x.say(x.coded(503, "5.5.1", "TLS is on"))
 		return nil
 	case h.TLS.Mode == TLSNone:
-		x.fault(Unoffered, "STARTTLS")
+		x.breach(Unoffered, "STARTTLS")
 		x.say(x.coded(502, "5.5.1", "not implemented"))
 		return nil
 	}
@@ -75,7 +75,7 @@ func (x *session) starttls(arg string) error {
 	}
 	x.settle()
 	if x.conn.Buffered() > 0 {
-		x.fault(EarlyTLS, "%d bytes came before the reply to STARTTLS", x.conn.Buffered())
+		x.breach(EarlyTLS, "%d bytes came before the reply to STARTTLS", x.conn.Buffered())
 		return x.leave(Close)
 	}
 	x.out[len(x.out)-1] += h.TLS.Inject
@@ -125,14 +125,14 @@ func (x *session) mail(arg string) error {
 		_, err := x.answer(StageMAIL, reply, nil)
 		return err
 	}
-	h := x.s.habits()
+	h := x.s.behaviour()
 	x.refused = true
 	switch {
 	case x.hello == "":
-		x.fault(BadSequence, "MAIL before EHLO")
+		x.breach(BadSequence, "MAIL before EHLO")
 		return refuse(x.coded(503, "5.5.1", "say EHLO first"))
 	case x.tx != nil:
-		x.fault(BadSequence, "MAIL inside a transaction")
+		x.breach(BadSequence, "MAIL inside a transaction")
 		return refuse(x.coded(503, "5.5.1", "nested MAIL"))
 	case h.NeedTLS && x.conn.State() == nil:
 		return refuse(x.coded(530, "5.7.0", "issue STARTTLS first"))
@@ -146,7 +146,7 @@ func (x *session) mail(arg string) error {
 	}
 	tx.Sender, tx.Params = address, params
 	if _, utf8 := tx.Param("SMTPUTF8"); !utf8 && !isASCII(address) {
-		x.fault(EightBit, "sender %q without SMTPUTF8", address)
+		x.breach(EightBit, "sender %q without SMTPUTF8", address)
 		return refuse(x.coded(553, "5.6.7", "SMTPUTF8 needed"))
 	}
 	if size, ok := tx.Param("SIZE"); ok && h.RealSize > 0 {
@@ -173,13 +173,13 @@ func (x *session) judge(arg string) (reply, address string, params []string) {
 	if x.tx == nil {
 		return x.missing("RCPT"), "", nil
 	}
-	h := x.s.habits()
+	h := x.s.behaviour()
 	address, params, reply = x.path("RCPT", "TO:", arg)
 	if reply != "" {
 		return reply, "", nil
 	}
 	if _, utf8 := x.tx.Param("SMTPUTF8"); !utf8 && !isASCII(address) {
-		x.fault(EightBit, "recipient %q without SMTPUTF8", address)
+		x.breach(EightBit, "recipient %q without SMTPUTF8", address)
 		return x.coded(553, "5.6.7", "SMTPUTF8 needed"), "", nil
 	}
 	if h.MaxRecipients > 0 && len(x.tx.Recipients) >= h.MaxRecipients {
@@ -192,10 +192,10 @@ func (x *session) judge(arg string) (reply, address string, params []string) {
 }
 
 // missing replies to a command that needs a transaction. It is the client's
-// fault, unless a MAIL of the same flight was refused (RFC 2920 §3.1).
+// breach, unless a MAIL of the same flight was refused (RFC 2920 §3.1).
 func (x *session) missing(verb string) string {
 	if !x.refused || x.offered&Pipelining == 0 {
-		x.fault(BadSequence, "%s without MAIL", verb)
+		x.breach(BadSequence, "%s without MAIL", verb)
 	}
 	return x.coded(503, "5.5.1", "no transaction")
 }
@@ -209,17 +209,17 @@ func (x *session) path(verb, prefix, arg string) (address string, params []strin
 	}
 	address, params, err := parsePath(rest)
 	if !ok || err != nil || verb == "RCPT" && address == "" {
-		x.fault(BadSyntax, "%s %.100q", verb, arg)
+		x.breach(BadSyntax, "%s %.100q", verb, arg)
 		return "", nil, x.coded(501, "5.5.4", "bad syntax")
 	}
 	for _, p := range params {
 		keyword, good := paramKeyword(verb, p)
 		switch {
 		case keyword == 0 || x.offered&keyword == 0:
-			x.fault(Unoffered, "%s parameter %.60q", verb, p)
+			x.breach(Unoffered, "%s parameter %.60q", verb, p)
 			return "", nil, x.coded(555, "5.5.4", "parameter not known")
 		case !good:
-			x.fault(BadSyntax, "%s parameter %.60q", verb, p)
+			x.breach(BadSyntax, "%s parameter %.60q", verb, p)
 			return "", nil, x.coded(501, "5.5.4", "bad parameter")
 		}
 	}
@@ -244,7 +244,7 @@ func (x *session) vrfy(arg string) error {
 }
 
 func (x *session) quit(arg string) error {
-	if _, err := x.answer(StageQUIT, x.coded(221, "2.0.0", fmt.Sprintf("%s says bye", x.s.habits().Hostname)), nil); err != nil {
+	if _, err := x.answer(StageQUIT, x.coded(221, "2.0.0", fmt.Sprintf("%s says bye", x.s.behaviour().Hostname)), nil); err != nil {
 		return err
 	}
 	return x.leave(Goodbye)

@@ -1,20 +1,20 @@
 // Package mx is a mail server of the lab: it receives mail for anyone,
-// remembers what it got and how, and has whatever habits a test gives it.
+// remembers what it got and how, and behaves as a test tells it to.
 //
-// Habits say which extensions EHLO offers, how TLS goes, which recipients are
-// refused, and, by an Act at a Stage, what goes wrong: another reply, a dropped
-// line, a wait. They can be changed while the server runs; a session sees the
-// new ones at its next command.
+// Behaviour says which extensions EHLO offers, how TLS goes, which recipients
+// are refused, and, by an Action at a Stage, what goes wrong: another reply, a
+// dropped line, a wait. It can be changed while the server runs; a session
+// sees the new one at its next command.
 //
 // The server is written by hand and not on top of go-smtp, because it has to do
-// what a decent library refuses to do, and because it keeps books about its
+// what a decent library refuses to do, and because it keeps records of its
 // clients. As RFC 2920 §3.2 asks, it sends its replies when it has run out of
 // commands to read, which makes the number of flights of a message exact (see
-// package wire and Habits.Settle). It ends DATA at CRLF.CRLF only, and notes a
-// Violation whenever a client breaks a rule: a bare CR or LF, a command sent
-// ahead without PIPELINING, a parameter that was not offered. A violation that
-// a server would normally forgive does not make the message fail, so that a
-// test sees both.
+// package smtpconn and Behaviour.Settle). It ends DATA at CRLF.CRLF only, and
+// notes a Violation whenever a client breaks a rule: a bare CR or LF, a command
+// sent ahead without PIPELINING, a parameter that was not offered. A violation
+// that a server would normally forgive does not make the message fail, so that
+// a test sees both.
 //
 // A message is stored, and counted by Wait, at the moment at which the server
 // takes responsibility for it: when a positive final reply is about to be sent.
@@ -41,7 +41,7 @@ type Options struct {
 	Timeout     time.Duration // for each read and write; 0: 5 minutes
 	MaxMessages int           // messages kept, the latest; 0: 10,000
 	MaxBytes    int           // of bodies kept; 0: 256 MiB
-	MaxBody     int           // the largest body taken where the habits set no limit; 0: 64 MiB
+	MaxBody     int           // the largest body taken where the behaviour sets no limit; 0: 64 MiB
 	Discard     bool          // keep no bodies, for benchmarks
 	Log         *slog.Logger  // tells the dialogue at debug level; nil: nobody
 }
@@ -117,7 +117,7 @@ func (s *Server) Stop() error {
 // Addr returns host:port of the listener.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Behaviour returns the habits in force. Their maps and slices must not be
+// Behaviour returns the behaviour in force. Its maps and slices must not be
 // changed.
 func (s *Server) Behaviour() Behaviour {
 	s.mu.Lock()
@@ -125,10 +125,10 @@ func (s *Server) Behaviour() Behaviour {
 	return s.state.Behaviour
 }
 
-// SetBehaviour gives the server other habits, from each session's next command
-// on. Counts of Act start anew.
+// SetBehaviour gives the server another behaviour, from each session's next
+// command on. Counts of Action start anew.
 func (s *Server) SetBehaviour(h Behaviour) {
-	r := newRegime(h, s.ticketKey)
+	r := newBehaviourState(h, s.ticketKey)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = r
@@ -176,7 +176,7 @@ func (s *Server) accept() {
 	}
 }
 
-// left closes a connection and takes it off the books.
+// left closes a connection and takes it off the list.
 func (s *Server) left(conn *smtpconn.Conn) {
 	conn.Close()
 	s.update(func(st *store) {
@@ -186,13 +186,13 @@ func (s *Server) left(conn *smtpconn.Conn) {
 	})
 }
 
-func (s *Server) habits() *behaviourState {
+func (s *Server) behaviour() *behaviourState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state
 }
 
-// take asks the habits in force what shall happen at a stage.
+// take asks the behaviour in force what shall happen at a stage.
 func (s *Server) take(stage Stage) Action {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -142,15 +142,15 @@ func TestOffers(t *testing.T) {
 	}
 	c.send("MAIL FROM:<> BODY=8BITMIME\r\n")
 	c.expect("555 parameter")
-	if v := s.Violations(); len(v) != 1 || v[0].Fault != Unoffered || v[0].Conn != 1 {
+	if v := s.Violations(); len(v) != 1 || v[0].Breach != Unoffered || v[0].Conn != 1 {
 		t.Errorf("violations: %v", v)
 	}
 	if s.Behaviour().Keywords != Size {
-		t.Error("Habits does not tell the habits")
+		t.Error("Behaviour does not return the behaviour")
 	}
 }
 
-func TestTLSHabits(t *testing.T) {
+func TestTLSBehaviour(t *testing.T) {
 	a, good := certificate(t, ca.For(host))
 	expired, err := a.Issue(ca.ExpiredFor(host))
 	if err != nil {
@@ -217,7 +217,7 @@ func TestResumption(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.deliver()
-		s.SetBehaviour(Modern(cert)) // tickets are good for longer than habits
+		s.SetBehaviour(Modern(cert)) // tickets are good for longer than a behaviour
 	}
 	if c := s.Counters(); c.Handshakes != 2 || c.Resumed != 1 || !s.Messages()[1].TLS.DidResume {
 		t.Errorf("counters are %+v", c)

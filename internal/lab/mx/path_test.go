@@ -75,7 +75,7 @@ func TestParseBDAT(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	line := strings.Repeat("x", 998)
-	for in, want := range map[string][]Fault{
+	for in, want := range map[string][]Breach{
 		"":                      nil,
 		"a\r\nb\r\n":            nil,
 		line + "\r\n":           nil,
@@ -91,8 +91,8 @@ func TestFaults(t *testing.T) {
 		"\x00\n\r":              {BareCR, BareLF, Control},
 		"a\r\n" + line + "\r\n": nil,
 	} {
-		if got := faults([]byte(in)); !slices.Equal(got, want) {
-			t.Errorf("faults(%.20q) are %v, want %v", in, got, want)
+		if got := breaches([]byte(in)); !slices.Equal(got, want) {
+			t.Errorf("breaches(%.20q) are %v, want %v", in, got, want)
 		}
 	}
 }

@@ -26,7 +26,7 @@ type session struct {
 
 	out      []string // replies that wait to be sent, with their CRLFs
 	hello    string   // "" before EHLO and HELO
-	refused  bool     // the last MAIL was; what follows in its flight is no fault
+	refused  bool     // the last MAIL was; what follows in its flight is no breach
 	offered  Keyword
 	last     bool // the command before must be the last of its flight
 	messages int
@@ -54,7 +54,7 @@ func (x *session) run() {
 }
 
 func (x *session) greet() error {
-	h := x.s.habits()
+	h := x.s.behaviour()
 	own := "220 " + h.Hostname + " ESMTP lab"
 	if h.MaxConns > 0 && x.place > h.MaxConns {
 		own = "421 4.3.2 too many connections"
@@ -77,7 +77,7 @@ func (x *session) next() error {
 	ahead := len(x.out) > 0
 	raw, err := x.conn.ReadLine(maxCommand)
 	if errors.Is(err, smtpconn.ErrLongLine) {
-		x.fault(LongLine, "%.60q…", raw)
+		x.breach(LongLine, "%.60q…", raw)
 		x.say(x.coded(500, "5.5.2", "line too long"))
 		return errors.Join(x.flush(), x.conn.Bye(), errLeft)
 	}
@@ -88,7 +88,7 @@ func (x *session) next() error {
 	verb, arg, _ := strings.Cut(line, " ")
 	verb = strings.ToUpper(verb)
 	if ahead && (x.last || x.offered&Pipelining == 0) {
-		x.fault(Pipelined, "%.60q came before the reply to the command before it", line)
+		x.breach(Pipelined, "%.60q came before the reply to the command before it", line)
 	}
 	x.s.opts.Log.Debug("command", "conn", x.number, "line", line)
 	if !x.sound(raw, line) {
@@ -101,11 +101,11 @@ func (x *session) next() error {
 func (x *session) sound(raw []byte, line string) bool {
 	switch {
 	case !bytes.HasSuffix(raw, []byte("\r\n")):
-		x.fault(BareLF, "in command %.60q", line)
+		x.breach(BareLF, "in command %.60q", line)
 	case strings.Contains(line, "\r"):
-		x.fault(BareCR, "in command %.60q", line)
+		x.breach(BareCR, "in command %.60q", line)
 	case strings.IndexFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0:
-		x.fault(Control, "in command %.60q", line)
+		x.breach(Control, "in command %.60q", line)
 	default:
 		return true
 	}
@@ -134,46 +134,46 @@ func (x *session) dispatch(verb, arg string) error {
 		st.counters.Verbs[counted]++
 	})
 	if !known {
-		x.fault(BadSyntax, "unknown command %.60q", verb)
+		x.breach(BadSyntax, "unknown command %.60q", verb)
 		x.say(x.coded(500, "5.5.2", "command not recognized"))
 		return nil
 	}
 	return serve(x, arg)
 }
 
-// answer replies at a stage where an act may strike. The effect is what a
+// answer replies at a stage where an action may strike. The effect is what a
 // positive reply brings about; it has happened when the client sees the reply.
 func (x *session) answer(stage Stage, own string, effect func(reply string)) (ok bool, err error) {
-	act := x.s.take(stage)
-	if err := x.strike(act); err != nil {
+	action := x.s.take(stage)
+	if err := x.strike(action); err != nil {
 		return false, err
 	}
-	return x.conclude(act, own, effect)
+	return x.conclude(action, own, effect)
 }
 
-// strike does what an act does before any reply.
-func (x *session) strike(act Action) error {
-	if err := x.hold(act); err != nil {
+// strike does what an action does before any reply.
+func (x *session) strike(action Action) error {
+	if err := x.hold(action); err != nil {
 		return err
 	}
-	if act.Reply == "" && act.Drop != Stay {
-		return x.leave(act.Drop)
+	if action.Reply == "" && action.Drop != Stay {
+		return x.leave(action.Drop)
 	}
 	return nil
 }
 
-// conclude replies, with the server's own words or the act's, and does what the
-// act does after the reply.
-func (x *session) conclude(act Action, own string, effect func(reply string)) (ok bool, err error) {
-	if act.Reply != "" && positive(own) {
-		own = act.Reply
+// conclude replies, with the server's own words or the action's, and does what
+// the action does after the reply.
+func (x *session) conclude(action Action, own string, effect func(reply string)) (ok bool, err error) {
+	if action.Reply != "" && positive(own) {
+		own = action.Reply
 	}
 	if ok = positive(own); ok && effect != nil {
 		effect(own)
 	}
 	x.say(own)
-	if act.Drop != Stay {
-		return ok, x.leave(act.Drop)
+	if action.Drop != Stay {
+		return ok, x.leave(action.Drop)
 	}
 	if strings.HasPrefix(own, "421") {
 		return ok, x.leave(Goodbye)
@@ -181,13 +181,13 @@ func (x *session) conclude(act Action, own string, effect func(reply string)) (o
 	return ok, nil
 }
 
-// pass lets an act strike at a stage that has no reply of its own.
+// pass lets an action strike at a stage that has no reply of its own.
 func (x *session) pass(stage Stage) error {
-	act := x.s.take(stage)
-	if err := x.strike(act); err != nil || act.Reply == "" {
+	action := x.s.take(stage)
+	if err := x.strike(action); err != nil || action.Reply == "" {
 		return err
 	}
-	_, err := x.conclude(act, "250", nil)
+	_, err := x.conclude(action, "250", nil)
 	return err
 }
 
@@ -195,9 +195,9 @@ func positive(reply string) bool {
 	return strings.HasPrefix(reply, "2") || strings.HasPrefix(reply, "3")
 }
 
-// hold waits for an act's channel. It notices when the client leaves.
-func (x *session) hold(act Action) error {
-	if act.Hold == nil {
+// hold waits for an action's channel. It notices when the client leaves.
+func (x *session) hold(action Action) error {
+	if action.Hold == nil {
 		return nil
 	}
 	if err := x.flush(); err != nil {
@@ -205,7 +205,7 @@ func (x *session) hold(act Action) error {
 	}
 	for {
 		select {
-		case <-act.Hold:
+		case <-action.Hold:
 			return nil
 		case <-x.s.ctx.Done():
 			return x.s.ctx.Err()
@@ -230,7 +230,7 @@ func (x *session) leave(how Drop) error {
 	return errLeft
 }
 
-// say puts a reply, whose lines are parted by \n, behind those that wait.
+// say puts a reply, whose lines are separated by \n, behind those that wait.
 func (x *session) say(reply string) {
 	x.out = append(x.out, strings.ReplaceAll(reply, "\n", "\r\n")+"\r\n")
 }
@@ -244,22 +244,22 @@ func (x *session) coded(code int, enhanced, text string) string {
 	return fmt.Sprintf("%d %s %s", code, enhanced, text)
 }
 
-// settle waits for the rest of a flight, where the habits ask for it. A client
-// that has closed its side still gets its replies; the next read tells.
+// settle waits for the rest of a flight, where the behaviour asks for it. A
+// client that has closed its side still gets its replies; the next read tells.
 func (x *session) settle() {
-	if quiet := x.s.habits().Settle; quiet > 0 {
+	if quiet := x.s.behaviour().Settle; quiet > 0 {
 		x.conn.Settle(quiet)
 	}
 }
 
-// flush sends the replies that wait, as slowly as the habits ask.
+// flush sends the replies that wait, as slowly as the behaviour asks.
 func (x *session) flush() error {
 	out := x.out
 	x.out = nil
 	if len(out) == 0 {
 		return nil
 	}
-	h := x.s.habits()
+	h := x.s.behaviour()
 	if h.Delay <= 0 && h.Drip <= 0 {
 		return x.write(strings.Join(out, ""))
 	}
@@ -303,10 +303,10 @@ func (x *session) pause(d time.Duration) error {
 	}
 }
 
-// fault notes a violation, for the server and for the transaction under way.
-func (x *session) fault(fault Fault, format string, args ...any) {
-	v := Violation{Conn: x.number, Fault: fault, Detail: fmt.Sprintf(format, args...)}
-	x.s.opts.Log.Warn("violation", "conn", x.number, "fault", string(fault), "detail", v.Detail)
+// breach notes a violation, for the server and for the transaction under way.
+func (x *session) breach(breach Breach, format string, args ...any) {
+	v := Violation{Conn: x.number, Breach: breach, Detail: fmt.Sprintf(format, args...)}
+	x.s.opts.Log.Warn("violation", "conn", x.number, "breach", string(breach), "detail", v.Detail)
 	if x.tx != nil && len(x.tx.Violations) < 100 {
 		x.tx.Violations = append(x.tx.Violations, v)
 	}

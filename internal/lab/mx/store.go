@@ -14,34 +14,34 @@ import (
 // for.
 var ErrStopped = errors.New("lab MX server stopped")
 
-// Fault is a way in which a client broke the rules.
-type Fault string
+// Breach is a way in which a client broke the rules.
+type Breach string
 
-// The faults.
+// The breaches.
 const (
-	BareLF      Fault = "bare LF"      // on the wire, in a command or a body (RFC 5321 §2.3.8)
-	BareCR      Fault = "bare CR"      // likewise
-	LongLine    Fault = "long line"    // over 998 bytes in a body, or over 8,000 in a command (RFC 5321 §4.5.3.1)
-	Control     Fault = "control"      // NUL in a body, or a control character in a command
-	EightBit    Fault = "eight bit"    // bytes over 127 that were not announced by BODY=8BITMIME or SMTPUTF8
-	NoLastCRLF  Fault = "no last CRLF" // a BDAT message that does not end in CRLF
-	Pipelined   Fault = "pipelined"    // sent ahead without PIPELINING, or past EHLO, DATA or another that must come last (RFC 2920 §3.1)
-	EarlyTLS    Fault = "early TLS"    // bytes after STARTTLS before its reply was sent
-	Unoffered   Fault = "unoffered"    // a command or parameter of an extension that EHLO did not offer
-	BadSyntax   Fault = "bad syntax"   // a command that cannot be read
-	BadSequence Fault = "bad sequence" // a command at the wrong time
+	BareLF      Breach = "bare LF"      // on the wire, in a command or a body (RFC 5321 §2.3.8)
+	BareCR      Breach = "bare CR"      // likewise
+	LongLine    Breach = "long line"    // over 998 bytes in a body, or over 8,000 in a command (RFC 5321 §4.5.3.1)
+	Control     Breach = "control"      // NUL in a body, or a control character in a command
+	EightBit    Breach = "eight bit"    // bytes over 127 that were not announced by BODY=8BITMIME or SMTPUTF8
+	NoLastCRLF  Breach = "no last CRLF" // a BDAT message that does not end in CRLF
+	Pipelined   Breach = "pipelined"    // sent ahead without PIPELINING, or past EHLO, DATA or another that must come last (RFC 2920 §3.1)
+	EarlyTLS    Breach = "early TLS"    // bytes after STARTTLS before its reply was sent
+	Unoffered   Breach = "unoffered"    // a command or parameter of an extension that EHLO did not offer
+	BadSyntax   Breach = "bad syntax"   // a command that cannot be read
+	BadSequence Breach = "bad sequence" // a command at the wrong time
 )
 
 // Violation is one breach of the rules.
 type Violation struct {
 	Conn   int // number of the connection
-	Fault  Fault
+	Breach Breach
 	Detail string
 }
 
 // String returns the violation in one line.
 func (v Violation) String() string {
-	return fmt.Sprintf("connection %d: %s: %s", v.Conn, v.Fault, v.Detail)
+	return fmt.Sprintf("connection %d: %s: %s", v.Conn, v.Breach, v.Detail)
 }
 
 // Recipient is one RCPT command that was accepted.

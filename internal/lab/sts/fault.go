@@ -11,7 +11,7 @@ import (
 // Fault is a way to meet a request for a policy.
 type Fault uint8
 
-// The habits.
+// The faults.
 const (
 	Normal      Fault = iota // the policy
 	NoHandshake              // the TLS handshake fails

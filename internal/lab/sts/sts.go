@@ -2,7 +2,7 @@
 // every domain of the lab, on one address of loopback, over HTTPS.
 //
 // Publish gives a domain its Site: the text of its policy, the certificate of
-// mta-sts.DOMAIN, and a habit, as real web servers have them: redirects,
+// mta-sts.DOMAIN, and a fault, as real web servers have: redirects,
 // errors, silence, endless bodies. What is published can be changed at any
 // time; the next connection sees it. A client is told apart by the server name
 // it asks for (SNI), as RFC 8461 §7.1 requires of senders; the certificate
@@ -71,7 +71,7 @@ type Server struct {
 	authority *ca.Authority
 	addr      netip.AddrPort
 	http      *http.Server
-	done      chan struct{} // ends the habits that wait
+	done      chan struct{} // ends the faults that wait
 	stop      sync.Once
 	serve     sync.WaitGroup // the listener and each connection
 

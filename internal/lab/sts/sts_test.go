@@ -156,9 +156,9 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-func TestHabits(t *testing.T) {
+func TestFaults(t *testing.T) {
 	s, authority := start(t)
-	for habit, check := range map[sts.Fault]func(answer) bool{
+	for fault, check := range map[sts.Fault]func(answer) bool{
 		sts.Normal:      func(a answer) bool { return a.status == 200 && a.body == policy },
 		sts.NoHandshake: func(a answer) bool { return a.err != nil },
 		sts.Redirect:    func(a answer) bool { return a.status == 302 },
@@ -173,9 +173,9 @@ func TestHabits(t *testing.T) {
 		sts.Gzip:        func(a answer) bool { return a.status == 200 && strings.HasPrefix(a.body, "\x1f\x8b") },
 		sts.NotHTTP:     func(a answer) bool { return a.err != nil },
 	} {
-		publish(t, s, "example.test", sts.Site{Policy: policy, Fault: habit})
+		publish(t, s, "example.test", sts.Site{Policy: policy, Fault: fault})
 		if got := get(t.Context(), s, authority.Pool(), "example.test"); !check(got) {
-			t.Errorf("habit %d: %.300v", habit, got)
+			t.Errorf("fault %d: %.300v", fault, got)
 		}
 	}
 	publish(t, s, "example.test", sts.Site{Policy: policy, Fault: sts.Redirect})
@@ -185,10 +185,10 @@ func TestHabits(t *testing.T) {
 }
 
 // A slow server ends when its client gives up, or with the test.
-func TestHabitsThatWait(t *testing.T) {
-	for _, habit := range []sts.Fault{sts.Silent, sts.HalfBody} {
+func TestFaultsThatWait(t *testing.T) {
+	for _, fault := range []sts.Fault{sts.Silent, sts.HalfBody} {
 		s, authority := start(t)
-		publish(t, s, "example.test", sts.Site{Policy: policy, Fault: habit})
+		publish(t, s, "example.test", sts.Site{Policy: policy, Fault: fault})
 		ctx, cancel := context.WithCancel(t.Context())
 		first, second := make(chan answer), make(chan answer)
 		go func() { first <- get(ctx, s, authority.Pool(), "example.test") }()
@@ -197,7 +197,7 @@ func TestHabitsThatWait(t *testing.T) {
 		}
 		cancel()
 		if got := <-first; got.err == nil {
-			t.Errorf("habit %d, the client left: %+v", habit, got)
+			t.Errorf("fault %d, the client left: %+v", fault, got)
 		}
 		go func() { second <- get(t.Context(), s, authority.Pool(), "example.test") }()
 		for s.Requests("example.test") < 2 {
@@ -205,7 +205,7 @@ func TestHabitsThatWait(t *testing.T) {
 		}
 		s.Stop()
 		if got := <-second; got.err == nil {
-			t.Errorf("habit %d, the server stopped: %+v", habit, got)
+			t.Errorf("fault %d, the server stopped: %+v", fault, got)
 		}
 	}
 }

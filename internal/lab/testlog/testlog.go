@@ -13,18 +13,18 @@ import (
 // patience is how long a test waits for what must be said.
 const patience = time.Minute
 
-// Book keeps what is written into it. It is safe for concurrent use.
-type Book struct {
+// Log keeps what is written into it. It is safe for concurrent use.
+type Log struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
 	changed chan struct{} // closed and replaced when something is written
 }
 
 // New makes an empty one.
-func New() *Book { return &Book{changed: make(chan struct{})} }
+func New() *Log { return &Log{changed: make(chan struct{})} }
 
 // Write implements io.Writer. Each call brings whole lines.
-func (b *Book) Write(p []byte) (int, error) {
+func (b *Log) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	close(b.changed)
@@ -32,31 +32,31 @@ func (b *Book) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-// String gives all that was written since the book was made, or since Forget.
-func (b *Book) String() string {
+// String gives all that was written since the log was made, or since Forget.
+func (b *Log) String() string {
 	text, _ := b.read()
 	return text
 }
 
-func (b *Book) read() (text string, changed <-chan struct{}) {
+func (b *Log) read() (text string, changed <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String(), b.changed
 }
 
 // Forget begins anew.
-func (b *Book) Forget() {
+func (b *Log) Forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.text.Reset()
 }
 
 // Count tells how often a part was written.
-func (b *Book) Count(part string) int { return strings.Count(b.String(), part) }
+func (b *Log) Count(part string) int { return strings.Count(b.String(), part) }
 
 // Find waits for a line that has all of the parts, and gives it. It is empty
 // when gaveUp is closed before, or a minute has passed.
-func (b *Book) Find(gaveUp <-chan struct{}, parts ...string) string {
+func (b *Log) Find(gaveUp <-chan struct{}, parts ...string) string {
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	for {
@@ -88,7 +88,7 @@ next:
 }
 
 // Wait is Find for a line that must come: without it the test ends.
-func (b *Book) Wait(t testing.TB, parts ...string) string {
+func (b *Log) Wait(t testing.TB, parts ...string) string {
 	t.Helper()
 	line := b.Find(t.Context().Done(), parts...)
 	if line == "" {

@@ -146,7 +146,7 @@ func publish(site sts.Site, d Domain) Domain {
 
 func modern() mx.Behaviour { return mx.Modern(tls.Certificate{}) }
 
-// plain are the habits of a server that is modern but for TLS.
+// plain is the behaviour of a server that is modern but for TLS.
 func plain() mx.Behaviour {
 	h := modern()
 	h.TLS = mx.TLS{}

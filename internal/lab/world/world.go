@@ -185,12 +185,12 @@ func (w *World) addHost(zone *strings.Builder, d Domain, h Host) error {
 	if err != nil {
 		return err
 	}
-	habits := h.Behaviour
-	habits.Hostname = name
-	if habits.TLS.Mode != mx.TLSNone {
-		habits.TLS.Certificate = cert
+	behaviour := h.Behaviour
+	behaviour.Hostname = name
+	if behaviour.TLS.Mode != mx.TLSNone {
+		behaviour.TLS.Certificate = cert
 	}
-	server, ip, err := w.listen(habits)
+	server, ip, err := w.listen(behaviour)
 	if err != nil {
 		return err
 	}
@@ -256,12 +256,12 @@ const maxIP = 65534
 
 // listen starts a mail server at the next address whose port is free: another
 // world may have the same port.
-func (w *World) listen(habits mx.Behaviour) (server *mx.Server, ip string, err error) {
+func (w *World) listen(behaviour mx.Behaviour) (server *mx.Server, ip string, err error) {
 	err = syscall.EADDRINUSE
 	for w.ip < maxIP && errors.Is(err, syscall.EADDRINUSE) {
 		w.ip++
 		ip = fmt.Sprintf("127.0.%d.%d", w.ip>>8, w.ip&0xff)
-		server, err = mx.Start(mx.Options{Addr: net.JoinHostPort(ip, strconv.Itoa(w.port)), Behaviour: habits})
+		server, err = mx.Start(mx.Options{Addr: net.JoinHostPort(ip, strconv.Itoa(w.port)), Behaviour: behaviour})
 	}
 	return server, ip, err
 }

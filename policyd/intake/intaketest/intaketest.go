@@ -48,7 +48,7 @@ type Call struct {
 type Bench struct {
 	T      *testing.T
 	State  string // the state directory
-	Log    *testlog.Book
+	Log    *testlog.Log
 	Logger *slog.Logger // writes into Log
 	// Do is what becomes of a message. At first everybody gets it.
 	Do func(ctx context.Context, env *transport.Envelope) []transport.Result

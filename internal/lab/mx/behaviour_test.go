@@ -12,10 +12,10 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 )
 
-// at returns plain habits with one act.
-func at(stage Stage, act Action) Behaviour {
+// at returns plain's behaviour with one action.
+func at(stage Stage, action Action) Behaviour {
 	h := plain()
-	h.At = map[Stage]Action{stage: act}
+	h.At = map[Stage]Action{stage: action}
 	return h
 }
 
@@ -211,32 +211,32 @@ func TestViolations(t *testing.T) {
 		name  string
 		minus Keyword // not offered
 		send  string
-		want  []Fault
+		want  []Breach
 	}{
 		{"sound", 0, envelope + "BDAT 2 LAST\r\n\r\nRSET\r\nQUIT\r\n", nil},
 		{"a refused MAIL with its flight", 0, "MAIL FROM:<> SIZE=99999999\r\nRCPT TO:<a@b.example>\r\nDATA\r\n", nil},
-		{"bare LF in a command", 0, "NOOP\n", []Fault{BareLF}},
-		{"bare CR in a command", 0, "NO\rOP\r\n", []Fault{BareCR}},
-		{"control in a command", 0, "NOOP \x00\r\n", []Fault{Control}},
-		{"long command", 0, "NOOP " + strings.Repeat("x", maxCommand) + "\r\n", []Fault{LongLine}},
-		{"unknown command", 0, "HACK\r\n", []Fault{BadSyntax}},
-		{"ahead without PIPELINING", Pipelining, envelope, []Fault{Pipelined}},
-		{"ahead of the reply to DATA", 0, envelope + "DATA\r\nhi\r\n.\r\n", []Fault{Pipelined}},
-		{"ahead of the reply to NOOP", 0, "NOOP\r\nRSET\r\n", []Fault{Pipelined}},
-		{"ahead of STARTTLS", 0, "STARTTLS\r\nEHLO x\r\n", []Fault{EarlyTLS}},
-		{"no RCPT syntax", 0, "MAIL FROM:<>\r\nRCPT TO: <a@b.example>\r\n", []Fault{BadSyntax}},
-		{"null recipient", 0, "MAIL FROM:<>\r\nRCPT TO:<>\r\n", []Fault{BadSyntax}},
-		{"no transaction", 0, "RCPT TO:<a@b.example>\r\n", []Fault{BadSequence}},
-		{"nested", 0, "MAIL FROM:<>\r\nMAIL FROM:<>\r\n", []Fault{BadSequence}},
-		{"DATA after BDAT", 0, envelope + "BDAT 0\r\nDATA\r\n", []Fault{BadSequence}},
-		{"DSN not offered", DSN, "MAIL FROM:<> RET=HDRS\r\n", []Fault{Unoffered}},
-		{"CHUNKING not offered", Chunking, envelope + "BDAT 2 LAST\r\n\r\n", []Fault{Unoffered}},
-		{"REQUIRETLS in plaintext (RFC 8689 §2)", 0, "MAIL FROM:<> REQUIRETLS\r\n", []Fault{Unoffered}},
-		{"SMTPUTF8 not asked for", 0, "MAIL FROM:<ü@a.example>\r\n", []Fault{EightBit}},
-		{"8-bit body not announced", 0, envelope + "BDAT 4 LAST\r\n\xc3\xbc\r\n", []Fault{EightBit}},
+		{"bare LF in a command", 0, "NOOP\n", []Breach{BareLF}},
+		{"bare CR in a command", 0, "NO\rOP\r\n", []Breach{BareCR}},
+		{"control in a command", 0, "NOOP \x00\r\n", []Breach{Control}},
+		{"long command", 0, "NOOP " + strings.Repeat("x", maxCommand) + "\r\n", []Breach{LongLine}},
+		{"unknown command", 0, "HACK\r\n", []Breach{BadSyntax}},
+		{"ahead without PIPELINING", Pipelining, envelope, []Breach{Pipelined}},
+		{"ahead of the reply to DATA", 0, envelope + "DATA\r\nhi\r\n.\r\n", []Breach{Pipelined}},
+		{"ahead of the reply to NOOP", 0, "NOOP\r\nRSET\r\n", []Breach{Pipelined}},
+		{"ahead of STARTTLS", 0, "STARTTLS\r\nEHLO x\r\n", []Breach{EarlyTLS}},
+		{"no RCPT syntax", 0, "MAIL FROM:<>\r\nRCPT TO: <a@b.example>\r\n", []Breach{BadSyntax}},
+		{"null recipient", 0, "MAIL FROM:<>\r\nRCPT TO:<>\r\n", []Breach{BadSyntax}},
+		{"no transaction", 0, "RCPT TO:<a@b.example>\r\n", []Breach{BadSequence}},
+		{"nested", 0, "MAIL FROM:<>\r\nMAIL FROM:<>\r\n", []Breach{BadSequence}},
+		{"DATA after BDAT", 0, envelope + "BDAT 0\r\nDATA\r\n", []Breach{BadSequence}},
+		{"DSN not offered", DSN, "MAIL FROM:<> RET=HDRS\r\n", []Breach{Unoffered}},
+		{"CHUNKING not offered", Chunking, envelope + "BDAT 2 LAST\r\n\r\n", []Breach{Unoffered}},
+		{"REQUIRETLS in plaintext (RFC 8689 §2)", 0, "MAIL FROM:<> REQUIRETLS\r\n", []Breach{Unoffered}},
+		{"SMTPUTF8 not asked for", 0, "MAIL FROM:<ü@a.example>\r\n", []Breach{EightBit}},
+		{"8-bit body not announced", 0, envelope + "BDAT 4 LAST\r\n\xc3\xbc\r\n", []Breach{EightBit}},
 		{"8-bit body announced", 0, "MAIL FROM:<> BODY=8BITMIME\r\nRCPT TO:<a@b.example>\r\nBDAT 4 LAST\r\n\xc3\xbc\r\n", nil},
-		{"BDAT without the last CRLF", 0, envelope + "BDAT 2 LAST\r\nhi", []Fault{NoLastCRLF}},
-		{"bare line ends in BDAT", 0, envelope + "BDAT 6 LAST\r\na\nb\r\r\n", []Fault{BareCR, BareLF}},
+		{"BDAT without the last CRLF", 0, envelope + "BDAT 2 LAST\r\nhi", []Breach{NoLastCRLF}},
+		{"bare line ends in BDAT", 0, envelope + "BDAT 6 LAST\r\na\nb\r\r\n", []Breach{BareCR, BareLF}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := plain()
@@ -247,9 +247,9 @@ func TestViolations(t *testing.T) {
 			c.send(tt.send)
 			c.conn.(interface{ CloseWrite() error }).CloseWrite()
 			until(t, s, "the end", func(c Counters) bool { return c.Open == 0 })
-			var got []Fault
+			var got []Breach
 			for _, v := range s.Violations() {
-				got = append(got, v.Fault)
+				got = append(got, v.Breach)
 			}
 			if !slices.Equal(got, tt.want) || s.Counters().Violations != len(tt.want) {
 				t.Errorf("got %v, want %v", s.Violations(), tt.want)

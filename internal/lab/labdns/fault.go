@@ -9,7 +9,7 @@ import (
 // Fault is a way to meet a query.
 type Fault uint8
 
-// The habits.
+// The faults.
 const (
 	Normal        Fault = iota // as a good resolver does
 	ServFail                   // SERVFAIL
@@ -35,8 +35,8 @@ const (
 )
 
 // respond makes the octets of an answer, nil for none.
-func (s *Server) respond(query *dns.Msg, habit Fault, overTCP bool) []byte {
-	found := s.zones.ask(query.Question[0], habit != NoFollow)
+func (s *Server) respond(query *dns.Msg, fault Fault, overTCP bool) []byte {
+	found := s.zones.ask(query.Question[0], fault != NoFollow)
 	reply := new(dns.Msg).SetReply(query)
 	reply.RecursionAvailable = true
 	reply.Compress = true
@@ -50,7 +50,7 @@ func (s *Server) respond(query *dns.Msg, habit Fault, overTCP bool) []byte {
 		reply.AuthenticatedData = found.secure && query.AuthenticatedData
 	}
 
-	switch habit {
+	switch fault {
 	case ServFail:
 		fail(reply, dns.RcodeServerFailure)
 	case Bogus:
@@ -71,7 +71,7 @@ func (s *Server) respond(query *dns.Msg, habit Fault, overTCP bool) []byte {
 	case Silent:
 		return nil
 	case Truncate, TruncateMute:
-		if overTCP && habit == TruncateMute {
+		if overTCP && fault == TruncateMute {
 			return nil
 		}
 		if !overTCP {
@@ -98,7 +98,7 @@ func (s *Server) respond(query *dns.Msg, habit Fault, overTCP bool) []byte {
 	if err != nil {
 		return nil
 	}
-	return spoil(out, reply, habit, overTCP)
+	return spoil(out, reply, fault, overTCP)
 }
 
 func fail(reply *dns.Msg, rcode int) {
@@ -106,9 +106,9 @@ func fail(reply *dns.Msg, rcode int) {
 }
 
 // spoil does what no library would.
-func spoil(out []byte, reply *dns.Msg, habit Fault, overTCP bool) []byte {
+func spoil(out []byte, reply *dns.Msg, fault Fault, overTCP bool) []byte {
 	const header = 12
-	switch habit {
+	switch fault {
 	case BareRefused:
 		out = out[:header]
 		clear(out[4:header])
@@ -124,7 +124,7 @@ func spoil(out []byte, reply *dns.Msg, habit Fault, overTCP bool) []byte {
 			return nil
 		}
 		binary.BigEndian.PutUint16(out[6:], 3) // three answers
-		if habit == Garbage {
+		if fault == Garbage {
 			out = append(out, 0xc0, 0xff, 0xc0, 0xff, 0xff, 0xff, 0xff)
 		}
 	}
