@@ -189,8 +189,8 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkOutlook measures what is behind a warm look-up.
-func BenchmarkOutlook(b *testing.B) {
+// BenchmarkPlan measures what is behind a warm look-up.
+func BenchmarkPlan(b *testing.B) {
 	for i, name := range []string{"dane", "sts", "none"} {
 		b.Run(name, func(b *testing.B) {
 			n := newInternet(b)

@@ -53,19 +53,19 @@ type Policy struct {
 var notNames = []string{"hostname", "nexthop", "dot-nexthop"}
 
 // Decide gives the policy for a domain. The package comment says why.
-func Decide(o *transport.Plan) Policy {
-	if o.Err != nil && !proven(o.Err) {
-		return refuse(o.Err.Code, o.Err)
+func Decide(plan *transport.Plan) Policy {
+	if plan.Err != nil && !proven(plan.Err) {
+		return refuse(plan.Err.Code, plan.Err)
 	}
-	s := summarise(o)
+	s := summarise(plan)
 	switch {
 	case len(s.hosts) > 0 && s.eligible == 0:
 		return s.refusal()
-	case o.Signed && s.dane == len(s.hosts) && s.dane > 0:
+	case plan.Signed && s.dane == len(s.hosts) && s.dane > 0:
 		return Policy{Level: DANEOnly}
 	case s.tlsa > 0 && s.fallback == verdict.NeedNothing:
 		return Policy{Level: DANE}
-	case o.Signed && s.dane > 0:
+	case plan.Signed && s.dane > 0:
 		return Policy{Level: DANEOnly}
 	case s.need == verdict.NeedNothing:
 		return s.nothing()
@@ -82,7 +82,7 @@ func proven(err *status.Error) bool {
 	return err.Code.Class == status.Permanent && err.Code != status.New(status.Permanent, 4, 6)
 }
 
-// summary is where the hosts of a domain are weighed.
+// summary is what the hosts of a domain ask for, summed up.
 type summary struct {
 	*transport.Plan
 	hosts []hostNeed
@@ -108,21 +108,21 @@ type hostNeed struct {
 	plain verdict.Need // the same, without TLSA records
 }
 
-func summarise(o *transport.Plan) *summary {
-	s := &summary{Plan: o}
-	for i := range o.Hosts {
-		h := hostNeed{HostPlan: &o.Hosts[i], need: unreachable}
+func summarise(plan *transport.Plan) *summary {
+	s := &summary{Plan: plan}
+	for i := range plan.Hosts {
+		h := hostNeed{HostPlan: &plan.Hosts[i], need: unreachable}
 		bare := h.Facts
 		bare.TLSA = verdict.TLSA{}
-		h.plain = decide(bare, o.Rules)
+		h.plain = decide(bare, plan.Rules)
 		switch {
-		case h.Err != nil && o.Rules.DANE:
+		case h.Err != nil && plan.Rules.DANE:
 		case h.Err != nil:
 			h.need = h.plain // nothing about it depends on its addresses
 		case h.Verdict.Refusal == nil:
 			h.need = h.Verdict.Need
 		}
-		if o.Rules.DANE && (h.Err != nil || h.Facts.TLSA.State != verdict.TLSANone) {
+		if plan.Rules.DANE && (h.Err != nil || h.Facts.TLSA.State != verdict.TLSANone) {
 			s.tlsa++
 		}
 		if h.need < unreachable {
@@ -134,8 +134,8 @@ func summarise(o *transport.Plan) *summary {
 		s.need, s.fallback = max(s.need, h.need), max(s.fallback, h.plain)
 		s.hosts = append(s.hosts, h)
 	}
-	if !o.Signed {
-		stranger := decide(verdict.Facts{STS: o.STS}, o.Rules)
+	if !plan.Signed {
+		stranger := decide(verdict.Facts{STS: plan.STS}, plan.Rules)
 		s.need, s.fallback = max(s.need, stranger), max(s.fallback, stranger)
 	}
 	return s

@@ -65,7 +65,7 @@ func (s scene) String() string {
 	return fmt.Sprintf("signed=%v %v%v %+v %v", s.signed, s.mode, s.listed, s.rules, s.hosts)
 }
 
-func (s scene) outlook() *transport.Plan {
+func (s scene) plan() *transport.Plan {
 	o := &transport.Plan{Domain: "a.example", Rules: s.rules, Signed: s.signed, Err: s.err}
 	if s.listed != nil {
 		o.Policy = policycache.Entry{State: policycache.HasPolicy, Policy: mtasts.Policy{Mode: s.mode, MX: s.listed}}
@@ -172,7 +172,7 @@ func TestReply(t *testing.T) {
 		{"without DANE, MTA-STS, addresses unknown", ruled(onlySTS, enforce(false, listsAll, unknown)), secure1 + modern},
 		{"no mechanism", ruled(none, enforce(true, listsAll, usable)), "NOTFOUND "},
 	} {
-		if got := Reply(tt.outlook(), false); got != tt.want {
+		if got := Reply(tt.plan(), false); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.what, got, tt.want)
 		}
 	}
@@ -195,7 +195,7 @@ func TestOverridesAreAnswers(t *testing.T) {
 		{false, none, []sort{usable}, "NOTFOUND "},
 		{false, all, []sort{bare}, "NOTFOUND "},
 	} {
-		o := scene{signed: true, rules: tt.rules, hosts: tt.hosts}.outlook()
+		o := scene{signed: true, rules: tt.rules, hosts: tt.hosts}.plan()
 		o.Override, o.OwnPolicies = "a.example", tt.own
 		if got := Reply(o, false); got != tt.want {
 			t.Errorf("%+v: %q", tt, got)
@@ -223,7 +223,7 @@ func TestNoHosts(t *testing.T) {
 		{enforce, status.New(permanent, 4, 4), "TEMP 4.4.4 why"},
 	} {
 		tt.err = &status.Error{Code: tt.code, Text: "why"}
-		if got := Reply(tt.outlook(), false); got != tt.want {
+		if got := Reply(tt.plan(), false); got != tt.want {
 			t.Errorf("%v %v: %q, want %q", tt.code, tt.scene, got, tt.want)
 		}
 	}
@@ -232,7 +232,7 @@ func TestNoHosts(t *testing.T) {
 // Host names that mean something else behind match= are never there.
 func TestNamesThatAreWords(t *testing.T) {
 	for _, name := range []string{"hostname", "nexthop", "dot-nexthop", "[192.0.2.1]"} {
-		o := scene{mode: mtasts.ModeEnforce, listed: []string{"mx1.a.example", strings.Trim(name, "[]")}, rules: all, hosts: []sort{bare, bare}}.outlook()
+		o := scene{mode: mtasts.ModeEnforce, listed: []string{"mx1.a.example", strings.Trim(name, "[]")}, rules: all, hosts: []sort{bare, bare}}.plan()
 		o.Hosts[0].Host = name
 		if got := Reply(o, false); !strings.HasPrefix(got, "OK secure match=mx2.a.example ") && !strings.HasPrefix(got, "TEMP ") {
 			t.Errorf("%s: %q", name, got)
@@ -303,7 +303,7 @@ func TestNoAnswerIsWeakerThanTheVerdict(t *testing.T) {
 }
 
 func (s scene) check(t *testing.T) {
-	o := s.outlook()
+	o := s.plan()
 	p := Decide(o)
 	eligible, served := 0, 0
 	for i := range o.Hosts {

@@ -32,11 +32,11 @@ func temporary(reason string) string {
 
 // Reply gives the reply to a request about a domain; with reports it has the
 // attributes that Postfix 3.10 and later pass on to TLS reports (RFC 8460).
-func Reply(o *transport.Plan, reports bool) string {
-	p := Decide(o)
+func Reply(plan *transport.Plan, reports bool) string {
+	p := Decide(plan)
 	var attributes string
 	if reports {
-		if attributes = p.attributes(o); attributes != "" && p.NothingRequired {
+		if attributes = p.attributes(plan); attributes != "" && p.NothingRequired {
 			// They need a level to stand behind; and TLSA records, which
 			// another level would ask for, are proven not to be there.
 			p.Level = May
@@ -70,19 +70,19 @@ func (p *Policy) protocols() string {
 
 // attributes gives what TLS reports shall say of the domain's MTA-STS policy.
 // Where DANE decides, Postfix knows by itself.
-func (p *Policy) attributes(o *transport.Plan) string {
-	if p.Level == Refused || (p.Level == DANE || p.Level == DANEOnly) && !p.NothingRequired || !presentable(o.Domain) {
+func (p *Policy) attributes(plan *transport.Plan) string {
+	if p.Level == Refused || (p.Level == DANE || p.Level == DANEOnly) && !p.NothingRequired || !presentable(plan.Domain) {
 		return ""
 	}
-	if o.Policy.State != policycache.HasPolicy {
+	if plan.Policy.State != policycache.HasPolicy {
 		// It would fail every connection that must be authenticated.
-		if failure := failureOf(&o.Policy); failure != "" && p.Level != Secure {
-			return " policy_type=no-policy-found policy_domain=" + o.Domain + " policy_failure=" + failure
+		if failure := failureOf(&plan.Policy); failure != "" && p.Level != Secure {
+			return " policy_type=no-policy-found policy_domain=" + plan.Domain + " policy_failure=" + failure
 		}
 		return ""
 	}
-	policy := &o.Policy.Policy
-	short := " policy_type=sts policy_domain=" + o.Domain + p.patterns(policy)
+	policy := &plan.Policy.Policy
+	short := " policy_type=sts policy_domain=" + plan.Domain + p.patterns(policy)
 	var b strings.Builder
 	b.WriteString(short)
 	for line := range strings.Lines(policy.String()) {

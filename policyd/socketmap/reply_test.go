@@ -50,7 +50,7 @@ func TestReports(t *testing.T) {
 		{"a name that Postfix refuses", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}},
 			func(o *transport.Plan) { o.Domain = "-a.example" }, "OK secure match=mx1.a.example servername=hostname" + modern},
 	} {
-		o := tt.outlook()
+		o := tt.plan()
 		o.Policy.Policy.MaxAge = 24 * time.Hour
 		if tt.change != nil {
 			tt.change(o)
@@ -83,7 +83,7 @@ func TestReportsOfFailures(t *testing.T) {
 		{failing(policycache.Failed, mtasts.FailureFetch, policycache.ErrPending), all, "NOTFOUND "},
 		{policycache.Entry{State: policycache.NoPolicy}, all, "NOTFOUND "},
 	} {
-		o := scene{rules: tt.rules, hosts: []sort{bare}}.outlook()
+		o := scene{rules: tt.rules, hosts: []sort{bare}}.plan()
 		o.Policy = tt.Entry
 		if got := Reply(o, true); got != tt.want {
 			t.Errorf("%v %v: %q, want %q", tt.State, tt.Err, got, tt.want)
@@ -93,7 +93,7 @@ func TestReportsOfFailures(t *testing.T) {
 		}
 	}
 	// One in force whose refresh fails stays in force.
-	o := scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}.outlook()
+	o := scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}.plan()
 	o.Policy.Err = &mtasts.Error{Failure: mtasts.FailureFetch, Err: why}
 	if got := Reply(o, true); !strings.HasPrefix(got, "OK secure ") || strings.Contains(got, "policy_failure") {
 		t.Error(got)
@@ -108,7 +108,7 @@ func TestLargestPolicy(t *testing.T) {
 		listed = append(listed, fmt.Sprintf("mx%d.%s.a.example", i, label))
 	}
 	for _, mode := range []mtasts.Mode{mtasts.ModeEnforce, mtasts.ModeTesting} {
-		o := scene{mode: mode, listed: append(listed, "*.a.example"), rules: all, hosts: []sort{bare, bare}}.outlook()
+		o := scene{mode: mode, listed: append(listed, "*.a.example"), rules: all, hosts: []sort{bare, bare}}.plan()
 		if got := Reply(o, true); len(got) > maxReply || !strings.Contains(got, " policy_type=sts ") && mode == mtasts.ModeEnforce || strings.Contains(got, "policy_string") {
 			t.Errorf("%v: %d bytes: %.200s", mode, len(got), got)
 		}
@@ -117,7 +117,7 @@ func TestLargestPolicy(t *testing.T) {
 
 // A reason is one printable line of a length that a log can take.
 func TestReasons(t *testing.T) {
-	o := scene{rules: all, err: &status.Error{Code: status.New(status.Temporary, 4, 3), Text: "no\r\nno\x00\x1b[31m" + strings.Repeat("é", 1000)}}.outlook()
+	o := scene{rules: all, err: &status.Error{Code: status.New(status.Temporary, 4, 3), Text: "no\r\nno\x00\x1b[31m" + strings.Repeat("é", 1000)}}.plan()
 	got := Reply(o, false)
 	if !strings.HasPrefix(got, "TEMP 4.4.3 no  no??[31m") || len(got) > maxReason+5 || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r == '�' }) {
 		t.Errorf("%q", got)

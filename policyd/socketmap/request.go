@@ -10,11 +10,20 @@ import (
 // domain that could become one of 253 bytes, with room to spare.
 const maxRequest = 2000
 
-// Names of maps.
-const (
-	mapPolicy  = "policy"
-	mapReports = "policy-tlsrpt"
-)
+// maps are the names under which the two maps are asked for, and whether the
+// answers of a name have attributes for TLS reports. Beside our own names stand
+// those that postfix-tlspol and postfix-mta-sts-resolver have in main.cf, so
+// that who comes from them changes no more than the place.
+var maps = map[string]bool{
+	"policy":          false,
+	"policy-tlsrpt":   true,
+	"QUERY":           false, // postfix-tlspol
+	"QUERYwithTLSRPT": true,
+	"postfix":         false, // postfix-mta-sts-resolver's example; its default zone
+}
+
+// noSuchMap answers who asks for another.
+const noSuchMap = "there is no such map; there are policy (also named QUERY and postfix), policy-tlsrpt (also QUERYwithTLSRPT), and each with @TRANSPORT"
 
 // request is what is asked: "MAP KEY" (socketmap_table(5)).
 type request struct {
@@ -30,13 +39,11 @@ func parse(text, defaultTransport string) (r request, ok bool) {
 	if !ok {
 		r.transport = defaultTransport
 	}
-	switch name {
-	case mapPolicy:
-	case mapReports:
-		r.reports = true
-	default:
+	reports, known := maps[name]
+	if !known {
 		return request{}, false
 	}
+	r.reports = reports
 	r.domain = domainOf(key)
 	return r, true
 }

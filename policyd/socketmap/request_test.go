@@ -13,12 +13,18 @@ func TestParse(t *testing.T) {
 		"policy-tlsrpt@bulk EXAMPLE.ORG": {true, "bulk", "example.org"},
 		"policy@ example.org":            {false, "", "example.org"},
 		"policy":                         {false, "default", ""},
+		"QUERY example.org":              {false, "default", "example.org"},
+		"QUERY@bulk example.org":         {false, "bulk", "example.org"},
+		"QUERYwithTLSRPT example.org":    {true, "default", "example.org"},
+		"QUERYwithTLSRPT@b example.org":  {true, "b", "example.org"},
+		"postfix example.org":            {false, "default", "example.org"},
+		"postfix@bulk example.org":       {false, "bulk", "example.org"},
 	} {
 		if got, ok := parse(text, "default"); !ok || got != want {
 			t.Errorf("%q: %+v %v, want %+v", text, got, ok, want)
 		}
 	}
-	for _, text := range []string{"", " ", " example.org", "Policy example.org", "policies example.org", "QUERY example.org", "policy\texample.org", "policy-tlsrpt2 a", "@bulk a"} {
+	for _, text := range []string{"", " ", " example.org", "Policy example.org", "policies example.org", "query example.org", "QUERYWITHTLSRPT a", "Postfix a", "JSON a", "policy\texample.org", "policy-tlsrpt2 a", "@bulk a"} {
 		if got, ok := parse(text, "default"); ok {
 			t.Errorf("%q: %+v", text, got)
 		}

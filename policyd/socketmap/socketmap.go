@@ -7,6 +7,8 @@
 // A request names a map and a key. The maps are "policy" and, for Postfix 3.10
 // and later, "policy-tlsrpt", whose answers carry what TLS reports need as
 // well; both speak for the transport default, and "policy@NAME" for another.
+// The names that postfix-tlspol and postfix-mta-sts-resolver have in main.cf,
+// "QUERY", "QUERYwithTLSRPT" and "postfix", mean the same two maps.
 // The key is a domain; anything else that Postfix asks for ("[host]",
 // "[host]:port", "domain:port", ".parent", an address) has no policy: NOTFOUND.
 // For a domain the answer is
@@ -131,7 +133,7 @@ type Transport struct {
 // Config is what a Server works with. All of it must be set, but for Counts.
 type Config struct {
 	// Transport finds a transport by its name; ok is false when there is none.
-	Transport func(name string) (way Transport, ok bool)
+	Transport func(name string) (t Transport, ok bool)
 	// Default names the transport of maps without "@NAME".
 	Default string
 	// Counts counts the look-ups; nil: nobody does.
@@ -206,23 +208,23 @@ func (s *Server) closeWith(out *bufio.Writer, c *client, err error) {
 func (s *Server) answer(ctx context.Context, text string) string {
 	r, ok := parse(text, s.Default)
 	if !ok {
-		return temporary("there is no such map; there are " + mapPolicy + ", " + mapReports + ", and both with @TRANSPORT")
+		return temporary(noSuchMap)
 	}
 	if r.domain == "" {
 		return notFound
 	}
-	way, ok := s.Transport(r.transport)
+	t, ok := s.Transport(r.transport)
 	if !ok {
 		return temporary("there is no transport " + r.transport)
 	}
-	defer way.Release()
+	defer t.Release()
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
-	o, err := way.Plan(ctx, r.domain)
+	plan, err := t.Plan(ctx, r.domain)
 	if err != nil {
 		return temporary("4.4.3 " + r.domain + ": " + err.Error())
 	}
-	reply := Reply(o, r.reports)
+	reply := Reply(plan, r.reports)
 	if s.Logger.Enabled(ctx, slog.LevelDebug) {
 		s.Logger.Debug("socketmap", "domain", r.domain, "transport", r.transport, "reply", reply)
 	}

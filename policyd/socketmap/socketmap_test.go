@@ -29,22 +29,22 @@ func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // fake is a transport that knows some domains, and waits for the last.
 type fake struct {
-	outlooks map[string]*transport.Plan
+	plans    map[string]*transport.Plan
 	asked    atomic.Int32
 	released atomic.Int32
 	hold     chan struct{} // what slow.example waits for
 }
 
 func newFake() *fake {
-	return &fake{hold: make(chan struct{}), outlooks: map[string]*transport.Plan{
-		"dane.example":   scene{signed: true, rules: all, hosts: []sort{usable}}.outlook(),
-		"sts.example":    scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}.outlook(),
-		"open.example":   scene{rules: all, hosts: []sort{bare}}.outlook(),
-		"broken.example": scene{rules: all, err: &status.Error{Code: status.New(status.Temporary, 4, 3), Text: "SERVFAIL"}}.outlook(),
+	return &fake{hold: make(chan struct{}), plans: map[string]*transport.Plan{
+		"dane.example":   scene{signed: true, rules: all, hosts: []sort{usable}}.plan(),
+		"sts.example":    scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}.plan(),
+		"open.example":   scene{rules: all, hosts: []sort{bare}}.plan(),
+		"broken.example": scene{rules: all, err: &status.Error{Code: status.New(status.Temporary, 4, 3), Text: "SERVFAIL"}}.plan(),
 	}}
 }
 
-// Outlook implements Looker.
+// Plan implements PlanSource.
 func (f *fake) Plan(ctx context.Context, domain string) (*transport.Plan, error) {
 	f.asked.Add(1)
 	if domain == "slow.example" {
@@ -54,10 +54,10 @@ func (f *fake) Plan(ctx context.Context, domain string) (*transport.Plan, error)
 			return nil, context.Cause(ctx)
 		}
 	}
-	if o := f.outlooks[domain]; o != nil {
+	if o := f.plans[domain]; o != nil {
 		return o, nil
 	}
-	return f.outlooks["open.example"], nil
+	return f.plans["open.example"], nil
 }
 
 func (f *fake) find(name string) (Transport, bool) {
@@ -151,6 +151,7 @@ func requests(texts ...string) (b []byte) {
 const secure = "OK secure match=mx1.a.example servername=hostname protocols=!SSLv2:!SSLv3:!TLSv1:!TLSv1.1"
 
 func TestConversation(t *testing.T) {
+	const noMap = "TEMP there is no such map; there are policy (also named QUERY and postfix), policy-tlsrpt (also QUERYwithTLSRPT), and each with @TRANSPORT"
 	b := newBench(t)
 	conn := b.connect()
 	for _, step := range [][2]string{
@@ -163,17 +164,22 @@ func TestConversation(t *testing.T) {
 		{"policy ", "NOTFOUND "},
 		{"policy broken.example", "TEMP 4.4.3 SERVFAIL"},
 		{"policy@none dane.example", "TEMP there is no transport none"},
-		{"QUERY dane.example", "TEMP there is no such map; there are policy, policy-tlsrpt, and both with @TRANSPORT"},
-		{"", "TEMP there is no such map; there are policy, policy-tlsrpt, and both with @TRANSPORT"},
+		{"QUERY dane.example", "OK dane-only"},
+		{"postfix sts.example", secure},
+		{"postfix@bulk sts.example", secure},
+		{"tlspol dane.example", noMap},
+		{"", noMap},
 	} {
 		conn.Write(requests(step[0]))
 		if got := replies(t, conn, 1)[0]; got != step[1] {
 			t.Errorf("%q: %q, want %q", step[0], got, step[1])
 		}
 	}
-	conn.Write(requests("policy-tlsrpt sts.example"))
-	if got := replies(t, conn, 1)[0]; !strings.Contains(got, " policy_type=sts policy_domain=a.example mx_host_pattern=*.a.example ") {
-		t.Error(got)
+	for _, name := range []string{"policy-tlsrpt", "QUERYwithTLSRPT", "QUERYwithTLSRPT@bulk"} {
+		conn.Write(requests(name + " sts.example"))
+		if got := replies(t, conn, 1)[0]; !strings.Contains(got, " policy_type=sts policy_domain=a.example mx_host_pattern=*.a.example ") {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }
 
