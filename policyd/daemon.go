@@ -2,6 +2,10 @@
 // its start, reload and end. How mail is delivered is the matter of package
 // transport.
 //
+// This package only wires: what a configuration is made into is the matter of
+// policyd/runtime, sockets that of policyd/listen, the log that of
+// policyd/logging, and each front end is a package of its own.
+//
 // At start the configuration's transports are made, the sockets taken from
 // systemd or opened, and readiness is told. While it runs, HUP replaces the
 // transports by those of the newly read configuration, all of them or none;
@@ -32,7 +36,10 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/intake"
+	"github.com/mxpipe/mxpipe/policyd/listen"
+	"github.com/mxpipe/mxpipe/policyd/logging"
 	"github.com/mxpipe/mxpipe/policyd/metrics"
+	"github.com/mxpipe/mxpipe/policyd/runtime"
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/socketmap"
 	"github.com/mxpipe/mxpipe/policyd/spool"
@@ -59,31 +66,30 @@ type Options struct {
 	Load   func() (*config.Config, error)
 	// Version is for the administrator.
 	Version string
-	// Log is what NewLog gave.
-	Log *Log
+	// Log is where it logs; the daemon calls FlushLoop.
+	Log *logging.Log
 }
 
 // Daemon is one mxpolicyd.
 type Daemon struct {
-	options Options
-	log     *slog.Logger
-	served  *served.Store
-	spool   *spool.Spool
-	ways    ways
-	desk    *intake.Dispatcher
-	tallies *tallies
-	metrics *metrics.Metrics
-	reports *tlsrpt.Reporter
-	lookups socketmap.Counts
+	options    Options
+	log        *slog.Logger
+	served     *served.Store
+	spool      *spool.Spool
+	runtime    *runtime.Runtime
+	dispatcher *intake.Dispatcher
+	metrics    *metrics.Metrics
+	reports    *tlsrpt.Reporter
+	lookups    socketmap.Counts
 	// places are for all front ends together; max_deliveries is as it was at
 	// start.
 	places int
 
-	mu       sync.Mutex
-	cfg      *config.Config // in force
-	standing standing
-	fronts   []frontEnd // one for each socket
-	duties   []duty     // theirs
+	mu        sync.Mutex
+	cfg       *config.Config // in force
+	state     configState
+	frontends []frontEnd        // one for each socket
+	endpoints []listen.Endpoint // theirs
 }
 
 // New makes a daemon, which must be served. An error is for the administrator:
@@ -104,23 +110,22 @@ func New(o Options) (*Daemon, error) {
 		served:  memory,
 		spool:   spool.New(cfg.StateDir, cfg.MaxMessageSize),
 		places:  cfg.MaxDeliveries,
-		tallies: newTallies(),
 		cfg:     cfg,
 	}
-	d.standing.started = time.Now()
-	d.standing.read = d.standing.started
+	d.state.started = time.Now()
+	d.state.read = d.state.started
 	d.metrics = metrics.New(o.Version, d.counts)
 	d.reports = tlsrpt.New(cfg.TLSRPT.Socket, d.log)
-	d.ways = ways{log: o.Log.Logger, live: map[*way]struct{}{}, tallies: d.tallies, observer: d.observer}
+	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer})
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory can not be written; large messages have to wait, and who was served is not remembered", "error", err)
 	}
-	if err := d.ways.replace(cfg); err != nil {
-		d.ways.end()
+	if err := d.runtime.Apply(cfg); err != nil {
+		d.runtime.Close()
 		return nil, err
 	}
-	d.desk = intake.New(intake.Config{
-		Transport: d.ways.use,
+	d.dispatcher = intake.New(intake.Config{
+		Transport: d.forDelivery,
 		Spool:     d.spool,
 		Served:    d.served,
 		Places:    semaphore.NewWeighted(int64(d.places)),
@@ -132,14 +137,14 @@ func New(o Options) (*Daemon, error) {
 // Serve serves until ctx ends or a socket can not be served any more, and
 // returns when all work is done or given up. It is called once.
 func (d *Daemon) Serve(ctx context.Context) error {
-	defer d.ways.end()
+	defer d.runtime.Close()
 	if err := d.reports.Start(); err != nil {
 		return fmt.Errorf("tlsrpt: %w", err)
 	}
 	defer d.reports.Close() // while records can still be looked up
-	doors := d.doors()
-	served := func(k kind) bool { return doors[k] != nil }
-	all, err := listen(ctx, activation.Files(true), &d.options.Config.Listen, served, d.log)
+	makers := d.frontEndMakers()
+	served := func(k listen.EndpointKind) bool { return makers[k] != nil }
+	all, err := listen.Open(ctx, activation.Files(true), &d.options.Config.Listen, served, d.log)
 	if err != nil {
 		return err
 	}
@@ -148,17 +153,17 @@ func (d *Daemon) Serve(ctx context.Context) error {
 
 	front, taking := errgroup.WithContext(ctx)
 	for _, l := range all {
-		d.log.Info("serving", "socket", l.duty.String(), "address", l.Addr().String())
-		end := d.open(l.duty, doors[l.kind])
+		d.log.Info("serving", "socket", l.Endpoint.String(), "address", l.Addr().String())
+		end := d.addFrontEnd(l.Endpoint, makers[l.Kind])
 		front.Go(func() error { return end.Serve(taking, deliveries, l.Listener) })
 	}
 	d.warnOfMissing(d.options.Config)
 	var chores sync.WaitGroup
 	alive, end := context.WithCancel(context.Background())
 	chores.Go(func() { d.watchdog(alive) })
-	chores.Go(func() { d.obey(alive) })
-	chores.Go(func() { d.remember(alive) })
-	chores.Go(func() { d.options.Log.tell(alive) })
+	chores.Go(func() { d.reloadLoop(alive) })
+	chores.Go(func() { d.maintainServed(alive) })
+	chores.Go(func() { d.options.Log.FlushLoop(alive) })
 	d.ready()
 
 	err = front.Wait()
@@ -195,7 +200,7 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 	var waiting sync.WaitGroup
 	done := make(chan struct{})
 	waiting.Go(func() {
-		for _, end := range d.frontEnds() {
+		for _, end := range d.allFrontEnds() {
 			end.Wait()
 		}
 		close(done)
@@ -205,14 +210,14 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 	case <-time.After(timeout):
 		d.log.Info("giving up deliveries that did not end in time; their mail servers keep them")
 		giveUp(transport.ErrStopping)
-		d.ways.abort()
+		d.runtime.Abort()
 	}
 	waiting.Wait()
 }
 
-// remember keeps the memory of who was served in order: what is too old is
+// maintainServed keeps the memory of who was served in order: what is too old is
 // forgotten, and what the disk did not take is written when it does.
-func (d *Daemon) remember(ctx context.Context) {
+func (d *Daemon) maintainServed(ctx context.Context) {
 	sweep, settle := time.NewTicker(sweepEvery), time.NewTicker(settleEvery)
 	defer sweep.Stop()
 	defer settle.Stop()
@@ -243,17 +248,17 @@ var errBusy = errors.New("every place among max_deliveries is taken by a deliver
 // remembered of it, and deliveries come to an end. An error means that only a
 // new start helps.
 func (d *Daemon) healthy(ctx context.Context) error {
-	for _, end := range d.frontEnds() {
+	for _, end := range d.allFrontEnds() {
 		if err := end.Alive(ctx); err != nil {
 			return err
 		}
 	}
 	// Neither of these waits for anything but a lock.
-	if way, ok := d.ways.use(config.DefaultTransport); ok {
-		way.Release()
+	if h, ok := d.runtime.Acquire(config.DefaultTransport); ok {
+		h.Release()
 	}
 	d.served.Known("health")
-	if d.desk.Overdue() >= d.places {
+	if d.dispatcher.Overdue() >= d.places {
 		return errBusy
 	}
 	return nil

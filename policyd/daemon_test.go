@@ -18,6 +18,8 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/testlog"
+	"github.com/mxpipe/mxpipe/policyd/listen"
+	"github.com/mxpipe/mxpipe/policyd/logging"
 )
 
 // A message comes in at the socket and arrives at the mail server; the log and
@@ -47,12 +49,12 @@ func TestServe(t *testing.T) {
 func TestNoSocket(t *testing.T) {
 	l := newLab(t)
 	cfg := l.parse(strings.Replace(l.yaml("", "", ""), "listen:", "listen: {} #", 1))
-	log := NewLog(cfg.Log, l.logged)
+	log := logging.New(cfg.Log, l.logged)
 	d, err := New(Options{Config: cfg, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Serve(t.Context()); !errors.Is(err, errNoSocket) {
+	if err := d.Serve(t.Context()); !errors.Is(err, listen.ErrNoSocket) {
 		t.Errorf("%v", err)
 	}
 	if n := l.systemd.Count("READY=1"); n != 0 {
@@ -168,10 +170,10 @@ func spoilSocket(t *testing.T, path string) {
 func TestStateDirectory(t *testing.T) {
 	try := func(l *lab) error {
 		cfg := l.parse(l.yaml("", "", ""))
-		log := NewLog(cfg.Log, l.logged)
+		log := logging.New(cfg.Log, l.logged)
 		d, err := New(Options{Config: cfg, Log: log})
 		if err == nil {
-			d.ways.end()
+			d.runtime.Close()
 		}
 		return err
 	}
@@ -271,7 +273,7 @@ func TestWatchdogUnhealthy(t *testing.T) {
 	l := newLab(t)
 	d := &Daemon{log: slog.New(slog.NewTextHandler(l.logged, nil))}
 	r := l.daemon(l.yaml("", "", ""))
-	d.desk = r.desk // of which no delivery is overdue; d has no place for more
+	d.dispatcher = r.dispatcher // of which no delivery is overdue; d has no place for more
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	if err := r.healthy(ctx); err != nil {
@@ -280,7 +282,7 @@ func TestWatchdogUnhealthy(t *testing.T) {
 	r.end()
 	l.systemd.Forget()
 	var err error
-	if d.served = r.served; d.healthy(ctx) != errBusy {
+	if d.served, d.runtime = r.served, r.runtime; d.healthy(ctx) != errBusy {
 		t.Errorf("%v", err)
 	}
 	go func() {

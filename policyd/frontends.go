@@ -8,6 +8,8 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/admin"
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/intake"
+	"github.com/mxpipe/mxpipe/policyd/listen"
 	"github.com/mxpipe/mxpipe/policyd/lmtp"
 	"github.com/mxpipe/mxpipe/policyd/pipe"
 	"github.com/mxpipe/mxpipe/policyd/socketmap"
@@ -30,53 +32,74 @@ type frontEnd interface {
 // once: some are only just arriving, some wait for their turn.
 const waitingFactor = 2
 
-// doors says what makes the front end for a socket of each kind. A kind that is
-// not here is not served, and the log says so.
-func (d *Daemon) doors() map[kind]func(duty) frontEnd {
+// frontEndMakers says what makes the front end for a socket of each kind. A
+// kind that is not here is not served, and the log says so.
+func (d *Daemon) frontEndMakers() map[listen.EndpointKind]func(listen.Endpoint) frontEnd {
 	loops := func() *accept.Loops { return accept.New(d.places*waitingFactor+1, d.log) }
-	return map[kind]func(duty) frontEnd{
-		kindMetrics: func(duty) frontEnd { return d.metrics.NewServer(d.log) },
-		kindPipe:    func(duty) frontEnd { return pipe.New(d.desk, loops()) },
-		kindLMTP:    func(to duty) frontEnd { return lmtp.New(d.desk, loops(), to.transport, d.options.Config.Hostname) },
-		kindAdmin: func(duty) frontEnd {
-			listen := &d.options.Config.Listen
-			return admin.New(operator{d}, admin.Options{
-				Traces: &d.ways.traces, PProf: listen.Admin != nil && listen.Admin.PProf, Logger: d.log,
+	return map[listen.EndpointKind]func(listen.Endpoint) frontEnd{
+		listen.KindMetrics: func(listen.Endpoint) frontEnd { return d.metrics.NewServer(d.log) },
+		listen.KindPipe:    func(listen.Endpoint) frontEnd { return pipe.New(d.dispatcher, loops()) },
+		listen.KindLMTP: func(e listen.Endpoint) frontEnd {
+			return lmtp.New(d.dispatcher, loops(), e.Transport, d.options.Config.Hostname)
+		},
+		listen.KindAdmin: func(listen.Endpoint) frontEnd {
+			configured := d.options.Config.Listen.Admin
+			return admin.New(adminAPI{d}, admin.Options{
+				Traces: d.runtime.Traces(), PProf: configured != nil && configured.PProf, Logger: d.log,
 			})
 		},
-		kindSocketmap: func(duty) frontEnd { return socketmap.New(d.socketmapConfig(), loops()) },
+		listen.KindSocketmap: func(listen.Endpoint) frontEnd {
+			return socketmap.New(socketmap.Config{
+				Transport: d.forLookup, Default: config.DefaultTransport, Counts: &d.lookups, Logger: d.log,
+			}, loops())
+		},
 	}
 }
 
-func (d *Daemon) socketmapConfig() socketmap.Config {
-	return socketmap.Config{Transport: d.ways.look, Default: config.DefaultTransport, Counts: &d.lookups, Logger: d.log}
+// forDelivery finds a transport by name, for one delivery.
+func (d *Daemon) forDelivery(name string) (intake.Transport, bool) {
+	h, ok := d.runtime.Acquire(name)
+	if !ok {
+		return intake.Transport{}, false
+	}
+	return intake.Transport{Deliverer: h.Transport, Release: h.Release, Overtime: h.ReplyTimeout}, true
 }
 
-// open makes the front end for a socket.
-func (d *Daemon) open(to duty, make func(duty) frontEnd) frontEnd {
-	end := make(to)
+// forLookup finds a transport by name, for one look-up.
+func (d *Daemon) forLookup(name string) (socketmap.Transport, bool) {
+	h, ok := d.runtime.Acquire(name)
+	if !ok {
+		return socketmap.Transport{}, false
+	}
+	return socketmap.Transport{PlanSource: h.Transport, Release: h.Release}, true
+}
+
+// addFrontEnd makes the front end for a socket.
+func (d *Daemon) addFrontEnd(e listen.Endpoint, make func(listen.Endpoint) frontEnd) frontEnd {
+	end := make(e)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.fronts = append(d.fronts, end)
-	d.duties = append(d.duties, to)
+	d.frontends = append(d.frontends, end)
+	d.endpoints = append(d.endpoints, e)
 	return end
 }
 
 // warnOfMissing tells of LMTP sockets whose transport the configuration does not
-// have. They stay open: their mail is put off until a reload brings it.
+// have. They stay open: their mail is deferred until a reload brings it.
 func (d *Daemon) warnOfMissing(cfg *config.Config) {
 	d.mu.Lock()
-	duties := slices.Clone(d.duties)
+	endpoints := slices.Clone(d.endpoints)
 	d.mu.Unlock()
-	for _, to := range duties {
-		if to.kind == kindLMTP && cfg.Transports[to.transport] == nil {
-			d.log.Warn("the configuration has no transport of this name; mail over the socket is put off", "socket", to.String(), "transport", to.transport)
+	for _, e := range endpoints {
+		if e.Kind == listen.KindLMTP && cfg.Transports[e.Transport] == nil {
+			d.log.Warn("the configuration has no transport of this name; mail over the socket is put off", "socket", e.String(), "transport", e.Transport)
 		}
 	}
 }
 
-func (d *Daemon) frontEnds() []frontEnd {
+// allFrontEnds gives those that were made so far.
+func (d *Daemon) allFrontEnds() []frontEnd {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Clone(d.fronts)
+	return slices.Clone(d.frontends)
 }

@@ -21,11 +21,12 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/logging"
 )
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(activatedEnv); file != "" {
-		activated(file)
+		activatedDaemon(file)
 		return
 	}
 	leaks.VerifyTestMain(m)
@@ -106,7 +107,7 @@ type running struct {
 func (l *lab) daemon(text string) *running {
 	l.t.Helper()
 	r := &running{lab: l, hangUp: make(chan os.Signal), ended: make(chan error, 1), text: text}
-	log := NewLog(config.Log{Level: slog.LevelInfo}, l.logged)
+	log := logging.New(config.Log{Level: slog.LevelInfo}, l.logged)
 	var err error
 	r.Daemon, err = New(Options{Config: l.parse(text), HangUp: r.hangUp, Load: r.load, Log: log, Version: "7.7.7"})
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
 
-// obey reads the configuration again whenever it is told to.
-func (d *Daemon) obey(ctx context.Context) {
+// reloadLoop reads the configuration again whenever it is told to.
+func (d *Daemon) reloadLoop(ctx context.Context) {
 	for {
 		select {
 		case <-d.options.HangUp:
@@ -25,10 +25,10 @@ func (d *Daemon) obey(ctx context.Context) {
 // reload puts a configuration that was read again in the place of the one in
 // force: all of it, or with an error logged none of it.
 func (d *Daemon) reload() {
-	d.options.Log.repeats.afresh() // whoever asks for it wants to read what comes of it
+	d.options.Log.Reset() // whoever asks for it wants to read what comes of it
 	cfg, err := d.options.Load()
 	if err == nil {
-		err = d.ways.replace(cfg)
+		err = d.runtime.Apply(cfg)
 	}
 	var mistakes config.Mistakes
 	switch {
@@ -41,7 +41,7 @@ func (d *Daemon) reload() {
 	}
 	if err != nil {
 		d.mu.Lock()
-		d.standing.rejected = time.Now()
+		d.state.rejected = time.Now()
 		d.mu.Unlock()
 		d.status("delivering mail; the changed configuration is wrong and not in use")
 		return
@@ -52,7 +52,7 @@ func (d *Daemon) reload() {
 	before := d.current()
 	d.mu.Lock()
 	d.cfg = cfg
-	d.standing.read, d.standing.rejected = time.Now(), time.Time{}
+	d.state.read, d.state.rejected = time.Now(), time.Time{}
 	d.mu.Unlock()
 	d.logChanges(before, cfg)
 	d.warnOfMissing(cfg)

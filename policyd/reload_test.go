@@ -8,6 +8,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/policyd/runtime"
 )
 
 const reloaded = "configuration reloaded"
@@ -94,9 +95,7 @@ func TestReloadUnderWay(t *testing.T) {
 		t.Errorf("said EHLO %s", got[0].Hello)
 	}
 	l.until("the end of the old transport", func(c mx.Counters) bool { return c.Open == 0 })
-	r.ways.mu.Lock()
-	defer r.ways.mu.Unlock()
-	if n := len(r.ways.now.ways); n != 1 {
+	if n := len(r.inUse().Transports); n != 1 {
 		t.Errorf("%d transports", n)
 	}
 }
@@ -203,19 +202,26 @@ func TestManyReloads(t *testing.T) {
 		l.yaml("", "    mx_auth: {mtasts: {cache: ram, https_port: 444}}", ""),
 	}
 	r := l.daemon(text[0])
-	first := r.ways.now.ways
-	if a, b := first["default"].caches, first["other"].caches; len(a) != 1 || len(b) != 1 || a[0] != b[0] {
-		t.Errorf("two transports do not share an MTA-STS cache: %v, %v", a, b)
+	first := r.inUse()
+	if len(first.Transports) != 2 || len(first.Policies) != 1 {
+		t.Errorf("two transports do not share an MTA-STS cache: %+v", first)
 	}
 	r.reload(text[0], reloaded)
-	if r.ways.now.ways["default"] != first["default"] {
+	if again := r.inUse(); again.Transports[0].Transport != first.Transports[0].Transport {
 		t.Error("an unchanged transport was made anew")
 	}
 	for i := range 10 {
 		r.reload(text[(i+1)%2], reloaded)
 	}
 	r.end()
-	if n := len(r.ways.live); n != 0 {
-		t.Errorf("%d transports live on", n)
+	if left := r.inUse(); len(left.Transports) != 0 || left.Resolver != nil {
+		t.Errorf("%+v live on", left)
 	}
+}
+
+// inUse is what the daemon uses at this moment, released already.
+func (r *running) inUse() *runtime.InUse {
+	all := r.runtime.InUse()
+	all.Release()
+	return all
 }

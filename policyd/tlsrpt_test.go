@@ -20,6 +20,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/logging"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/message"
@@ -162,7 +163,7 @@ transports:
 		t.Fatal(err)
 	}
 	r := &reporting{T: t, world: w, logged: testlog.New()}
-	log := NewLog(cfg.Log, r.logged)
+	log := logging.New(cfg.Log, r.logged)
 	if r.Daemon, err = New(Options{Config: cfg, Log: log}); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ transports:
 	}
 	t.Cleanup(func() {
 		r.reports.Close()
-		r.ways.end()
+		r.runtime.Close()
 	})
 	return r
 }
@@ -179,7 +180,7 @@ transports:
 // send delivers a message and gives the code of the result.
 func (r *reporting) send(way, header, to string) string {
 	r.Helper()
-	w, ok := r.ways.use(way)
+	w, ok := r.forDelivery(way)
 	if !ok {
 		r.Fatalf("no transport %s", way)
 	}
@@ -424,12 +425,7 @@ func TestTLSReportsAskNobody(t *testing.T) {
 	t.Parallel()
 	c := newCollector(t)
 	r := newReporting(t, c, world.Domains()...)
-	asked := func() (n uint64) {
-		for a := range r.tallies.askers {
-			n += a.Stats().Misses
-		}
-		return n
-	}
+	asked := func() uint64 { return r.runtime.Totals().DNS.Misses }
 	r.send("default", "", "b@sts.example")
 	c.next()
 	before := asked()

@@ -135,7 +135,7 @@
 // It goes to standard error as key=value text or JSON, or to the systemd
 // journal (log.format), where each key is also a field, MXPIPE_QUEUE_ID and so
 // on; lines that the journal does not take go to standard error. The keys are
-// stable; policyd.LogKeys lists them, with what the levels mean and how
+// stable; logging.Keys lists them, with what the levels mean and how
 // repetitions are told.
 //
 // "delivered", "deferred" and "refused" are the lines about each group of
@@ -164,6 +164,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd"
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/logging"
 )
 
 // version is set by the build.
@@ -244,8 +245,8 @@ func serve(ctx context.Context, file string, load loader) error {
 	if err != nil {
 		return err
 	}
-	defer policyd.SteerHeap()()
-	log := policyd.NewLog(cfg.Log, os.Stderr)
+	defer steerHeap()()
+	log := logging.New(cfg.Log, os.Stderr)
 	log.Info("starting", "version", version, "config", file)
 	again := func() (*config.Config, error) { return config.Reload(file, config.System()) }
 	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: again, Version: version, Log: log})

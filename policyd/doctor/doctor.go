@@ -21,10 +21,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mxpipe/mxpipe/policyd"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
+	"github.com/mxpipe/mxpipe/policyd/runtime"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
@@ -126,7 +126,7 @@ func fail(mend, what string, args ...any) finding.Finding {
 
 // resolvers looks at the DNS servers.
 func (h Host) resolvers(ctx context.Context, cfg *config.Config) ([]resolver.Probe, resolver.Config, []finding.Finding) {
-	settings, err := policyd.ResolverConfig(cfg, h.Etc+"/resolv.conf")
+	settings, err := runtime.ResolverConfig(cfg, h.Etc+"/resolv.conf")
 	if err != nil {
 		return nil, settings, []finding.Finding{fail("name a validating resolver on this host: dns: {servers: [127.0.0.1]}", "resolver: %v", err)}
 	}

@@ -1,15 +1,11 @@
-package policyd
+package listen
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
-	"os/signal"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -19,13 +15,12 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/testlog"
-	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
 
 func tryOpen(t *testing.T, s *config.Socket) (net.Listener, error) {
 	t.Helper()
-	l, err := open(t.Context(), s)
+	l, err := openUnix(t.Context(), s)
 	if err == nil {
 		t.Cleanup(func() { l.Close() })
 	}
@@ -90,7 +85,7 @@ func TestUnknownGroup(t *testing.T) {
 
 // A socket that a daemon left behind is replaced; one that is in use, and what
 // is no socket, is not.
-func TestVacate(t *testing.T) {
+func TestRemoveStale(t *testing.T) {
 	dir := t.TempDir()
 	s := &config.Socket{Path: filepath.Join(dir, "s.sock"), Mode: 0o600}
 	l, err := tryOpen(t, s)
@@ -229,13 +224,13 @@ func TestListen(t *testing.T) {
 		{name: "built-in", cfg: builtin, opened: true},
 		{name: "configured", cfg: pipe, opened: true},
 		{name: "configured in vain", cfg: everything, opened: true, warned: []string{"lmtp", "socketmap", "admin", "metrics"}},
-		{name: "none", cfg: nothing, err: errNoSocket.Error()},
+		{name: "none", cfg: nothing, err: ErrNoSocket.Error()},
 		{name: "handed over", handed: func(h *handed) { h.unix("pipe") }, cfg: nothing},
 		{name: "handed over and built-in", handed: func(h *handed) { h.unix("pipe") }, cfg: builtin},
 		{name: "handed over and configured", handed: func(h *handed) { h.unix("pipe") }, cfg: pipe},
 		{name: "another handed over and configured", handed: func(h *handed) { h.unix("admin") }, cfg: pipe, opened: true, warned: []string{"admin"}},
-		{name: "another handed over and built-in", handed: func(h *handed) { h.unix("admin") }, cfg: builtin, err: errNoSocket.Error(), warned: []string{"admin"}},
-		{name: "a unit's name", handed: func(h *handed) { h.unix("mxpolicyd.socket") }, cfg: nothing, err: errNoSocket.Error(), warned: []string{"mxpolicyd.socket"}},
+		{name: "another handed over and built-in", handed: func(h *handed) { h.unix("admin") }, cfg: builtin, err: ErrNoSocket.Error(), warned: []string{"admin"}},
+		{name: "a unit's name", handed: func(h *handed) { h.unix("mxpolicyd.socket") }, cfg: nothing, err: ErrNoSocket.Error(), warned: []string{"mxpolicyd.socket"}},
 		{name: "two of one name", handed: func(h *handed) { h.unix("pipe"); h.unix("pipe") }, cfg: pipe, err: `two sockets named "pipe"`},
 		{name: "TCP", handed: func(h *handed) { h.tcp("pipe") }, cfg: nothing, err: "no unix socket"},
 		{name: "a datagram socket", handed: func(h *handed) { h.datagram("pipe") }, cfg: pipe, err: "not a socket that listens"},
@@ -251,8 +246,8 @@ func TestListen(t *testing.T) {
 			cfg := c.cfg(path)
 			words := testlog.New()
 			before := openFiles(t)
-			got, err := listen(t.Context(), h.files, &cfg, only(kindPipe), slog.New(slog.NewTextHandler(words, nil)))
-			defer got.close()
+			got, err := Open(t.Context(), h.files, &cfg, only(KindPipe), slog.New(slog.NewTextHandler(words, nil)))
+			defer got.Close()
 			if n := words.Count("WARN"); n != len(c.warned) {
 				t.Errorf("%d warnings:\n%s", n, words)
 			}
@@ -274,7 +269,7 @@ func TestListen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(got) != 1 || got[0].duty != (duty{kind: kindPipe}) {
+			if len(got) != 1 || got[0].Endpoint != (Endpoint{Kind: KindPipe}) {
 				t.Fatalf("%v", got)
 			}
 			where := filepath.Join(h.dir, "0")
@@ -287,7 +282,7 @@ func TestListen(t *testing.T) {
 			if err := connects(where); err != nil {
 				t.Error(err)
 			}
-			got.close()
+			got.Close()
 			if _, err := os.Stat(where); c.opened != errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("at the end: %v", err)
 			}
@@ -296,14 +291,14 @@ func TestListen(t *testing.T) {
 }
 
 // only has some kinds of sockets served.
-func only(some ...kind) func(kind) bool {
-	return func(k kind) bool { return slices.Contains(some, k) }
+func only(some ...EndpointKind) func(EndpointKind) bool {
+	return func(k EndpointKind) bool { return slices.Contains(some, k) }
 }
 
 // Every kind of socket is opened where listen names it, and taken from systemd
 // by its name; of those that systemd hands over none is opened.
 func TestEveryKindOfSocket(t *testing.T) {
-	every := only(kindPipe, kindLMTP, kindSocketmap, kindAdmin, kindMetrics)
+	every := only(KindPipe, KindLMTP, KindSocketmap, KindAdmin, KindMetrics)
 	dir := t.TempDir()
 	at := func(name string) config.Socket { return config.Socket{Path: filepath.Join(dir, name), Mode: 0o600} }
 	pipe, admin := at("pipe"), config.Admin{Socket: at("admin")}
@@ -312,16 +307,16 @@ func TestEveryKindOfSocket(t *testing.T) {
 		LMTP:      []config.LMTP{{Socket: at("l1"), Transport: "default"}, {Socket: at("l2"), Transport: "other"}, {Socket: at("l3"), Transport: "other"}},
 		Socketmap: &config.Socketmap{Address: "127.0.0.1:0"},
 	}
-	names := func(s sockets) string {
+	names := func(s Sockets) string {
 		var all []string
 		for _, one := range s {
-			all = append(all, one.duty.String()+"/"+one.Addr().Network())
+			all = append(all, one.Endpoint.String()+"/"+one.Addr().Network())
 		}
 		return strings.Join(all, " ")
 	}
 	log := slog.New(slog.DiscardHandler)
-	opened, err := listen(t.Context(), nil, &cfg, every, log)
-	defer opened.close()
+	opened, err := Open(t.Context(), nil, &cfg, every, log)
+	defer opened.Close()
 	if got := names(opened); err != nil || got != "pipe/unix lmtp/unix lmtp-other/unix lmtp-other/unix socketmap/tcp admin/unix metrics/tcp" {
 		t.Errorf("opened %s, %v", got, err)
 	}
@@ -331,8 +326,8 @@ func TestEveryKindOfSocket(t *testing.T) {
 	}
 	h.tcp("socketmap")
 	h.tcp("metrics")
-	taken, err := listen(t.Context(), h.files, &cfg, every, log)
-	defer taken.close()
+	taken, err := Open(t.Context(), h.files, &cfg, every, log)
+	defer taken.Close()
 	if got := names(taken); err != nil || got != "admin/unix lmtp/unix lmtp-other/unix metrics/tcp pipe/unix socketmap/tcp" {
 		t.Errorf("taken %s, %v", got, err)
 	}
@@ -340,17 +335,17 @@ func TestEveryKindOfSocket(t *testing.T) {
 
 // A socket that strangers could reach is refused, whoever opened it.
 func TestSocketOfTheWrongKind(t *testing.T) {
-	every := only(kindPipe, kindLMTP, kindSocketmap, kindAdmin, kindMetrics)
+	every := only(KindPipe, KindLMTP, KindSocketmap, KindAdmin, KindMetrics)
 	for _, name := range []string{"pipe", "lmtp", "lmtp-other", "admin"} {
 		h := &handed{t: t, dir: t.TempDir()}
 		h.tcp(name)
-		got, err := listen(t.Context(), h.files, &config.Listen{}, every, slog.New(slog.DiscardHandler))
+		got, err := Open(t.Context(), h.files, &config.Listen{}, every, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), "no unix socket") {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
 	cfg := config.Listen{Socketmap: &config.Socketmap{Address: "0.0.0.0:0"}}
-	if got, err := listen(t.Context(), nil, &cfg, every, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "listen.socketmap: 0.0.0.0:0: ") {
+	if got, err := Open(t.Context(), nil, &cfg, every, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "listen.socketmap: 0.0.0.0:0: ") {
 		t.Errorf("%v, %v", got, err)
 	}
 }
@@ -358,15 +353,15 @@ func TestSocketOfTheWrongKind(t *testing.T) {
 // Names of sockets are read as they are written.
 func TestSocketNames(t *testing.T) {
 	for _, name := range []string{"pipe", "lmtp", "lmtp-other", "lmtp-a-b", "socketmap", "admin", "metrics"} {
-		if d, ok := dutyOf(name); !ok || d.String() != name {
+		if d, ok := parseEndpoint(name); !ok || d.String() != name {
 			t.Errorf("%s: %+v, %v", name, d, ok)
 		}
 	}
-	if d, _ := dutyOf("lmtp"); d.transport != config.DefaultTransport {
-		t.Errorf("lmtp is for %q", d.transport)
+	if d, _ := parseEndpoint("lmtp"); d.Transport != config.DefaultTransport {
+		t.Errorf("lmtp is for %q", d.Transport)
 	}
 	for _, name := range []string{"", "lmtp-", "pipes", "pipe-x", "mxpolicyd.socket"} {
-		if d, ok := dutyOf(name); ok {
+		if d, ok := parseEndpoint(name); ok {
 			t.Errorf("%q: %+v", name, d)
 		}
 	}
@@ -379,78 +374,4 @@ func openFiles(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(entries)
-}
-
-const activatedEnv = "MXPIPE_TEST_ACTIVATED"
-
-// activated is the life of a process that systemd started with sockets: a
-// daemon with the configuration in a file, until TERM.
-func activated(file string) {
-	os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // systemd knows it, a test does not
-	cfg, err := config.Load(file, config.Environment{})
-	if err == nil {
-		log := NewLog(cfg.Log, os.Stderr)
-		var d *Daemon
-		if d, err = New(Options{Config: cfg, Log: log}); err == nil {
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-			defer stop()
-			err = d.Serve(ctx)
-		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-// A process of its own gets its sockets from systemd by name. They stay when
-// the daemon ends, and hold who comes meanwhile for the next one.
-func TestActivation(t *testing.T) {
-	l := newLab(t)
-	file := filepath.Join(l.dir, "mxpolicyd.yaml")
-	text := strings.Replace(l.yaml("", "", ""), l.dir+"/pipe.sock", l.dir+"/unused.sock", 1)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var files []*os.File
-	for _, name := range []string{"admin.sock", "pipe.sock"} {
-		s, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(l.dir, name), Net: "unix"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		f, err := s.File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { f.Close() })
-		files = append(files, f)
-	}
-	client := &running{lab: l}
-	var waiting net.Conn
-	for range 2 {
-		l.systemd.Forget()
-		words := testlog.New()
-		cmd := exec.Command(os.Args[0])
-		cmd.ExtraFiles = files
-		cmd.Env = append(os.Environ(), activatedEnv+"="+file, "LISTEN_FDS=2", "LISTEN_FDNAMES=admin:pipe")
-		cmd.Stderr = words
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		l.systemd.Wait(t, "READY=1")
-		if waiting != nil {
-			want(t, answer(waiting), "2.0.0 ")
-		}
-		want(t, client.send(func(e *wire.Envelope) { e.QueueID = "" }), "2.0.0 ")
-		words.Wait(t, "socket=admin")
-		cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%v\n%s", err, words)
-		}
-		waiting = client.call(nil)
-	}
-	if _, err := os.Stat(l.dir + "/unused.sock"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the configured socket was opened: %v", err)
-	}
 }

@@ -1,4 +1,4 @@
-package policyd
+package logging
 
 import (
 	"bytes"
@@ -31,7 +31,7 @@ func TestFormats(t *testing.T) {
 	} {
 		t.Run(format.String(), func(t *testing.T) {
 			var b bytes.Buffer
-			log := NewLog(config.Log{Format: format}, &b)
+			log := New(config.Log{Format: format}, &b)
 			log.With("id", "x7").Warn("deferred", "to", "a\nb")
 			if line := b.String(); !check(line) || strings.Count(line, "\n") != 1 {
 				t.Errorf("%q", line)
@@ -44,7 +44,7 @@ func TestFormats(t *testing.T) {
 func TestLevel(t *testing.T) {
 	for _, format := range []config.LogFormat{config.LogText, config.LogJSON, config.LogJournal} {
 		var b bytes.Buffer
-		log := NewLog(config.Log{Format: format, Level: slog.LevelError}, &b)
+		log := New(config.Log{Format: format, Level: slog.LevelError}, &b)
 		log.Warn("unheard")
 		if got := b.String(); got != "" || log.Enabled(t.Context(), slog.LevelWarn) {
 			t.Errorf("%v: %q", format, got)

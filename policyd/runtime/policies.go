@@ -1,4 +1,4 @@
-package policyd
+package runtime
 
 import (
 	"context"
@@ -23,41 +23,48 @@ import (
 // ramPolicies bounds the policies that are kept in memory only, in bytes.
 const ramPolicies = 64 << 20
 
-// cache is an MTA-STS cache. Transports whose policies are kept in the same
-// place, and fetched from web servers that the same roots vouch for, share one.
-type cache struct {
-	part
-	resolver *asker
-	cfg      transport.MTASTS
-	roots    *x509.CertPool
+// Policies is an MTA-STS cache, for who wants to look at it.
+type Policies struct {
 	*policycache.Cache
+	Dir string // on disk; empty: in memory alone
 }
 
-// cacheFor gives a transport that is being made an MTA-STS cache: one that it,
-// another transport or the configuration before has, or a new one.
-func (ws *ways) cacheFor(w *way, cfg transport.MTASTS, roots *x509.CertPool, others ...*generation) *cache {
-	known := slices.Clone(w.caches)
+// policyCache is an MTA-STS cache in use. Transports whose policies are kept in
+// the same place, and fetched from web servers that the same roots vouch for,
+// share one.
+type policyCache struct {
+	resource
+	*policycache.Cache
+	cfg      transport.MTASTS
+	resolver *liveResolver
+	roots    *x509.CertPool
+}
+
+// policyCacheFor gives a transport that is being made an MTA-STS cache: one
+// that it, another transport or the configuration before has, or a new one.
+func (rt *Runtime) policyCacheFor(t *liveTransport, cfg transport.MTASTS, roots *x509.CertPool, others ...*generation) *policyCache {
+	known := slices.Clone(t.caches)
 	for _, g := range others {
-		for _, other := range g.ways {
+		for _, other := range g.transports {
 			known = append(known, other.caches...)
 		}
 	}
 	for _, c := range known {
-		if c.resolver == w.resolver && c.cfg == cfg && c.roots.Equal(roots) {
+		if c.resolver == t.resolver && c.cfg == cfg && c.roots.Equal(roots) {
 			return c
 		}
 	}
-	return ws.newCache(w.resolver, cfg, roots)
+	return rt.newPolicyCache(t.resolver, cfg, roots)
 }
 
-// newCache makes an MTA-STS cache.
-func (ws *ways) newCache(r *asker, cfg transport.MTASTS, roots *x509.CertPool) *cache {
+// newPolicyCache makes an MTA-STS cache.
+func (rt *Runtime) newPolicyCache(r *liveResolver, cfg transport.MTASTS, roots *x509.CertPool) *policyCache {
 	var kept store.Store = store.NewRAM(ramPolicies)
 	if cfg.OnDisk {
-		fs, err := store.NewFS(store.FSConfig{Dir: cfg.Dir, ReadOnly: ws.readOnly})
+		fs, err := store.NewFS(store.FSConfig{Dir: cfg.Dir, ReadOnly: rt.readOnly})
 		if err != nil {
 			// Memory goes on alone until somebody mends the directory.
-			ws.log.Error("the MTA-STS cache directory can not be used", "error", err)
+			rt.log.Error("the MTA-STS cache directory can not be used", "error", err)
 		}
 		kept = fs
 	}
@@ -67,15 +74,15 @@ func (ws *ways) newCache(r *asker, cfg transport.MTASTS, roots *x509.CertPool) *
 			Resolver: addresses{r.Resolver}, Dial: (&net.Dialer{}).DialContext, Roots: roots, Port: cfg.HTTPSPort,
 		}),
 		Store: kept,
-		Log:   ws.log,
+		Log:   rt.log,
 	})
-	c := &cache{resolver: r, cfg: cfg, roots: roots, Cache: p}
+	c := &policyCache{Cache: p, cfg: cfg, resolver: r, roots: roots}
 	c.end = func() {
 		p.Close()
-		ws.tallies.cacheEnds(c)
+		rt.totals.keepPolicyCache(c)
 	}
-	enter(ws.tallies, ws.tallies.caches, c)
-	ws.need(&c.part, &r.part)
+	add(rt.totals, rt.totals.livePolicies, c)
+	rt.resources.dependOn(&c.resource, &r.resource)
 	return c
 }
 

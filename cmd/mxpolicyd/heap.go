@@ -1,4 +1,4 @@
-package policyd
+package main
 
 import (
 	"os"
@@ -20,7 +20,7 @@ const (
 	// usual again, or remembering 100,000 domains would double what a message
 	// costs.
 	leastGarbage, usualGarbage, mostGarbage = 50, 100, 400
-	much                                    = 128 << 20
+	largeHeap                               = 128 << 20
 )
 
 // garbagePercent is the garbage collector's setting (GOGC) when so many bytes
@@ -30,15 +30,15 @@ func garbagePercent(live uint64) int {
 		return mostGarbage
 	}
 	percent := min(max(headroom*100/live, leastGarbage), mostGarbage)
-	return int(max(percent, min(usualGarbage*live/much, usualGarbage)))
+	return int(max(percent, min(usualGarbage*live/largeHeap, usualGarbage)))
 }
 
-// SteerHeap has the garbage collector keep a balance between time and memory
+// steerHeap has the garbage collector keep a balance between time and memory
 // that suits a mail daemon, until stop is called: few collections while little
 // is in use, and little memory beyond what is in use while that is much. It
 // is for the whole process, and leaves a setting of the administrator's
 // (GOGC) alone.
-func SteerHeap() (stop func()) {
+func steerHeap() (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
@@ -56,14 +56,14 @@ type heap struct {
 	stopped bool
 }
 
-// herald is unreachable at once, so that the next collection finds it. Of the
+// gcSentinel is unreachable at once, so that the next collection finds it. Of the
 // pointer nothing is wanted but that the runtime gives the value a place of its
 // own, since it packs small values without one together.
-type herald struct{ _ *byte }
+type gcSentinel struct{ _ *byte }
 
 // arm has adjust called after the next collection.
 func (h *heap) arm() {
-	runtime.AddCleanup(&herald{}, (*heap).adjust, h)
+	runtime.AddCleanup(&gcSentinel{}, (*heap).adjust, h)
 }
 
 func (h *heap) adjust() {

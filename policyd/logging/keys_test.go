@@ -1,4 +1,4 @@
-package policyd
+package logging
 
 import (
 	"go/ast"
@@ -15,14 +15,14 @@ import (
 // no others.
 func TestLogKeys(t *testing.T) {
 	documented := map[string]bool{}
-	for _, k := range LogKeys() {
+	for _, k := range Keys() {
 		if documented[k.Key] || k.Meaning == "" {
 			t.Errorf("%s: documented twice, or not at all", k.Key)
 		}
 		documented[k.Key] = true
 	}
 	used := map[string]bool{"C": true, "S": true} // by trace, whose key is a variable
-	for _, dir := range []string{"../policyd", "../transport", "../cache", "../cmd/mxpolicyd"} {
+	for _, dir := range []string{"../../policyd", "../../transport", "../../cache", "../../cmd/mxpolicyd"} {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err

@@ -1,4 +1,4 @@
-package policyd
+package logging
 
 import (
 	"context"
@@ -17,24 +17,24 @@ import (
 // attribute is a field as well, so that journalctl MXPIPE_QUEUE_ID=4XyZ finds
 // what became of one message. The journal has its own time.
 type journalHandler struct {
-	send   func(message string, priority journal.Priority, fields map[string]string) error
-	level  slog.Leveler
-	prefix string            // of the group, ending in "."
-	text   string            // of the attributes so far
-	fields map[string]string // the same
-	backup *backup
+	send     func(message string, priority journal.Priority, fields map[string]string) error
+	level    slog.Leveler
+	prefix   string            // of the group, ending in "."
+	text     string            // of the attributes so far
+	fields   map[string]string // the same
+	fallback *fallback
 }
 
-// backup takes the lines that the journal does not, with the priority in front
+// fallback takes the lines that the journal does not, with the priority in front
 // that it reads from a service's standard error (sd-daemon(3)).
-type backup struct {
+type fallback struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
 func newJournal(send func(string, journal.Priority, map[string]string) error, w io.Writer, level slog.Leveler) *journalHandler {
 	return &journalHandler{
-		send: send, level: level, backup: &backup{w: w},
+		send: send, level: level, fallback: &fallback{w: w},
 		fields: map[string]string{"SYSLOG_IDENTIFIER": "mxpolicyd"},
 	}
 }
@@ -52,9 +52,9 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	if h.send(message, priority, line.fields) == nil {
 		return nil
 	}
-	h.backup.mu.Lock()
-	defer h.backup.mu.Unlock()
-	_, err := io.WriteString(h.backup.w, "<"+strconv.Itoa(int(priority))+">"+message+"\n")
+	h.fallback.mu.Lock()
+	defer h.fallback.mu.Unlock()
+	_, err := io.WriteString(h.fallback.w, "<"+strconv.Itoa(int(priority))+">"+message+"\n")
 	return err
 }
 

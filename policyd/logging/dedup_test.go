@@ -1,4 +1,4 @@
-package policyd
+package logging
 
 import (
 	"bytes"
@@ -21,8 +21,8 @@ type patientLog struct {
 
 func newPatientLog() *patientLog {
 	l := &patientLog{now: time.Unix(1e9, 0)}
-	l.Log = NewLog(config.Log{Level: slog.LevelDebug}, &l.lines)
-	l.repeats.now = func() time.Time { return l.now }
+	l.Log = New(config.Log{Level: slog.LevelDebug}, &l.lines)
+	l.dedup.now = func() time.Time { return l.now }
 	return l
 }
 
@@ -30,7 +30,7 @@ func newPatientLog() *patientLog {
 // its time.
 func (l *patientLog) pass(d time.Duration) []string {
 	l.now = l.now.Add(d)
-	l.repeats.flush(false)
+	l.dedup.flush(false)
 	var lines []string
 	for line := range strings.Lines(l.lines.String()) {
 		_, line, _ = strings.Cut(strings.TrimSpace(line), " ")
@@ -41,7 +41,7 @@ func (l *patientLog) pass(d time.Duration) []string {
 }
 
 // A warning that comes again is written once, and then counted.
-func TestRepeats(t *testing.T) {
+func TestDedup(t *testing.T) {
 	l := newPatientLog()
 	failing := func(port int) {
 		l.With("domain", "a.example").Warn("no policy", "error", fmt.Errorf("read 127.0.0.1:%d: reset", port))
@@ -65,7 +65,7 @@ func TestRepeats(t *testing.T) {
 	expectLines(t, l.pass(time.Hour))
 	failing(4)
 	expectLines(t, l.pass(0), "level=WARN msg=\"no policy\" domain=a.example")
-	if w, e := l.repeats.warnings.Load(), l.repeats.errors.Load(); w != 220 || e != 1 {
+	if w, e := l.dedup.warnings.Load(), l.dedup.errors.Load(); w != 220 || e != 1 {
 		t.Errorf("%d warnings, %d errors", w, e)
 	}
 }
@@ -89,18 +89,18 @@ func TestWhatRepeatsInFull(t *testing.T) {
 }
 
 // What is remembered is bounded, and told at the end.
-func TestRepeatsAreBounded(t *testing.T) {
+func TestDedupIsBounded(t *testing.T) {
 	l := newPatientLog()
 	for range 2 {
-		for i := range maxRepeats + 10 {
+		for i := range maxEntries + 10 {
 			l.Warn("w", "n", i)
 		}
 	}
-	if lines := l.pass(0); len(lines) != maxRepeats+20 {
+	if lines := l.pass(0); len(lines) != maxEntries+20 {
 		t.Errorf("%d lines", len(lines))
 	}
-	l.repeats.afresh()
-	if lines := l.pass(0); len(lines) != maxRepeats || !strings.Contains(lines[0], "(same, 1 more)") {
+	l.dedup.reset()
+	if lines := l.pass(0); len(lines) != maxEntries || !strings.Contains(lines[0], "(same, 1 more)") {
 		t.Errorf("%d lines at the end", len(lines))
 	}
 	l.Warn("w", "n", 1)
@@ -108,9 +108,9 @@ func TestRepeatsAreBounded(t *testing.T) {
 }
 
 // A delivery's lines cost nothing for it.
-func BenchmarkQuiet(b *testing.B) {
-	log := NewLog(config.Log{Level: slog.LevelInfo}, &bytes.Buffer{})
-	log.Logger = slog.New(&quiet{Handler: slog.DiscardHandler, repeats: log.repeats})
+func BenchmarkDedupHandler(b *testing.B) {
+	log := New(config.Log{Level: slog.LevelInfo}, &bytes.Buffer{})
+	log.Logger = slog.New(&dedupHandler{Handler: slog.DiscardHandler, dedup: log.dedup})
 	b.ReportAllocs()
 	for b.Loop() {
 		log.With("id", "x7", "queue_id", "4XyZ", "transport", "default").Info("delivered", "to", "b@a.example")

@@ -1,4 +1,4 @@
-package policyd_test
+package logging_test
 
 import (
 	"os"
@@ -6,17 +6,17 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/mdoc"
-	"github.com/mxpipe/mxpipe/policyd"
+	"github.com/mxpipe/mxpipe/policyd/logging"
 )
 
 // mxpolicyd(8) has every key of the log with its meaning, in the same order, and
 // no other.
 func TestManualLogKeys(t *testing.T) {
-	page, err := os.ReadFile("../docs/mxpolicyd.8")
+	page, err := os.ReadFile("../../docs/mxpolicyd.8")
 	if err != nil {
 		t.Fatal(err)
 	}
-	items, all := mdoc.Items(string(page), "LOG"), policyd.LogKeys()
+	items, all := mdoc.Items(string(page), "LOG"), logging.Keys()
 	for i, k := range all {
 		want := strings.ToUpper(k.Meaning[:1]) + k.Meaning[1:] + "."
 		if i >= len(items) || items[i].Head != k.Key || items[i].Text != want {

@@ -1,4 +1,4 @@
-package policyd
+package main
 
 import (
 	"runtime"
@@ -29,7 +29,7 @@ func TestSteerHeap(t *testing.T) {
 		metrics.Read(sample)
 		return int(sample[0].Value.Uint64())
 	}
-	stop := SteerHeap()
+	stop := steerHeap()
 	if got := now(); got != mostGarbage {
 		t.Errorf("at first it is %d", got)
 	}
@@ -44,7 +44,7 @@ func TestSteerHeap(t *testing.T) {
 		t.Errorf("in the end it is %d", got)
 	}
 	t.Setenv("GOGC", "120")
-	stop = SteerHeap()
+	stop = steerHeap()
 	defer stop()
 	if got := now(); got != 77 {
 		t.Errorf("the administrator's setting became %d", got)

@@ -1,12 +1,12 @@
-package policyd
+package logging
 
-// LogKey is a key of the log's lines. In the systemd journal it is a field too,
+// Key is a key of the log's lines. In the systemd journal it is a field too,
 // in upper case behind MXPIPE_, as in MXPIPE_QUEUE_ID.
-type LogKey struct {
+type Key struct {
 	Key, Meaning string
 }
 
-// LogKeys lists the keys of all lines, by what they are about. They are stable:
+// Keys lists the keys of all lines, by what they are about. They are stable:
 // people filter by them. Three keys are the log's own: time, level and msg (in
 // the journal: its own time, PRIORITY and MESSAGE).
 //
@@ -17,8 +17,8 @@ type LogKey struct {
 // once, and when they come again only counted: "(same, 214 more)" ends the
 // message of the line that tells the count. Lines that have an id or a queue_id
 // are never held back.
-func LogKeys() []LogKey {
-	return []LogKey{
+func Keys() []Key {
+	return []Key{
 		// A message, and what became of it.
 		{"id", "our name for the delivery, which the mail server's log and bounces show too; of a policy, the id of the MTA-STS record"},
 		{"queue_id", "the mail server's own name for the message"},

@@ -1,0 +1,183 @@
+package policyd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/runtime"
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/resolver"
+)
+
+// adminAPI answers the administrator's questions about a daemon.
+type adminAPI struct{ daemon *Daemon }
+
+// configState is what became of configurations so far.
+type configState struct {
+	started  time.Time
+	read     time.Time // the one in force
+	rejected time.Time // the last wrong one since; zero: none
+}
+
+// Explain explains a domain by a configuration alone, without a daemon. What a
+// daemon keeps on disk is read and left as it is; with no daemon nothing is
+// known of dead hosts, limits and idle connections. The error is for the
+// administrator.
+func Explain(ctx context.Context, cfg *config.Config, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
+	rt := runtime.New(runtime.Options{Logger: slog.New(slog.DiscardHandler), ReadOnly: true})
+	defer rt.Close()
+	if err := rt.Apply(cfg); err != nil {
+		return nil, err
+	}
+	return explain(ctx, rt, name, domain, depth)
+}
+
+// explain has a transport explain a domain; without a name, the default one.
+func explain(ctx context.Context, rt *runtime.Runtime, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
+	name = cmp.Or(name, config.DefaultTransport)
+	h, ok := rt.Acquire(name)
+	if !ok {
+		return nil, fmt.Errorf("transport %q: %w", name, admin.ErrUnknown)
+	}
+	defer h.Release()
+	e := h.Transport.Explain(ctx, domain, depth)
+	return admin.NewExplanation(&e, depth), nil
+}
+
+// Explain implements admin.Daemon.
+func (a adminAPI) Explain(ctx context.Context, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
+	e, err := explain(ctx, a.daemon.runtime, name, domain, depth)
+	if err == nil {
+		e.Running = true
+	}
+	return e, err
+}
+
+// Status implements admin.Daemon.
+func (a adminAPI) Status() admin.Status {
+	d := a.daemon
+	inUse := d.runtime.InUse()
+	defer inUse.Release()
+	d.mu.Lock()
+	s := admin.Status{
+		Version: d.options.Version, PID: os.Getpid(), UID: os.Getuid(),
+		Started: d.state.started.UTC(), Configured: d.state.read.UTC(),
+	}
+	if at := d.state.rejected; !at.IsZero() {
+		at = at.UTC()
+		s.Rejected = &at
+	}
+	d.mu.Unlock()
+	s.MaxDeliveries, s.Messages, s.Overdue = d.places, d.dispatcher.UnderWay(), d.dispatcher.Overdue()
+	s.Resolver.Servers, s.Policies, s.Transports = []string{}, []admin.Policies{}, []admin.Transport{}
+	if inUse.Resolver != nil {
+		st := inUse.Resolver.Stats()
+		s.Resolver = admin.Resolver{Servers: inUse.Servers, Entries: st.Entries, Hits: st.Hits, Misses: st.Misses, Refreshes: st.Refreshes, Failures: st.Failures}
+	}
+	for _, c := range inUse.Policies {
+		st := c.Stats()
+		p := admin.Policies{Dir: c.Dir, Domains: st.Domains, Lookups: st.Lookups, Hits: st.Hits, Fetches: st.Fetches, Refreshes: st.Refreshes, Store: st.StoreFailures}
+		for _, n := range st.Failures {
+			p.Failures += n
+		}
+		s.Policies = append(s.Policies, p)
+	}
+	for _, h := range inUse.Transports {
+		t := admin.NewTransport(h.Transport.Snapshot())
+		t.Former = h.Former
+		s.Transports = append(s.Transports, t)
+	}
+	s.Traces = admin.NewTraces(d.runtime.Traces().List())
+	return s
+}
+
+// CacheList implements admin.Daemon.
+func (a adminAPI) CacheList() (admin.CacheList, error) {
+	l := admin.CacheList{Policies: []admin.CachedPolicy{}, Names: []admin.CachedName{}}
+	err := a.caches(func(r *resolver.Resolver, caches []runtime.Policies) (err error) {
+		l.Names = admin.NewNames(r.Cached())
+		for _, c := range caches {
+			domains, failed := c.Domains()
+			err = errors.Join(err, failed)
+			for _, domain := range domains {
+				entry, failed := c.Cached(domain)
+				err = errors.Join(err, failed)
+				if failed == nil && entry.State == policycache.HasPolicy {
+					l.Policies = append(l.Policies, admin.NewCachedPolicy(&entry, c.Dir))
+				}
+			}
+		}
+		return err
+	})
+	return l, err
+}
+
+// Cached implements admin.Daemon.
+func (a adminAPI) Cached(domain string) (admin.Cached, error) {
+	d := admin.Cached{Domain: domain, Policies: []admin.CachedPolicy{}, Answers: []admin.Answer{}}
+	err := a.caches(func(r *resolver.Resolver, caches []runtime.Policies) (err error) {
+		for _, answer := range r.Cached() {
+			if name := strings.TrimSuffix(answer.Name, "."); name == domain || strings.HasSuffix(name, "."+domain) {
+				d.Answers = append(d.Answers, admin.NewAnswer(&answer))
+			}
+		}
+		slices.SortFunc(d.Answers, func(a, b admin.Answer) int {
+			return cmp.Or(cmp.Compare(len(a.Name), len(b.Name)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Type, b.Type))
+		})
+		for _, c := range caches {
+			entry, failed := c.Cached(domain)
+			if failed == nil && (entry.State != policycache.Failed || entry.Err != nil) {
+				d.Policies = append(d.Policies, admin.NewCachedPolicy(&entry, c.Dir))
+			}
+			err = errors.Join(err, failed)
+		}
+		return err
+	})
+	return d, err
+}
+
+// Flush implements admin.Daemon.
+func (a adminAPI) Flush(domain string) (f admin.Flushed, err error) {
+	err = a.caches(func(r *resolver.Resolver, caches []runtime.Policies) (err error) {
+		f.Answers = r.Flush(domain)
+		for _, c := range caches {
+			domains, failed := c.Domains()
+			err = errors.Join(err, failed)
+			if domain != "" && !slices.Contains(domains, domain) {
+				domains = append(domains, domain) // what failed is forgotten too
+			}
+			for _, name := range domains {
+				if domain != "" && name != domain && !strings.HasSuffix(name, "."+domain) {
+					continue
+				}
+				entry, _ := c.Cached(name)
+				err = errors.Join(err, c.Flush(name))
+				if entry.State == policycache.HasPolicy {
+					f.Policies++
+				}
+			}
+		}
+		return err
+	})
+	return f, err
+}
+
+// caches has do look at the caches of the configuration in force.
+func (a adminAPI) caches(do func(r *resolver.Resolver, caches []runtime.Policies) error) error {
+	inUse := a.daemon.runtime.InUse()
+	defer inUse.Release()
+	if inUse.Resolver == nil {
+		return errors.New("mxpolicyd is stopping")
+	}
+	return do(inUse.Resolver, inUse.Policies)
+}

@@ -1,0 +1,92 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mxpipe/mxpipe/policyd/config"
+)
+
+// openUnix opens a configured unix socket, in a directory that is made if need be.
+// A socket file that nobody listens on any more is replaced. Nobody may connect
+// before the socket has its group and mode.
+func openUnix(ctx context.Context, s *config.Socket) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(s.Path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := removeStale(ctx, s.Path); err != nil {
+		return nil, err
+	}
+	// The file gets its first mode from the socket (unix(7) has it from the
+	// umask alone, Linux from both).
+	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, failed)
+	}}
+	l, err := private.Listen(ctx, "unix", s.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := chown(s); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// removeStale removes a socket file that nobody listens on.
+func removeStale(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s: there is a file that is no socket", path)
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("%s: another process is listening there", path)
+	case errors.Is(err, unix.ECONNREFUSED):
+		return os.Remove(path)
+	}
+	return err
+}
+
+// chown gives a socket its group and mode.
+func chown(s *config.Socket) error {
+	if s.Group != "" {
+		gid, err := groupID(s.Group)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Path, err)
+		}
+		if err := os.Lchown(s.Path, -1, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(s.Path, s.Mode)
+}
+
+func groupID(group string) (int, error) {
+	if gid, err := strconv.Atoi(group); err == nil {
+		return gid, nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
+}
