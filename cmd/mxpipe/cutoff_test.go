@@ -164,26 +164,26 @@ func killMailServer(t *testing.T, mxpipe, path string, size, files int) (string,
 	return string(line), ws.ExitStatus()
 }
 
-func TestStarter(t *testing.T) {
-	if s := findStarter(); s.pid != os.Getppid() || s.gone() {
+func TestParent(t *testing.T) {
+	if s := findParent(); s.pid != os.Getppid() || s.gone() {
 		t.Errorf("our own parent %d counts as gone: %+v", os.Getppid(), s)
 	}
-	if !(starter{pid: os.Getppid(), lost: true}).gone() {
-		t.Error("a starter that was lost from the start counts as there")
+	if !(parent{pid: os.Getppid(), lost: true}).gone() {
+		t.Error("a parent that was lost from the start counts as there")
 	}
-	if !(starter{pid: os.Getpid()}).gone() {
-		t.Error("a starter that is not our parent any more counts as there")
+	if !(parent{pid: os.Getpid()}).gone() {
+		t.Error("a parent that is not our parent any more counts as there")
 	}
-	if !(starter{pid: -1}).gone() {
-		t.Error("a starter that /proc does not know counts as there")
+	if !(parent{pid: -1}).gone() {
+		t.Error("a parent that /proc does not know counts as there")
 	}
 }
 
-// A parent that we had from the start is no starter if it may be who takes in
-// the children of the dead.
-func TestStarterOf(t *testing.T) {
+// A parent that we had from the start may be the one that takes in the children
+// of the dead.
+func TestParentOf(t *testing.T) {
 	for ppid, lost := range map[int]bool{0: true, 1: true, 2: false, 4711: false} {
-		if s := starterOf(ppid); s.lost != lost || s.pid != ppid {
+		if s := parentOf(ppid); s.lost != lost || s.pid != ppid {
 			t.Errorf("parent %d: %+v", ppid, s)
 		}
 	}

@@ -108,7 +108,7 @@ func parse(args []string) (*options, error) {
 	return &p.options, nil
 }
 
-func misuse(text string) error { return trouble(codeConfigured, "usage: "+text) }
+func misuse(text string) error { return localError(codeConfigured, "usage: "+text) }
 
 // explain gives what is wrong with the envelope in the words of the usage.
 func explain(err error) string {

@@ -100,7 +100,7 @@
 //     outside mxpipe's process namespace. To try mxpipe by hand in a container, start
 //     it from a shell that is not process 1. A process that takes in orphans in the
 //     place of process 1 (PR_SET_CHILD_SUBREAPER in prctl(2)) is not told from a
-//     starter: run no mail server below one.
+//     mail server that started mxpipe: run no mail server below one.
 //
 // The process that writes the message must therefore be the one that starts
 // mxpipe: behind a shell's pipe only the shell is watched, not the writer.
@@ -130,7 +130,7 @@ func main() {
 	// costs.
 	runtime.GOMAXPROCS(1)
 
-	starter := findStarter()
+	parent := findParent()
 	start := time.Now()
 	forbidCore()
 
@@ -142,17 +142,17 @@ func main() {
 		emit(opt.show)
 		os.Exit(0)
 	}
-	h := handover{
-		opt:     opt,
-		clock:   clock{end: start.Add(opt.timeout), whole: opt.timeout},
-		starter: starter,
-		socket:  noSocket,
+	s := session{
+		opt:    opt,
+		clock:  clock{end: start.Add(opt.timeout), whole: opt.timeout},
+		parent: parent,
+		socket: noSocket,
 	}
-	finish(h.run())
+	finish(s.run())
 }
 
 // finish prints the one line and ends the program.
-func finish(o outcome) {
-	emit(o.line())
-	os.Exit(exitStatus(o.code))
+func finish(r result) {
+	emit(r.line())
+	os.Exit(exitStatus(r.code))
 }

@@ -7,44 +7,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// starter is the process that started us. As long as it lives, the end of
+// parent is the process that started us. As long as it lives, the end of
 // standard input is its word that the message is whole.
-type starter struct {
+type parent struct {
 	pid  int
 	lost bool // it was gone before we could learn who it was
 }
 
-// findStarter must run before anything else takes time.
-func findStarter() starter { return starterOf(unix.Getppid()) }
+// findParent must run before anything else takes time.
+func findParent() parent { return parentOf(unix.Getppid()) }
 
-// starterOf takes the parent that we began with for our starter, unless it
-// cannot be: process 1 takes in the children of the dead, and 0 stands for a
-// process outside our process namespace, whose death does not show. No mail
-// server starts us from either.
-func starterOf(ppid int) starter { return starter{pid: ppid, lost: ppid <= 1} }
+// parentOf takes the parent that we began with for the process that started us,
+// unless it cannot be: process 1 takes in the children of the dead, and 0 stands
+// for a process outside our process namespace, whose death does not show. No
+// mail server starts us from either.
+func parentOf(ppid int) parent { return parent{pid: ppid, lost: ppid <= 1} }
 
-// unseen is how long a starter that /proc does not show is given, in
+// unseen is how long a parent that /proc does not show is given, in
 // milliseconds, to finish dying.
 const unseen = 100
 
-// gone reports whether the starter has died, or is about to. It must be asked
+// gone reports whether the parent has died, or is about to. It must be asked
 // after standard input ended and before the message is committed.
 //
-// The kernel closes a dying process's files first and gives its children to another
-// parent later, so the parent's id alone misses most deaths. The exiting flag
-// is set before the files are closed. It is read before the parent's id:
-// if the id is still the same afterwards, the flag was that of our starter, and
-// not of a newer process with its id.
-func (s starter) gone() bool {
-	if s.lost {
+// The kernel closes a dying process's files first and gives its children to
+// another parent later, so the parent's id alone misses most deaths. The exiting
+// flag is set before the files are closed. It is read before the parent's id: if
+// the id is still the same afterwards, the flag was that of our parent, and not
+// of a newer process with its id.
+func (p parent) gone() bool {
+	if p.lost {
 		return true
 	}
-	dying, seen := exiting(readStat(s.pid))
+	dying, seen := exiting(readStat(p.pid))
 	if !seen {
-		// The outcome of this wait does not matter: the id decides.
+		// What this wait returns does not matter: the id decides.
 		_, _ = unix.Poll(nil, unseen)
 	}
-	return dying || unix.Getppid() != s.pid
+	return dying || unix.Getppid() != p.pid
 }
 
 // readStat returns /proc/PID/stat, or "" when it cannot be read.

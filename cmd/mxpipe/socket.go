@@ -29,7 +29,7 @@ func (c clock) left() time.Duration { return time.Until(c.end) }
 
 // expired is the error when nothing is left; it says what for we waited.
 func (c clock) expired(waiting string) error {
-	return trouble(codeTime, "gave up after "+c.whole.String()+", waiting for "+waiting)
+	return localError(codeTime, "gave up after "+c.whole.String()+", waiting for "+waiting)
 }
 
 // wait waits until one of fds is ready.
@@ -43,7 +43,7 @@ func (c clock) wait(fds []unix.PollFd, waiting string) error {
 		ms := min((left+time.Millisecond-1)/time.Millisecond, math.MaxInt32)
 		n, err := unix.Poll(fds, int(ms))
 		if err != nil && err != unix.EINTR {
-			return trouble(codeSystem, "poll: "+err.Error())
+			return localError(codeSystem, "poll: "+err.Error())
 		}
 		if err == nil && n > 0 {
 			return nil
@@ -55,11 +55,11 @@ func (c clock) wait(fds []unix.PollFd, waiting string) error {
 func dial(path string, c clock) (int, error) {
 	var sun unix.RawSockaddrUnix
 	if len(path) >= len(sun.Path) {
-		return noSocket, trouble(codeConfigured, path+": a socket's path cannot be so long")
+		return noSocket, localError(codeConfigured, path+": a socket's path cannot be so long")
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return noSocket, trouble(codeSystem, "socket: "+err.Error())
+		return noSocket, localError(codeSystem, "socket: "+err.Error())
 	}
 	for {
 		left := c.left()
@@ -73,7 +73,7 @@ func dial(path string, c clock) (int, error) {
 		tv := unix.NsecToTimeval(max(left, time.Microsecond).Nanoseconds())
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
 			unix.Close(fd)
-			return noSocket, trouble(codeSystem, "setsockopt: "+err.Error())
+			return noSocket, localError(codeSystem, "setsockopt: "+err.Error())
 		}
 		switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
 		case nil, unix.EISCONN:
@@ -91,11 +91,11 @@ func refused(path string, err error) error {
 	text := path + ": " + err.Error()
 	switch err {
 	case unix.ENOENT, unix.ECONNREFUSED:
-		return trouble(codeNoDaemon, text+" (is mxpolicyd.socket running?)")
+		return localError(codeNoDaemon, text+" (is mxpolicyd.socket running?)")
 	case unix.EACCES, unix.EPERM:
-		return trouble(codeConfigured, text+" (is this user in the socket's group?)")
+		return localError(codeConfigured, text+" (is this user in the socket's group?)")
 	}
-	return trouble(codeSystem, text)
+	return localError(codeSystem, text)
 }
 
 // errSpoke says that the daemon answered or went away before it had the whole

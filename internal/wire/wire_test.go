@@ -189,7 +189,7 @@ func field(t tag, value string) []byte { return appendField(nil, t, value) }
 
 func TestReaderRefusesEnvelopes(t *testing.T) {
 	sender, rcpt := field(tagSender, ""), field(tagRecipient, "a@b")
-	many := bytes.Repeat(rcpt, MaxRecipients+1)
+	many := bytes.Repeat(rcpt, 1001)
 	for _, c := range []struct {
 		name string
 		raw  []byte
@@ -278,7 +278,7 @@ func TestReaderRefusesFrames(t *testing.T) {
 }
 
 func TestAppendEnvelopeRefuses(t *testing.T) {
-	long := strings.Repeat("a", MaxValue+1)
+	long := strings.Repeat("a", 1025)
 	recipients := func(n int, address string) []Recipient {
 		list := make([]Recipient, n)
 		for i := range list {
@@ -323,11 +323,11 @@ func TestAppendEnvelopeRefuses(t *testing.T) {
 // What is just within the bounds passes both ends.
 func TestLargestEnvelope(t *testing.T) {
 	e := full()
-	e.Recipients = make([]Recipient, MaxRecipients)
+	e.Recipients = make([]Recipient, 1000)
 	for i := range e.Recipients {
 		e.Recipients[i] = Recipient{Address: strings.Repeat("r", 500), ORcpt: "x;" + strings.Repeat("o", 500)}
 	}
-	e.Recipients[0].Address = strings.Repeat("r", MaxValue)
+	e.Recipients[0].Address = strings.Repeat("r", 1024)
 	got, err := NewReader(bytes.NewReader(request(t, e, nil))).Envelope()
 	if err != nil || !reflect.DeepEqual(got, e) {
 		t.Errorf("got %d recipients, %v", len(got.Recipients), err)
@@ -394,7 +394,7 @@ func TestAnswerIsCut(t *testing.T) {
 		if err != nil || len(a.Text) != c.want || !utf8.ValidString(a.Text) || !strings.HasPrefix(c.text, a.Text) {
 			t.Errorf("%d bytes behind %s: %d bytes came, %v; want %d", len(c.text), c.code, len(a.Text), err, c.want)
 		}
-		if len(raw) > headerSize+MaxAnswer {
+		if len(raw) > len("Annnn")+900 {
 			t.Errorf("%d bytes behind %s: a frame of %d", len(c.text), c.code, len(raw))
 		}
 	}
@@ -456,5 +456,50 @@ func TestRequestBytesAreVersion1(t *testing.T) {
 		"D\x00\x00\x00\x03Hi\n" + "C\x00\x00\x00\x00"
 	if got != want {
 		t.Errorf("got\n%q, want\n%q", got, want)
+	}
+}
+
+// An envelope of exactly 1 MiB passes both ends, one of a byte more not even ours.
+func TestEnvelopeOf1MiB(t *testing.T) {
+	e := Envelope{Recipients: make([]Recipient, 1000)}
+	for i := range e.Recipients {
+		e.Recipients[i].Address = strings.Repeat("r", 1024)
+		if i < 21 {
+			e.Recipients[i].ORcpt = "x;" + strings.Repeat("o", 1022)
+		}
+	}
+	e.Recipients[21].ORcpt = "x;o"
+	raw, err := AppendEnvelope(nil, &e)
+	const start = len("mxp\x01Ennnn")
+	if err != nil || len(raw) != start+1<<20 {
+		t.Fatalf("%d bytes, %v", len(raw), err)
+	}
+	if _, err := NewReader(bytes.NewReader(raw)).Envelope(); err != nil {
+		t.Errorf("at the other end: %v", err)
+	}
+	e.Recipients[21].ORcpt = "x;oo"
+	if _, err := AppendEnvelope(nil, &e); !errors.Is(err, ErrTooLong) {
+		t.Errorf("a byte more: %v", err)
+	}
+}
+
+// A data frame of exactly 64 KiB passes.
+func TestDataFrameOf64KiB(t *testing.T) {
+	e := full()
+	raw, err := AppendEnvelope(nil, &e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	piece := bytes.Repeat([]byte("x"), 64<<10)
+	frame := append([]byte("D\x00\x01\x00\x00"), piece...)
+	if got := AppendData(nil, piece); !bytes.Equal(got, frame) {
+		t.Errorf("64 KiB are not one frame: %d bytes", len(got))
+	}
+	r := NewReader(bytes.NewReader(AppendCommit(append(raw, frame...))))
+	if _, err := r.Envelope(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, piece) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }

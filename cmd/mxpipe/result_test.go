@@ -64,14 +64,14 @@ func TestLine(t *testing.T) {
 		{"5.1.1", strings.Repeat("é", 2000), "5.1.1 " + strings.Repeat("é", 446) + "\n"},
 	} {
 		code, _, _ := status.Parse(c.code)
-		got := outcome{code, c.text}.line()
+		got := result{code, c.text}.line()
 		if got != c.want || len(got) > 900 || !utf8.ValidString(got) {
 			t.Errorf("%s %.20q: %q", c.code, c.text, got)
 		}
 	}
 }
 
-// Trouble of our own is never a bounce, whatever code it carries.
+// An error of our own is never a bounce, whatever code it carries.
 func TestFailureIsTemporary(t *testing.T) {
 	for _, err := range []error{
 		errors.New("plain"),
@@ -85,7 +85,7 @@ func TestFailureIsTemporary(t *testing.T) {
 	}
 }
 
-func TestVerdict(t *testing.T) {
+func TestOutcomeOf(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		answer    wire.Answer
@@ -99,7 +99,7 @@ func TestVerdict(t *testing.T) {
 		{"success of nothing", wire.Answer{Code: "2.0.0", Text: "Ok"}, false, 75, "4.3.0 the daemon reported success for a message that was not committed\n"},
 		{"no code", wire.Answer{Text: "Ok"}, true, 75, "4.3.0 the daemon's answer has no status code\n"},
 	} {
-		o := verdict(c.answer, c.committed)
+		o := outcomeOf(c.answer, c.committed)
 		if exitStatus(o.code) != c.status || o.line() != c.line {
 			t.Errorf("%s: %d %q", c.name, exitStatus(o.code), o.line())
 		}

@@ -15,60 +15,60 @@ import (
 // the daemon with its envelope and its commit in one write.
 const bufferSize = wire.MaxData
 
-// handover is one message on its way to the daemon.
-type handover struct {
-	opt     *options
-	clock   clock
-	starter starter
-	socket  int
+// session is one message on its way to the daemon.
+type session struct {
+	opt    *options
+	clock  clock
+	parent parent
+	socket int
 }
 
 // run hands over the message and returns what came of it.
-func (h *handover) run() outcome {
-	err := h.send()
+func (s *session) run() result {
+	err := s.send()
 	if err != nil && err != errSpoke {
 		return failure(err)
 	}
 	committed := err == nil
-	a, err := wire.ReadAnswer(socketReader{h.socket, h.clock})
+	a, err := wire.ReadAnswer(socketReader{s.socket, s.clock})
 	if err != nil {
-		return failure(h.unanswered(err, committed))
+		return failure(s.unanswered(err, committed))
 	}
-	return verdict(a, committed)
+	return outcomeOf(a, committed)
 }
 
 // unanswered explains an answer that did not come.
-func (h *handover) unanswered(err error, committed bool) error {
+func (s *session) unanswered(err error, committed bool) error {
 	var ours *status.Error
 	switch {
 	case errors.As(err, &ours):
 		return err
 	case errors.Is(err, wire.ErrProtocol):
-		return trouble(codeSystem, h.opt.socket+": not an answer of mxpolicyd: "+err.Error())
+		return localError(codeSystem, s.opt.socket+": not an answer of mxpolicyd: "+err.Error())
 	case committed:
-		return trouble(codeNoDaemon, h.opt.socket+": the daemon went away before it answered")
+		return localError(codeNoDaemon, s.opt.socket+": the daemon went away before it answered")
 	}
-	return trouble(codeNoDaemon, h.opt.socket+": the daemon went away before it had the message")
+	return localError(codeNoDaemon, s.opt.socket+": the daemon went away before it had the message")
 }
 
 // send sends the whole request. It returns errSpoke when the daemon answered or
 // went away before that.
-func (h *handover) send() error {
+func (s *session) send() error {
 	piece := make([]byte, bufferSize)
 	var out []byte
 	for {
-		n, end, err := h.fill(piece)
+		n, end, err := s.fill(piece)
 		if err != nil {
 			return err
 		}
-		if n == 0 && h.socket == noSocket {
-			return trouble(codeSystem, "standard input is empty, which no message is")
+		if n == 0 && s.socket == noSocket {
+			return localError(codeSystem, "standard input is empty, which no message is")
 		}
-		if end && h.starter.gone() {
-			return trouble(codeSystem, "the mail server that started mxpipe is gone, the message may be cut off; not delivered")
+		if end && s.parent.gone() {
+			return localError(codeSystem, "the mail server that started mxpipe is gone, the message may be cut off; not delivered")
 		}
-		if h.socket == noSocket {
-			if out, err = h.open(n); err != nil {
+		if s.socket == noSocket {
+			if out, err = s.open(n); err != nil {
 				return err
 			}
 		}
@@ -76,7 +76,7 @@ func (h *handover) send() error {
 		if end {
 			out = wire.AppendCommit(out)
 		}
-		if err := send(h.socket, out, h.clock); err != nil || end {
+		if err := send(s.socket, out, s.clock); err != nil || end {
 			return err
 		}
 		out = out[:0]
@@ -85,16 +85,16 @@ func (h *handover) send() error {
 
 // open connects to the daemon and returns the start of the request, with room
 // for n bytes of message behind it.
-func (h *handover) open(n int) ([]byte, error) {
+func (s *session) open(n int) ([]byte, error) {
 	var err error
-	if h.socket, err = dial(h.opt.socket, h.clock); err != nil {
+	if s.socket, err = dial(s.opt.socket, s.clock); err != nil {
 		return nil, err
 	}
-	left := h.clock.left()
+	left := s.clock.left()
 	if left <= 0 {
-		return nil, h.clock.expired("the daemon to take connections at " + h.opt.socket)
+		return nil, s.clock.expired("the daemon to take connections at " + s.opt.socket)
 	}
-	e := h.opt.envelope
+	e := s.opt.envelope
 	e.Timeout = left - margin(left)
 	const frames = 1024 // an ordinary envelope and the frames' headers
 	out, err := wire.AppendEnvelope(make([]byte, 0, n+frames), &e)
@@ -112,11 +112,11 @@ func margin(left time.Duration) time.Duration {
 
 // fill reads standard input until piece is full or the input ends. It returns
 // errSpoke when the daemon has something to say meanwhile.
-func (h *handover) fill(piece []byte) (n int, end bool, err error) {
+func (s *session) fill(piece []byte) (n int, end bool, err error) {
 	// poll passes over the socket while it is -1.
-	fds := []unix.PollFd{{Fd: stdin, Events: unix.POLLIN}, {Fd: int32(h.socket), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: stdin, Events: unix.POLLIN}, {Fd: int32(s.socket), Events: unix.POLLIN}}
 	for n < len(piece) {
-		if err := h.clock.wait(fds, "the message on standard input"); err != nil {
+		if err := s.clock.wait(fds, "the message on standard input"); err != nil {
 			return 0, false, err
 		}
 		if spoken(fds[1].Revents) {
@@ -126,7 +126,7 @@ func (h *handover) fill(piece []byte) (n int, end bool, err error) {
 		switch {
 		case err == unix.EINTR, err == unix.EAGAIN:
 		case err != nil:
-			return 0, false, trouble(codeSystem, "reading standard input: "+err.Error())
+			return 0, false, localError(codeSystem, "reading standard input: "+err.Error())
 		case got == 0:
 			return n, true, nil
 		default:

@@ -20,16 +20,16 @@ const (
 	exitTempFail    = 75
 )
 
-// outcome is what the mail server is told.
-type outcome struct {
+// result is what the mail server is told.
+type result struct {
 	code status.Code
 	text string
 }
 
-// line gives the outcome as the line on standard output.
-func (o outcome) line() string {
-	code := o.code.String()
-	text := wire.Printable(o.text, maxLine-len(code)-len(" \n"))
+// line gives the result as the line on standard output.
+func (r result) line() string {
+	code := r.code.String()
+	text := wire.Printable(r.text, maxLine-len(code)-len(" \n"))
 	if text == "" {
 		return code + "\n"
 	}
@@ -58,7 +58,7 @@ func exitStatus(c status.Code) int {
 	return exitUnavailable
 }
 
-// The codes of our own trouble (RFC 3463 §3.4, §3.5), all temporary.
+// The codes of our own errors (RFC 3463 §3.4, §3.5), all temporary.
 var (
 	codeSystem     = status.New(status.Temporary, 3, 0)
 	codeNoDaemon   = status.New(status.Temporary, 3, 2)
@@ -66,29 +66,29 @@ var (
 	codeTime       = status.New(status.Temporary, 4, 7)
 )
 
-func trouble(code status.Code, text string) error {
+func localError(code status.Code, text string) error {
 	return &status.Error{Code: code, Text: text}
 }
 
-// failure gives the outcome for trouble of our own. It is temporary, whatever
+// failure gives the result of an error of our own. It is temporary, whatever
 // the error says.
-func failure(err error) outcome {
+func failure(err error) result {
 	var e *status.Error
 	if errors.As(err, &e) {
-		return outcome{code: e.Code.WithClass(status.Temporary), text: e.Error()}
+		return result{code: e.Code.WithClass(status.Temporary), text: e.Error()}
 	}
-	return outcome{code: codeSystem, text: err.Error()}
+	return result{code: codeSystem, text: err.Error()}
 }
 
-// verdict gives the outcome for the daemon's answer. A success counts only
+// outcomeOf gives the result for the daemon's answer. A success counts only
 // when the message was committed.
-func verdict(a wire.Answer, committed bool) outcome {
+func outcomeOf(a wire.Answer, committed bool) result {
 	code, _, ok := status.Parse(a.Code)
 	if !ok {
-		return outcome{code: codeSystem, text: "the daemon's answer has no status code"}
+		return result{code: codeSystem, text: "the daemon's answer has no status code"}
 	}
 	if code.Class == status.Success && !committed {
-		return outcome{code: codeSystem, text: "the daemon reported success for a message that was not committed"}
+		return result{code: codeSystem, text: "the daemon reported success for a message that was not committed"}
 	}
-	return outcome{code: code, text: a.Text}
+	return result{code: code, text: a.Text}
 }
