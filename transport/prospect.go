@@ -2,12 +2,12 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/miekg/dns"
-
 	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -63,27 +63,39 @@ func (p *profile) tlsa(ctx context.Context, way *route.Route, host route.Host, f
 		return verdict.TLSA{State: verdict.TLSAFailed, Err: err}
 	}
 	for _, base := range bases {
-		answer, err := p.resolver.Lookup(ctx, fmt.Sprintf("_%d._tcp.%s", p.port(way.Destination), base), dns.TypeTLSA)
+		answer, err := p.resolver.Lookup(ctx, fmt.Sprintf("_%d._tcp.%s", p.port(way.Destination), base), resolver.TypeTLSA)
 		if err != nil {
 			return verdict.TLSA{State: verdict.TLSAFailed, Err: err}
 		}
-		if !answer.Secure || len(answer.RRs) == 0 {
+		if !answer.Secure || answer.Len() == 0 {
 			continue
 		}
-		records := make([]dane.Record, 0, len(answer.RRs))
-		for _, rr := range answer.RRs {
-			if t, ok := rr.(*dns.TLSA); ok {
-				records = append(records, dane.FromRR(t))
-			}
+		set := dane.NewSet(daneRecords(answer.TLSAs()))
+		if answer.Omitted > 0 && !set.Usable() {
+			// One that is left out may be usable.
+			return verdict.TLSA{State: verdict.TLSAFailed, Err: errManyTLSA}
 		}
 		return verdict.TLSA{
 			State: verdict.TLSAPresent,
-			Set:   dane.NewSet(records),
+			Set:   set,
 			Base:  base,
 			Names: referenceNames(way, host, base),
 		}
 	}
 	return verdict.TLSA{}
+}
+
+var errManyTLSA = errors.New("none of the first TLSA records is usable, and there are more")
+
+// daneRecords turns what the DNS says into what a certificate is held against.
+func daneRecords(all []resolver.TLSA) []dane.Record {
+	records := make([]dane.Record, len(all))
+	for i, t := range all {
+		records[i] = dane.Record{
+			Usage: dane.Usage(t.Usage), Selector: dane.Selector(t.Selector), Matching: dane.Matching(t.Matching), Data: t.Data,
+		}
+	}
+	return records
 }
 
 // tlsaBases lists the candidates for the TLSA base domain. An alias into an
@@ -98,7 +110,7 @@ func (p *profile) tlsaBases(ctx context.Context, host route.Host, found *route.A
 	case canonical == host.Name:
 		return nil, nil
 	}
-	alias, err := p.resolver.Lookup(ctx, host.Name, dns.TypeCNAME)
+	alias, err := p.resolver.Lookup(ctx, host.Name, resolver.TypeCNAME)
 	if err != nil || !alias.Secure {
 		return nil, err
 	}

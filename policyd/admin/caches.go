@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/resolver"
@@ -67,9 +65,6 @@ type Trace struct {
 	Until  time.Time `json:"until"`
 }
 
-// maxRecords bounds the records of an answer that are shown.
-const maxRecords = 100
-
 // NewCachedPolicy writes an entry of an MTA-STS cache in a directory.
 func NewCachedPolicy(e *policycache.Entry, dir string) CachedPolicy {
 	return CachedPolicy{clean(e.Domain), dir, *newMTASTS(e)}
@@ -78,14 +73,16 @@ func NewCachedPolicy(e *policycache.Entry, dir string) CachedPolicy {
 // NewAnswer writes an answer of the DNS cache.
 func NewAnswer(from *resolver.Answer) Answer {
 	a := Answer{
-		Name: name(from.Name), Type: dns.Type(from.Type).String(), State: from.Existence.String(),
+		Name: name(from.Name), Type: from.Type.String(), State: from.Existence.String(),
 		Signed: from.Secure, Records: []string{}, Expires: from.Expires.UTC(),
 	}
 	if from.Canonical != from.Name {
 		a.Canonical = name(from.Canonical)
 	}
-	for _, rr := range from.RRs[:min(len(from.RRs), maxRecords)] {
-		a.Records = append(a.Records, clean(rr.String()[len(rr.Header().String()):]))
+	if from.Records != nil {
+		for _, text := range from.Records.Strings() {
+			a.Records = append(a.Records, clean(text))
+		}
 	}
 	return a
 }
@@ -95,7 +92,7 @@ func NewNames(all []resolver.Answer) []CachedName {
 	byName := map[string]CachedName{}
 	for _, a := range all {
 		n := byName[a.Name]
-		n.Types = append(n.Types, dns.Type(a.Type).String())
+		n.Types = append(n.Types, a.Type.String())
 		if n.Name == "" || a.Expires.Before(n.Expires) {
 			n.Expires = a.Expires.UTC()
 		}

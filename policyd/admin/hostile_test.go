@@ -13,8 +13,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/miekg/dns"
-
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/dane"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
@@ -108,8 +106,8 @@ func TestStrangersWordsAreHarmless(t *testing.T) {
 	harmless(t, *NewExplanation(&e, transport.Connect))
 	harmless(t, NewCachedPolicy(&entry, "dir"))
 	answer := resolver.Answer{
-		Name: "a.example.", Canonical: "b.example.", Type: dns.TypeTXT,
-		RRs: []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: "b.example.", Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{hostile}}},
+		Name: "a.example.", Canonical: "b.example.", Type: resolver.TypeTXT,
+		Records: resolver.Texts{hostile},
 	}
 	harmless(t, NewAnswer(&answer))
 	harmless(t, NewNames([]resolver.Answer{answer}))

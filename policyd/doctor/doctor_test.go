@@ -246,7 +246,7 @@ func TestRemoteResolvers(t *testing.T) {
 		{"left out", config.TrustLoopback, func(p *resolver.Probe) { p.Used = false }, finding.Warn, "not asked", "take it off"},
 		{"systemd-resolved", config.TrustLoopback, func(p *resolver.Probe) { p.Server, p.AD = "127.0.0.53:53", false }, finding.Fail, "systemd-resolved", "DNSSEC=yes"},
 		{"silent", config.TrustLoopback, func(p *resolver.Probe) {
-			p.Unchecked, p.Err = false, &resolver.Error{Name: ".", Type: dns.TypeSOA, Kind: resolver.Timeout}
+			p.Unchecked, p.Err = false, &resolver.Error{Name: ".", Type: resolver.Type(dns.TypeSOA), Kind: resolver.Timeout}
 		}, finding.Fail, "until one answers, all mail waits", "start it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -259,7 +259,7 @@ func TestRemoteResolvers(t *testing.T) {
 		})
 	}
 	silent := good
-	silent.Unchecked, silent.Err = false, &resolver.Error{Name: ".", Type: dns.TypeSOA, Kind: resolver.Timeout}
+	silent.Unchecked, silent.Err = false, &resolver.Error{Name: ".", Type: resolver.Type(dns.TypeSOA), Kind: resolver.Timeout}
 	good.Addr, good.Server = netip.MustParseAddr("127.0.0.1"), "127.0.0.1:53"
 	list := Host{Slow: time.Second}.judgeResolvers([]resolver.Probe{silent, good}, cfg(config.TrustLoopback))
 	if list[0].Level != finding.Warn || list[1].Level != finding.OK {

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 	"github.com/mxpipe/mxpipe/transport/address"
@@ -88,23 +86,12 @@ func lookName(ctx context.Context, r *resolver.Resolver, s sender) seen {
 	if !strings.Contains(s.name, ".") || strings.HasPrefix(s.name, "[") {
 		return found
 	}
-	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+	for _, qtype := range []resolver.Type{resolver.TypeA, resolver.TypeAAAA} {
 		a, err := r.Lookup(ctx, s.name, qtype)
 		if err != nil {
 			found.err = err
 		}
-		for _, rr := range a.RRs {
-			switch rr := rr.(type) {
-			case *dns.A:
-				if ip, ok := netip.AddrFromSlice(rr.A); ok {
-					found.addrs = append(found.addrs, ip.Unmap())
-				}
-			case *dns.AAAA:
-				if ip, ok := netip.AddrFromSlice(rr.AAAA); ok {
-					found.addrs = append(found.addrs, ip)
-				}
-			}
-		}
+		found.addrs = append(found.addrs, a.Addrs()...)
 	}
 	found.missing = found.err == nil && len(found.addrs) == 0
 	from := found.addrs
@@ -112,20 +99,14 @@ func lookName(ctx context.Context, r *resolver.Resolver, s sender) seen {
 		from = s.local
 	}
 	for _, ip := range from[:min(len(from), 8)] {
-		reverse, err := dns.ReverseAddr(ip.String())
-		if err != nil {
-			continue
-		}
-		a, err := r.Lookup(ctx, reverse, dns.TypePTR)
+		a, err := r.Lookup(ctx, resolver.ReverseName(ip), resolver.TypePTR)
 		if err != nil {
 			found.failed[ip] = err
 			continue
 		}
 		names := []string{}
-		for _, rr := range a.RRs {
-			if ptr, ok := rr.(*dns.PTR); ok {
-				names = append(names, strings.TrimSuffix(dns.CanonicalName(ptr.Ptr), "."))
-			}
+		for _, name := range a.Names() {
+			names = append(names, strings.TrimSuffix(name, "."))
 		}
 		found.names[ip] = names
 	}

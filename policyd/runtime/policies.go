@@ -8,10 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
-
-	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts/fetch"
@@ -89,19 +86,13 @@ func (rt *Runtime) newPolicyCache(r *liveResolver, cfg transport.MTASTS, roots *
 // texts looks TXT records up.
 type texts struct{ *resolver.Resolver }
 
-// TXT joins the strings of each record (RFC 8461 §3.1).
+// TXT gives the bytes of each record.
 func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
-	a, err := t.Lookup(ctx, name, dns.TypeTXT)
+	a, err := t.Lookup(ctx, name, resolver.TypeTXT)
 	if err != nil {
 		return policycache.Answer{}, err
 	}
-	answer := policycache.Answer{Found: a.Existence == resolver.Exists, Expires: a.Expires}
-	for _, rr := range a.RRs {
-		if txt, ok := rr.(*dns.TXT); ok {
-			answer.Texts = append(answer.Texts, strings.Join(txt.Txt, ""))
-		}
-	}
-	return answer, nil
+	return policycache.Answer{Found: a.Existence == resolver.Exists, Texts: a.Texts(), Expires: a.Expires}, nil
 }
 
 // addresses looks a web host's addresses up. One family's failure is no matter
@@ -115,23 +106,11 @@ func (r addresses) Addresses(ctx context.Context, host string) ([]netip.Addr, er
 	var answers [2]resolver.Answer
 	var failed [2]error
 	var both sync.WaitGroup
-	for i, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+	for i, qtype := range []resolver.Type{resolver.TypeA, resolver.TypeAAAA} {
 		both.Go(func() { answers[i], failed[i] = r.Lookup(ctx, host, qtype) })
 	}
 	both.Wait()
-	var found []netip.Addr
-	for _, rr := range slices.Concat(answers[0].RRs, answers[1].RRs) {
-		var ip net.IP
-		switch rr := rr.(type) {
-		case *dns.A:
-			ip = rr.A
-		case *dns.AAAA:
-			ip = rr.AAAA
-		}
-		if addr, ok := netip.AddrFromSlice(ip); ok {
-			found = append(found, addr.Unmap())
-		}
-	}
+	found := slices.Concat(answers[0].Addrs(), answers[1].Addrs())
 	switch err := errors.Join(failed[:]...); {
 	case len(found) > 0:
 		return found, nil

@@ -106,12 +106,8 @@ type texts struct{ *resolver.Resolver }
 
 // TXT implements policycache.Resolver.
 func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
-	a, err := t.Lookup(ctx, name, dns.TypeTXT)
-	answer := policycache.Answer{Found: a.Existence == resolver.Exists, Expires: a.Expires}
-	for _, rr := range a.RRs {
-		answer.Texts = append(answer.Texts, strings.Join(rr.(*dns.TXT).Txt, ""))
-	}
-	return answer, err
+	a, err := t.Lookup(ctx, name, resolver.TypeTXT)
+	return policycache.Answer{Found: a.Existence == resolver.Exists, Texts: a.Texts(), Expires: a.Expires}, err
 }
 
 // web has the same policy for everybody.

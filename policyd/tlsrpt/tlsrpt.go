@@ -30,12 +30,10 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/mxpipe/mxpipe/transport"
@@ -56,7 +54,7 @@ const (
 
 // Resolver looks up TXT records. *resolver.Resolver is one.
 type Resolver interface {
-	Lookup(ctx context.Context, name string, qtype uint16) (resolver.Answer, error)
+	Lookup(ctx context.Context, name string, qtype resolver.Type) (resolver.Answer, error)
 }
 
 // DropReason is why a delivery was not reported to a domain that may want it.
@@ -203,17 +201,11 @@ func (r *Reporter) handOver(t task) {
 func (r *Reporter) record(res Resolver, domain string) (string, bool, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, lookupTimeout)
 	defer cancel()
-	answer, err := res.Lookup(ctx, recordName(domain), dns.TypeTXT)
+	answer, err := res.Lookup(ctx, recordName(domain), resolver.TypeTXT)
 	if err != nil {
 		return "", false, err
 	}
-	var texts []string
-	for _, rr := range answer.RRs {
-		if txt, ok := rr.(*dns.TXT); ok {
-			texts = append(texts, strings.Join(txt.Txt, ""))
-		}
-	}
-	record, ok := findRecord(texts)
+	record, ok := findRecord(answer.Texts())
 	return record, ok, nil
 }
 

@@ -32,18 +32,27 @@ func (e Existence) String() string {
 // Answer is what the DNS says to a question.
 type Answer struct {
 	Name      string    // asked for: lower case, absolute
-	Type      uint16    // asked for
+	Type      Type      // asked for
 	Canonical string    // Name, or the end of its chain of aliases: lower case, absolute
 	Existence Existence // of the records at Canonical
 	Secure    bool      // a trusted resolver validated all of it: each alias, and the records or their absence
-	RRs       []dns.RR  // the records, all of the type asked for; empty unless Existence is Exists
+	Records   Records   // of the type asked for; nil unless Existence is Exists
+	Omitted   int       // how many records there are beyond those in Records
 	Expires   time.Time // when it is asked for again
+	Serial    uint64    // of the exchange with a server that brought it; no two have the same
+}
+
+// Len is how many records there are.
+func (a *Answer) Len() int {
+	if a.Records == nil {
+		return 0
+	}
+	return a.Records.Len()
 }
 
 // Bounds on what is believed.
 const (
 	maxAliases     = 16
-	maxRRs         = 1000
 	maxTTL         = 24 * time.Hour
 	maxNegativeTTL = time.Hour // RFC 2308 §5
 	// noSOATTL is for negative answers without an SOA record. RFC 2308 §5
@@ -57,6 +66,7 @@ const (
 var (
 	errAliases       = errors.New("the aliases form a loop, or there are more than 16 of them")
 	errContradiction = errors.New("the answer says both that the name exists and that it does not")
+	errEmpty         = errors.New("the records have no data")
 	errReferral      = errors.New("the server refers to others and does not resolve names itself")
 )
 
@@ -64,7 +74,8 @@ var (
 type response struct {
 	canonical  string
 	existence  Existence
-	rrs        []dns.RR
+	records    Records
+	omitted    int
 	ttl        time.Duration
 	aliases    int
 	unfinished bool // canonical is the target of an alias, and the message says no more about it
@@ -77,24 +88,27 @@ type response struct {
 func parseResponse(msg *dns.Msg, q question) (response, error) {
 	p := response{canonical: q.name, ttl: maxTTL}
 	for {
+		var found []dns.RR
 		var alias *dns.CNAME
 		for _, rr := range msg.Answer {
 			h := rr.Header()
 			if h.Class != dns.ClassINET || dns.CanonicalName(h.Name) != p.canonical {
 				continue
 			}
-			if h.Rrtype == q.qtype {
-				if len(p.rrs) < maxRRs {
-					p.rrs = append(p.rrs, rr)
-				}
+			if h.Rrtype == uint16(q.qtype) {
+				found = append(found, rr)
 				p.ttl = min(p.ttl, ttlOf(h.Ttl))
 			} else if c, ok := rr.(*dns.CNAME); ok && alias == nil {
 				alias = c
 			}
 		}
-		if len(p.rrs) > 0 {
+		if len(found) > 0 {
 			if msg.Rcode == dns.RcodeNameError {
 				return response{}, errContradiction
+			}
+			p.records, p.omitted = readRecords(found)
+			if p.records.Len() == 0 {
+				return response{}, errEmpty
 			}
 			return p, nil
 		}

@@ -16,7 +16,7 @@ type Kind uint8
 
 // The kinds of failure.
 const (
-	BadName     Kind = iota + 1 // what was asked for cannot be a domain name
+	BadName     Kind = iota + 1 // what was asked for cannot be a domain name, or is of a type whose records cannot be read
 	Timeout                     // nobody answered in time
 	Unreachable                 // the network would not carry the question, or the answer
 	ServFail                    // SERVFAIL: the servers behind failed, or validation did
@@ -61,7 +61,7 @@ func (k Kind) String() string {
 // to another host. Its text is printable.
 type Error struct {
 	Name   string // asked for
-	Type   uint16 // asked for
+	Type   Type   // asked for
 	Kind   Kind
 	Server string // the server that it is about, host:port; empty when it is about none
 	Err    error  // the cause; may be nil
@@ -70,7 +70,7 @@ type Error struct {
 // Error gives one line: "example.org. MX: SERVFAIL from 127.0.0.1:53: cause".
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString(printable(e.Name) + " " + typeName(e.Type) + ": " + e.Kind.String())
+	b.WriteString(printable(e.Name) + " " + e.Type.String() + ": " + e.Kind.String())
 	if e.Server != "" {
 		b.WriteString(" from " + e.Server)
 	}
@@ -140,13 +140,6 @@ func extendedError(msg *dns.Msg) error {
 		return nil
 	}
 	return errors.New(strings.Join(reasons, ", "))
-}
-
-func typeName(t uint16) string {
-	if name := dns.TypeToString[t]; name != "" {
-		return name
-	}
-	return "TYPE" + strconv.Itoa(int(t))
 }
 
 // printable shows a name as it was given; only a bad one needs quotes.

@@ -44,7 +44,7 @@ type received struct {
 // newQuery makes the message for a question. AD asks for the AD flag in the
 // answer (RFC 6840 §5.7), as DO does.
 func newQuery(q question) *dns.Msg {
-	query := new(dns.Msg).SetQuestion(q.name, q.qtype)
+	query := new(dns.Msg).SetQuestion(q.name, uint16(q.qtype))
 	query.AuthenticatedData = true
 	query.SetEdns0(udpSize, true)
 	return query

@@ -65,7 +65,7 @@ func ProbeServers(ctx context.Context, cfg Config, name string) ([]Probe, error)
 
 // ask fills in what the server shows.
 func (p *Probe) ask(ctx context.Context, cfg *Config, name string) {
-	q := question{name, dns.TypeSOA}
+	q := question{name, Type(dns.TypeSOA)}
 	got, err := exchange(ctx, udp, p.Server, newQuery(q), cfg.Timeout)
 	if err == nil {
 		start := time.Now()

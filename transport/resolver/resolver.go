@@ -26,8 +26,12 @@
 // answer) would have the forged answer taken from the next server, and DANE
 // switched off with it.
 //
-// Bounds: 16 aliases, 1,000 records an answer, 64 KiB a message, 100 datagrams
-// that are no answer to a question, 500 questions at once, a day for a TTL and
+// The record types of the DNS library stay in this package: others see a [Type]
+// and the values of [Records].
+//
+// Bounds: 16 aliases; 50 addresses, 100 MX, 64 TLSA or 100 other records an
+// answer; 64 KiB a message, 100 datagrams that are no answer to a question, 500
+// questions at once, a day for a TTL and
 // an hour for a negative one.
 package resolver
 
@@ -37,6 +41,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -76,12 +81,13 @@ type Resolver struct {
 	servers []*server
 	cache   *cache.Cache[question, Answer]
 	slots   chan struct{}
+	serial  atomic.Uint64 // of the last answer
 }
 
 // question is what is asked for; its name is normal.
 type question struct {
 	name  string
-	qtype uint16
+	qtype Type
 }
 
 // New makes a Resolver, which must be closed. An error means that the list of
@@ -127,10 +133,13 @@ func (r *Resolver) Close() {
 // The error is always an *Error, and temporary. When ctx ends the look-up goes
 // on for others and for the cache. What Answer points to is shared: do not
 // change it.
-func (r *Resolver) Lookup(ctx context.Context, name string, qtype uint16) (Answer, error) {
+func (r *Resolver) Lookup(ctx context.Context, name string, qtype Type) (Answer, error) {
 	normal, err := normalName(name)
 	if err != nil {
 		return Answer{}, &Error{Name: name, Type: qtype, Kind: BadName, Err: err}
+	}
+	if !qtype.known() {
+		return Answer{}, &Error{Name: name, Type: qtype, Kind: BadName, Err: errType}
 	}
 	a, err := r.cache.Get(ctx, question{normal, qtype})
 	if err == nil {
@@ -149,7 +158,7 @@ func (r *Resolver) Lookup(ctx context.Context, name string, qtype uint16) (Answe
 
 // Known gives an answer that is in the cache, as Lookup would give it; without
 // one nothing is asked, and ok is false.
-func (r *Resolver) Known(name string, qtype uint16) (a Answer, ok bool) {
+func (r *Resolver) Known(name string, qtype Type) (a Answer, ok bool) {
 	normal, err := normalName(name)
 	if err != nil {
 		return Answer{}, false
@@ -199,11 +208,13 @@ func (r *Resolver) load(ctx context.Context, q question) (Answer, time.Time, err
 			err.Name = q.name
 			return Answer{}, time.Time{}, err
 		}
-		a.Canonical, a.Existence, a.RRs = p.canonical, p.existence, p.rrs
+		a.Canonical, a.Existence = p.canonical, p.existence
+		a.Records, a.Omitted = p.records, p.omitted
 		a.Secure = a.Secure && p.secure
 		ttl, aliases = min(ttl, p.ttl), aliases+p.aliases
 		if !p.unfinished {
 			a.Expires = r.cfg.Now().Add(ttl)
+			a.Serial = r.serial.Add(1)
 			return a, a.Expires, nil
 		}
 		if aliases > maxAliases {
@@ -233,7 +244,7 @@ func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
 				s.answered()
 				return p, nil
 			}
-			r.cfg.Logger.Debug("look-up failed", "name", q.name, "type", typeName(q.qtype), "server", s.addr, "error", err)
+			r.cfg.Logger.Debug("look-up failed", "name", q.name, "type", q.qtype, "server", s.addr, "error", err)
 			if err.Kind == Timeout || err.Kind == Unreachable {
 				s.failed(r.cfg.Now())
 			}

@@ -71,7 +71,7 @@ func (c *clock) Pass(d time.Duration) {
 
 func lookup(t *testing.T, r *resolver.Resolver, name string, qtype uint16) resolver.Answer {
 	t.Helper()
-	a, err := r.Lookup(t.Context(), name, qtype)
+	a, err := r.Lookup(t.Context(), name, resolver.Type(qtype))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func lookup(t *testing.T, r *resolver.Resolver, name string, qtype uint16) resol
 
 func fails(t *testing.T, r *resolver.Resolver, name string, qtype uint16) *resolver.Error {
 	t.Helper()
-	a, err := r.Lookup(t.Context(), name, qtype)
+	a, err := r.Lookup(t.Context(), name, resolver.Type(qtype))
 	var e *resolver.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("Lookup(%s) = %+v, %v; want an *Error", name, a, err)
@@ -137,7 +137,7 @@ func TestAnswers(t *testing.T) {
 		{"long.example.org", dns.TypeA, "long.example.org.", resolver.Exists, true, 1, 24 * time.Hour},
 	} {
 		a := lookup(t, r, tc.name, tc.qtype)
-		if a.Canonical != tc.canonical || a.Existence != tc.existence || a.Secure != tc.secure || len(a.RRs) != tc.n {
+		if a.Canonical != tc.canonical || a.Existence != tc.existence || a.Secure != tc.secure || a.Len() != tc.n {
 			t.Errorf("%s %s: %+v", tc.name, dns.TypeToString[tc.qtype], a)
 		}
 		if ttl := a.Expires.Sub(c.Now()); ttl != tc.ttl {
@@ -167,15 +167,15 @@ func TestChainsThatTheServerDoesNotFollow(t *testing.T) {
 	s.SetFault("", dns.TypeANY, labdns.NoFollow)
 	r := open(t, resolver.Config{}, s)
 	a := lookup(t, r, "alias2.example.org", dns.TypeA)
-	if a.Canonical != "mx.example.org." || len(a.RRs) != 2 || !a.Secure {
+	if a.Canonical != "mx.example.org." || a.Len() != 2 || !a.Secure {
 		t.Errorf("all steps signed: %+v", a)
 	}
 	a = lookup(t, r, "out.example.org", dns.TypeA)
-	if a.Canonical != "mx.unsigned.example." || len(a.RRs) != 1 || a.Secure {
+	if a.Canonical != "mx.unsigned.example." || a.Len() != 1 || a.Secure {
 		t.Errorf("the last step unsigned: %+v", a)
 	}
 	a = lookup(t, r, "in.unsigned.example", dns.TypeA)
-	if a.Canonical != "mx.example.org." || len(a.RRs) != 2 || a.Secure {
+	if a.Canonical != "mx.example.org." || a.Len() != 2 || a.Secure {
 		t.Errorf("the first step unsigned: %+v", a)
 	}
 	if e := fails(t, r, "loop.example.org", dns.TypeA); e.Kind != resolver.Malformed {
@@ -218,7 +218,7 @@ func TestFailuresAreNeverAnAnswer(t *testing.T) {
 			}
 			// The next server is asked.
 			both := open(t, resolver.Config{Timeout: timeout, Attempts: 10}, bad, good)
-			if a := lookup(t, both, "mx.example.org", dns.TypeA); len(a.RRs) != 2 {
+			if a := lookup(t, both, "mx.example.org", dns.TypeA); a.Len() != 2 {
 				t.Errorf("with a good second server: %+v", a)
 			}
 		})
@@ -231,7 +231,7 @@ func TestServerThatIsDown(t *testing.T) {
 	if e := fails(t, open(t, resolver.Config{}, gone), "example.org", dns.TypeMX); e.Kind != resolver.Unreachable {
 		t.Errorf("resolver down: %v", e)
 	}
-	if a := lookup(t, open(t, resolver.Config{}, gone, good), "example.org", dns.TypeMX); len(a.RRs) != 1 {
+	if a := lookup(t, open(t, resolver.Config{}, gone, good), "example.org", dns.TypeMX); a.Len() != 1 {
 		t.Errorf("second server: %+v", a)
 	}
 }
@@ -286,8 +286,8 @@ func TestTruncationGoesToTCP(t *testing.T) {
 			s.Add(fmt.Sprintf("big.example. 300 IN MX %d mail-exchanger-%d.with-a-long-name.example.", i, i))
 		}
 		s.SetFault("big.example", dns.TypeMX, habit)
-		if a := lookup(t, open(t, resolver.Config{}, s), "big.example", dns.TypeMX); len(a.RRs) != 40 {
-			t.Errorf("habit %d: %d of 40 records", habit, len(a.RRs))
+		if a := lookup(t, open(t, resolver.Config{}, s), "big.example", dns.TypeMX); a.Len() != 40 {
+			t.Errorf("habit %d: %d of 40 records", habit, a.Len())
 		}
 		if n := s.Queries("big.example", dns.TypeMX); n != (labdns.Count{UDP: 1, TCP: 1}) {
 			t.Errorf("habit %d: %+v", habit, n)
@@ -338,13 +338,13 @@ func TestRefreshAhead(t *testing.T) {
 	s.Remove("mx.example.org", dns.TypeA)
 	s.Add("mx.example.org. 300 IN A 192.0.2.99")
 	c.Pass(300*time.Second - 1)
-	if a := lookup(t, r, "mx.example.org", dns.TypeA); len(a.RRs) != 2 {
+	if a := lookup(t, r, "mx.example.org", dns.TypeA); a.Len() != 2 {
 		t.Errorf("not served from the cache: %+v", a)
 	}
-	for s.Queries("mx.example.org", dns.TypeA).UDP != 2 || len(r.Cached()[0].RRs) != 1 {
+	for s.Queries("mx.example.org", dns.TypeA).UDP != 2 || len(r.Cached()[0].Addrs()) != 1 {
 		runtime.Gosched() // until the refresh has landed
 	}
-	if a := lookup(t, r, "mx.example.org", dns.TypeA); len(a.RRs) != 1 {
+	if a := lookup(t, r, "mx.example.org", dns.TypeA); a.Len() != 1 {
 		t.Errorf("the refresh is not used: %+v", a)
 	}
 }
@@ -356,7 +356,7 @@ func TestOneFlightForAQuestion(t *testing.T) {
 	var all sync.WaitGroup
 	for range 30 {
 		all.Go(func() {
-			if _, err := r.Lookup(t.Context(), "mx.example.org", dns.TypeA); err != nil {
+			if _, err := r.Lookup(t.Context(), "mx.example.org", resolver.TypeA); err != nil {
 				t.Error(err)
 			}
 		})
@@ -378,7 +378,7 @@ func TestCallerMayLeave(t *testing.T) {
 	gone := errors.New("the mail server went away")
 	ctx, leave := context.WithCancelCause(t.Context())
 	leave(gone)
-	_, err := r.Lookup(ctx, "mx.example.org", dns.TypeA)
+	_, err := r.Lookup(ctx, "mx.example.org", resolver.TypeA)
 	var e *resolver.Error
 	if !errors.Is(err, gone) || !errors.As(err, &e) || e.Kind != resolver.Cancelled {
 		t.Errorf("who left got %v", err)
@@ -396,7 +396,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	r := open(t, resolver.Config{}, s)
 	failed := make(chan error)
 	go func() {
-		_, err := r.Lookup(t.Context(), "mx.example.org", dns.TypeA)
+		_, err := r.Lookup(t.Context(), "mx.example.org", resolver.TypeA)
 		failed <- err
 	}()
 	for s.Queries("", dns.TypeANY).UDP == 0 {
@@ -427,12 +427,12 @@ func TestNames(t *testing.T) {
 	label := strings.Repeat("a", 63)
 	long := strings.Join([]string{label, label, label, strings.Repeat("b", 61)}, ".") // 253 octets
 	for _, name := range []string{"_25._tcp.mx.example.org", label + ".example", long, "a/b.example"} {
-		if _, err := r.Lookup(t.Context(), name, dns.TypeA); err != nil {
+		if _, err := r.Lookup(t.Context(), name, resolver.TypeA); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for _, name := range []string{"", ".", "a..b", ".a", label + "x.example", long + "x", "bücher.example", "a b.example", "a\nb.example", "a\x00b"} {
-		_, err := r.Lookup(t.Context(), name, dns.TypeA)
+		_, err := r.Lookup(t.Context(), name, resolver.TypeA)
 		var e *resolver.Error
 		if !errors.As(err, &e) || e.Kind != resolver.BadName {
 			t.Errorf("%q: %v", name, err)
@@ -454,7 +454,7 @@ func TestFlushIsByDomain(t *testing.T) {
 	if n := r.Flush("Example.ORG"); n != 2 {
 		t.Errorf("%d flushed, want 2", n)
 	}
-	if left := r.Cached(); len(left) != 2 || left[0].Name != "notexample.org." || left[0].Type != dns.TypeA {
+	if left := r.Cached(); len(left) != 2 || left[0].Name != "notexample.org." || left[0].Type != resolver.TypeA {
 		t.Errorf("left %+v", left)
 	}
 }
@@ -499,7 +499,7 @@ func TestStrayDatagramsAreIgnored(t *testing.T) {
 	})
 	r := open(t, resolver.Config{Servers: []string{conn.LocalAddr().String()}})
 	a := lookup(t, r, "x.example", dns.TypeA)
-	if len(a.RRs) != 1 || !a.RRs[0].(*dns.A).A.Equal(net.IPv4(192, 0, 2, 1)) {
+	if a.Len() != 1 || a.Addrs()[0].String() != "192.0.2.1" {
 		t.Errorf("got %+v", a)
 	}
 }

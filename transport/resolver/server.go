@@ -137,7 +137,10 @@ func FromResolvConf(path string) ([]string, error) {
 	return conf.Servers[:min(len(conf.Servers), 10)], nil
 }
 
-var errName = errors.New("not a domain name")
+var (
+	errName = errors.New("not a domain name")
+	errType = errors.New("records of this type cannot be read")
+)
 
 // normalName brings a name to the one form that is asked for and compared:
 // lower case, absolute, escapes as the library writes them. Labels have up to

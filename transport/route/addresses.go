@@ -2,20 +2,14 @@ package route
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/miekg/dns"
-
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
-
-// maxAddresses is how many addresses of one host are used.
-const maxAddresses = 100
 
 // Addresses are the addresses of one host.
 type Addresses struct {
@@ -76,11 +70,11 @@ func (f *Finder) find(ctx context.Context, name string) addrResult {
 	}
 	var v4, v6 family
 	if f.cfg.ForceIPv4 {
-		v4 = f.family(ctx, name, dns.TypeA)
+		v4 = f.family(ctx, name, resolver.TypeA)
 	} else {
 		var both sync.WaitGroup
-		both.Go(func() { v6 = f.family(ctx, name, dns.TypeAAAA) })
-		v4 = f.family(ctx, name, dns.TypeA)
+		both.Go(func() { v6 = f.family(ctx, name, resolver.TypeAAAA) })
+		v4 = f.family(ctx, name, resolver.TypeA)
 		both.Wait()
 	}
 	return f.join(name, v4, v6)
@@ -90,7 +84,7 @@ func (f *Finder) find(ctx context.Context, name string) addrResult {
 // anybody. With it a delivery whose names are all known starts no goroutine
 // to look them up.
 type cachePeeker interface {
-	Known(name string, qtype uint16) (resolver.Answer, bool)
+	Known(name string, qtype resolver.Type) (resolver.Answer, bool)
 }
 
 // known gives the finding for a name, if all of it can be had at once.
@@ -102,13 +96,13 @@ func (f *Finder) known(name string) (addrResult, bool) {
 	if !ok {
 		return addrResult{}, false
 	}
-	a, ok := k.Known(name, dns.TypeA)
+	a, ok := k.Known(name, resolver.TypeA)
 	if !ok {
 		return addrResult{}, false
 	}
 	var v6 family
 	if !f.cfg.ForceIPv4 {
-		aaaa, ok := k.Known(name, dns.TypeAAAA)
+		aaaa, ok := k.Known(name, resolver.TypeAAAA)
 		if !ok {
 			return addrResult{}, false
 		}
@@ -145,7 +139,7 @@ type family struct {
 	failed    error
 }
 
-func (f *Finder) family(ctx context.Context, name string, qtype uint16) family {
+func (f *Finder) family(ctx context.Context, name string, qtype resolver.Type) family {
 	answer, err := f.cfg.Resolver.Lookup(ctx, name, qtype)
 	if err != nil {
 		return family{failed: err}
@@ -156,23 +150,8 @@ func (f *Finder) family(ctx context.Context, name string, qtype uint16) family {
 // read takes the addresses out of an answer.
 func (f *Finder) read(answer resolver.Answer) family {
 	fam := family{existence: answer.Existence, secure: answer.Secure, canonical: strings.TrimSuffix(answer.Canonical, ".")}
-	for _, rr := range answer.RRs {
-		var ip net.IP
-		switch rr := rr.(type) {
-		case *dns.A:
-			ip = rr.A
-		case *dns.AAAA:
-			ip = rr.AAAA
-		}
-		// An IPv4 address in the clothes of an IPv6 one is taken for what
-		// it is; the self check must not miss it.
-		if addr, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(fam.addrs, addr.Unmap()) {
-			fam.addrs = append(fam.addrs, addr.Unmap())
-		}
-		if len(fam.addrs) == maxAddresses/2 {
-			break
-		}
-	}
+	// The answer is everybody's; the order is this delivery's.
+	fam.addrs = slices.Clone(answer.Addrs())
 	f.cfg.Shuffle(len(fam.addrs), func(i, j int) { fam.addrs[i], fam.addrs[j] = fam.addrs[j], fam.addrs[i] })
 	return fam
 }

@@ -41,7 +41,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/transport/address"
@@ -72,7 +71,7 @@ var (
 
 // Resolver looks names up; [resolver.Resolver] does it with the DNS.
 type Resolver interface {
-	Lookup(ctx context.Context, name string, qtype uint16) (resolver.Answer, error)
+	Lookup(ctx context.Context, name string, qtype resolver.Type) (resolver.Answer, error)
 }
 
 // Config is what a Finder needs to know.
@@ -164,7 +163,8 @@ type Route struct {
 	Dropped []Dropped
 }
 
-// Dropped is a host that a route leaves out.
+// Dropped is a host that a route leaves out. For TooMany it can stand for several
+// whose names are not known: it is called "[7 others]" then.
 type Dropped struct {
 	Host   Host
 	Reason Reason
@@ -217,7 +217,7 @@ func (f *Finder) Route(ctx context.Context, d Destination) (Route, error) {
 			Hosts: []Host{{Name: d.Domain}},
 		}, nil
 	}
-	answer, err := f.cfg.Resolver.Lookup(ctx, d.Domain, dns.TypeMX)
+	answer, err := f.cfg.Resolver.Lookup(ctx, d.Domain, resolver.TypeMX)
 	if err != nil {
 		return Route{}, &status.Error{Code: codeDNS, Text: "the mail servers of " + d.Domain + " cannot be looked up", Err: err}
 	}
@@ -230,7 +230,7 @@ func (f *Finder) Route(ctx context.Context, d Destination) (Route, error) {
 		r.Hosts = []Host{{Name: d.Domain}}
 	default:
 		var null bool
-		if r.Hosts, r.Dropped, null = readMX(answer.RRs); null {
+		if r.Hosts, r.Dropped, null = readMX(answer.MXs(), answer.Omitted); null {
 			return Route{}, &status.Error{Code: codeNullMX, Text: "the domain " + d.Domain + " takes no mail (null MX)"}
 		}
 	}
@@ -238,7 +238,7 @@ func (f *Finder) Route(ctx context.Context, d Destination) (Route, error) {
 		r.Hosts[i].notPort = f.port(d)
 	}
 	f.arrange(&r)
-	if err := f.settle(ctx, &r); err != nil {
+	if err := f.dropUnusable(ctx, &r); err != nil {
 		r.Hosts = nil
 		return r, err
 	}
@@ -269,28 +269,28 @@ func loop(d Destination) *status.Error {
 }
 
 // readMX sorts MX records by preference, and within it by name, and leaves out
-// what is no host. null means that the domain takes no mail.
-func readMX(rrs []dns.RR) (hosts []Host, dropped []Dropped, null bool) {
+// what is no host. Records that the answer leaves out, because there are so many, are
+// dropped as one. null means that the domain takes no mail.
+func readMX(records []resolver.MX, omitted int) (hosts []Host, dropped []Dropped, null bool) {
 	nulls := 0
-	for _, rr := range rrs {
-		mx, ok := rr.(*dns.MX)
-		if !ok {
-			continue
-		}
-		h := Host{Name: normalHost(mx.Mx), Preference: mx.Preference}
+	for _, mx := range records {
+		h := Host{Name: normalHost(mx.Host), Preference: mx.Preference}
 		switch {
-		case mx.Mx == ".":
+		case mx.Host == ".":
 			nulls++
 			h.Name = "."
 			dropped = append(dropped, Dropped{h, BadName})
 		case h.Name == "":
-			h.Name = strings.TrimSuffix(mx.Mx, ".")
+			h.Name = strings.TrimSuffix(mx.Host, ".")
 			dropped = append(dropped, Dropped{h, BadName})
 		default:
 			hosts = append(hosts, h)
 		}
 	}
-	if nulls > 0 && nulls == len(rrs) {
+	if omitted > 0 {
+		last := records[len(records)-1].Preference
+		dropped = append(dropped, Dropped{Host{Name: fmt.Sprintf("[%d others]", omitted), Preference: last}, TooMany})
+	} else if nulls > 0 && nulls == len(records) {
 		return nil, nil, true
 	}
 	slices.SortFunc(hosts, func(a, b Host) int {
@@ -338,10 +338,10 @@ func (r *Route) drop(why Reason, hosts ...Host) {
 	}
 }
 
-// settle looks the hosts' addresses up, and leaves out the hosts that cannot
+// dropUnusable looks the hosts' addresses up, and leaves out the hosts that cannot
 // take the mail. It fails when none is left.
-func (f *Finder) settle(ctx context.Context, r *Route) error {
-	found := f.survey(ctx, r.Hosts)
+func (f *Finder) dropUnusable(ctx context.Context, r *Route) error {
+	found := f.lookupAddresses(ctx, r.Hosts)
 	if ctx.Err() != nil {
 		return &status.Error{Code: codeDNS, Text: "the mail servers of " + r.Destination.Domain + " cannot be looked up", Err: context.Cause(ctx)}
 	}
@@ -368,9 +368,9 @@ func (f *Finder) settle(ctx context.Context, r *Route) error {
 	return &status.Error{Code: codeNoServers, Text: "none of the mail servers of " + r.Destination.Domain + " has an address"}
 }
 
-// survey looks the addresses of hosts up, several at once. What is not there
+// lookupAddresses looks the addresses of hosts up, several at once. What is not there
 // in time has failed.
-func (f *Finder) survey(ctx context.Context, hosts []Host) []addrResult {
+func (f *Finder) lookupAddresses(ctx context.Context, hosts []Host) []addrResult {
 	found := make([]addrResult, len(hosts))
 	var unknown []int
 	for i, h := range hosts {
