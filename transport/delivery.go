@@ -13,7 +13,6 @@ import (
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
-	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -184,41 +183,10 @@ func (d *delivery) judge(c *hostConn, rcpts []*recipient, report *smtp.Report) (
 	if len(again) > 0 {
 		d.note(again[0].reasons[len(again[0].reasons)-1])
 	}
-	if report.Err != nil || report.OutOfStep {
+	if !report.Ending.ConnUsable() {
 		state = outcome.Close
 	}
 	return again, more, state
-}
-
-// decide finds the reply, or the failure, that settles the recipient i, and
-// gives what it means and how it reads.
-func decide(report *smtp.Report, i int) (outcome.Decision, string) {
-	accepted := report.Accepted()
-	said := func(stage outcome.Stage, r reply.Reply) (outcome.Decision, string) {
-		return outcome.ForReply(stage, r, accepted), r.Text()
-	}
-	rcpt := report.Rcpts[i]
-	switch {
-	case report.Mail.Code != 0 && !outcome.ForReply(outcome.MAIL, report.Mail, 0).Accepted:
-		return said(outcome.MAIL, report.Mail)
-	case rcpt.Code != 0 && !outcome.ForReply(outcome.RCPT, rcpt, accepted).Accepted:
-		return said(outcome.RCPT, rcpt)
-	case report.Early:
-		return said(outcome.Body, report.Final)
-	case report.Final.Code != 0:
-		return said(outcome.Final, report.Final)
-	case report.Err != nil:
-		return outcome.ForError(report.Stage, report.Err, accepted), report.Stage.String() + ": " + report.Err.Error()
-	case report.Data.Code != 0:
-		return said(outcome.DATA, report.Data)
-	}
-	// The server said 421 to another recipient and is going away.
-	for _, other := range report.Rcpts {
-		if other.Code == 421 {
-			return said(outcome.RCPT, other)
-		}
-	}
-	return said(outcome.RCPT, rcpt)
 }
 
 // pass notes why a host was passed over and gives the recipients back.

@@ -166,7 +166,7 @@ func (v *hostDelivery) transact(ctx context.Context, rcpts []*recipient) (again,
 // server can have accepted the message, or when the server does not know the
 // BDAT that it offers.
 func (v *hostDelivery) inVain(report *smtp.Report) bool {
-	if v.conn.reused && (report.Err != nil && report.SafeToRetry || report.Mail.Code == 421) {
+	if v.conn.reused && (report.Ending.SafeToRetry() || report.Mail.Code == 421) {
 		return true
 	}
 	if !v.conn.chunked || v.conn.reused && report.Mail.Code == 0 {
@@ -177,7 +177,7 @@ func (v *hostDelivery) inVain(report *smtp.Report) bool {
 		// Some device between us and the server takes CHUNKING for noise.
 		v.noChunking.mark(v.prospect.host.Name)
 		return true
-	case report.Err != nil && !errors.Is(report.Err, ErrGone) && !report.SafeToRetry && report.Stage >= outcome.Body:
+	case report.Err != nil && !errors.Is(report.Err, ErrGone) && !report.Ending.SafeToRetry() && report.Stage >= outcome.Body:
 		v.noChunking.mark(v.prospect.host.Name)
 	}
 	return false
@@ -234,7 +234,7 @@ func (v *hostDelivery) ret() string {
 func (v *hostDelivery) settleConnection(ctx context.Context, report *smtp.Report, state outcome.ConnState, more bool) {
 	c := v.conn
 	switch {
-	case report.Err != nil || report.OutOfStep:
+	case !report.Ending.ConnUsable():
 		c.session.Close()
 	case state == outcome.Close:
 		c.link.Close()

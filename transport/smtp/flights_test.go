@@ -79,8 +79,8 @@ func TestFlights(t *testing.T) {
 				body := fmt.Sprintf("N: %d\r\n\r\n.dot\r\n%s", n, small)
 				tx := transaction(t, body, "a@mx.example", "b@mx.example")
 				tx.Chunking = tt.chunking
-				report := s.Send(t.Context(), tx)
-				if report.Final.Code != 250 || report.OutOfStep || report.Err != nil {
+				report := send(t, t.Context(), s, tx)
+				if report.Final.Code != 250 || report.Ending != Answered {
 					t.Fatalf("message %d: %v, %v at %v", n, codes(report), report.Err, report.Stage)
 				}
 				messages, err := server.Wait(t.Context(), n+1)
@@ -110,8 +110,8 @@ func TestLargeMessages(t *testing.T) {
 		for i := range 200 {
 			tx.Recipients = append(tx.Recipients, Recipient{Address: addr(t, fmt.Sprintf("nosuch%d@mx.example", i))})
 		}
-		report := s.Send(t.Context(), tx)
-		if report.Final.Code != 250 || report.OutOfStep {
+		report := send(t, t.Context(), s, tx)
+		if report.Final.Code != 250 || report.Ending != Answered {
 			t.Fatalf("%v, %v at %v", report.Final, report.Err, report.Stage)
 		}
 		messages, err := server.Wait(t.Context(), 1)
@@ -155,9 +155,9 @@ func TestPipelinedRefusals(t *testing.T) {
 			})
 			tx := transaction(t, "A: b\r\n\r\nx\r\n", tt.to...)
 			tx.Chunking = tt.chunking
-			report := s.Send(t.Context(), tx)
-			if got := codes(report); fmt.Sprint(got) != fmt.Sprint(tt.want) || report.OutOfStep != tt.broken || report.Err != nil {
-				t.Errorf("%v, broken %v, %v at %v; want %v, broken %v", got, report.OutOfStep, report.Err, report.Stage, tt.want, tt.broken)
+			report := send(t, t.Context(), s, tx)
+			if got := codes(report); fmt.Sprint(got) != fmt.Sprint(tt.want) || report.Ending.ConnUsable() == tt.broken || report.Err != nil {
+				t.Errorf("%v, %v, %v at %v; want %v, broken %v", got, report.Ending, report.Err, report.Stage, tt.want, tt.broken)
 			}
 			if v := server.Violations(); len(v) > 0 {
 				t.Errorf("rules broken: %v", v)
@@ -170,9 +170,9 @@ func TestPipelinedRefusals(t *testing.T) {
 func TestMoreRepliesThanCommands(t *testing.T) {
 	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 PIPELINING\nC: MAIL FROM:<*>\nC: RCPT TO:<*>\nC: DATA\n"+
 		`RAW "250 ok\r\n250 ok\r\n354 go\r\n"`+"\nBODY\n"+`RAW "250 ok\r\n250 ok again\r\n"`+"\nREST")
-	report := s.Send(t.Context(), transaction(t, "x\r\n", "b@mx.example"))
-	if report.Final.Code != 250 || !report.OutOfStep {
-		t.Errorf("%v, broken %v; want a delivery over a connection that is not used again", codes(report), report.OutOfStep)
+	report := send(t, t.Context(), s, transaction(t, "x\r\n", "b@mx.example"))
+	if report.Final.Code != 250 || report.Ending != Closing {
+		t.Errorf("%v, %v; want a delivery over a connection that is not used again", codes(report), report.Ending)
 	}
 	s.Close()
 	judge(t, server)
@@ -182,10 +182,13 @@ func TestMoreRepliesThanCommands(t *testing.T) {
 // says counts only as a refusal.
 func TestEarlyReply(t *testing.T) {
 	body := strings.Repeat("x\r\n", 10<<20)
-	for _, tt := range []struct{ name, reply, extensions string }{
-		{"refused", "552 5.3.4 too big", "250 mx"},
-		{"accepted", "250 2.0.0 ok", "250 mx"},
-		{"refused, BDAT", "552 5.3.4 too big", "250-mx\nS: 250 CHUNKING"},
+	for _, tt := range []struct {
+		name, reply, extensions string
+		want                    Ending
+	}{
+		{"refused", "552 5.3.4 too big", "250 mx", Early},
+		{"accepted", "250 2.0.0 ok", "250 mx", OutOfStep},
+		{"refused, BDAT", "552 5.3.4 too big", "250-mx\nS: 250 CHUNKING", Early},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			data := "C: DATA\nS: 354 go\nREAD 100\n"
@@ -195,9 +198,9 @@ func TestEarlyReply(t *testing.T) {
 			server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: "+tt.extensions+"\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\n"+data+"S: "+tt.reply+"\nWAIT end\nREST")
 			tx := transaction(t, body, "b@mx.example")
 			tx.Chunking = ChunkingWaiting
-			report := s.Send(t.Context(), tx)
-			if !report.Early || !report.OutOfStep || report.Final.Text() != tt.reply {
-				t.Errorf("%q, early %v, broken %v, %v at %v", report.Final.Text(), report.Early, report.OutOfStep, report.Err, report.Stage)
+			report := send(t, t.Context(), s, tx)
+			if report.Ending != tt.want || tt.want == Early && report.Final.Text() != tt.reply {
+				t.Errorf("%q, %v, %v at %v", report.Final.Text(), report.Ending, report.Err, report.Stage)
 			}
 			server.Open("end")
 		})
@@ -228,9 +231,9 @@ func TestUnseen(t *testing.T) {
 			_, s := begin(t, "S: 220 mx\nC: EHLO *\nS: "+tt.extensions+"\n"+tt.dialogue)
 			tx := transaction(t, "x\r\n", "b@mx.example")
 			tx.Chunking = tt.chunking
-			report := s.Send(t.Context(), tx)
-			if report.Err == nil || report.SafeToRetry != tt.unseen || report.Stage != tt.stage {
-				t.Errorf("unseen %v, %v at %v; want unseen %v at %v", report.SafeToRetry, report.Err, report.Stage, tt.unseen, tt.stage)
+			report := send(t, t.Context(), s, tx)
+			if report.Err == nil || report.Ending.SafeToRetry() != tt.unseen || report.Stage != tt.stage {
+				t.Errorf("%v, %v at %v; want unseen %v at %v", report.Ending, report.Err, report.Stage, tt.unseen, tt.stage)
 			}
 		})
 	}
@@ -246,9 +249,9 @@ func TestUnseenOneFlight(t *testing.T) {
 		}
 		tx := transaction(t, "x\r\n", "b@mx.example")
 		tx.Chunking = ChunkingPipelined
-		report := s.Send(t.Context(), tx)
-		if report.Err == nil || !report.SafeToRetry {
-			t.Errorf("%s: unseen %v, %v at %v", how, report.SafeToRetry, report.Err, report.Stage)
+		report := send(t, t.Context(), s, tx)
+		if report.Err == nil || !report.Ending.SafeToRetry() {
+			t.Errorf("%s: %v, %v at %v", how, report.Ending, report.Err, report.Stage)
 		}
 	}
 }

@@ -12,7 +12,7 @@ func TestIdleSessionHoldsNothing(t *testing.T) {
 	for range 2 {
 		tx := transaction(t, "x\r\n", "b@mx.example")
 		tx.Chunking = ChunkingPipelined
-		if report := s.Send(t.Context(), tx); report.Final.Code != 250 {
+		if report := send(t, t.Context(), s, tx); report.Final.Code != 250 {
 			t.Fatal(codes(report), report.Err)
 		}
 		if s.r.Reader != nil || s.raw.unbind != nil || s.Stale() {

@@ -138,7 +138,7 @@ func TestTransaction(t *testing.T) {
 	tx.Recipients[0].Notify, tx.Recipients[0].ORcpt = "FAILURE", "rfc822;B+B@old.example"
 	tx.Recipients[1].ORcpt = "rfc822;ü@old.example"
 	tx.Size = int64(len("A: \xfc\r\n\r\n.\r\n..\r\n"))
-	report := s.Send(t.Context(), tx)
+	report := send(t, t.Context(), s, tx)
 	if got, want := codes(report), []int{250, 250, 550, 354, 250}; !reflect.DeepEqual(got, want) || report.Err != nil {
 		t.Fatalf("%v, %v at %v; want %v", got, report.Err, report.Stage, want)
 	}
@@ -177,7 +177,7 @@ func TestNoExtensions(t *testing.T) {
 	tx := transaction(t, "x\r\n", "b@bücher.example")
 	tx.EightBit, tx.Ret, tx.EnvID, tx.RequireTLS = true, "FULL", "x", true
 	tx.Recipients[0].Notify, tx.Recipients[0].ORcpt = "NEVER", "rfc822;x@y"
-	if report := s.Send(t.Context(), tx); report.Final.Code != 250 {
+	if report := send(t, t.Context(), s, tx); report.Final.Code != 250 {
 		t.Errorf("%v, %v", codes(report), report.Err)
 	}
 	finish(t, server, s)
@@ -203,7 +203,7 @@ func TestSMTPUTF8(t *testing.T) {
 		S: 221 bye`)
 	tx := transaction(t, "x\r\n", "ü@bücher.example")
 	tx.UTF8 = true
-	if report := s.Send(t.Context(), tx); report.Final.Code != 250 {
+	if report := send(t, t.Context(), s, tx); report.Final.Code != 250 {
 		t.Errorf("%v, %v", codes(report), report.Err)
 	}
 	finish(t, server, s)
@@ -226,7 +226,7 @@ func TestRefusals(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\n"+tt.dialogue)
-			report := s.Send(t.Context(), transaction(t, "x\r\n", "b@mx.example", "c@mx.example"))
+			report := send(t, t.Context(), s, transaction(t, "x\r\n", "b@mx.example", "c@mx.example"))
 			if got := codes(report); !reflect.DeepEqual(got, tt.want) || report.Err != nil {
 				t.Errorf("%v, %v; want %v", got, report.Err, tt.want)
 			}
@@ -238,11 +238,11 @@ func TestRefusals(t *testing.T) {
 // RSET makes ready for another transaction (RFC 5321 §4.1.1.5).
 func TestReset(t *testing.T) {
 	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 550 no\nC: RSET\nS: 250 ok\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\nC: QUIT\nS: 221 bye")
-	s.Send(t.Context(), transaction(t, "x\r\n", "b@mx.example"))
+	send(t, t.Context(), s, transaction(t, "x\r\n", "b@mx.example"))
 	if err := s.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if report := s.Send(t.Context(), transaction(t, "x\r\n", "c@mx.example")); report.Final.Code != 250 {
+	if report := send(t, t.Context(), s, transaction(t, "x\r\n", "c@mx.example")); report.Final.Code != 250 {
 		t.Errorf("%v, %v", codes(report), report.Err)
 	}
 	finish(t, server, s)
@@ -366,7 +366,7 @@ func TestCancel(t *testing.T) {
 					time.Sleep(time.Millisecond)
 				}
 			}()
-			report := s.Send(ctx, tx)
+			report := send(t, ctx, s, tx)
 			<-commands
 			if !errors.Is(report.Err, why) || report.Final.Code != 0 {
 				t.Errorf("%v at %v, want the cause", report.Err, report.Stage)
@@ -390,7 +390,7 @@ func TestNoCancelAfterThePoint(t *testing.T) {
 		server.Open("answer")
 	}()
 	defer func() { <-answered }()
-	if report := s.Send(ctx, tx); report.Final.Code != 250 {
+	if report := send(t, ctx, s, tx); report.Final.Code != 250 {
 		t.Errorf("%v, %v; the server's answer was there", codes(report), report.Err)
 	}
 	finish(t, server, s)
@@ -401,7 +401,7 @@ func TestShortBody(t *testing.T) {
 	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nREST")
 	tx := transaction(t, "x\r\n", "b@mx.example")
 	tx.Size = 100
-	report := s.Send(t.Context(), tx)
+	report := send(t, t.Context(), s, tx)
 	if report.Err == nil || report.Stage != outcome.Body {
 		t.Errorf("%v at %v", report.Err, report.Stage)
 	}
@@ -433,7 +433,7 @@ func TestTimeouts(t *testing.T) {
 		body := bytes.Repeat([]byte("x\r\n"), 10<<20)
 		tx := transaction(t, "", "b@mx.example")
 		tx.Content, tx.Size = bytes.NewReader(body), int64(len(body))
-		report := s.Send(t.Context(), tx)
+		report := send(t, t.Context(), s, tx)
 		if !errors.Is(report.Err, os.ErrDeadlineExceeded) || report.Stage != outcome.Body {
 			t.Errorf("%v at %v, want a time-out in the body", report.Err, report.Stage)
 		}

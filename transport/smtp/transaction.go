@@ -37,29 +37,6 @@ type Recipient struct {
 	ORcpt   string // RFC 3461 §4.2: "TYPE;ADDRESS", plain text
 }
 
-// Report is all that a server said in one transaction. A reply with code 0
-// was never received: its command was not sent, or the connection failed.
-type Report struct {
-	Mail  reply.Reply
-	Rcpts []reply.Reply // as many as there were recipients
-	Data  reply.Reply
-	Final reply.Reply // to the whole message, for all accepted recipients
-	// Err is the connection's failure, at Stage; nil when each command sent
-	// was answered. The connection can not be used any more.
-	Err   error
-	Stage outcome.Stage
-	// Early says that Final came before the message was sent whole: as a
-	// refusal it counts, and it can be nothing else.
-	Early bool
-	// OutOfStep says that client and server are out of step, so that the
-	// connection can not be used any more.
-	OutOfStep bool
-	// SafeToRetry says that the server can not have seen the whole message, so that
-	// it has not accepted it: the transaction can be run once more over
-	// another connection. It is set with Err only.
-	SafeToRetry bool
-}
-
 // Chunking says how a message is sent to a server that offers CHUNKING.
 type Chunking uint8
 
@@ -69,17 +46,6 @@ const (
 	ChunkingWaiting                   // BDAT after the recipients' replies (RFC 3030 §2)
 	ChunkingPipelined                 // BDAT in one flight with MAIL and RCPT
 )
-
-// Accepted counts the recipients that the server took.
-func (r *Report) Accepted() int {
-	n := 0
-	for _, rcpt := range r.Rcpts {
-		if outcome.ForReply(outcome.RCPT, rcpt, 0).Accepted {
-			n++
-		}
-	}
-	return n
-}
 
 // commandRoom is more than a command takes with all of its parameters, but for
 // addresses of a length that nobody has.
@@ -100,12 +66,11 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	s.begin(ctx)
 	t := &transfer{
 		Session: s, ctx: ctx, tx: tx,
-		report: &Report{Rcpts: make([]reply.Reply, len(tx.Recipients))},
+		report: &Report{Ending: Answered, Rcpts: make([]reply.Reply, len(tx.Recipients))},
 		w:      s.cfg.Buffers.writer(s.conn),
 	}
 	if err := s.inStep(); err != nil {
-		t.report.SafeToRetry = true
-		t.fail(outcome.MAIL, err)
+		t.fail(CutOff, outcome.MAIL, err)
 		return t.report
 	}
 	t.brief = tx.Size+int64(len(tx.Recipients)+1)*commandRoom <= writeSize
@@ -120,8 +85,8 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	}
 	// A reply that nothing was asked for: from now on nobody could tell which
 	// command a reply belongs to.
-	if s.r.Buffered() > 0 {
-		t.report.OutOfStep = true
+	if s.r.Buffered() > 0 && t.report.Ending == Answered {
+		t.report.Ending = Closing
 	}
 	s.cfg.Buffers.backWriter(t.w)
 	s.rest()

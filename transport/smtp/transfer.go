@@ -5,11 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"strconv"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/outcome"
@@ -28,38 +25,30 @@ type transfer struct {
 	cutOff  bool // the connection failed before the server had all of the flight
 }
 
-// pendingReply is a reply that is waited for.
-type pendingReply struct {
-	stage outcome.Stage
-	into  *reply.Reply
-}
-
 // oneFlight sends everything at once (RFC 2920 §3.1, RFC 3030 §4.2). From the
 // first byte on the server may end up with the message, so whatever happens
 // is judged as if the whole message had been sent.
 func (t *transfer) oneFlight() {
 	t.point()
 	list := append(t.envelope(), pendingReply{outcome.Final, &t.report.Final})
-	_, early, err := t.exchange(list, func() error {
+	_, early, err := t.fly(list, func() error {
 		if err := t.writeEnvelope(); err != nil {
 			return err
 		}
 		return t.writeChunk()
 	})
-	if err != nil {
-		t.fail(outcome.Final, err)
-		t.report.SafeToRetry = t.cutOff
-		return
-	}
-	if t.report.Accepted() > 0 && t.inStep() != nil && !t.leaving() {
+	switch {
+	case err != nil:
+		t.lose(outcome.Final, err)
+	case early:
+		t.early()
+	case t.report.Accepted() > 0 && t.inStep() != nil && !t.leaving():
 		// Which of the replies was that to the message, nobody can tell.
-		t.report.Final = reply.Reply{}
-		t.fail(outcome.Final, errUnasked)
-		return
+		t.outOfStep(t.inStep())
+	case t.report.Accepted() == 0:
+		// A server that forgot to swallow the chunk would run it as commands.
+		t.report.Ending = Closing
 	}
-	// A server that forgot to swallow the chunk would run it as commands.
-	t.report.OutOfStep = t.report.OutOfStep || early || t.report.Accepted() == 0
-	t.report.Early = early
 }
 
 // leaving tells whether the server has said 421 behind the replies that were
@@ -76,27 +65,24 @@ func (t *transfer) pipelined() {
 	if !t.chunked {
 		list = append(list, pendingReply{outcome.DATA, &t.report.Data})
 	}
-	read, _, err := t.exchange(list, func() error {
+	read, _, err := t.fly(list, func() error {
 		if err := t.writeEnvelope(); err != nil || t.chunked {
 			return err
 		}
 		return t.writeLine(t.w, "DATA")
 	})
-	if err != nil {
-		t.report.SafeToRetry = true // there is no message without its content
-		t.fail(list[min(read, len(list)-1)].stage, err)
-		return
-	}
-	if t.report.OutOfStep {
-		return
-	}
-	if t.report.Accepted() == 0 {
+	switch {
+	case err != nil:
+		// There is no message without its content.
+		t.fail(CutOff, list[min(read, len(list)-1)].stage, err)
+	case t.report.Ending == Closing:
+	case t.report.Accepted() == 0:
 		// A go-ahead for nobody: the way out is an empty message, which might
 		// be delivered, or the end of the connection.
-		t.report.OutOfStep = t.report.Data.Code == 354
-		return
-	}
-	if t.chunked || t.report.Data.Code == 354 {
+		if t.report.Data.Code == 354 {
+			t.report.Ending = Closing
+		}
+	case t.chunked, t.report.Data.Code == 354:
 		t.message()
 	}
 }
@@ -106,8 +92,7 @@ func (t *transfer) pipelined() {
 func (t *transfer) inSequence() {
 	var err error
 	if t.report.Mail, err = t.command(t.mailCommand(t.tx)); err != nil {
-		t.report.SafeToRetry = true
-		t.fail(outcome.MAIL, err)
+		t.fail(CutOff, outcome.MAIL, err)
 		return
 	}
 	if !outcome.ForReply(outcome.MAIL, t.report.Mail, 0).Accepted {
@@ -115,13 +100,11 @@ func (t *transfer) inSequence() {
 	}
 	for i := range t.tx.Recipients {
 		if t.report.Rcpts[i], err = t.command(t.rcptCommand(t.tx, i)); err != nil {
-			t.report.SafeToRetry = true
-			t.fail(outcome.RCPT, err)
+			t.fail(CutOff, outcome.RCPT, err)
 			return
 		}
-		// The server is closing: it would answer nothing more (RFC 5321 §3.8).
 		if t.report.Rcpts[i].Code == 421 {
-			t.report.OutOfStep = true
+			t.report.Ending = Closing
 			return
 		}
 	}
@@ -130,8 +113,7 @@ func (t *transfer) inSequence() {
 	}
 	if !t.chunked {
 		if t.report.Data, err = t.command("DATA"); err != nil {
-			t.report.SafeToRetry = true
-			t.fail(outcome.DATA, err)
+			t.fail(CutOff, outcome.DATA, err)
 			return
 		}
 		if t.report.Data.Code != 354 {
@@ -144,12 +126,11 @@ func (t *transfer) inSequence() {
 // message sends the message itself to a server that waits for it.
 func (t *transfer) message() {
 	if err := t.inStep(); err != nil {
-		t.report.SafeToRetry = true
-		t.fail(outcome.Body, err)
+		t.fail(CutOff, outcome.Body, err)
 		return
 	}
 	var whole atomic.Bool
-	_, early, err := t.exchange([]pendingReply{{outcome.Final, &t.report.Final}}, func() error {
+	_, early, err := t.fly([]pendingReply{{outcome.Final, &t.report.Final}}, func() error {
 		write := t.writeData
 		if t.chunked {
 			t.point()
@@ -163,130 +144,50 @@ func (t *transfer) message() {
 	})
 	switch {
 	case err != nil && whole.Load():
-		t.report.SafeToRetry = t.cutOff
-		t.fail(outcome.Final, err)
+		t.lose(outcome.Final, err)
 	case err != nil:
-		t.report.SafeToRetry = !errors.As(err, new(*contentError)) // which another connection would not mend
-		t.fail(outcome.Body, err)
+		t.fail(CutOff, outcome.Body, err)
 	case early || !whole.Load():
-		t.report.Early, t.report.OutOfStep = true, true
+		t.early()
 	}
 }
 
-// exchange writes, and at the same time reads the replies that are due; what is
-// brief is written first, since the replies to it fill no buffer either. It
-// gives how many were read, and whether they all came before everything was
-// written. A reply of 421 ends it: no other follows.
-func (t *transfer) exchange(list []pendingReply, write func() error) (read int, early bool, err error) {
-	e := &exchange{transfer: t, list: list, written: make(chan error, 1)}
-	t.raw.readUntil(time.Time{}) // the wait for a reply begins when all is written
-	if t.brief {
-		e.written <- e.write(write)
-	} else {
-		go func() { e.written <- e.write(write) }()
+// early judges a reply to the message that came before the message was written
+// whole: as a refusal it counts, and it can be nothing else.
+func (t *transfer) early() {
+	if t.report.Final.Temporary() || t.report.Final.Permanent() {
+		t.report.Ending = Early
+		return
 	}
-	for read < len(list) {
-		r, err := reply.Read(t.r.Reader)
-		if err != nil {
-			return read, false, e.lost(err)
-		}
-		t.trace("S", r.Text())
-		*list[read].into = r
-		read++
-		if r.Code == 421 {
-			t.report.OutOfStep = true
-			break
-		}
-		e.next(read)
-	}
-	select {
-	case <-e.written:
-		return read, false, nil
-	case <-time.After(lastWords):
-		// The server does not even want to hear the rest.
-		t.raw.Close()
-		<-e.written
-		return read, true, nil
-	}
+	t.outOfStep(errOutOfStep("the message was answered before it was sent"))
 }
 
-// lastWords is how long the other direction is waited for when one is over:
-// for the reply that explains why a write failed, and for the rest of a write
-// whose reply is there already.
-const lastWords = time.Second
-
-// exchange is one flight and its replies.
-type exchange struct {
-	*transfer
-	list    []pendingReply
-	written chan error // one value, when writing is over
-
-	mu   sync.Mutex
-	done bool // everything is written
-	at   int  // the reply that is waited for
+// lose notes the connection's failure after the end of the message had been
+// sent.
+func (t *transfer) lose(stage outcome.Stage, err error) {
+	if t.cutOff {
+		t.fail(CutOff, stage, err)
+		return
+	}
+	t.fail(Lost, stage, err)
 }
 
-func (e *exchange) write(write func() error) error {
-	err := write()
-	if err == nil {
-		err = e.w.Flush()
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.done = true
+// outOfStep notes that the replies do not add up.
+func (t *transfer) outOfStep(err error) {
+	*t.report = Report{Rcpts: make([]reply.Reply, len(t.tx.Recipients))}
+	t.fail(OutOfStep, outcome.Final, err)
+}
+
+// fail notes the connection's failure. When the context ended, its cause is
+// the reason, not the deadline that it set off.
+func (t *transfer) fail(ending Ending, stage outcome.Stage, err error) {
 	switch {
-	case err == nil:
-		e.raw.readUntil(time.Now().Add(e.patience()))
 	case errors.As(err, new(*contentError)):
-		e.raw.readUntil(past)
-	default:
-		e.raw.readUntil(time.Now().Add(lastWords))
+		ending = Spoiled
+	case t.ctx.Err() != nil:
+		err = context.Cause(t.ctx)
 	}
-	return err
-}
-
-// next has the next reply waited for, from now on if all is written.
-func (e *exchange) next(at int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.at = at; e.done && at < len(e.list) {
-		e.raw.readUntil(time.Now().Add(e.patience()))
-	}
-}
-
-// lost closes a connection that failed, finds out whether the server can have
-// all of the flight, and chooses the error to report. What did not even leave
-// was not seen. What left but was not acknowledged when the server's side was
-// closed in good order was not seen either: the end of a stream acknowledges
-// all that came before. A reset proves nothing, as a server that has read
-// everything may not have acknowledged it yet.
-func (e *exchange) lost(readErr error) error {
-	e.raw.giveUp()
-	writeErr := <-e.written
-	ended := errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF)
-	e.cutOff = writeErr != nil && !errors.As(writeErr, new(*contentError)) || ended && e.raw.unacknowledged()
-	e.raw.Close()
-	return e.blame(readErr, writeErr)
-}
-
-// patience is how long the next reply may take. The caller holds e.mu.
-func (e *exchange) patience() time.Duration {
-	if e.list[min(e.at, len(e.list)-1)].stage == outcome.Final {
-		return e.cfg.SubmissionTimeout
-	}
-	return e.cfg.CommandTimeout
-}
-
-// blame chooses the error that tells more: a defect of our own content comes
-// first, then a write that failed by itself, then what reading found.
-func (e *exchange) blame(readErr, writeErr error) error {
-	switch {
-	case errors.As(writeErr, new(*contentError)):
-		return writeErr
-	case writeErr != nil && errors.Is(readErr, os.ErrDeadlineExceeded):
-		return writeErr
-	}
-	return readErr
+	t.report.Ending, t.report.Stage, t.report.Err = ending, stage, err
 }
 
 // envelope lists the replies to MAIL and RCPT.
@@ -378,13 +279,4 @@ func (r *contentReader) Read(p []byte) (int, error) {
 		r.err = err
 	}
 	return n, err
-}
-
-// fail notes the connection's failure. When the context ended, its cause is
-// the reason, not the deadline that it set off.
-func (t *transfer) fail(stage outcome.Stage, err error) {
-	if t.ctx.Err() != nil {
-		err = context.Cause(t.ctx)
-	}
-	t.report.Stage, t.report.Err = stage, err
 }

@@ -29,7 +29,7 @@ type deadlineConn struct {
 // past is a deadline that ends every wait at once.
 var past = time.Unix(1, 0)
 
-// bind ties the stream's waits to ctx, in place of the context before.
+// bind ties the connection's waits to ctx, in place of the context before.
 func (s *deadlineConn) bind(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

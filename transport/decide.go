@@ -1,0 +1,57 @@
+package transport
+
+import (
+	"errors"
+
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+)
+
+// errNoAnswer is said of a recipient about whom a report says nothing, which
+// would be a defect of ours.
+var errNoAnswer = errors.New("no reply about this recipient")
+
+// decide finds what settles the recipient i, and gives what it means and how
+// it reads. The first of these that applies decides:
+//
+//	MAIL was refused          its reply
+//	this RCPT was refused     its reply
+//	Early                     the refusal that came early
+//	a reply to the message    it; only this can be a success
+//	a failure                 temporary
+//	DATA was refused          its reply
+//	421 to another recipient  it: the server goes away
+//	nothing of these          temporary
+func decide(report *smtp.Report, i int) (outcome.Decision, string) {
+	accepted := report.Accepted()
+	refused := func(stage outcome.Stage, r reply.Reply) bool {
+		return r.Code != 0 && !outcome.ForReply(stage, r, accepted).Accepted
+	}
+	said := func(stage outcome.Stage, r reply.Reply) (outcome.Decision, string) {
+		return outcome.ForReply(stage, r, accepted), r.Text()
+	}
+	failed := func(stage outcome.Stage, err error) (outcome.Decision, string) {
+		return outcome.ForError(stage, err, accepted), stage.String() + ": " + err.Error()
+	}
+	switch rcpt := report.Rcpts[i]; {
+	case refused(outcome.MAIL, report.Mail):
+		return said(outcome.MAIL, report.Mail)
+	case refused(outcome.RCPT, rcpt):
+		return said(outcome.RCPT, rcpt)
+	case report.Ending == smtp.Early:
+		return said(outcome.Body, report.Final)
+	case report.Err != nil:
+		return failed(report.Stage, report.Err)
+	case report.Final.Code != 0 && rcpt.Code != 0:
+		return said(outcome.Final, report.Final)
+	case refused(outcome.DATA, report.Data):
+		return said(outcome.DATA, report.Data)
+	}
+	for _, other := range report.Rcpts {
+		if other.Code == 421 {
+			return said(outcome.RCPT, other)
+		}
+	}
+	return failed(outcome.Final, errNoAnswer)
+}
