@@ -96,7 +96,7 @@ func visit(t *testing.T, n *Internet, s *Sink, sessions tls.ClientSessionCache, 
 			From: from, Recipients: []smtp.Recipient{{Address: to}}, Chunking: smtp.ChunkingPipelined,
 			Content: strings.NewReader(text), Size: int64(len(text)),
 		})
-		if report.Final.Code != 250 || report.OutOfStep {
+		if report.Final.Code != 250 || report.Ending != smtp.Answered {
 			t.Fatalf("%v, %v at %v", report.Final, report.Err, report.Stage)
 		}
 	}
