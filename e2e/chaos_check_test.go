@@ -132,7 +132,7 @@ func cutOffReason(f attempt, told string) string {
 	// the next try from, unless it is prevented.
 	switch {
 	case !strings.Contains(f.text, "died with signal 9"):
-	case strings.Contains(told, "can not write down"):
+	case strings.Contains(told, "cannot write down"):
 		return "mxpipe killed while the disk was full, and mxpolicyd before it had room again"
 	case !strings.Contains(told, "did not wait for its answer"):
 		return "mxpipe killed, and mxpolicyd before it had written that down"

@@ -78,7 +78,7 @@ func (a adminAPI) Status() admin.Status {
 		s.Rejected = &at
 	}
 	d.mu.Unlock()
-	s.MaxDeliveries, s.Messages, s.Overdue = d.places, d.dispatcher.UnderWay(), d.dispatcher.Overdue()
+	s.MaxDeliveries, s.Messages, s.Overdue = d.slots, d.dispatcher.UnderWay(), d.dispatcher.Overdue()
 	s.Resolver.Servers, s.Policies, s.Transports = []string{}, []admin.Policies{}, []admin.Transport{}
 	if inUse.Resolver != nil {
 		st := inUse.Resolver.Stats()

@@ -7,7 +7,7 @@ func (d *Daemon) counts() metrics.Counts {
 	totals := d.runtime.Totals()
 	c := metrics.Counts{
 		Transports: totals.Transports, Servers: totals.Servers, DNS: totals.DNS, Policies: totals.Policies,
-		MaxDeliveries: d.places, TLSRPT: d.reports.Stats(), Socketmap: d.lookups.Stats(),
+		MaxDeliveries: d.slots, TLSRPT: d.reports.Stats(), Socketmap: d.lookups.Stats(),
 	}
 	c.Warnings, c.Errors = d.options.Log.Counts()
 	d.mu.Lock()

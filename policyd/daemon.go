@@ -15,8 +15,8 @@
 //
 // The state directory holds what must survive: the record of served
 // recipients, MTA-STS policies, and for the time of a delivery a large message.
-// A directory that can not be made or read at start is a mistake to be mended,
-// and the daemon does not start. One that can not be written, then or later,
+// A directory that cannot be made or read at start is a mistake to be mended,
+// and the daemon does not start. One that cannot be written, then or later,
 // holds up large messages, and is in the log; everything else goes on.
 package policyd
 
@@ -51,10 +51,10 @@ import (
 const (
 	// sweepEvery is how often what was remembered too long is forgotten.
 	sweepEvery = time.Hour
-	// settleEvery is how often it is tried to write down who was served, where
-	// that failed before; settleTime, how long it may take at the end.
-	settleEvery = 5 * time.Second
-	settleTime  = 5 * time.Second
+	// writeEvery is how often it is tried to write down who was served, where
+	// that failed before; writeTime, how long it may take at the end.
+	writeEvery = 5 * time.Second
+	writeTime  = 5 * time.Second
 )
 
 // Options are what a Daemon is made of.
@@ -81,9 +81,9 @@ type Daemon struct {
 	metrics    *metrics.Metrics
 	reports    *tlsrpt.Reporter
 	lookups    socketmap.Counts
-	// places are for all front ends together; max_deliveries is as it was at
+	// slots are for all front ends together; max_deliveries is as it was at
 	// start.
-	places int
+	slots int
 
 	mu        sync.Mutex
 	cfg       *config.Config // in force
@@ -93,7 +93,7 @@ type Daemon struct {
 }
 
 // New makes a daemon, which must be served. An error is for the administrator:
-// the state directory can not be used, or the configuration asks for what this
+// the state directory cannot be used, or the configuration asks for what this
 // host lacks.
 func New(o Options) (*Daemon, error) {
 	cfg := o.Config
@@ -109,7 +109,7 @@ func New(o Options) (*Daemon, error) {
 		log:     o.Log.Logger,
 		served:  memory,
 		spool:   spool.New(cfg.StateDir, cfg.MaxMessageSize),
-		places:  cfg.MaxDeliveries,
+		slots:   cfg.MaxDeliveries,
 		cfg:     cfg,
 	}
 	d.state.started = time.Now()
@@ -118,7 +118,7 @@ func New(o Options) (*Daemon, error) {
 	d.reports = tlsrpt.New(cfg.TLSRPT.Socket, d.log)
 	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer})
 	if err := d.spool.Check(); err != nil {
-		d.log.Error("the state directory can not be written; large messages have to wait, and who was served is not remembered", "error", err)
+		d.log.Error("the state directory cannot be written; large messages have to wait, and who was served is not remembered", "error", err)
 	}
 	if err := d.runtime.Apply(cfg); err != nil {
 		d.runtime.Close()
@@ -128,13 +128,13 @@ func New(o Options) (*Daemon, error) {
 		Transport: d.forDelivery,
 		Spool:     d.spool,
 		Served:    d.served,
-		Places:    semaphore.NewWeighted(int64(d.places)),
+		Slots:     semaphore.NewWeighted(int64(d.slots)),
 		Logger:    d.log,
 	})
 	return d, nil
 }
 
-// Serve serves until ctx ends or a socket can not be served any more, and
+// Serve serves until ctx ends or a socket cannot be served any more, and
 // returns when all work is done or given up. It is called once.
 func (d *Daemon) Serve(ctx context.Context) error {
 	defer d.runtime.Close()
@@ -168,14 +168,14 @@ func (d *Daemon) Serve(ctx context.Context) error {
 
 	err = front.Wait()
 	if err != nil {
-		d.log.Error("a socket can not be served any more", "error", err)
+		d.log.Error("a socket cannot be served any more", "error", err)
 	}
 	d.drain(giveUp)
 	end()
 	chores.Wait()
-	last, cancel := context.WithTimeout(context.Background(), settleTime)
+	last, cancel := context.WithTimeout(context.Background(), writeTime)
 	defer cancel()
-	d.served.Settle(last)
+	d.served.WritePending(last)
 	d.log.Info("stopped")
 	return err
 }
@@ -218,7 +218,7 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 // maintainServed keeps the memory of who was served in order: what is too old is
 // forgotten, and what the disk did not take is written when it does.
 func (d *Daemon) maintainServed(ctx context.Context) {
-	sweep, settle := time.NewTicker(sweepEvery), time.NewTicker(settleEvery)
+	sweep, settle := time.NewTicker(sweepEvery), time.NewTicker(writeEvery)
 	defer sweep.Stop()
 	defer settle.Stop()
 	for {
@@ -226,7 +226,7 @@ func (d *Daemon) maintainServed(ctx context.Context) {
 		case <-sweep.C:
 			d.served.Sweep()
 		case <-settle.C:
-			d.served.Settle(ctx)
+			d.served.WritePending(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -258,7 +258,7 @@ func (d *Daemon) healthy(ctx context.Context) error {
 		h.Release()
 	}
 	d.served.Known("health")
-	if d.dispatcher.Overdue() >= d.places {
+	if d.dispatcher.Overdue() >= d.slots {
 		return errBusy
 	}
 	return nil

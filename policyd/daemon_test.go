@@ -130,7 +130,7 @@ func TestSocketFails(t *testing.T) {
 	if !errors.Is(err, syscall.ENOTSOCK) {
 		t.Errorf("Serve: %v", err)
 	}
-	want(t, l.logged.Wait(t, "can not be served any more"), "", "level=ERROR")
+	want(t, l.logged.Wait(t, "cannot be served any more"), "", "level=ERROR")
 }
 
 // spoilSocket puts something else in the place of a listening socket of this
@@ -165,7 +165,7 @@ func spoilSocket(t *testing.T, path string) {
 	t.Fatal("there is no such socket")
 }
 
-// The state directory: what can not be read is a mistake, what can not be
+// The state directory: what cannot be read is a mistake, what cannot be
 // written is logged, and mail goes on.
 func TestStateDirectory(t *testing.T) {
 	try := func(l *lab) error {
@@ -218,7 +218,7 @@ func TestStateDirectory(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
-		want(t, l.logged.Wait(t, "can not be written"), "", "level=ERROR", "permission denied")
+		want(t, l.logged.Wait(t, "cannot be written"), "", "level=ERROR", "permission denied")
 	})
 }
 

@@ -18,7 +18,7 @@ import (
 // frontEnd serves one socket.
 type frontEnd interface {
 	// Serve takes work from l until taking ends, closes l and returns nil; an
-	// error means that l can not be served any more. What is under way then
+	// error means that l cannot be served any more. What is under way then
 	// goes on until deliveries ends.
 	Serve(taking, deliveries context.Context, l net.Listener) error
 	// Wait returns when nothing is under way any more. It is called after
@@ -35,7 +35,7 @@ const waitingFactor = 2
 // frontEndMakers says what makes the front end for a socket of each kind. A
 // kind that is not here is not served, and the log says so.
 func (d *Daemon) frontEndMakers() map[listen.EndpointKind]func(listen.Endpoint) frontEnd {
-	loops := func() *accept.Loops { return accept.New(d.places*waitingFactor+1, d.log) }
+	loops := func() *accept.Loops { return accept.New(d.slots*waitingFactor+1, d.log) }
 	return map[listen.EndpointKind]func(listen.Endpoint) frontEnd{
 		listen.KindMetrics: func(listen.Endpoint) frontEnd { return d.metrics.NewServer(d.log) },
 		listen.KindPipe:    func(listen.Endpoint) frontEnd { return pipe.New(d.dispatcher, loops()) },
@@ -92,7 +92,7 @@ func (d *Daemon) warnOfMissing(cfg *config.Config) {
 	d.mu.Unlock()
 	for _, e := range endpoints {
 		if e.Kind == listen.KindLMTP && cfg.Transports[e.Transport] == nil {
-			d.log.Warn("the configuration has no transport of this name; mail over the socket is put off", "socket", e.String(), "transport", e.Transport)
+			d.log.Warn("the configuration has no transport of this name; mail over the socket is deferred", "socket", e.String(), "transport", e.Transport)
 		}
 	}
 }

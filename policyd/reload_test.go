@@ -119,7 +119,7 @@ func TestReloadWithMistakes(t *testing.T) {
 		t.Error("said that it was reloaded")
 	}
 
-	// One that can not be read.
+	// One that cannot be read.
 	r.mu.Lock()
 	r.fail = errors.New("input/output error")
 	r.mu.Unlock()
@@ -185,7 +185,7 @@ func TestReloadTopLevel(t *testing.T) {
 func TestReloadMaxMessageSize(t *testing.T) {
 	l := newLab(t)
 	r := l.daemon(l.yaml("", "", ""))
-	conn := r.call(nil) // has 41 octets
+	conn := r.call(nil) // has 41 bytes
 	want(t, answer(conn), "2.0.0 ")
 	r.reload(l.yaml("max_message_size: 1KiB", "", ""), reloaded)
 	want(t, r.send(nil), "2.0.0 ")

@@ -329,7 +329,7 @@ func (r *reporting) details(domain string, d *collected) {
 	}
 }
 
-// What a domain can not be asked about, or does not want to know, is not
+// What a domain cannot be asked about, or does not want to know, is not
 // reported; nor is anything that was lost before TLS.
 func TestWhatIsNotReported(t *testing.T) {
 	t.Parallel()

@@ -96,14 +96,14 @@
 //
 // 0 after TERM or INT, for check-config without a mistake, version and help, and
 // for what was asked and answered. 1 for a mistake in the configuration or on
-// the command line, when the daemon can not start, when a socket fails while it
-// runs, and when the daemon can not be asked. What is wrong is said on standard
+// the command line, when the daemon cannot start, when a socket fails while it
+// runs, and when the daemon cannot be asked. What is wrong is said on standard
 // error.
 //
 // doctor: 1 when a line begins with fail.
 //
 // explain has its own: 0 when a message would be delivered now, as far as it
-// was found out; 1 when it would be deferred or refused; 2 when that can not be
+// was found out; 1 when it would be deferred or refused; 2 when that cannot be
 // found out, be it for the DNS, a mistake in the configuration or on the command
 // line.
 //
@@ -126,9 +126,9 @@
 //	message-*     a message of more than 1 MiB while it is delivered; it has
 //	              lost its name before the first byte is written
 //
-// The directory must be there, or be made, at start. When it can not be
+// The directory must be there, or be made, at start. When it cannot be
 // written, messages of more than 1 MiB wait (4.3.1), and an error is logged for
-// each mixed outcome that can not be remembered.
+// each mixed outcome that cannot be remembered.
 //
 // # Log
 //
@@ -141,7 +141,7 @@
 // "delivered", "deferred" and "refused" are the lines about each group of
 // recipients with one result. "message not taken" is a message that we refused
 // ourselves, "dropped a message that was cut off" one that was never committed,
-// "not delivered again" a recipient that has it from an earlier try, "put off"
+// "not delivered again" a recipient that has it from an earlier try, "deferred: …"
 // one to whom an earlier try is still under way, and "the mail server did not
 // wait for its answer" a message that was dealt with although mxpipe was gone.
 //
@@ -187,7 +187,7 @@ func statusOf(cmd *cobra.Command, err error) int {
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), err)
 	if cmd.Name() == "explain" {
-		return 2 // where 1 would mean that mail can not be delivered
+		return 2 // where 1 would mean that mail cannot be delivered
 	}
 	return 1
 }

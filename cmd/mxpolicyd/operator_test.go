@@ -92,7 +92,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// What only a daemon knows can not be had without one.
+// What only a daemon knows cannot be had without one.
 func TestWithoutDaemon(t *testing.T) {
 	config := file(t, "hostname: client.example\nlisten: {admin: {path: "+t.TempDir()+"/admin.sock}}\n")
 	for _, args := range []string{"status", "status --json", "status extra", "cache list", "cache show a.example", "cache flush a.example", "cache flush --all", "trace", "trace a.example --for 1m"} {

@@ -46,7 +46,7 @@ func New(maxConnections int, log *slog.Logger) *Loops {
 }
 
 // Serve accepts connections until ctx ends, closes l and returns nil; an error
-// means that l can not be served any more. Each connection is given to serve,
+// means that l cannot be served any more. Each connection is given to serve,
 // in a goroutine of its own; it is closed when serve returns. Connections may
 // be open when Serve returns: see Wait.
 func (ls *Loops) Serve(ctx context.Context, l net.Listener, serve func(net.Conn)) error {
@@ -176,7 +176,7 @@ func passing(err error) bool {
 func (p *loop) failed(ctx context.Context, log *slog.Logger, err error) {
 	if p.pause == 0 {
 		p.pause = 5 * time.Millisecond
-		log.Warn("can not accept connections, trying on", "address", p.Addr().String(), "error", err)
+		log.Warn("cannot accept connections, trying on", "address", p.Addr().String(), "error", err)
 	}
 	select {
 	case <-time.After(p.pause):

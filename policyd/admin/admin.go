@@ -25,7 +25,7 @@
 // # Form
 //
 // The types of this package are the JSON; docs/admin.md has every key. Keys stay
-// what they are; new ones may come, and an unknown one is to be passed over. Times
+// what they are; new ones may come, and an unknown one is to be skipped. Times
 // are RFC 3339 in UTC; a key that ends with _seconds is a number of seconds; a
 // list is never null; a key without a value worth saying is left out. Texts that
 // strangers wrote are one line of printable UTF-8.
@@ -137,7 +137,7 @@ func New(d Daemon, o Options) *Server {
 }
 
 // Serve answers requests from l until ctx ends, closes l and returns nil; an
-// error means that l can not be served any more. What is being answered then
+// error means that l cannot be served any more. What is being answered then
 // is given up, whatever becomes of deliveries.
 func (s *Server) Serve(ctx, _ context.Context, l net.Listener) error {
 	return s.Loops.Serve(ctx, l, func(conn net.Conn) {

@@ -42,15 +42,15 @@ func Changes(from, to *Config) []Change {
 // settings writes every setting as the file would say it, by path. A setting
 // that is not there is left out.
 func settings(c *Config) map[string]string {
-	s := listing{}
+	s := dump{}
 	s.put("hostname", c.Hostname)
 	s.put("state_dir", c.StateDir)
-	s.put("shutdown_timeout", span(c.ShutdownTimeout))
+	s.put("shutdown_timeout", formatDuration(c.ShutdownTimeout))
 	s.put("log.level", strings.ToLower(c.Log.Level.String()))
 	s.put("log.format", c.Log.Format.String())
 	s.put("dns.servers", strings.Join(c.DNS.Servers, " "))
 	s.put("dns.trust_ad", c.DNS.TrustAD.String())
-	s.put("dns.timeout", span(c.DNS.Timeout))
+	s.put("dns.timeout", formatDuration(c.DNS.Timeout))
 	s.put("dns.attempts", strconv.Itoa(c.DNS.Attempts))
 	s.put("max_message_size", bytesText(c.MaxMessageSize))
 	s.put("max_deliveries", strconv.Itoa(c.MaxDeliveries))
@@ -65,15 +65,15 @@ func settings(c *Config) map[string]string {
 	return s
 }
 
-type listing map[string]string
+type dump map[string]string
 
-func (s listing) put(path, text string) {
+func (s dump) put(path, text string) {
 	if text != "" {
 		s[path] = text
 	}
 }
 
-func (s listing) listen(l *Listen) {
+func (s dump) listen(l *Listen) {
 	if l.Pipe != nil {
 		s.socket("listen.pipe", *l.Pipe)
 	}
@@ -93,7 +93,7 @@ func (s listing) listen(l *Listen) {
 	s.put("listen.metrics.address", l.Metrics)
 }
 
-func (s listing) socket(path string, k Socket) {
+func (s dump) socket(path string, k Socket) {
 	if k.Path == "" {
 		return
 	}
@@ -102,7 +102,7 @@ func (s listing) socket(path string, k Socket) {
 	s.put(path+".group", k.Group)
 }
 
-func (s listing) policies(path string, p transport.PolicySet) {
+func (s dump) policies(path string, p transport.PolicySet) {
 	s.put(path+".dnssec", onOff(p.DNSSEC))
 	s.put(path+".dane", onOff(p.DANE))
 	s.put(path+".mtasts", onOff(p.MTASTS != nil))
@@ -129,21 +129,21 @@ func onOff(on bool) string {
 	return "off"
 }
 
-func (s listing) transport(path string, t *transport.Config) {
+func (s dump) transport(path string, t *transport.Config) {
 	s.policies(path+".mx_auth", t.MXAuth)
 	s.put(path+".hostname", t.Hostname)
 	s.put(path+".local_ip", joined(t.LocalIP, netip.Addr.String))
 	s.put(path+".force_ipv4", strconv.FormatBool(t.ForceIPv4))
 	s.put(path+".port", strconv.Itoa(int(t.Port)))
-	s.put(path+".connect_timeout", span(t.ConnectTimeout))
-	s.put(path+".command_timeout", span(t.CommandTimeout))
-	s.put(path+".submission_timeout", span(t.SubmissionTimeout))
+	s.put(path+".connect_timeout", formatDuration(t.ConnectTimeout))
+	s.put(path+".command_timeout", formatDuration(t.CommandTimeout))
+	s.put(path+".submission_timeout", formatDuration(t.SubmissionTimeout))
 	s.put(path+".debug", strconv.FormatBool(t.Debug))
 	s.put(path+".requiretls_override", strconv.FormatBool(t.RequireTLSOverride))
 	s.put(path+".relaxed_requiretls", strconv.FormatBool(t.RelaxedRequireTLS))
 	s.put(path+".conn_reuse_limit", strconv.Itoa(t.ConnReuseLimit))
 	s.put(path+".conn_max_idle_count", strconv.Itoa(t.ConnMaxIdleCount))
-	s.put(path+".conn_max_idle_time", span(t.ConnMaxIdleTime))
+	s.put(path+".conn_max_idle_time", formatDuration(t.ConnMaxIdleTime))
 	s.put(path+".chunking", chunkingWord(t.Chunking))
 	s.put(path+".quarantine_header", t.QuarantineHeader)
 	s.tls(path+".tls_client", &t.TLSClient)
@@ -171,7 +171,7 @@ func chunkingWord(c transport.Chunking) string {
 	return "pipelined"
 }
 
-func (s listing) tls(path string, c *transport.TLSClient) {
+func (s dump) tls(path string, c *transport.TLSClient) {
 	s.put(path+".protocols", protocolName(c.MinVersion)+" "+protocolName(c.MaxVersion))
 	s.put(path+".ciphers", joined(c.Ciphers, tls.CipherSuiteName))
 	s.put(path+".curves", joined(c.Curves, func(id uint16) string { return tls.CurveID(id).String() }))
@@ -180,9 +180,9 @@ func (s listing) tls(path string, c *transport.TLSClient) {
 	s.put(path+".key", c.Key)
 }
 
-func (s listing) limit(path string, l transport.Limit) {
+func (s dump) limit(path string, l transport.Limit) {
 	if l.Rate > 0 {
-		s.put(path+".rate", strconv.Itoa(l.Rate)+"/"+span(l.Period))
+		s.put(path+".rate", strconv.Itoa(l.Rate)+"/"+formatDuration(l.Period))
 	}
 	if l.Concurrency > 0 {
 		s.put(path+".concurrency", strconv.Itoa(l.Concurrency))

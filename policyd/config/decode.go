@@ -65,9 +65,9 @@ func (v value) kind() string {
 
 // notKind notes that the value should be of another kind. An alias was
 // complained of already.
-func (v value) notKind(would string) {
+func (v value) notKind(want string) {
 	if v.node.Kind != yaml.AliasNode {
-		v.wrong("%s, would be %s", v.kind(), would)
+		v.wrong("%s, would be %s", v.kind(), want)
 	}
 }
 
@@ -131,20 +131,20 @@ func (v value) unknown(n *yaml.Node, known []string) {
 	if v.path != "" {
 		in = " in " + v.path
 	}
-	would := "one of " + strings.Join(known, ", ")
+	want := "one of " + strings.Join(known, ", ")
 	near := nearest(n.Value, known)
 	if name, place := v.d.elsewhere(n.Value); near != "" && folded(near) == folded(n.Value) {
-		would = strconv.Quote(near)
+		want = strconv.Quote(near)
 	} else if place != "" {
-		would = strconv.Quote(name) + " " + place
+		want = strconv.Quote(name) + " " + place
 	} else if near != "" {
-		would = strconv.Quote(near)
+		want = strconv.Quote(near)
 	} else if len(known) == 1 {
-		would = strconv.Quote(known[0])
+		want = strconv.Quote(known[0])
 	} else if len(known) == 0 {
-		would = "an empty block, {}"
+		want = "an empty block, {}"
 	}
-	v.d.mistake(n, "unknown key %s%s, would be %s", quote(n.Value), in, would)
+	v.d.mistake(n, "unknown key %s%s, would be %s", quote(n.Value), in, want)
 }
 
 // entry is one key of a block with its value and its place in the file.
@@ -231,38 +231,38 @@ func isName(s string) bool {
 	return s[0] != '-' && s[0] != '.'
 }
 
-// form is how a plain value is written.
-type form[T any] struct {
-	would string // what is right, to complete the words "would be"
-	read  func(string) (T, error)
+// format is how a plain value is written.
+type format[T any] struct {
+	want string // what is right, to complete the words "would be"
+	read func(string) (T, error)
 }
 
-// better is a reading error that knows more precisely than its form what
+// hintError is a reading error that knows more precisely than its form what
 // would be right.
-type better struct{ what, would string }
+type hintError struct{ what, want string }
 
-func (b better) Error() string { return b.what + ", would be " + b.would }
+func (b hintError) Error() string { return b.what + ", would be " + b.want }
 
 // plain reads a plain value, or notes why it cannot.
-func plain[T any](v value, f form[T]) (T, bool) {
+func plain[T any](v value, f format[T]) (T, bool) {
 	var zero T
 	if v.node.Kind != yaml.ScalarNode || v.isNull() {
-		v.notKind(f.would)
+		v.notKind(f.want)
 		return zero, false
 	}
 	return word(v, v.node.Value, f)
 }
 
 // word reads one word of a plain value.
-func word[T any](v value, s string, f form[T]) (T, bool) {
+func word[T any](v value, s string, f format[T]) (T, bool) {
 	got, err := f.read(s)
 	if err == nil {
 		return got, true
 	}
-	if b, ok := errors.AsType[better](err); ok {
+	if b, ok := errors.AsType[hintError](err); ok {
 		v.wrong("%s", b.Error())
 	} else {
-		v.wrong("%s, would be %s", err, f.would)
+		v.wrong("%s, would be %s", err, f.want)
 	}
 	var zero T
 	return zero, false
@@ -270,7 +270,7 @@ func word[T any](v value, s string, f form[T]) (T, bool) {
 
 // set reads a plain value into its field, which keeps its default when the
 // value is wrong.
-func set[T any](into *T, f form[T]) func(value) {
+func set[T any](into *T, f format[T]) func(value) {
 	return func(v value) {
 		if got, ok := plain(v, f); ok {
 			*into = got
@@ -280,17 +280,17 @@ func set[T any](into *T, f form[T]) func(value) {
 
 // setList reads a list of at most most plain values; one alone may stand
 // without the list. The list replaces what the field held.
-func setList[T any](into *[]T, most int, f form[T]) func(value) {
+func setList[T any](into *[]T, most int, f format[T]) func(value) {
 	return func(v value) { list(v, into, most, func(s string) []string { return []string{s} }, f) }
 }
 
 // setWords is setList for words, which may also stand in one text with blanks
 // between them.
-func setWords[T any](into *[]T, most int, f form[T]) func(value) {
+func setWords[T any](into *[]T, most int, f format[T]) func(value) {
 	return func(v value) { list(v, into, most, strings.Fields, f) }
 }
 
-func list[T any](v value, into *[]T, most int, split func(string) []string, f form[T]) {
+func list[T any](v value, into *[]T, most int, split func(string) []string, f format[T]) {
 	var all []T
 	good := true
 	if v.node.Kind == yaml.SequenceNode {
@@ -305,7 +305,7 @@ func list[T any](v value, into *[]T, most int, split func(string) []string, f fo
 			all, good = append(all, got), good && ok
 		}
 	} else {
-		v.notKind("a list; each item would be " + f.would)
+		v.notKind("a list; each item would be " + f.want)
 		return
 	}
 	if len(all) > most {

@@ -89,7 +89,7 @@ func unixSocket(v value, name string, mode fs.FileMode) *Socket {
 func admin(v value) *Admin {
 	a := &Admin{Socket: *newSocket("admin", 0o600)}
 	if v.given() {
-		v.block(append(socketKeys(&a.Socket), key{"pprof", set(&a.PProf, truth())})...)
+		v.block(append(socketKeys(&a.Socket), key{"pprof", set(&a.PProf, boolean())})...)
 	}
 	return a
 }

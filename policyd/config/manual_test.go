@@ -109,7 +109,7 @@ func TestManualExamples(t *testing.T) {
 // answered with.
 func TestManualValues(t *testing.T) {
 	all := schema(t)
-	would := regexp.MustCompile(`, would be ([^\n]*)$`)
+	want := regexp.MustCompile(`, would be ([^\n]*)$`)
 	for _, item := range manual(t) {
 		path, ok := all[item.Head]
 		if !ok {
@@ -117,7 +117,7 @@ func TestManualValues(t *testing.T) {
 		}
 		env := someHost()
 		_, err := Parse("mistake", []byte(mistaken(path)), env)
-		got := would.FindStringSubmatch(fmt.Sprint(err))
+		got := want.FindStringSubmatch(fmt.Sprint(err))
 		if got == nil {
 			t.Errorf("%s takes anything: %v", item.Head, err)
 			continue

@@ -14,8 +14,8 @@ import (
 
 // hostname is the form of what EHLO says (RFC 5321 §4.1.1.1): a host name or
 // an address literal.
-func hostname() form[string] {
-	return form[string]{"a domain name such as mx.example.org, or an address literal such as [192.0.2.1]", func(s string) (string, error) {
+func hostname() format[string] {
+	return format[string]{"a domain name such as mx.example.org, or an address literal such as [192.0.2.1]", func(s string) (string, error) {
 		if addr, ok := address.Literal(s); ok {
 			return address.FormatLiteral(addr.Unmap()), nil
 		}
@@ -30,7 +30,7 @@ func domainName(s string) (string, error) {
 		return "", errors.New("is empty")
 	}
 	if addr, err := netip.ParseAddr(s); err == nil {
-		return "", better{quote(s) + " is an address", "in brackets, " + address.FormatLiteral(addr.Unmap().WithZone(""))}
+		return "", hintError{quote(s) + " is an address", "in brackets, " + address.FormatLiteral(addr.Unmap().WithZone(""))}
 	}
 	name, err := address.ASCIIDomain(s)
 	if err != nil {
@@ -50,13 +50,13 @@ func domainName(s string) (string, error) {
 }
 
 // pattern is the form of an override's match.
-func pattern() form[string] {
-	return form[string]{"example.org for that domain alone, or .example.org for its subdomains", func(s string) (string, error) {
+func pattern() format[string] {
+	return format[string]{"example.org for that domain alone, or .example.org for its subdomains", func(s string) (string, error) {
 		if rest, ok := strings.CutPrefix(s, "*."); ok {
-			return "", better{quote(s) + " has a wildcard", strconv.Quote("."+printable(rest)) + " for the subdomains"}
+			return "", hintError{quote(s) + " has a wildcard", strconv.Quote("."+printable(rest)) + " for the subdomains"}
 		}
 		if _, domain, ok := strings.Cut(s, "@"); ok {
-			return "", better{quote(s) + " is a mail address", "its domain, " + quote(domain)}
+			return "", hintError{quote(s) + " is a mail address", "its domain, " + quote(domain)}
 		}
 		domain, sub := strings.CutPrefix(s, ".")
 		name, err := address.ASCIIDomain(domain)
@@ -72,10 +72,10 @@ func pattern() form[string] {
 
 // nexthop is the form of a next hop: a domain whose MX hosts are looked up, or
 // a host in brackets that stands for itself, either with a port.
-func nexthop() form[string] {
-	return form[string]{"\"domain\", \"[host]\", \"domain:port\" or \"[host]:port\"", func(s string) (string, error) {
+func nexthop() format[string] {
+	return format[string]{"\"domain\", \"[host]\", \"domain:port\" or \"[host]:port\"", func(s string) (string, error) {
 		if addr, err := netip.ParseAddr(s); err == nil {
-			return "", better{quote(s) + " is an address", "in brackets, \"[" + addr.WithZone("").String() + "]\""}
+			return "", hintError{quote(s) + " is an address", "in brackets, \"[" + addr.WithZone("").String() + "]\""}
 		}
 		rest, bracketed := strings.CutPrefix(s, "[")
 		host, tail, found := strings.Cut(rest, ":")
@@ -93,7 +93,7 @@ func nexthop() form[string] {
 		if found {
 			p, err := port().read(tail)
 			if err != nil {
-				return "", better{quote(s) + " has no usable port", port().would + " after the colon"}
+				return "", hintError{quote(s) + " has no usable port", port().want + " after the colon"}
 			}
 			tail = ":" + strconv.Itoa(int(p))
 		}
@@ -102,7 +102,7 @@ func nexthop() form[string] {
 				return "[" + addr.String() + "]" + tail, nil
 			}
 		} else if _, err := netip.ParseAddr(host); err == nil {
-			return "", better{quote(s) + " is an address", "with brackets around it, \"[" + host + "]" + tail + "\""}
+			return "", hintError{quote(s) + " is an address", "with brackets around it, \"[" + host + "]" + tail + "\""}
 		}
 		name, err := address.ASCIIDomain(host)
 		if err != nil {
@@ -116,18 +116,18 @@ func nexthop() form[string] {
 }
 
 // source is the form of an address to connect from.
-func source() form[netip.Addr] {
-	return form[netip.Addr]{"an address of this host such as 192.0.2.1 or 2001:db8::1", func(s string) (netip.Addr, error) {
+func source() format[netip.Addr] {
+	return format[netip.Addr]{"an address of this host such as 192.0.2.1 or 2001:db8::1", func(s string) (netip.Addr, error) {
 		addr, err := netip.ParseAddr(s)
 		switch {
 		case err != nil:
 			return addr, fmt.Errorf("%s is no address", quote(s))
 		case addr.Zone() != "":
-			return addr, better{quote(s) + " has a zone", "an address that the internet can reach"}
+			return addr, hintError{quote(s) + " has a zone", "an address that the internet can reach"}
 		case addr.Is4In6():
-			return addr, better{quote(s) + " is an IPv4 address in IPv6 form", addr.Unmap().String()}
+			return addr, hintError{quote(s) + " is an IPv4 address in IPv6 form", addr.Unmap().String()}
 		case addr.IsUnspecified():
-			return addr, better{quote(s) + " names no address", "left out, for the kernel to choose"}
+			return addr, hintError{quote(s) + " names no address", "left out, for the kernel to choose"}
 		case addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 			return addr, fmt.Errorf("%s is no address to connect from", quote(s))
 		}
@@ -136,9 +136,9 @@ func source() form[netip.Addr] {
 }
 
 // resolver is the form of a DNS server; it gives host:port.
-func resolver() form[string] {
-	const would = "an address or a name, with a port or without, such as 127.0.0.1, 127.0.0.1:5353 or [::1]:53"
-	return form[string]{would, func(s string) (string, error) {
+func resolver() format[string] {
+	const want = "an address or a name, with a port or without, such as 127.0.0.1, 127.0.0.1:5353 or [::1]:53"
+	return format[string]{want, func(s string) (string, error) {
 		bare := s
 		if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
 			bare = s[1 : len(s)-1]
@@ -158,8 +158,8 @@ func resolver() form[string] {
 }
 
 // listenAddress is the form of a TCP address to listen at.
-func listenAddress() form[string] {
-	return form[string]{"host:port such as 127.0.0.1:8461, [::1]:8461 or :8461", func(s string) (string, error) {
+func listenAddress() format[string] {
+	return format[string]{"host:port such as 127.0.0.1:8461, [::1]:8461 or :8461", func(s string) (string, error) {
 		return hostPort(s, true)
 	}}
 }
@@ -173,7 +173,7 @@ func hostPort(s string, every bool) (string, error) {
 	}
 	n, err := port().read(p)
 	if err != nil {
-		return "", better{quote(s) + " has no usable port", port().would + " after the colon"}
+		return "", hintError{quote(s) + " has no usable port", port().want + " after the colon"}
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		host = addr.String()
@@ -186,23 +186,23 @@ func hostPort(s string, every bool) (string, error) {
 }
 
 // known is the form of a name that must be one of those defined elsewhere.
-func known(what string, defined []string) form[string] {
-	would := "one of " + strings.Join(defined, ", ")
-	return form[string]{would, func(s string) (string, error) {
+func known(what string, defined []string) format[string] {
+	want := "one of " + strings.Join(defined, ", ")
+	return format[string]{want, func(s string) (string, error) {
 		if slices.Contains(defined, s) {
 			return s, nil
 		}
 		wrong := fmt.Sprintf("unknown %s %s", what, quote(s))
 		if near := nearest(s, defined); near != "" {
-			return "", better{wrong, fmt.Sprintf("%q (known: %s)", near, strings.Join(defined, ", "))}
+			return "", hintError{wrong, fmt.Sprintf("%q (known: %s)", near, strings.Join(defined, ", "))}
 		}
 		return "", errors.New(wrong)
 	}}
 }
 
 // headerField is the form of "Name: value" (RFC 5322 §2.2).
-func headerField() form[string] {
-	return form[string]{"\"Name: value\" such as \"X-Quarantined: yes\"", func(s string) (string, error) {
+func headerField() format[string] {
+	return format[string]{"\"Name: value\" such as \"X-Quarantined: yes\"", func(s string) (string, error) {
 		name, value, found := strings.Cut(s, ":")
 		value = strings.TrimSpace(value)
 		switch {

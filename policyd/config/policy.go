@@ -126,12 +126,12 @@ func (v value) mechanism(keys ...key) bool {
 		v.block(keys...)
 		return true
 	}
-	would := "{} or off"
+	want := "{} or off"
 	if len(keys) > 0 {
-		would = "{}, a block with " + strings.Join(names(keys), ", ") + ", or off"
+		want = "{}, a block with " + strings.Join(names(keys), ", ") + ", or off"
 	}
-	f := truth()
-	f.would = would
+	f := boolean()
+	f.want = want
 	used, _ := plain(v, f)
 	return used
 }

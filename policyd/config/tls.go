@@ -53,7 +53,7 @@ func (d *decoder) tlsKeys(c *transport.TLSClient, versions *[]uint16) []key {
 }
 
 // protocol is the form of a TLS version.
-func protocol() form[uint16] {
+func protocol() format[uint16] {
 	return oneOf(choice[uint16]{"tls1.0", tls.VersionTLS10}, choice[uint16]{"tls1.1", tls.VersionTLS11},
 		choice[uint16]{"tls1.2", tls.VersionTLS12}, choice[uint16]{"tls1.3", tls.VersionTLS13})
 }
@@ -62,7 +62,7 @@ func protocol() form[uint16] {
 func protocolName(v uint16) string { return "tls1." + strconv.Itoa(int(v)-tls.VersionTLS10) }
 
 // curve is the form of a key exchange.
-func curve() form[uint16] {
+func curve() format[uint16] {
 	return oneOf(choice[uint16]{"p256", uint16(tls.CurveP256)}, choice[uint16]{"p384", uint16(tls.CurveP384)},
 		choice[uint16]{"p521", uint16(tls.CurveP521)}, choice[uint16]{"X25519", uint16(tls.X25519)},
 		choice[uint16]{"X25519MLKEM768", uint16(tls.X25519MLKEM768)},
@@ -72,16 +72,16 @@ func curve() form[uint16] {
 
 // cipher is the form of a cipher suite: its IANA name, or maddy's spelling of
 // it without the prefix and with hyphens ("ECDHE-RSA-WITH-AES128-GCM-SHA256").
-func cipher() form[uint16] {
-	const would = "a TLS 1.2 cipher suite such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
-	return form[uint16]{would, func(s string) (uint16, error) {
+func cipher() format[uint16] {
+	const want = "a TLS 1.2 cipher suite such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
+	return format[uint16]{want, func(s string) (uint16, error) {
 		var all []string
 		for _, suite := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
 			forTLS13 := len(suite.SupportedVersions) == 1 && suite.SupportedVersions[0] == tls.VersionTLS13
 			same := bareCipher(suite.Name) == bareCipher(s) || bareCipher(suite.Name) == bareCipher(s)+"SHA256" && strings.HasSuffix(s, "POLY1305")
 			switch {
 			case same && forTLS13:
-				return 0, better{quote(s) + " belongs to TLS 1.3, whose suites cannot be chosen", "left out"}
+				return 0, hintError{quote(s) + " belongs to TLS 1.3, whose suites cannot be chosen", "left out"}
 			case same:
 				return suite.ID, nil
 			case !forTLS13:
@@ -90,7 +90,7 @@ func cipher() form[uint16] {
 		}
 		wrong := "unknown cipher suite " + quote(s)
 		if near := nearest(s, all); near != "" {
-			return 0, better{wrong, near}
+			return 0, hintError{wrong, near}
 		}
 		return 0, errors.New(wrong)
 	}}
@@ -132,9 +132,9 @@ func (d *decoder) readFile(name string) (data []byte, checked bool, err error) {
 }
 
 // rootCA is the form of a file of trusted roots.
-func (d *decoder) rootCA() form[string] {
+func (d *decoder) rootCA() format[string] {
 	path := absolute()
-	return form[string]{"the absolute path of a PEM file of certificates", func(s string) (string, error) {
+	return format[string]{"the absolute path of a PEM file of certificates", func(s string) (string, error) {
 		name, err := path.read(s)
 		if err != nil {
 			return "", err

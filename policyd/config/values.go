@@ -19,12 +19,12 @@ type choice[T any] struct {
 }
 
 // oneOf is the form of a key with a few possible words.
-func oneOf[T any](choices ...choice[T]) form[T] {
+func oneOf[T any](choices ...choice[T]) format[T] {
 	words := make([]string, len(choices))
 	for i, c := range choices {
 		words[i] = c.word
 	}
-	return form[T]{either(words), func(s string) (T, error) {
+	return format[T]{joinOr(words), func(s string) (T, error) {
 		for _, c := range choices {
 			if folded(s) == folded(c.word) {
 				return c.is, nil
@@ -35,8 +35,8 @@ func oneOf[T any](choices ...choice[T]) form[T] {
 	}}
 }
 
-// either joins words as a sentence does: "a, b or c".
-func either(words []string) string {
+// joinOr joins words as a sentence does: "a, b or c".
+func joinOr(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
 	}
@@ -44,18 +44,18 @@ func either(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// truth is the form of a key that is true or false.
-func truth() form[bool] {
+// boolean is the form of a key that is true or false.
+func boolean() format[bool] {
 	f := oneOf(choice[bool]{"true", true}, choice[bool]{"false", false}, choice[bool]{"yes", true}, choice[bool]{"no", false},
 		choice[bool]{"on", true}, choice[bool]{"off", false})
-	f.would = "true or false"
+	f.want = "true or false"
 	return f
 }
 
 // number is the form of a whole number.
-func number(low, high int) form[int] {
-	would := fmt.Sprintf("a number from %d to %d", low, high)
-	return form[int]{would, func(s string) (int, error) {
+func number(low, high int) format[int] {
+	want := fmt.Sprintf("a number from %d to %d", low, high)
+	return format[int]{want, func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
 		switch {
 		case errors.Is(err, strconv.ErrRange), err == nil && (n < low || n > high):
@@ -68,18 +68,18 @@ func number(low, high int) form[int] {
 }
 
 // port is the form of a TCP port.
-func port() form[uint16] {
+func port() format[uint16] {
 	n := number(1, 65535)
-	return form[uint16]{n.would, func(s string) (uint16, error) {
+	return format[uint16]{n.want, func(s string) (uint16, error) {
 		p, err := n.read(s)
 		return uint16(p), err
 	}}
 }
 
 // duration is the form of a duration from low to high.
-func duration(low, high time.Duration) form[time.Duration] {
-	would := fmt.Sprintf("a duration from %s to %s", span(low), span(high))
-	return form[time.Duration]{would, func(s string) (time.Duration, error) {
+func duration(low, high time.Duration) format[time.Duration] {
+	want := fmt.Sprintf("a duration from %s to %s", formatDuration(low), formatDuration(high))
+	return format[time.Duration]{want, func(s string) (time.Duration, error) {
 		d, err := parseDuration(s)
 		switch {
 		case err != nil:
@@ -96,7 +96,7 @@ func duration(low, high time.Duration) form[time.Duration] {
 // parseDuration reads a duration with units, in which days may come first.
 func parseDuration(s string) (time.Duration, error) {
 	if s != "" && len(s) < 20 && strings.Trim(s, "0123456789") == "" {
-		return 0, better{quote(s) + " has no unit", strconv.Quote(s+"s") + " if seconds are meant"}
+		return 0, hintError{quote(s) + " has no unit", strconv.Quote(s+"s") + " if seconds are meant"}
 	}
 	bad := fmt.Errorf("%s is no duration", quote(s))
 	days, rest, found := strings.Cut(s, "d")
@@ -121,8 +121,8 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// span writes a duration in the shortest way that the configuration reads.
-func span(d time.Duration) string {
+// formatDuration writes a duration in the shortest way that the configuration reads.
+func formatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -134,9 +134,9 @@ func span(d time.Duration) string {
 }
 
 // size is the form of a number of bytes.
-func size(low, high int64) form[int64] {
-	would := fmt.Sprintf("a size from %s to %s", bytesText(low), bytesText(high))
-	return form[int64]{would, func(s string) (int64, error) {
+func size(low, high int64) format[int64] {
+	want := fmt.Sprintf("a size from %s to %s", bytesText(low), bytesText(high))
+	return format[int64]{want, func(s string) (int64, error) {
 		n, err := parseSize(s)
 		switch {
 		case err != nil:
@@ -180,7 +180,7 @@ func parseSize(s string) (int64, error) {
 		factor = 1 << 30
 	case "k", "m", "g":
 		letter := strings.ToUpper(unit)
-		return 0, better{quote(s) + " leaves open whether 1000 or 1024 is meant", fmt.Sprintf("%s%siB or %s%sB", digits, letter, digits, letter)}
+		return 0, hintError{quote(s) + " leaves open whether 1000 or 1024 is meant", fmt.Sprintf("%s%siB or %s%sB", digits, letter, digits, letter)}
 	default:
 		return 0, fmt.Errorf("%s has an unknown unit", quote(s))
 	}
@@ -204,31 +204,31 @@ func bytesText(n int64) string {
 }
 
 // rate is the form of "N/period"; it gives a Limit without concurrency.
-func rate() form[transport.Limit] {
-	const would = "a number and a period such as 20/1s"
-	return form[transport.Limit]{would, func(s string) (transport.Limit, error) {
+func rate() format[transport.Limit] {
+	const want = "a number and a period such as 20/1s"
+	return format[transport.Limit]{want, func(s string) (transport.Limit, error) {
 		n, period, found := strings.Cut(s, "/")
 		if !found {
 			if _, err := strconv.Atoi(s); err == nil && len(s) < 10 {
-				return transport.Limit{}, better{quote(s) + " has no period", strconv.Quote(s+"/1s") + " if a second is meant"}
+				return transport.Limit{}, hintError{quote(s) + " has no period", strconv.Quote(s+"/1s") + " if a second is meant"}
 			}
 			return transport.Limit{}, fmt.Errorf("%s is no rate", quote(s))
 		}
 		count, err := number(1, 1e6).read(n)
 		if err != nil {
-			return transport.Limit{}, better{fmt.Sprintf("%s has no number from 1 to 1000000 before the slash", quote(s)), would}
+			return transport.Limit{}, hintError{fmt.Sprintf("%s has no number from 1 to 1000000 before the slash", quote(s)), want}
 		}
 		d, err := duration(time.Millisecond, 24*time.Hour).read(period)
 		if err != nil {
-			return transport.Limit{}, better{fmt.Sprintf("%s has no period from 1ms to 24h after the slash", quote(s)), would}
+			return transport.Limit{}, hintError{fmt.Sprintf("%s has no period from 1ms to 24h after the slash", quote(s)), want}
 		}
 		return transport.Limit{Rate: count, Period: d}, nil
 	}}
 }
 
 // mode is the form of permission bits.
-func mode() form[fs.FileMode] {
-	return form[fs.FileMode]{"three octal digits such as \"0660\"", func(s string) (fs.FileMode, error) {
+func mode() format[fs.FileMode] {
+	return format[fs.FileMode]{"three octal digits such as \"0660\"", func(s string) (fs.FileMode, error) {
 		n, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 32)
 		if err != nil || n > 0o777 {
 			return 0, fmt.Errorf("%s is no octal mode up to 0777", quote(s))
@@ -241,8 +241,8 @@ func mode() form[fs.FileMode] {
 }
 
 // group is the form of a group's name or number.
-func group() form[string] {
-	return form[string]{"the name or number of a group", func(s string) (string, error) {
+func group() format[string] {
+	return format[string]{"the name or number of a group", func(s string) (string, error) {
 		if !isName(s) {
 			return "", fmt.Errorf("%s is no group", quote(s))
 		}
@@ -251,9 +251,9 @@ func group() form[string] {
 }
 
 // absolute is the form of an absolute path.
-func absolute() form[string] {
-	const would = "an absolute path"
-	return form[string]{would, func(s string) (string, error) {
+func absolute() format[string] {
+	const want = "an absolute path"
+	return format[string]{want, func(s string) (string, error) {
 		switch {
 		case s == "":
 			return "", errors.New("is empty")
@@ -268,18 +268,18 @@ func absolute() form[string] {
 
 // socketPath is the form of a unix socket's path, which has to fit into
 // sun_path (unix(7)).
-func socketPath() form[string] {
+func socketPath() format[string] {
 	a := absolute()
-	return form[string]{a.would, func(s string) (string, error) {
+	return format[string]{a.want, func(s string) (string, error) {
 		path, err := a.read(s)
 		if err != nil {
 			return "", err
 		}
 		if len(path) > 107 {
-			return "", better{fmt.Sprintf("%s has %d bytes", quote(s), len(path)), "a path of at most 107 bytes, as for every unix socket"}
+			return "", hintError{fmt.Sprintf("%s has %d bytes", quote(s), len(path)), "a path of at most 107 bytes, as for every unix socket"}
 		}
 		if strings.HasSuffix(s, "/") {
-			return "", better{quote(s) + " is a directory", "the path of the socket in it"}
+			return "", hintError{quote(s) + " is a directory", "the path of the socket in it"}
 		}
 		return path, nil
 	}}
@@ -287,8 +287,8 @@ func socketPath() form[string] {
 
 // stateful is the form of a directory that lies in the state directory unless
 // it is absolute.
-func stateful(state string) form[string] {
-	return form[string]{"a directory", func(s string) (string, error) {
+func stateful(state string) format[string] {
+	return format[string]{"a directory", func(s string) (string, error) {
 		switch {
 		case s == "":
 			return "", errors.New("is empty")
@@ -297,15 +297,15 @@ func stateful(state string) form[string] {
 		case filepath.IsAbs(s):
 			return filepath.Clean(s), nil
 		case !filepath.IsLocal(s):
-			return "", better{fmt.Sprintf("%s leaves state_dir", quote(s)), "a path inside it or an absolute one"}
+			return "", hintError{fmt.Sprintf("%s leaves state_dir", quote(s)), "a path inside it or an absolute one"}
 		}
 		return filepath.Join(state, s), nil
 	}}
 }
 
 // optional makes an empty text right, which leaves the key as if absent.
-func optional(f form[string]) form[string] {
-	return form[string]{f.would, func(s string) (string, error) {
+func optional(f format[string]) format[string] {
+	return format[string]{f.want, func(s string) (string, error) {
 		if s == "" {
 			return "", nil
 		}

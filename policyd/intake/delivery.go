@@ -17,12 +17,12 @@ type Delivery struct {
 	// order.
 	Results []transport.Result
 
-	desk *Dispatcher
-	env  *transport.Envelope
-	msg  *spool.Message
-	log  *slog.Logger
-	name served.Key // zero until it is asked for
-	mine map[flight]struct{}
+	dispatcher *Dispatcher
+	env        *transport.Envelope
+	msg        *spool.Message
+	log        *slog.Logger
+	name       served.Key // zero until it is asked for
+	mine       map[flight]struct{}
 }
 
 // Deliver hands the message over for the recipients that neither have it yet
@@ -30,14 +30,14 @@ type Delivery struct {
 // belong to the Delivery until it ends or is settled.
 func (p *Slot) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.Message, log *slog.Logger) *Delivery {
 	d := &Delivery{
-		Results: make([]transport.Result, len(env.Recipients)),
-		desk:    p.desk, env: env, msg: msg, log: log,
-		mine: p.desk.flights.begin(env),
+		Results:    make([]transport.Result, len(env.Recipients)),
+		dispatcher: p.dispatcher, env: env, msg: msg, log: log,
+		mine: p.dispatcher.inFlight.begin(env),
 	}
 	left, index := d.left()
 	left.Waited = p.waited
 	if len(index) > 0 {
-		for k, result := range p.way.Deliver(ctx, &left, &msg.Message) {
+		for k, result := range p.transport.Deliver(ctx, &left, &msg.Message) {
 			d.Results[index[k]] = result
 		}
 	}
@@ -59,7 +59,7 @@ func (d *Delivery) left() (left transport.Envelope, index []int) {
 			continue
 		}
 		if _, ok := d.mine[flightOf(d.env, rcpt.Address)]; !ok && d.env.QueueID != "" {
-			d.log.Info("put off: an earlier try is still under way", "to", rcpt.Address)
+			d.log.Info("deferred: an earlier try is still under way", "to", rcpt.Address)
 			result.Code, result.Text = status.New(status.Temporary, 3, 0), "an earlier try of this message is still under way"
 			continue
 		}
@@ -71,14 +71,14 @@ func (d *Delivery) left() (left transport.Envelope, index []int) {
 
 // recall gives the recipients that have the message from an earlier try.
 func (d *Delivery) recall() map[string]string {
-	if !d.desk.Served.Known(d.env.QueueID) {
+	if !d.dispatcher.Served.Known(d.env.QueueID) {
 		return nil
 	}
 	key, err := d.key()
 	if err != nil {
 		return nil // the delivery will say what is wrong with reading it
 	}
-	return d.desk.Served.Recall(key)
+	return d.dispatcher.Served.Recall(key)
 }
 
 // key gives the name of the message, which is made once.
@@ -91,7 +91,7 @@ func (d *Delivery) key() (served.Key, error) {
 	return d.name, err
 }
 
-// Detach is for who has told the results and can not know yet whether the mail
+// Detach is for who has told the results and cannot know yet whether the mail
 // server has read them, and will not keep the message and the envelope until
 // then: they are its own again. Further tries may begin at once. It reports
 // whether some recipient has the message, so that one of Remember and Forget is
@@ -103,7 +103,7 @@ func (d *Delivery) Detach() (owed bool) {
 	}
 	if owed {
 		if _, err := d.key(); err != nil {
-			d.log.Error("can not read the message again; a further try may deliver it twice", "error", err)
+			d.log.Error("cannot read the message again; a further try may deliver it twice", "error", err)
 			owed = false
 		}
 	}
@@ -125,17 +125,17 @@ func (d *Delivery) Remember() {
 	}
 	key, err := d.key()
 	if err == nil {
-		err = d.desk.Served.Remember(key, have)
+		err = d.dispatcher.Served.Remember(key, have)
 	}
 	if err != nil {
-		d.log.Error("can not write down who has the message; a further try may deliver it twice", "error", err)
+		d.log.Error("cannot write down who has the message; a further try may deliver it twice", "error", err)
 	}
 }
 
 // Forget drops what is known of the message: the mail server has its answer,
 // and is done with the recipients that are not to be tried again.
 func (d *Delivery) Forget() {
-	if !d.desk.Served.Known(d.env.QueueID) {
+	if !d.dispatcher.Served.Known(d.env.QueueID) {
 		return
 	}
 	key, err := d.key()
@@ -148,10 +148,10 @@ func (d *Delivery) Forget() {
 			done = append(done, result.Recipient)
 		}
 	}
-	d.desk.Served.Forget(key, done)
+	d.dispatcher.Served.Forget(key, done)
 }
 
 // End lets further tries of the message begin. It is called when what became
 // of this one is known, and written down where that is needed; a second call
 // does nothing.
-func (d *Delivery) End() { d.desk.flights.end(d.mine) }
+func (d *Delivery) End() { d.dispatcher.inFlight.end(d.mine) }

@@ -54,14 +54,14 @@ type Transport struct {
 	Overtime time.Duration
 }
 
-// Config is what a Desk works with. All of it must be set.
+// Config is what a Dispatcher works with. All of it must be set.
 type Config struct {
 	// Transport finds a transport by its name; ok is false when there is none.
 	Transport func(name string) (way Transport, ok bool)
 	Spool     *spool.Spool
 	Served    *served.Store
-	// Places holds one unit for each delivery that may be under way.
-	Places *semaphore.Weighted
+	// Slots holds one unit for each delivery that may be under way.
+	Slots  *semaphore.Weighted
 	Logger *slog.Logger
 }
 
@@ -69,27 +69,27 @@ type Config struct {
 // use.
 type Dispatcher struct {
 	Config
-	flights inFlight
-	busy    atomic.Uint64 // messages that got no place
+	inFlight inFlight
+	busy     atomic.Uint64 // messages that got no place
 
 	mu      sync.Mutex
 	running map[*Slot]time.Time // until when each must be over
 }
 
-// New makes a desk.
+// New makes a dispatcher.
 func New(cfg Config) *Dispatcher {
 	return &Dispatcher{
-		Config:  cfg,
-		flights: inFlight{all: map[flight]struct{}{}},
-		running: map[*Slot]time.Time{},
+		Config:   cfg,
+		inFlight: inFlight{all: map[flight]struct{}{}},
+		running:  map[*Slot]time.Time{},
 	}
 }
 
 // Slot is a delivery's place among max_deliveries, with its transport.
 type Slot struct {
-	desk   *Dispatcher
-	way    Transport
-	waited time.Duration // for it
+	dispatcher *Dispatcher
+	transport  Transport
+	waited     time.Duration // for it
 }
 
 // Admit finds a transport by its name and waits for a place, for five seconds
@@ -102,7 +102,7 @@ func (d *Dispatcher) Admit(ctx context.Context, name string, limit time.Duration
 		return nil, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", name)}
 	}
 	start := time.Now()
-	if err := d.turn(ctx); err != nil {
+	if err := d.acquireSlot(ctx); err != nil {
 		way.Release()
 		return nil, err
 	}
@@ -113,12 +113,12 @@ func (d *Dispatcher) Admit(ctx context.Context, name string, limit time.Duration
 	return p, nil
 }
 
-// turn waits for a place.
-func (d *Dispatcher) turn(ctx context.Context) error {
+// acquireSlot waits for a place.
+func (d *Dispatcher) acquireSlot(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, SlotWait)
 	defer cancel()
 	switch {
-	case d.Places.Acquire(wait, 1) == nil:
+	case d.Slots.Acquire(wait, 1) == nil:
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -129,9 +129,9 @@ func (d *Dispatcher) turn(ctx context.Context) error {
 
 // Renew says anew how long the message may take, from now on.
 func (p *Slot) Renew(limit time.Duration) {
-	p.desk.mu.Lock()
-	defer p.desk.mu.Unlock()
-	p.desk.running[p] = time.Now().Add(limit + p.way.Overtime + Slack)
+	p.dispatcher.mu.Lock()
+	defer p.dispatcher.mu.Unlock()
+	p.dispatcher.running[p] = time.Now().Add(limit + p.transport.Overtime + Slack)
 }
 
 // NotTaken logs that a message is turned away, and with which answer. It is a
@@ -153,11 +153,11 @@ func NotTaken(log *slog.Logger, answer *status.Error) {
 // Release gives the place to somebody else. It is called once, when the message
 // is done with.
 func (p *Slot) Release() {
-	p.desk.mu.Lock()
-	delete(p.desk.running, p)
-	p.desk.mu.Unlock()
-	p.desk.Places.Release(1)
-	p.way.Release()
+	p.dispatcher.mu.Lock()
+	delete(p.dispatcher.running, p)
+	p.dispatcher.mu.Unlock()
+	p.dispatcher.Slots.Release(1)
+	p.transport.Release()
 }
 
 // UnderWay counts the messages that have a place.

@@ -23,14 +23,14 @@ import (
 
 func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
-// bench is a desk with one place and one transport, which delivers to whom the
+// bench is a dispatcher with one place and one transport, which delivers to whom the
 // test says.
 type bench struct {
 	*Dispatcher
 	t     *testing.T
 	dir   string
 	calls []string // the recipients of each call of Deliver
-	taken string   // the recipients who get the message; the others are put off
+	taken string   // the recipients who get the message; the others are deferred
 	held  int
 	msg   *spool.Message
 }
@@ -50,7 +50,7 @@ func newBench(t *testing.T) *bench {
 			b.held++
 			return Transport{Deliverer: b, Release: func() { b.held-- }, Overtime: time.Minute}, true
 		},
-		Spool: spool.New(b.dir, 1<<20), Served: memory, Places: semaphore.NewWeighted(1), Logger: slog.New(slog.DiscardHandler),
+		Spool: spool.New(b.dir, 1<<20), Served: memory, Slots: semaphore.NewWeighted(1), Logger: slog.New(slog.DiscardHandler),
 	})
 	if b.msg, err = b.Spool.Receive(strings.NewReader("Subject: x\n\nHello.\n")); err != nil {
 		t.Fatal(err)
@@ -107,8 +107,8 @@ func (b *bench) wantCalls(calls ...string) {
 	if fmt.Sprint(b.calls) != fmt.Sprint(calls) {
 		b.t.Errorf("delivered to %q, want %q", b.calls, calls)
 	}
-	if b.held != 0 || b.UnderWay() != 0 || len(b.flights.all) != 0 {
-		b.t.Errorf("left: %d transports, %d places, flights %v", b.held, b.UnderWay(), b.flights.all)
+	if b.held != 0 || b.UnderWay() != 0 || len(b.inFlight.all) != 0 {
+		b.t.Errorf("left: %d transports, %d places, flights %v", b.held, b.UnderWay(), b.inFlight.all)
 	}
 }
 
@@ -167,7 +167,7 @@ func TestSettle(t *testing.T) {
 	b.wantCalls("ab", "b", "a")
 }
 
-// A try that comes while another one is under way is put off, for the same recipients alone.
+// A try that comes while another one is under way is deferred, for the same recipients alone.
 func TestFlights(t *testing.T) {
 	b := newBench(t)
 	first := b.try("4XyZ", "aa")
@@ -228,7 +228,7 @@ func TestAdmit(t *testing.T) {
 	})
 }
 
-// What can not be written down is in the log.
+// What cannot be written down is in the log.
 func TestCanNotRemember(t *testing.T) {
 	b := newBench(t)
 	var log bytes.Buffer

@@ -34,7 +34,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{Bench: intaketest.New(t)}
-	b.Server = New(b.NewDesk(maxSize), accept.New(2*intaketest.Places+1, b.Logger), "default", "mx.example.org")
+	b.Server = New(b.NewDispatcher(maxSize), accept.New(2*intaketest.Places+1, b.Logger), "default", "mx.example.org")
 	return b
 }
 
@@ -98,7 +98,7 @@ func (c *client) say(lines ...string) {
 	c.send(strings.Join(lines, "\r\n") + "\r\n")
 }
 
-// send sends octets.
+// send sends bytes.
 func (c *client) send(raw string) {
 	c.t.Helper()
 	if _, err := c.Write([]byte(raw)); err != nil {

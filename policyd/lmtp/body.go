@@ -6,13 +6,13 @@ import (
 )
 
 // body reads a message that comes by DATA, without the dots that were put before
-// others (RFC 5321 §4.5.2), in the library's place: that one reads octet by
-// octet, which is most of what a message costs here. All that it gets of the
+// others (RFC 5321 §4.5.2), in the library's place: that one reads byte by
+// byte, which is most of what a message costs here. All that it gets of the
 // message is its end.
 type body struct {
 	conn   *conn
 	begins bool // a line begins
-	cr     bool // the last octet was a CR
+	cr     bool // the last byte was a CR
 	over   bool
 }
 

@@ -22,7 +22,7 @@ import (
 //   - lines without bound, which the library can only have in message bodies
 //     too, and errors without bound;
 //   - having read on into what is not a command (framing.go);
-//   - reading a message by DATA one octet at a time (body.go);
+//   - reading a message by DATA one byte at a time (body.go);
 //   - a write for each line of a reply, a control character in one, and a
 //     refusal for good of a parameter that it does not know (replies.go);
 //   - running on while the transfer of a BDAT is only about to begin, and
@@ -39,20 +39,20 @@ type conn struct {
 	done       chan struct{} // closed with the connection
 
 	framing
-	buf     []byte
-	r, w    int           // what was read and not taken is buf[r:w]
-	tail    string        // what the library is to read before all else
-	err     error         // why there is nothing more to read; sticky
-	begins  chan struct{} // closed when the transfer that BDAT asked for begins
-	refused int           // commands in a row
-	results bool          // the replies to come are about recipients
-	debts   []unconfirmed
+	buf         []byte
+	r, w        int           // what was read and not taken is buf[r:w]
+	tail        string        // what the library is to read before all else
+	err         error         // why there is nothing more to read; sticky
+	begins      chan struct{} // closed when the transfer that BDAT asked for begins
+	refused     int           // commands in a row
+	results     bool          // the replies to come are about recipients
+	unconfirmed []unconfirmed
 
 	mu       sync.Mutex
 	transfer bool  // a message is coming in or being delivered
 	waiting  bool  // the next command is waited for, with no transfer
 	stopping bool  // no more messages
-	cutOff   error // why there are no more octets
+	cutOff   error // why there are no more bytes
 	leaving  bool  // all is said, and only the client's end is waited for
 	out      []byte
 	partial  bool  // out ends within a line
@@ -113,13 +113,13 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// take counts octets that somebody has read.
+// take counts bytes that somebody has read.
 func (c *conn) take(n int) {
 	c.r += n
 	c.free -= int64(n)
 }
 
-// more waits until there are octets that may be read.
+// more waits until there are bytes that may be read.
 func (c *conn) more() error {
 	for c.free == 0 || c.r == c.w {
 		err := c.err
@@ -140,7 +140,7 @@ func (c *conn) more() error {
 		}
 		if err != nil {
 			c.err = err
-			c.settleBDAT()
+			c.finishBDAT()
 			c.goodbye(err)
 			return net.ErrClosed
 		}
@@ -158,9 +158,9 @@ func (c *conn) command() {
 	}
 }
 
-// settleBDAT waits until a transfer has begun that the library is about to
+// finishBDAT waits until a transfer has begun that the library is about to
 // begin.
-func (c *conn) settleBDAT() {
+func (c *conn) finishBDAT() {
 	if c.begins != nil {
 		<-c.begins
 		c.begins = nil

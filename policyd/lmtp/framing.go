@@ -7,29 +7,29 @@ import (
 	"strings"
 )
 
-// framing knows where in a client's octets a command ends and a message begins
+// framing knows where in a client's bytes a command ends and a message begins
 // and ends. It is what the library makes of them, told in advance, so that the
-// library never has octets in its buffer that might turn out to be something
-// else; where the two could differ, framing changes the octets:
+// library never has bytes in its buffer that might turn out to be something
+// else; where the two could differ, framing changes the bytes:
 //
 // In a message that comes by DATA, a CR that no LF follows becomes a blank, as
 // it does later anyhow (package message). With it in place the library would
 // not see the end of data behind CR CR LF, and wait for it in vain.
 type framing struct {
 	data  bool   // the end of data is to come
-	free  int64  // how many octets, of those buffered or yet to come, the library may read
+	free  int64  // how many bytes, of those buffered or yet to come, the library may read
 	verb  string // of the last command, in upper case
 	param string // of a MAIL, its ENVID, and of a RCPT, its ORCPT
 	chunk bool   // the last command is a BDAT, whose chunk is among what is free
 
 	// Of the current line of DATA.
-	length int // in octets, 2 meaning more
+	length int // in bytes, 2 meaning more
 	dot    bool
 }
 
 var errLongLine = errors.New("a command line is too long")
 
-// look frees what it can of buf, which begins with the first octet that is not
+// look frees what it can of buf, which begins with the first byte that is not
 // free, when nothing is free. When still nothing is, it wants to see more. It
 // tells whether it is a command that it freed.
 func (f *framing) look(buf []byte) (command bool, err error) {
@@ -60,7 +60,7 @@ func (f *framing) look(buf []byte) (command bool, err error) {
 }
 
 // chunkSize reads a BDAT command just as the library does: ok means that it
-// will take so many octets for the chunk, whether it refuses it or not, and
+// will take so many bytes for the chunk, whether it refuses it or not, and
 // otherwise none.
 func chunkSize(line string) (size int64, ok bool) {
 	if len(line) < 6 || strings.ToUpper(line[:4]) != "BDAT" || line[4] != ' ' {
@@ -77,7 +77,7 @@ func chunkSize(line string) (size int64, ok bool) {
 // endOfData is how a message by DATA ends, from the beginning of a line.
 const endOfData = ".\r\n"
 
-// body gives how many octets of buf belong to the message for certain. The end
+// body gives how many bytes of buf belong to the message for certain. The end
 // of data is among them in one piece, as the last ones, when data has become
 // false.
 func (f *framing) body(buf []byte) int {
@@ -114,7 +114,7 @@ func (f *framing) body(buf []byte) int {
 	}
 }
 
-// text notes octets of a line.
+// text notes bytes of a line.
 func (f *framing) text(b []byte) {
 	if f.length == 0 && len(b) > 0 {
 		f.dot = b[0] == '.'

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// talk sends octets to a server and gives what it says until it has closed the
+// talk sends bytes to a server and gives what it says until it has closed the
 // connection, or one side has nothing more to say.
 func (b *bench) talk(raw []byte) string {
 	b.T.Helper()
@@ -58,7 +58,7 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// FuzzBody sends a message of any octets, by DATA or in chunks: it arrives as it
+// FuzzBody sends a message of any bytes, by DATA or in chunks: it arrives as it
 // is, nothing of it is a command, and the next command is understood.
 func FuzzBody(f *testing.F) {
 	for _, body := range []string{text, trap, ".\r\n", "a\n.\n\r\n", "a\r\r\n.\r\n\r.\r\n", "\r", "", "BDAT 5 LAST\r\n", "\x00\xff"} {
@@ -93,7 +93,7 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// FuzzFraming cuts the same octets at any place: framing sees the same.
+// FuzzFraming cuts the same bytes at any place: framing sees the same.
 func FuzzFraming(f *testing.F) {
 	f.Add([]byte("NOOP\r\nBDAT 3\r\nabcRSET\r\n"), 5, false)
 	f.Add([]byte("a\r\r\n.\r\n.\r\nMAIL FROM:<x>\r\n"), 2, true)
@@ -110,7 +110,7 @@ func FuzzFraming(f *testing.F) {
 	})
 }
 
-// frames gives the commands and messages that octets are taken for, of which the
+// frames gives the commands and messages that bytes are taken for, of which the
 // first few come first.
 func frames(raw []byte, first int, data bool) (string, error) {
 	var f framing

@@ -25,7 +25,7 @@
 // Received field (RFC 5321 §4.4), which the mail server wrote itself. A message
 // without one is not remembered.
 //
-// Every wait is bounded: five minutes for the client's next octets, however many
+// Every wait is bounded: five minutes for the client's next bytes, however many
 // come at a time; five seconds for a place; fifteen minutes for the delivery;
 // ten seconds for replies to be taken. What the daemon itself refuses is
 // temporary, but for a message beyond max_message_size and what is no address.
@@ -51,7 +51,7 @@ const (
 	// with 452 4.5.3, which has the mail server send them in another one.
 	MaxRecipients = 1000
 
-	// stall is how long the client may take for its next octets.
+	// stall is how long the client may take for its next bytes.
 	stall = 5 * time.Minute
 	// deliveryTime is how long a delivery may take. It is shorter than the
 	// time-outs that the shipped configurations give the mail server.
@@ -60,7 +60,7 @@ const (
 	answerTime = 10 * time.Second
 	// longest bounds the time that a message may take to come in.
 	longest = 24 * time.Hour
-	// maxLine bounds a command line, its line end included, in octets.
+	// maxLine bounds a command line, its line end included, in bytes.
 	maxLine = 4096
 	// maxErrors bounds the commands in a row that are refused, with no
 	// message between them.
@@ -79,8 +79,8 @@ type Server struct {
 
 // New makes a server whose messages take a transport, with accept loops of its
 // own. hostname is what its greeting says.
-func New(desk *intake.Dispatcher, loops *accept.Loops, transport, hostname string) *Server {
-	s := &Server{Dispatcher: desk, Loops: loops, transport: transport, handoff: handoff{conns: make(chan net.Conn), closed: make(chan struct{})}}
+func New(dispatcher *intake.Dispatcher, loops *accept.Loops, transport, hostname string) *Server {
+	s := &Server{Dispatcher: dispatcher, Loops: loops, transport: transport, handoff: handoff{conns: make(chan net.Conn), closed: make(chan struct{})}}
 	s.library = smtp.NewServer(smtp.BackendFunc(s.session))
 	s.library.LMTP = true
 	s.library.Domain = hostname
@@ -94,12 +94,12 @@ func New(desk *intake.Dispatcher, loops *accept.Loops, transport, hostname strin
 	// Not announced, as the library wants TLS for that, but taken: nobody
 	// listens on the way of a local socket (RFC 8689 §4.1).
 	s.library.EnableREQUIRETLS = true
-	s.library.ErrorLog = libraryLog{desk.Logger}
+	s.library.ErrorLog = libraryLog{dispatcher.Logger}
 	return s
 }
 
 // Serve accepts connections until ctx ends, closes l and returns nil; an error
-// means that l can not be served any more. Connections may be open then: see
+// means that l cannot be served any more. Connections may be open then: see
 // Wait. Those with no message under way are closed with 421 at the end of ctx;
 // the others go on until deliveries, a context of its own, ends. It is called
 // once.

@@ -183,7 +183,7 @@ func TestStrangeParameters(t *testing.T) {
 	}
 }
 
-// Recipients beyond the limit are put off until the next message.
+// Recipients beyond the limit are deferred until the next message.
 func TestTooManyRecipients(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()

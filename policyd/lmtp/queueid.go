@@ -6,7 +6,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/message"
 )
 
-// maxQueueID bounds a queue id, in octets.
+// maxQueueID bounds a queue id, in bytes.
 const maxQueueID = 64
 
 // queueID gives the id that the mail server wrote into the topmost Received

@@ -12,7 +12,7 @@ import (
 const maxOut = 32 << 10
 
 // Write takes a line of a reply from the library. It is sent when the client's
-// next octets are waited for.
+// next bytes are waited for.
 func (c *conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	begins := !c.partial
@@ -60,7 +60,7 @@ func (c *conn) judge(line []byte) []byte {
 	case refusal && c.begins != nil && !results:
 		c.begins = nil // no transfer will begin
 	default:
-		c.settleBDAT()
+		c.finishBDAT()
 	}
 	switch {
 	case results:
@@ -115,7 +115,7 @@ func (c *conn) goodbye(err error) {
 	case errors.Is(err, errBroken):
 		text = "421 4.3.0 come again after a message that was given up"
 	case errors.Is(err, errLongLine):
-		text = fmt.Sprintf("421 4.5.2 a command line has more than %d octets", maxLine)
+		text = fmt.Sprintf("421 4.5.2 a command line has more than %d bytes", maxLine)
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return
 	default:

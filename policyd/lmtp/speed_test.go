@@ -41,13 +41,13 @@ func benchmark(b *testing.B, size int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	desk := intake.New(intake.Config{
+	dispatcher := intake.New(intake.Config{
 		Transport: func(string) (intake.Transport, bool) {
 			return intake.Transport{Deliverer: nowhere{}, Release: func() {}}, true
 		},
-		Spool: spool.New(dir, 1<<30), Served: memory, Places: semaphore.NewWeighted(10), Logger: slog.New(slog.DiscardHandler),
+		Spool: spool.New(dir, 1<<30), Served: memory, Slots: semaphore.NewWeighted(10), Logger: slog.New(slog.DiscardHandler),
 	})
-	s := New(desk, accept.New(10, desk.Logger), "default", "mx.example.org")
+	s := New(dispatcher, accept.New(10, dispatcher.Logger), "default", "mx.example.org")
 	l, err := net.Listen("unix", dir+"/s")
 	if err != nil {
 		b.Fatal(err)

@@ -171,7 +171,7 @@ func TestSilentClient(t *testing.T) {
 func TestMaxDeliveries(t *testing.T) {
 	bubble(t, func(b *bench, l *memnet.Listener) {
 		held := make(chan struct{})
-		b.Places = semaphore.NewWeighted(1)
+		b.Slots = semaphore.NewWeighted(1)
 		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
 			if len(b.Calls()) == 1 {
 				<-held

@@ -51,7 +51,7 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 	case s.conn.err != nil: // nobody will read the replies
 		owing.writeDown(s.conn.err)
 	case d.Detach():
-		s.conn.debts = append(s.conn.debts, owing)
+		s.conn.unconfirmed = append(s.conn.unconfirmed, owing)
 	}
 	return nil
 }

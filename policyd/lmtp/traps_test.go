@@ -67,7 +67,7 @@ func TestTooLargeInAdvance(t *testing.T) {
 	c.want("552 5.3.4 ", "250 ")
 }
 
-// When the state directory can not be written, large messages have to wait.
+// When the state directory cannot be written, large messages have to wait.
 func TestNoRoom(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()
@@ -81,12 +81,12 @@ func TestNoRoom(t *testing.T) {
 	c.want("250 ")
 }
 
-// Bodies come through as they are: long lines, folded at 998 octets as for pipe;
-// dots, bare LF, commands, octets above 127.
+// Bodies come through as they are: long lines, folded at 998 bytes as for pipe;
+// dots, bare LF, commands, bytes above 127.
 func TestBodies(t *testing.T) {
 	for name, body := range map[string]string{
 		"empty":            "",
-		"2,500 octets":     strings.Repeat("x", 2500) + "\r\n",
+		"2,500 bytes":      strings.Repeat("x", 2500) + "\r\n",
 		"one line":         strings.Repeat("0123456789", 12_000) + "\r\n",
 		"dots":             ".\r\n..\r\n...\r\n.x\r\n",
 		"bare LF":          "a\n.\nMAIL FROM:<x@example.org>\n.\r\n\n\r\n",
@@ -122,7 +122,7 @@ func TestBodies(t *testing.T) {
 				c.mail("b")
 				c.want("250 2.0.0 <b@")
 				if got, want := b.Calls()[0].Body, canonical(t, body); got != want {
-					t.Errorf("%d octets %.200q, want %d %.200q", len(got), got, len(want), want)
+					t.Errorf("%d bytes %.200q, want %d %.200q", len(got), got, len(want), want)
 				}
 				b.WantCalls("a@example.net", "b@example.net")
 			})

@@ -31,7 +31,7 @@ func (d unconfirmed) writeDown(why error) {
 
 // checkRead lets the debts go when the client has read everything.
 func (c *conn) checkRead() {
-	if len(c.debts) == 0 {
+	if len(c.unconfirmed) == 0 {
 		return
 	}
 	c.mu.Lock()
@@ -43,16 +43,16 @@ func (c *conn) checkRead() {
 }
 
 func (c *conn) confirmed() {
-	for _, d := range c.debts {
+	for _, d := range c.unconfirmed {
 		d.Forget()
 	}
-	c.debts = nil
+	c.unconfirmed = nil
 }
 
 // linger waits, at the connection's end, until the client has read its replies.
 // When it does not, who has the message is written down.
 func (c *conn) linger() {
-	if c.checkRead(); len(c.debts) == 0 {
+	if c.checkRead(); len(c.unconfirmed) == 0 {
 		return
 	}
 	err := c.parting()
@@ -60,10 +60,10 @@ func (c *conn) linger() {
 		c.confirmed()
 		return
 	}
-	for _, d := range c.debts {
+	for _, d := range c.unconfirmed {
 		d.writeDown(err)
 	}
-	c.debts = nil
+	c.unconfirmed = nil
 }
 
 var errUnread = errors.New("it was not read in time")
@@ -104,7 +104,7 @@ func allRead(conn net.Conn) bool {
 	return unread == 0 && open
 }
 
-// state gives how many octets that were written the other side has not read
+// state gives how many bytes that were written the other side has not read
 // (unix(7), SIOCOUTQ), and whether it was there then: when it is not, they are
 // gone too. Of a connection that is no unix socket's, what was written was read.
 func state(conn net.Conn) (unread int, open bool) {

@@ -187,7 +187,7 @@ func TestRepliesRead(t *testing.T) {
 }
 
 // A try that comes while an earlier one is still on its way to the same
-// recipient is put off; its other recipients are served.
+// recipient is deferred; its other recipients are served.
 func TestEarlierTryUnderWay(t *testing.T) {
 	reached, held := make(chan struct{}), make(chan struct{})
 	b := serve(t, func(b *bench) {
@@ -213,7 +213,7 @@ func TestEarlierTryUnderWay(t *testing.T) {
 	b.WantCalls("a@example.net a@example.net", "b@example.net", "b@example.net")
 }
 
-// A recipient that was put off can be tried again at once, although the
+// A recipient that was deferred can be tried again at once, although the
 // connection on which it was is idle.
 func TestTriedAgainElsewhere(t *testing.T) {
 	b := serve(t, func(b *bench) {

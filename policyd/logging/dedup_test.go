@@ -76,7 +76,7 @@ func TestWhatRepeatsInFull(t *testing.T) {
 	for range 3 {
 		l.Info("delivered")
 		l.With("queue_id", "4XyZ").Warn("message not taken", "dsn", "4.3.2")
-		l.WithGroup("g").Error("can not write down", "id", "x7")
+		l.WithGroup("g").Error("cannot write down", "id", "x7")
 	}
 	if lines := l.pass(time.Hour); len(lines) != 9 {
 		t.Errorf("%q", lines)

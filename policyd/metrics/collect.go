@@ -61,7 +61,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	s.put(socketmapLookups, counts.Socketmap.Policies, "policy")
 	s.put(socketmapLookups, counts.Socketmap.None, "none")
 	s.put(socketmapLookups, counts.Socketmap.Temporary, "temporary")
-	for l := range tlsrpt.Losses {
+	for l := range tlsrpt.DropReasons {
 		s.put(tlsrptLost, counts.TLSRPT.Lost[l], l.String())
 	}
 }

@@ -65,7 +65,7 @@ var (
 	security = Metric{"mxpolicyd_delivery_security_total", Counter, []string{"transport", "tls_level", "mx_level", "proof"},
 		"Deliveries of which a server took the message, by the levels that the connection reached and by what proved the server: dane, webpki or none. A falling share of authenticated ones means that certificates, TLSA records or DNSSEC stopped working somewhere; when it falls for all, look at our own resolver."}
 	policyFailures = Metric{"mxpolicyd_policy_failures_total", Counter, []string{"policy", "cause", "mode"},
-		"Hosts that failed a policy, enforced (passed over) or testing (used all the same). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
+		"Hosts that failed a policy, enforced (skipped) or testing (used all the same). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
 )
 
 // What is under way.
@@ -105,7 +105,7 @@ var (
 	limitRefused = Metric{"mxpolicyd_limit_refused_total", Counter, []string{"transport", "scope"},
 		"Turns at a limit that did not come in five seconds, so that the mail was deferred (4.4.5). When it rises, the limit is too low for the mail there is."}
 	deadHosts = Metric{"mxpolicyd_dead_hosts", Gauge, []string{"transport"},
-		"Hosts that can not be reached now; mail for them is deferred at once. When it jumps, our own network is the first suspect."}
+		"Hosts that cannot be reached now; mail for them is deferred at once. When it jumps, our own network is the first suspect."}
 	slowedHosts = Metric{"mxpolicyd_slowed_hosts", Gauge, []string{"transport"},
 		"Hosts that complained of too many connections and get fewer for a while."}
 )
@@ -141,7 +141,7 @@ var (
 // MTA-STS, beside its cache.
 var (
 	stsFailures = Metric{"mxpolicyd_mtasts_failures_total", Counter, []string{"failure"},
-		"What went wrong on the way to MTA-STS policies. Deliveries go on with the cached policy, or without one. When sts-webpki-invalid or sts-policy-fetch-error rises for all domains, this host can not reach HTTPS servers, or its CA bundle is wrong."}
+		"What went wrong on the way to MTA-STS policies. Deliveries go on with the cached policy, or without one. When sts-webpki-invalid or sts-policy-fetch-error rises for all domains, this host cannot reach HTTPS servers, or its CA bundle is wrong."}
 	stsStoreFailures = Metric{"mxpolicyd_mtasts_store_failures_total", Counter, nil,
 		"Policies that could not be read from the cache directory, or written to it. Any rise means a full or read-only disk: after a restart the policies would have to be fetched anew."}
 )

@@ -96,7 +96,7 @@ func (m *Metrics) of(name string) *series {
 }
 
 // Transport has the metrics of a transport's deliveries be there, at zero,
-// before its first message: Prometheus can not see a rise from nothing.
+// before its first message: Prometheus cannot see a rise from nothing.
 func (m *Metrics) Transport(name string) { m.of(name) }
 
 // Observe counts a delivery. It is what transport.Deps.Observe asks for.

@@ -44,7 +44,7 @@ func (m *Metrics) NewServer(log *slog.Logger) *Server {
 }
 
 // Serve serves l until taking ends, closes it and returns nil; an error means
-// that l can not be served any more. A scrape under way then has a while to
+// that l cannot be served any more. A scrape under way then has a while to
 // end; deliveries is of no interest here.
 func (s *Server) Serve(taking, _ context.Context, l net.Listener) error {
 	s.closing.Add(1)

@@ -8,7 +8,7 @@
 // cancels the delivery, as far as that is still possible: what was delivered
 // all the same is remembered (package served), so that the mail server's next
 // try does not deliver it twice. A try that comes while an earlier one of the
-// same message is still on its way to the same recipient is put off (package
+// same message is still on its way to the same recipient is deferred (package
 // intake).
 //
 // A request keeps the transport that it began with, whatever is reloaded
@@ -47,10 +47,10 @@ type Server struct {
 	readers sync.Pool // *wire.Reader
 }
 
-// New makes a server that brings its messages to a desk, with accept loops of
+// New makes a server that brings its messages to a dispatcher, with accept loops of
 // its own.
-func New(desk *intake.Dispatcher, loops *accept.Loops) *Server {
-	return &Server{Dispatcher: desk, Loops: loops}
+func New(dispatcher *intake.Dispatcher, loops *accept.Loops) *Server {
+	return &Server{Dispatcher: dispatcher, Loops: loops}
 }
 
 // Serve accepts connections until ctx ends, closes l and returns nil; an error

@@ -293,7 +293,7 @@ func TestCanNotRemember(t *testing.T) {
 }
 
 // A try that comes while an earlier one is still on its way to the same
-// recipient is put off; its other recipients are served.
+// recipient is deferred; its other recipients are served.
 func TestEarlierTryUnderWay(t *testing.T) {
 	reached, held := make(chan struct{}), make(chan struct{})
 	b := serve(t, func(b *bench) {

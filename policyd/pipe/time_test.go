@@ -132,8 +132,8 @@ func TestTimeout(t *testing.T) {
 	})
 	t.Run("place", func(t *testing.T) {
 		bubble(t, func(b *bench, l *memnet.Listener) {
-			b.Places.Acquire(b.T.Context(), 10)
-			defer b.Places.Release(10)
+			b.Slots.Acquire(b.T.Context(), 10)
+			defer b.Slots.Release(10)
 			short := e
 			short.Timeout = time.Second
 			conn := l.Dial()
@@ -164,7 +164,7 @@ func TestMaxDeliveries(t *testing.T) {
 	for name, free := range map[string]time.Duration{"none in time": intake.SlotWait + time.Second, "one in time": intake.SlotWait - time.Second} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(b *bench, l *memnet.Listener) {
-				b.Places = semaphore.NewWeighted(1)
+				b.Slots = semaphore.NewWeighted(1)
 				b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
 					if len(b.Calls()) == 1 {
 						time.Sleep(free)
@@ -263,7 +263,7 @@ func TestGiveUp(t *testing.T) {
 		delivering := l.Dial()
 		delivering.Write(whole(b.T, envelope("b")))
 		synctest.Wait()
-		b.Places.TryAcquire(8)
+		b.Slots.TryAcquire(8)
 		waiting := l.Dial()
 		waiting.Write(opening(b.T, envelope("c")))
 		synctest.Wait()
@@ -277,7 +277,7 @@ func TestGiveUp(t *testing.T) {
 			}
 		}
 		b.Wait()
-		b.Places.Release(8)
+		b.Slots.Release(8)
 		b.WantCalls("b")
 	})
 }

@@ -61,7 +61,7 @@ func (rt *Runtime) newPolicyCache(r *liveResolver, cfg transport.MTASTS, roots *
 		fs, err := store.NewFS(store.FSConfig{Dir: cfg.Dir, ReadOnly: rt.readOnly})
 		if err != nil {
 			// Memory goes on alone until somebody mends the directory.
-			rt.log.Error("the MTA-STS cache directory can not be used", "error", err)
+			rt.log.Error("the MTA-STS cache directory cannot be used", "error", err)
 		}
 		kept = fs
 	}

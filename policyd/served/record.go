@@ -18,14 +18,14 @@ import (
 // a digest, in hexadecimal, of the file's own name and of the rest, so that a
 // file that was torn, altered or renamed is not believed. Each other line has
 // a recipient and the line it was accepted with, both as Go string literals, so
-// that no octet of them can end a line:
+// that no byte of them can end a line:
 //
 //	mxpipe-served 1 0f3a…
 //	"a@example.org" "mx1.example.org: 250 2.0.0 Ok (…)"
 const (
 	format     = "mxpipe-served 1 "
 	tempPrefix = "new-"
-	maxRecord  = 8 << 20 // octets
+	maxRecord  = 8 << 20 // bytes
 	maxLine    = 500     // of the line a recipient was accepted with
 )
 

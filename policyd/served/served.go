@@ -5,7 +5,7 @@
 // One exit status is all that a pipe carries for all recipients of a call. If
 // one recipient was accepted and another has to wait, the mail server tries
 // both again; so the accepted one is written down under the mail server's
-// queue id, the sender and a digest of the message, and passed over at the
+// queue id, the sender and a digest of the message, and skipped at the
 // next try. Without a queue id nothing is remembered: two messages that are
 // alike might be meant to be two.
 //
@@ -15,11 +15,11 @@
 // server is done with everyone in it.
 //
 // A record is one small file in the directory, written whole or not at all,
-// and synced before the mail server gets its answer. What can not be trusted
+// and synced before the mail server gets its answer. What cannot be trusted
 // to be what was written counts as no record, since a second copy is better
 // than a lost message: record.go says how that is told. Records are forgotten
 // seven days after they were last written, the oldest ones sooner when there
-// are more than 20,000 of them or 256 MiB. A record that can not be written, as
+// are more than 20,000 of them or 256 MiB. A record that cannot be written, as
 // on a full disk, is held in memory, up to 8 MiB of all such, until Settle has
 // written it: only the end of the daemon makes it forget before.
 package served
@@ -43,8 +43,8 @@ import (
 const (
 	keep       = 7 * 24 * time.Hour
 	maxRecords = 20_000
-	maxTotal   = 256 << 20 // octets of all records together
-	maxHeld    = 8 << 20   // octets of the records that could not be written
+	maxTotal   = 256 << 20 // bytes of all records together
+	maxHeld    = 8 << 20   // bytes of the records that could not be written
 	sweepEvery = time.Hour
 )
 
@@ -62,8 +62,8 @@ type Store struct {
 	mu      sync.Mutex // never held across I/O
 	records map[string]entry
 	ids     map[string]int // how many records there are for a queue id
-	total   int64          // octets
-	held    int            // octets of entry.held
+	total   int64          // bytes
+	held    int            // bytes of entry.held
 	swept   time.Time
 }
 
@@ -91,7 +91,7 @@ const (
 )
 
 // Open reads which records there are in dir, which it makes if need be. The
-// error is for the administrator: the directory can not be made or listed.
+// error is for the administrator: the directory cannot be made or listed.
 func Open(dir string, now func() time.Time) (*Store, error) {
 	return open(dir, now, bounds{maxRecords, maxTotal})
 }
@@ -231,11 +231,11 @@ func (m *Store) write(key Key, got map[string]string) error {
 	return err
 }
 
-// Settle writes down what could not be written before and is still held, until
+// WritePending writes down what could not be written before and is still held, until
 // that fails again or ctx ends. Call it now and then, and at the end.
-func (m *Store) Settle(ctx context.Context) {
+func (m *Store) WritePending(ctx context.Context) {
 	for name, e := range m.unwritten() {
-		if ctx.Err() != nil || !m.settle(name, e) {
+		if ctx.Err() != nil || !m.writePending(name, e) {
 			return
 		}
 	}
@@ -257,8 +257,8 @@ func (m *Store) unwritten() map[string]entry {
 	return held
 }
 
-// settle writes one record, unless somebody has dropped or written it since.
-func (m *Store) settle(name string, e entry) bool {
+// writePending writes one record, unless somebody has dropped or written it since.
+func (m *Store) writePending(name string, e entry) bool {
 	lock := m.lock(name)
 	defer lock.Unlock()
 	m.mu.Lock()

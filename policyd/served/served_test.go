@@ -356,7 +356,7 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// The directory vanishes while the daemon runs: an error, and what can not be
+// The directory vanishes while the daemon runs: an error, and what cannot be
 // written is known as long as the daemon runs.
 func TestDirectoryGone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "served")
@@ -381,7 +381,7 @@ func TestDirectoryGone(t *testing.T) {
 	}
 	remember(t, m, k, "c") // once the disk is well, all of it is there
 	if m.held != 0 {
-		t.Errorf("%d octets are held that are on disk", m.held)
+		t.Errorf("%d bytes are held that are on disk", m.held)
 	}
 	wantKnown(t, mustOpen(t, dir, time.Now), k, "a", "b", "c")
 	m.Forget(k, []string{"a", "b", "c"})
@@ -405,28 +405,28 @@ func TestSettle(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
-	m.Settle(t.Context())
+	m.WritePending(t.Context())
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	m.Forget(keys["3"], []string{"a"})
 	over, end := context.WithCancel(t.Context())
 	end()
-	m.Settle(over)
+	m.WritePending(over)
 	wantKnown(t, mustOpen(t, dir, time.Now), keys["1"])
-	m.Settle(t.Context())
-	m.Settle(t.Context())
+	m.WritePending(t.Context())
+	m.WritePending(t.Context())
 	for _, one := range []*Store{m, mustOpen(t, dir, time.Now)} {
 		wantKnown(t, one, keys["1"], "a")
 		wantKnown(t, one, keys["2"], "a")
 		wantKnown(t, one, keys["3"])
 	}
 	if m.held != 0 {
-		t.Errorf("%d octets are held that are on disk", m.held)
+		t.Errorf("%d bytes are held that are on disk", m.held)
 	}
 }
 
-// What can not be written is held up to a bound.
+// What cannot be written is held up to a bound.
 func TestHeldIsBounded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "served")
 	m := mustOpen(t, dir, time.Now)
@@ -447,13 +447,13 @@ func TestHeldIsBounded(t *testing.T) {
 		}
 	}
 	if m.held > maxHeld || m.held < maxHeld/2 {
-		t.Errorf("%d octets are held", m.held)
+		t.Errorf("%d bytes are held", m.held)
 	}
 	for _, k := range keys {
 		m.Forget(k, slices.Collect(maps.Keys(m.Recall(k))))
 	}
 	if m.held != 0 || m.total != 0 {
-		t.Errorf("%d octets are held, %d in all, though nothing is known", m.held, m.total)
+		t.Errorf("%d bytes are held, %d in all, though nothing is known", m.held, m.total)
 	}
 }
 
@@ -500,7 +500,7 @@ func TestFutureFile(t *testing.T) {
 
 // The oldest records go when there are too many, or when they are too large.
 func TestBounds(t *testing.T) {
-	for name, b := range map[string]bounds{"records": {20, 1 << 30}, "octets": {1000, 20 * 200}} {
+	for name, b := range map[string]bounds{"records": {20, 1 << 30}, "bytes": {1000, 20 * 200}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			c := newClock()
@@ -526,7 +526,7 @@ func TestBounds(t *testing.T) {
 				sum += e.size
 			}
 			if m.total != sum || len(m.ids) != len(m.records) {
-				t.Errorf("counted %d octets of %d, %d ids", m.total, sum, len(m.ids))
+				t.Errorf("counted %d bytes of %d, %d ids", m.total, sum, len(m.ids))
 			}
 			again, err := open(dir, c.Now, bounds{5, 1 << 30})
 			if err != nil || len(again.records) > 5 || len(files(t, dir)) > 5 {

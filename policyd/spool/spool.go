@@ -9,7 +9,7 @@
 // the file is never synced.
 //
 // Refused are a message that exceeds the size limit (5.3.4, for good) and one
-// for which there is no room (4.3.1, for now). A state directory that can not
+// for which there is no room (4.3.1, for now). A state directory that cannot
 // be written holds up large messages only.
 package spool
 
@@ -27,7 +27,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-// Memory is how much of a message is held in memory, in octets of the canonical
+// Memory is how much of a message is held in memory, in bytes of the canonical
 // form.
 const Memory = 1 << 20
 
@@ -38,49 +38,49 @@ const Total = 64 << 20
 
 // Spool makes messages. It is safe for concurrent use.
 type Spool struct {
-	dir     string
-	max     atomic.Int64
-	held    atomic.Int64 // octets of memory that messages hold
-	intakes sync.Pool
-	// memories are byte slices of pooled octets, for messages that are smaller.
+	dir      string
+	max      atomic.Int64
+	inMemory atomic.Int64 // bytes of memory that messages hold
+	readers  sync.Pool
+	// memories are byte slices of pooled bytes, for messages that are smaller.
 	memories sync.Pool
 }
 
-// intake is what every message needs while it comes in.
-type intake struct {
+// reader is what every message needs while it comes in.
+type reader struct {
 	canonical *message.Canonicalizer
 	piece     []byte // for readers that bring no buffer of their own
 }
 
-func (s *Spool) intake(dst io.Writer) *intake {
-	if in, ok := s.intakes.Get().(*intake); ok {
+func (s *Spool) reader(dst io.Writer) *reader {
+	if in, ok := s.readers.Get().(*reader); ok {
 		in.canonical.Reset(dst)
 		return in
 	}
-	return &intake{canonical: message.NewCanonicalizer(dst), piece: make([]byte, pieceSize)}
+	return &reader{canonical: message.NewCanonicalizer(dst), piece: make([]byte, pieceSize)}
 }
 
-// back takes an intake back when its message is there, or failed.
-func (s *Spool) back(in *intake) {
+// putReader takes an intake back when its message is there, or failed.
+func (s *Spool) putReader(in *reader) {
 	in.canonical.Reset(nil)
-	s.intakes.Put(in)
+	s.readers.Put(in)
 }
 
 const pieceSize = 16 << 10
 
 // New returns a spool whose large messages live in dir, and whose messages
-// have at most max octets in canonical form.
+// have at most max bytes in canonical form.
 func New(dir string, max int64) *Spool {
 	s := &Spool{dir: dir}
 	s.SetMax(max)
 	return s
 }
 
-// SetMax changes how many octets a message may have. Messages that are on
+// SetMax changes how many bytes a message may have. Messages that are on
 // their way in keep the bound that they started with.
 func (s *Spool) SetMax(max int64) { s.max.Store(max) }
 
-// Max gives how many octets a message may have.
+// Max gives how many bytes a message may have.
 func (s *Spool) Max() int64 { return s.max.Load() }
 
 // Check reports whether a large message could be held at this moment: it makes
@@ -109,10 +109,10 @@ func (s *Spool) openTmpfile() (*os.File, error) {
 // several goroutines at once.
 type Message struct {
 	transport.Message
-	spool  *Spool
-	file   *os.File
-	memory []byte
-	held   int64 // what the spool counts for it
+	spool   *Spool
+	file    *os.File
+	memory  []byte
+	counted int64 // what the spool counts for it
 }
 
 // Close lets the message go. Nobody may read it any more.
@@ -124,16 +124,16 @@ func (m *Message) Close() {
 		m.spool.memories.Put((*[pooled]byte)(m.memory[:pooled]))
 	}
 	m.memory = nil
-	m.spool.held.Add(-m.held)
-	m.held = 0
+	m.spool.inMemory.Add(-m.counted)
+	m.counted = 0
 }
 
 // Receive reads a message up to io.EOF. Errors of r come back as they are; a
 // *status.Error is the spool's own refusal, for the mail server to see.
 func (s *Spool) Receive(r io.Reader) (*Message, error) {
-	h := &hold{spool: s, max: s.max.Load()}
-	in := s.intake(h)
-	defer s.back(in)
+	h := &buffer{spool: s, max: s.max.Load()}
+	in := s.reader(h)
+	defer s.putReader(in)
 	_, err := io.CopyBuffer(in.canonical, r, in.piece)
 	if err == nil {
 		err = in.canonical.Close()
@@ -143,7 +143,7 @@ func (s *Spool) Receive(r io.Reader) (*Message, error) {
 		h.memory = nil // the delivery may take long
 		h.count()
 	}
-	m := &Message{spool: s, file: h.file, memory: h.memory, held: h.held}
+	m := &Message{spool: s, file: h.file, memory: h.memory, counted: h.counted}
 	if err != nil {
 		m.Close()
 		return nil, err
@@ -179,37 +179,37 @@ func (h memoryBody) WriteAllTo(w io.Writer) error {
 	return err
 }
 
-// hold takes the canonical octets. Once there is a file, memory is the buffer
+// buffer takes the canonical bytes. Once there is a file, memory is the buffer
 // in front of it.
-type hold struct {
-	spool  *Spool
-	max    int64
-	size   int64
-	memory []byte
-	held   int64 // what the spool counts for it
-	file   *os.File
-	header message.HeaderReader
+type buffer struct {
+	spool   *Spool
+	max     int64
+	size    int64
+	memory  []byte
+	counted int64 // what the spool counts for it
+	file    *os.File
+	header  message.HeaderReader
 }
 
 // room is how much of the message may be in memory at this moment.
-func (h *hold) room() int64 {
-	if h.spool.held.Load() > Total {
-		return buffer
+func (h *buffer) room() int64 {
+	if h.spool.inMemory.Load() > Total {
+		return fileBuffer
 	}
 	return Memory
 }
 
 // count tells the spool how much memory the message holds by now.
-func (h *hold) count() {
+func (h *buffer) count() {
 	now := int64(cap(h.memory))
-	h.spool.held.Add(now - h.held)
-	h.held = now
+	h.spool.inMemory.Add(now - h.counted)
+	h.counted = now
 }
 
-// buffer is how much is gathered for one write to the file.
-const buffer = 64 << 10
+// fileBuffer is how much is gathered for one write to the file.
+const fileBuffer = 64 << 10
 
-func (h *hold) Write(p []byte) (int, error) {
+func (h *buffer) Write(p []byte) (int, error) {
 	h.size += int64(len(p))
 	if h.size > h.max {
 		return 0, &status.Error{Code: status.New(status.Permanent, 3, 4),
@@ -223,7 +223,7 @@ func (h *hold) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	if h.file != nil && len(h.memory)+len(p) > buffer {
+	if h.file != nil && len(h.memory)+len(p) > fileBuffer {
 		if err := h.flush(); err != nil {
 			return 0, err
 		}
@@ -237,7 +237,7 @@ func (h *hold) Write(p []byte) (int, error) {
 const pooled = 32 << 10
 
 // keep appends to memory, which never grows beyond its bound.
-func (h *hold) keep(p []byte) {
+func (h *buffer) keep(p []byte) {
 	if h.memory == nil && len(p) <= pooled {
 		room, ok := h.spool.memories.Get().(*[pooled]byte)
 		if !ok {
@@ -256,19 +256,19 @@ func (h *hold) keep(p []byte) {
 }
 
 // spill moves what is in memory into a file.
-func (h *hold) spill() (err error) {
+func (h *buffer) spill() (err error) {
 	if h.file, err = h.spool.openTmpfile(); err != nil {
 		return noRoom(err)
 	}
 	if err := h.flush(); err != nil {
 		return err
 	}
-	h.memory = make([]byte, 0, buffer)
+	h.memory = make([]byte, 0, fileBuffer)
 	h.count()
 	return nil
 }
 
-func (h *hold) flush() error {
+func (h *buffer) flush() error {
 	_, err := h.file.Write(h.memory)
 	h.memory = h.memory[:0]
 	return noRoom(err)
@@ -283,5 +283,5 @@ func noRoom(err error) error {
 	if errors.As(err, &path) {
 		err = path.Err // the path is of no use to the mail server's users
 	}
-	return &status.Error{Code: status.New(status.Temporary, 3, 1), Text: "mxpolicyd can not hold the message", Err: err}
+	return &status.Error{Code: status.New(status.Temporary, 3, 1), Text: "mxpolicyd cannot hold the message", Err: err}
 }

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
-// lines makes a message of n octets in canonical form, with LF line ends.
+// lines makes a message of n bytes in canonical form, with LF line ends.
 func lines(n int) string {
 	var b strings.Builder
 	for n > 0 {
@@ -68,7 +68,7 @@ func TestMemoryAndFile(t *testing.T) {
 		file bool
 	}{
 		{2, false}, {1000, false}, {Memory - 1, false}, {Memory, false},
-		{Memory + 2, true}, {Memory + buffer, true}, {3*Memory + 12345, true},
+		{Memory + 2, true}, {Memory + fileBuffer, true}, {3*Memory + 12345, true},
 	} {
 		t.Run(fmt.Sprint(c.size), func(t *testing.T) {
 			dir := t.TempDir()
@@ -99,7 +99,7 @@ func TestMemoryAndFile(t *testing.T) {
 func TestTotal(t *testing.T) {
 	s := New(t.TempDir(), 10<<20)
 	var all []*Message
-	texts := map[int]string{Memory: lines(Memory), buffer: lines(buffer), buffer + 2: lines(buffer + 2)}
+	texts := map[int]string{Memory: lines(Memory), fileBuffer: lines(fileBuffer), fileBuffer + 2: lines(fileBuffer + 2)}
 	receive := func(size int) *Message {
 		t.Helper()
 		m, err := s.Receive(strings.NewReader(texts[size]))
@@ -116,13 +116,13 @@ func TestTotal(t *testing.T) {
 		}
 	}
 	// Room grows by doubling: a little more than was put in.
-	if inMemory < Total/Memory || inMemory > Total/Memory+1 || s.held.Load() > Total+2*Memory {
-		t.Errorf("%d messages of 1 MiB are in memory, counted as %d octets", inMemory, s.held.Load())
+	if inMemory < Total/Memory || inMemory > Total/Memory+1 || s.inMemory.Load() > Total+2*Memory {
+		t.Errorf("%d messages of 1 MiB are in memory, counted as %d bytes", inMemory, s.inMemory.Load())
 	}
-	if receive(buffer).file != nil {
+	if receive(fileBuffer).file != nil {
 		t.Error("a small message went into a file")
 	}
-	if receive(buffer+2).file == nil {
+	if receive(fileBuffer+2).file == nil {
 		t.Error("a larger one did not")
 	}
 	if _, err := s.Receive(io.MultiReader(strings.NewReader(texts[Memory]), iotest.ErrReader(io.ErrClosedPipe))); err == nil {
@@ -132,8 +132,8 @@ func TestTotal(t *testing.T) {
 		m.Close()
 		m.Close()
 	}
-	if n := s.held.Load(); n != 0 {
-		t.Errorf("%d octets are counted though no message is left", n)
+	if n := s.inMemory.Load(); n != 0 {
+		t.Errorf("%d bytes are counted though no message is left", n)
 	}
 	if receive(Memory).file != nil {
 		t.Error("a message went into a file though memory is free")
@@ -186,7 +186,7 @@ func TestTooLarge(t *testing.T) {
 		s := New(t.TempDir(), int64(max))
 		m, err := s.Receive(strings.NewReader(lines(max)))
 		if err != nil {
-			t.Fatalf("%d octets: %v", max, err)
+			t.Fatalf("%d bytes: %v", max, err)
 		}
 		m.Close()
 		endless := &counter{r: strings.NewReader(lines(10 * max))}
@@ -194,10 +194,10 @@ func TestTooLarge(t *testing.T) {
 			t.Fatal("taken")
 		}
 		if got := refusal(t, err); !strings.HasPrefix(got, "5.3.4 ") || !strings.Contains(got, fmt.Sprint(max)) {
-			t.Errorf("%d octets: %s", max, got)
+			t.Errorf("%d bytes: %s", max, got)
 		}
 		if endless.n > max+100<<10 {
-			t.Errorf("%d octets were read of a message that may have %d", endless.n, max)
+			t.Errorf("%d bytes were read of a message that may have %d", endless.n, max)
 		}
 		s.SetMax(int64(20 * max))
 		if m, err = s.Receive(strings.NewReader(lines(10 * max))); err != nil {
@@ -224,7 +224,7 @@ func TestReaderFails(t *testing.T) {
 	for _, size := range []int{10, 2 * Memory} {
 		_, err := New(t.TempDir(), 10<<20).Receive(io.MultiReader(strings.NewReader(lines(size)), iotest.ErrReader(broken)))
 		if err != broken {
-			t.Errorf("after %d octets: %v", size, err)
+			t.Errorf("after %d bytes: %v", size, err)
 		}
 	}
 }
@@ -290,9 +290,9 @@ func receiveOnFullDisk(t *testing.T, dir string) {
 	defer syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before)
 	s := New(dir, 10<<20)
 	for _, c := range []struct{ size, room int }{
-		{Memory + 2, 1000},              // at the first write
-		{2 * Memory, Memory + buffer/2}, // on the way
-		{Memory + 100, Memory + 50},     // at the last
+		{Memory + 2, 1000},                  // at the first write
+		{2 * Memory, Memory + fileBuffer/2}, // on the way
+		{Memory + 100, Memory + 50},         // at the last
 	} {
 		limit := syscall.Rlimit{Cur: uint64(c.room), Max: before.Max}
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
@@ -300,7 +300,7 @@ func receiveOnFullDisk(t *testing.T, dir string) {
 		}
 		_, err := s.Receive(strings.NewReader(lines(c.size)))
 		if got := refusal(t, err); !strings.HasPrefix(got, "4.3.1 ") || !strings.Contains(got, syscall.EFBIG.Error()) {
-			t.Errorf("%d octets with room for %d: %s", c.size, c.room, got)
+			t.Errorf("%d bytes with room for %d: %s", c.size, c.room, got)
 		}
 		m, err := s.Receive(strings.NewReader(lines(Memory)))
 		if err != nil {
@@ -325,7 +325,7 @@ func TestConcurrentReaders(t *testing.T) {
 			readers.Go(func() {
 				h := sha256.New()
 				if _, err := io.Copy(h, io.NewSectionReader(m.Content, 0, m.Facts.Size)); err != nil || !bytes.Equal(h.Sum(nil), want[:]) {
-					t.Errorf("a reader of %d octets got something else: %v", size, err)
+					t.Errorf("a reader of %d bytes got something else: %v", size, err)
 				}
 			})
 		}
@@ -362,7 +362,7 @@ func TestMessagesDoNotMix(t *testing.T) {
 				runtime.Gosched()
 				got, err := io.ReadAll(io.NewSectionReader(m.Content, 0, m.Facts.Size))
 				if string(got) != text || err != nil {
-					t.Errorf("%d %d: %d octets that differ from the %d given; %v", i, n, len(got), len(text), err)
+					t.Errorf("%d %d: %d bytes that differ from the %d given; %v", i, n, len(got), len(text), err)
 				}
 				m.Close()
 			}

@@ -19,7 +19,7 @@ import (
 const (
 	// maxFailures bounds the failures that one delivery reports of a policy.
 	maxFailures = 20
-	// maxReason bounds a failure-reason-code, in octets.
+	// maxReason bounds a failure-reason-code, in bytes.
 	maxReason = 200
 )
 

@@ -21,7 +21,7 @@
 // §4.3.4).
 //
 // Nothing waits for the collector. A full queue, a collector that is not there
-// or does not keep up, and a record that can not be looked up each cost a
+// or does not keep up, and a record that cannot be looked up each cost a
 // datagram, and are counted.
 package tlsrpt
 
@@ -60,28 +60,28 @@ type Resolver interface {
 // DropReason is why a delivery was not reported to a domain that may want it.
 type DropReason uint8
 
-// The losses.
+// Why datagrams are dropped.
 const (
 	QueueFull   DropReason = iota // more deliveries than could be handed over
 	LookupFails                   // it is not known whether the domain wants reports
-	NoCollector                   // nobody listens at the socket, or it can not be reached
+	NoCollector                   // nobody listens at the socket, or it cannot be reached
 	Busy                          // the collector does not keep up
 	TooLarge                      // the datagram is larger than the socket takes
-	Losses                        // how many there are
+	DropReasons                   // how many there are
 )
 
 // String gives a word for metrics and the log.
 func (l DropReason) String() string {
-	if l >= Losses {
+	if l >= DropReasons {
 		return "unknown"
 	}
-	return [Losses]string{"queue_full", "lookup", "no_collector", "collector_busy", "too_large"}[l]
+	return [DropReasons]string{"queue_full", "lookup", "no_collector", "collector_busy", "too_large"}[l]
 }
 
 // Stats are what was counted since New.
 type Stats struct {
-	Sent uint64         // datagrams that the collector's socket took
-	Lost [Losses]uint64 // by Loss
+	Sent uint64              // datagrams that the collector's socket took
+	Lost [DropReasons]uint64 // by DropReason
 }
 
 // Reporter hands deliveries over. It is safe for concurrent use. Make one with
@@ -96,7 +96,7 @@ type Reporter struct {
 	work   sync.WaitGroup
 
 	sent   atomic.Uint64
-	lost   [Losses]atomic.Uint64
+	lost   [DropReasons]atomic.Uint64
 	silent atomic.Bool // the last datagram did not reach the collector, and that was logged
 }
 
@@ -214,7 +214,7 @@ func (r *Reporter) record(res Resolver, domain string) (string, bool, error) {
 func (r *Reporter) send(socket string, text []byte) error {
 	for waited, pause := time.Duration(0), time.Millisecond; ; pause = min(2*pause, patience/10) {
 		err := unix.Sendto(r.fd, text, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: socket})
-		if lossOf(err) != Busy || waited >= patience {
+		if dropReasonOf(err) != Busy || waited >= patience {
 			return err
 		}
 		select {
@@ -226,8 +226,8 @@ func (r *Reporter) send(socket string, text []byte) error {
 	}
 }
 
-// lossOf sorts the errors of a send.
-func lossOf(err error) DropReason {
+// dropReasonOf sorts the errors of a send.
+func dropReasonOf(err error) DropReason {
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
 		return Busy
@@ -247,7 +247,7 @@ func (r *Reporter) note(socket string, err error) {
 		}
 		return
 	}
-	loss := lossOf(err)
+	loss := dropReasonOf(err)
 	r.lost[loss].Add(1)
 	switch loss {
 	case Busy:

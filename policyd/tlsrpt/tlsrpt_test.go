@@ -159,8 +159,8 @@ func TestResults(t *testing.T) {
 			t.Errorf("%v is reported as %v", f, r)
 		}
 	}
-	for l := range Losses + 1 {
-		if (l.String() == "unknown") != (l == Losses) {
+	for l := range DropReasons + 1 {
+		if (l.String() == "unknown") != (l == DropReasons) {
 			t.Errorf("loss %d: %s", l, l)
 		}
 	}
@@ -180,7 +180,7 @@ func TestQueueIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Close()
-	if s := r.Stats(); s.Sent != 0 || s.Lost != [Losses]uint64{QueueFull: 5} {
+	if s := r.Stats(); s.Sent != 0 || s.Lost != [DropReasons]uint64{QueueFull: 5} {
 		t.Errorf("%+v", s)
 	}
 }

@@ -1,4 +1,4 @@
-// Package intaketest is what stands around a front end in its tests: a desk
+// Package intaketest is what stands around a front end in its tests: a dispatcher
 // with a transport that does what the test says, a log that can be waited for,
 // and a check that nothing is left at the end.
 package intaketest
@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	// Places is how many messages a desk takes at once.
+	// Places is how many messages a dispatcher takes at once.
 	Places = 10
 	// Overtime is that of the transport.
 	Overtime = time.Minute
@@ -74,15 +74,15 @@ func New(t *testing.T) *Bench {
 	return b
 }
 
-// NewDesk makes a desk that takes messages of so many bytes at the most, with
+// NewDispatcher makes a dispatcher that takes messages of so many bytes at the most, with
 // one transport, "default".
-func (b *Bench) NewDesk(maxSize int64) *intake.Dispatcher {
+func (b *Bench) NewDispatcher(maxSize int64) *intake.Dispatcher {
 	b.T.Helper()
 	return intake.New(intake.Config{
 		Transport: b.find,
 		Spool:     spool.New(b.State, maxSize),
 		Served:    b.Memory(),
-		Places:    semaphore.NewWeighted(Places),
+		Slots:     semaphore.NewWeighted(Places),
 		Logger:    b.Logger,
 	})
 }
@@ -201,15 +201,15 @@ func (b *Bench) Finish() {
 	b.end.Wait()
 }
 
-// End ends the front end, and checks that nothing is left at its desk.
-func (b *Bench) End(desk *intake.Dispatcher) {
+// End ends the front end, and checks that nothing is left at its dispatcher.
+func (b *Bench) End(dispatcher *intake.Dispatcher) {
 	b.T.Helper()
 	b.Stop()
 	b.GiveUp()
 	b.Finish()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if n := desk.UnderWay(); n != 0 || b.held != 0 {
+	if n := dispatcher.UnderWay(); n != 0 || b.held != 0 {
 		b.T.Errorf("%d messages have a place, %d transports were not released", n, b.held)
 	}
 	if b.T.Failed() {
