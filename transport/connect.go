@@ -15,7 +15,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
-	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -27,7 +27,7 @@ const maxGreetings = 5
 
 // hostConn is a session that may carry the message: greeted, and judged.
 type hostConn struct {
-	*hostPlan
+	host *plan.Host
 	*link
 	place   *limit.Permit     // at the address, for as long as a delivery has the connection
 	pass    *deadhost.Attempt // of a new connection
@@ -46,12 +46,12 @@ func (c *hostConn) via() string {
 		return via + ", plaintext, reused"
 	case c.proof.TLS == 0:
 		return via + ", plaintext"
-	case c.proof.DANE != nil && c.verdict.MX < verdict.MXDNSSEC:
+	case c.proof.DANE != nil && c.host.Verdict.MX < verdict.MXDNSSEC:
 		// Never to be read as secure delivery to the domain (RFC 7672 §2.2.1).
 		via += ", dane for an unsigned MX"
 	case c.proof.DANE != nil:
 		via += ", dane"
-	case c.verdict.Need == verdict.NeedWebPKI:
+	case c.host.Verdict.Need == verdict.NeedWebPKI:
 		via += ", mtasts"
 	case c.proof.WebPKI != "":
 		via += ", webpki"
@@ -72,9 +72,9 @@ func tlsVersion(v uint16) string { return strings.ReplaceAll(tls.VersionName(v),
 // does not come as far as a transaction the ones left are tried. A host that
 // was found dead lately is not even tried. The error is the most temporary of
 // the addresses' reasons.
-func (d *delivery) connect(ctx context.Context, p *hostPlan, budget time.Duration) (*hostConn, *status.Error) {
+func (d *delivery) connect(ctx context.Context, p *plan.Host, budget time.Duration) (*hostConn, *status.Error) {
 	start := time.Now()
-	pass, err := d.dead.Begin(ctx, d.deadKey(p.host, d.dest))
+	pass, err := d.dead.Begin(ctx, d.deadKey(p))
 	d.spent(PhaseConnect, start)
 	if err != nil {
 		var dead *deadhost.Dead
@@ -98,18 +98,18 @@ func (d *delivery) connect(ctx context.Context, p *hostPlan, budget time.Duratio
 }
 
 // deadKey is what a host is remembered by when it can not be reached.
-func (p *profile) deadKey(host route.Host, dest route.Destination) string {
-	return p.id + " " + host.Name + ":" + strconv.Itoa(int(p.port(dest)))
+func (p *profile) deadKey(h *plan.Host) string {
+	return p.id + " " + h.Host.Name + ":" + strconv.Itoa(int(h.Port))
 }
 
 // reach tries the addresses of a host until one of them comes as far as a
 // transaction, and gives the reasons of those that did not.
-func (d *delivery) reach(ctx context.Context, p *hostPlan, pass *deadhost.Attempt, budget time.Duration) (*hostConn, []*status.Error) {
+func (d *delivery) reach(ctx context.Context, p *plan.Host, pass *deadhost.Attempt, budget time.Duration) (*hostConn, []*status.Error) {
 	var reasons []*status.Error
-	left := p.addresses.Addrs
+	left := p.Addresses.Addrs
 	for len(left) > 0 && len(reasons) < maxGreetings {
 		start := time.Now()
-		conn, addr, err := d.dial(ctx, left, budget)
+		conn, addr, err := d.dial(ctx, left, p.Port, budget)
 		budget -= time.Since(start)
 		if err != nil {
 			reasons = append(reasons, d.reason(ctx, p, outcome.Connect, err))
@@ -118,9 +118,9 @@ func (d *delivery) reach(ctx context.Context, p *hostPlan, pass *deadhost.Attemp
 			}
 			break
 		}
-		c := &hostConn{hostPlan: p, link: &link{addr: addr, local: near(conn), lifted: d.demands.TLSRequiredNo, owner: d.Transport}, place: conn.place, pass: pass}
+		c := &hostConn{host: p, link: &link{addr: addr, local: near(conn), lifted: d.demands.TLSRequiredNo, owner: d.Transport}, place: conn.place, pass: pass}
 		if err = d.open(ctx, c, conn, budget); err == nil {
-			c.tested = c.verdict.TestingFailure(&c.proof)
+			c.tested = c.host.Verdict.TestingFailure(&c.proof)
 			d.judged(c, nil)
 			return c, reasons
 		}
@@ -162,7 +162,7 @@ func (p *limitedConn) Close() error {
 
 // dial connects to one of the addresses within the budget, and to none that
 // there is no place at.
-func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Duration) (*limitedConn, netip.Addr, error) {
+func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, port uint16, budget time.Duration) (*limitedConn, netip.Addr, error) {
 	defer d.spent(PhaseConnect, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
@@ -179,7 +179,7 @@ func (d *delivery) dial(ctx context.Context, addrs []netip.Addr, budget time.Dur
 		}
 		return &limitedConn{count(conn.(*net.TCPConn), &d.connections), place}, nil
 	}
-	conn, addr, err := dialer.Dial(ctx, addrs, d.port(d.dest))
+	conn, addr, err := dialer.Dial(ctx, addrs, port)
 	if err != nil {
 		return nil, addr, err
 	}
@@ -208,7 +208,7 @@ func (d *delivery) open(ctx context.Context, c *hostConn, conn *limitedConn, bud
 		return nil
 	}
 	var at *smtp.Error
-	if !c.verdict.Plaintext() || ctx.Err() != nil || !errors.As(err, &at) || errors.Is(err, smtp.ErrInjection) {
+	if !c.host.Verdict.Plaintext() || ctx.Err() != nil || !errors.As(err, &at) || errors.Is(err, smtp.ErrInjection) {
 		c.session.Close()
 		return err
 	}
@@ -224,7 +224,7 @@ func (d *delivery) open(ctx context.Context, c *hostConn, conn *limitedConn, bud
 	}
 	c.proof = verdict.Proof{}
 	c.place.Release()
-	if conn, _, err = d.dial(ctx, []netip.Addr{c.addr}, budget); err != nil {
+	if conn, _, err = d.dial(ctx, []netip.Addr{c.addr}, c.host.Port, budget); err != nil {
 		return err
 	}
 	c.place = conn.place
@@ -258,7 +258,7 @@ func (d *delivery) greet(ctx context.Context, c *hostConn, conn net.Conn) (err e
 // secure starts TLS if the server offers it, and has what it showed judged by
 // the verdict. A *verdict.Failure says that the host may not have the message.
 func (d *delivery) secure(ctx context.Context, c *hostConn) error {
-	v := &c.verdict
+	v := &c.host.Verdict
 	if c.session.Extensions().StartTLS {
 		start := time.Now()
 		err := c.session.StartTLS(ctx, d.watch.over(d.tls.config(v, &c.proof)))
@@ -293,26 +293,26 @@ func decideSession(err *smtp.Error) outcome.Decision {
 
 // reason makes a host's reason out of an error; stage is where it happened,
 // unless the error itself knows better.
-func (d *delivery) reason(ctx context.Context, p *hostPlan, stage outcome.Stage, err error) *status.Error {
+func (d *delivery) reason(ctx context.Context, p *plan.Host, stage outcome.Stage, err error) *status.Error {
 	var at *smtp.Error
 	var failed *verdict.Failure
 	switch {
 	case errors.Is(err, limit.ErrBusy):
-		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: p.host.Name, Err: err}
+		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: p.Host.Name, Err: err}
 	case errors.As(err, &failed):
-		return &status.Error{Code: failed.Code, Host: p.host.Name, Text: failed.Text}
+		return &status.Error{Code: failed.Code, Host: p.Host.Name, Text: failed.Text}
 	case errors.As(err, &at) && at.Err == nil:
 		code := decideSession(at).Code
-		if !p.verdict.Plaintext() && at.Stage < outcome.EHLOAfterTLS {
+		if !p.Verdict.Plaintext() && at.Stage < outcome.EHLOAfterTLS {
 			// Nobody has proven yet that he speaks for the host. A stranger's
 			// word must not bounce what may not even be shown to him.
 			code.Class = status.Temporary
 		}
-		return &status.Error{Code: code, Host: p.host.Name, Text: at.Reply.Text()}
+		return &status.Error{Code: code, Host: p.Host.Name, Text: at.Reply.Text()}
 	case errors.As(err, &at):
-		return &status.Error{Code: decideSession(at).Code, Host: p.host.Name, Err: at}
+		return &status.Error{Code: decideSession(at).Code, Host: p.Host.Name, Err: at}
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}
-	return &status.Error{Code: outcome.ForError(stage, err, 0).Code, Host: p.host.Name, Err: err}
+	return &status.Error{Code: outcome.ForError(stage, err, 0).Code, Host: p.Host.Name, Err: err}
 }

@@ -8,11 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -27,8 +26,7 @@ type delivery struct {
 	msg     *Message
 	demands verdict.Demands
 	sender  address.Address
-	dest    route.Destination
-	named   bool // the administrator named it
+	target  plan.Target
 	rcpts   []recipient
 	ticket  limit.Permit
 	log     *slog.Logger
@@ -62,53 +60,41 @@ func (d *delivery) run(ctx context.Context) {
 	defer d.ticket.Release()
 	start := time.Now()
 	if err := d.ticket.Acquire(ctx, limit.Want{Scope: limit.All},
-		limit.Want{Scope: limit.Source, Key: d.sender.ASCII}, limit.Want{Scope: limit.Destination, Key: d.dest.String()}); err != nil {
+		limit.Want{Scope: limit.Source, Key: d.sender.ASCII}, limit.Want{Scope: limit.Destination, Key: d.target.String()}); err != nil {
 		d.spent(PhaseWait, start)
-		d.settle(left, statusOf(ctx, err, d.dest.String()))
+		d.settle(left, statusOf(ctx, err, d.target.String()))
 		return
 	}
 	d.spent(PhaseWait, start)
 	start = time.Now()
-	way, sts, err := d.find(ctx)
+	found := d.planner.Route(ctx, d.target, d.demands)
 	d.spent(PhaseDNS, start)
 	if d.event != nil {
-		d.event.STS = sts
+		d.event.STS = found.STS
 	}
-	if err != nil {
-		d.settle(left, routeError(ctx, err, destination{d.dest, d.named}))
+	if found.Err != nil {
+		d.settle(left, found.Err)
 		return
 	}
-	d.traceRoute(&way)
-	for _, host := range way.Hosts {
+	d.traceRoute(&found.Route)
+	for _, host := range found.Route.Hosts {
 		d.at.Store(&host)
-		left = d.tryHost(ctx, &way, host, sts, left)
+		left = d.tryHost(ctx, found, host, left)
 		if len(left) == 0 {
 			return
 		}
 		if ctx.Err() != nil {
 			// The hosts that were not tried might have taken it.
-			left = d.pass(left, statusOf(ctx, nil, d.dest.String()))
+			left = d.pass(left, statusOf(ctx, nil, d.target.String()))
 			break
 		}
 	}
-	if way.Truncated() && len(left) > 0 {
-		left = d.pass(left, &status.Error{Code: status.New(status.Temporary, 4, 4), Text: d.dest.String() + " has more mail servers than are tried"})
+	if found.Route.Truncated() && len(left) > 0 {
+		left = d.pass(left, &status.Error{Code: status.New(status.Temporary, 4, 4), Text: d.target.String() + " has more mail servers than are tried"})
 	}
 	for _, r := range left {
 		r.result = outcome.MostTemporary(r.reasons)
 	}
-}
-
-// find finds the route and, at the same time, the domain's MTA-STS policy.
-func (d *delivery) find(ctx context.Context) (way route.Route, sts verdict.STS, err error) {
-	var both errgroup.Group
-	both.Go(func() error {
-		sts = d.sts(ctx, d.dest, d.demands)
-		return nil
-	})
-	way, err = d.finder.Route(ctx, d.dest)
-	both.Wait()
-	return way, sts, err
 }
 
 // refuse gives the reason for which the message goes nowhere.
@@ -129,13 +115,13 @@ func (d *delivery) refuse() *status.Error {
 func (d *delivery) suited(c *hostConn, rcpts []*recipient) (send, left []*recipient) {
 	ext := c.session.Extensions()
 	if ext.MaxSize > 0 && d.msg.Facts.Size > ext.MaxSize {
-		return nil, d.pass(rcpts, &status.Error{Code: status.New(status.Permanent, 3, 4), Host: c.host.Name,
+		return nil, d.pass(rcpts, &status.Error{Code: status.New(status.Permanent, 3, 4), Host: c.host.Host.Name,
 			Text: "the message has " + size(d.msg.Facts.Size) + ", the server takes at most " + size(ext.MaxSize)})
 	}
 	if ext.SMTPUTF8 {
 		return rcpts, nil
 	}
-	noUTF8 := &status.Error{Code: status.New(status.Permanent, 6, 7), Host: c.host.Name,
+	noUTF8 := &status.Error{Code: status.New(status.Permanent, 6, 7), Host: c.host.Host.Name,
 		Text: "the message needs SMTPUTF8, which the server does not offer"}
 	if d.sender.NeedsUTF8() || d.env.SMTPUTF8 && d.msg.Facts.HeaderEightBit {
 		return nil, d.pass(rcpts, noUTF8)
@@ -166,7 +152,7 @@ func (d *delivery) judge(c *hostConn, rcpts []*recipient, report *smtp.Report) (
 	for i, r := range rcpts {
 		decision, text := decide(report, i)
 		state = max(state, decision.Conn)
-		reason := &status.Error{Code: decision.Code, Host: c.host.Name, Via: c.via(), Text: text}
+		reason := &status.Error{Code: decision.Code, Host: c.host.Host.Name, Via: c.via(), Text: text}
 		r.conn = c
 		switch {
 		case decision.MoreLater:
@@ -210,16 +196,6 @@ func (d *delivery) settle(rcpts []*recipient, err *status.Error) {
 	for _, r := range rcpts {
 		r.result = err
 	}
-}
-
-// routeError is the answer when a destination has no route. A next hop that leads
-// nowhere is a mistake on our side, and bounces nothing.
-func routeError(ctx context.Context, err error, dest destination) *status.Error {
-	failed := *statusOf(ctx, err, dest.String())
-	if dest.named {
-		failed.Code.Class = status.Temporary
-	}
-	return &failed
 }
 
 // statusOf takes a route's error as it is, or says why ctx ended.

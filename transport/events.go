@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -91,11 +92,11 @@ func (d *delivery) spent(p Phase, start time.Time) {
 }
 
 // attempt notes a host that was judged, and gives its place among them.
-func (d *delivery) attempt(p *hostPlan, a Attempt) int {
+func (d *delivery) attempt(p *plan.Host, a Attempt) int {
 	if d.event == nil {
 		return 0
 	}
-	a.Facts, a.Verdict = &p.facts, &p.verdict
+	a.Facts, a.Verdict = &p.Facts, &p.Verdict
 	d.event.Attempts = append(d.event.Attempts, a)
 	return len(d.event.Attempts) - 1
 }
@@ -103,7 +104,7 @@ func (d *delivery) attempt(p *hostPlan, a Attempt) int {
 // judged notes a connection: one that carries the message, or one that failed
 // a policy.
 func (d *delivery) judged(c *hostConn, failed *verdict.Failure) {
-	c.attempt = d.attempt(c.hostPlan, Attempt{
+	c.attempt = d.attempt(c.host, Attempt{
 		Addr: c.addr, Local: c.local, Proof: c.proof,
 		Failure: failed, TestingFailure: c.tested, TLSErr: c.tlsErr, Reused: c.reused,
 	})
@@ -115,7 +116,7 @@ func (d *delivery) tell(start time.Time) {
 	if e == nil {
 		return
 	}
-	e.Transport, e.Destination, e.Named, e.TLSRequiredNo = d.cfg.Name, d.dest, d.named, d.demands.TLSRequiredNo
+	e.Transport, e.Destination, e.Named, e.TLSRequiredNo = d.cfg.Name, d.target.Destination, d.target.Named, d.demands.TLSRequiredNo
 	if d.env.Waited > 0 {
 		e.Phases[PhaseWait] += d.env.Waited
 	}

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -11,7 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/outcome"
-	"github.com/mxpipe/mxpipe/transport/pool"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -150,8 +149,8 @@ func forecastOf(err *status.Error) Forecast {
 	return Undeliverable
 }
 
-// hostsAtOnce bounds how many hosts are looked at at the same time.
-const hostsAtOnce = 8
+// probesAtOnce bounds how many hosts are dialled at the same time.
+const probesAtOnce = 8
 
 // Explain explains a domain, or what stands in its place in an address, for a
 // message that makes no demands of its own.
@@ -174,34 +173,22 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 			e.Nexthop = o.nexthop.String()
 		}
 	}
-	e.Rules = p.rules
+	e.Rules = p.planner.Rules()
 	if place, limited := p.limits.KeyState(limit.Destination, dest.String()); limited {
 		e.Limit = &place
 	}
-	var both sync.WaitGroup
-	if p.policies != nil && dest.Domain != "" && !dest.Nexthop {
-		both.Go(func() {
-			if entry, err := p.policies.Lookup(ctx, dest.Domain); err == nil {
-				e.STS = &entry
-			}
-		})
-	}
-	e.Route, err = p.finder.Route(ctx, dest.Destination)
-	both.Wait()
+	found, err := p.planner.Plan(ctx, dest)
 	if err != nil {
-		e.Err = routeError(ctx, err, dest)
+		e.Err = statusOf(ctx, err, dest.String())
 		return e
 	}
-	sts := verdict.STS{}
-	if e.STS != nil {
-		sts = stsOf(*e.STS)
-	}
+	e.Route, e.STS, e.Err = found.Route, found.Policy, found.Err
 	e.Hosts = make([]HostExplanation, len(e.Route.Hosts))
 	var all errgroup.Group
-	all.SetLimit(hostsAtOnce)
-	for i, host := range e.Route.Hosts {
+	all.SetLimit(probesAtOnce)
+	for i := range e.Hosts {
 		all.Go(func() error {
-			e.Hosts[i] = t.explainHost(ctx, p, &e.Route, host, sts, depth)
+			e.Hosts[i] = t.explainHost(ctx, p, &found.Hosts[i], depth)
 			return nil
 		})
 	}
@@ -209,30 +196,20 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 	return e
 }
 
-func (t *Transport) explainHost(ctx context.Context, p *profile, way *route.Route, host route.Host, sts verdict.STS, depth Depth) HostExplanation {
-	ctx, cancel := context.WithTimeout(ctx, min(p.cfg.ConnectTimeout, probeTime))
-	defer cancel()
-	s := p.survey(ctx, way, host, sts, verdict.Demands{Relaxed: true})
-	e := HostExplanation{Host: host, Addresses: s.addresses, Facts: s.facts, Verdict: s.verdict}
-	if s.err != nil {
-		e.Err = statusOf(ctx, s.err, host.Name)
+// explainHost explains one host of a plan.
+func (t *Transport) explainHost(ctx context.Context, p *profile, h *plan.Host, depth Depth) HostExplanation {
+	e := HostExplanation{Host: h.Host, Addresses: h.Addresses, Facts: h.Facts, Verdict: h.Verdict, Err: h.Err}
+	if h.Err != nil {
 		return e
 	}
+	ctx, cancel := context.WithTimeout(ctx, min(p.cfg.ConnectTimeout, probeTime))
+	defer cancel()
 	if t.idle != nil {
-		e.Idle = t.idle.Count(pool.Key{Transport: p.id, Host: host.Name, Port: p.port(way.Destination)})
+		e.Idle = t.idle.Count(p.poolKey(h))
 	}
-	if depth == Connect && s.verdict.Refusal == nil {
-		e.Probe = t.probe(ctx, p, way.Destination, &s)
+	if depth == Connect && h.Verdict.Refusal == nil {
+		e.Probe = t.probe(ctx, p, h)
 	}
-	e.Dead = t.dead.State(p.deadKey(host, way.Destination))
+	e.Dead = t.dead.State(p.deadKey(h))
 	return e
-}
-
-func (t *Transport) overrideOf(domain string) *override {
-	for i := range t.overrides {
-		if matches(t.overrides[i].match, domain) {
-			return &t.overrides[i]
-		}
-	}
-	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/script"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
@@ -240,7 +241,7 @@ func (m *matrix) transport(c *cell) *Transport {
 	cfg.Chunking = w.chunking
 	deps := Deps{
 		Resolver: m.lab.resolver,
-		Policies: func(*MTASTS, *x509.CertPool) (Policies, error) { return m.policies, nil },
+		Policies: func(*MTASTS, *x509.CertPool) (plan.Policies, error) { return m.policies, nil },
 		Logger:   slog.New(slog.NewJSONHandler(&m.journal, nil)),
 	}
 	switch w.bound {

@@ -3,6 +3,7 @@ package transport
 import (
 	"net/netip"
 
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -60,22 +61,23 @@ func (l *link) fits(v *verdict.Verdict, demands verdict.Demands) pool.Fit {
 	return pool.Use
 }
 
-func (d *delivery) poolKey(p *hostPlan) pool.Key {
-	return pool.Key{Transport: d.profile.id, Host: p.host.Name, Port: d.port(d.dest)}
+// poolKey is what the idle connections to a host are kept by.
+func (p *profile) poolKey(h *plan.Host) pool.Key {
+	return pool.Key{Transport: p.id, Host: h.Host.Name, Port: h.Port}
 }
 
 // reuse takes an idle connection that the verdict is satisfied with.
-func (d *delivery) reuse(p *hostPlan) (*hostConn, bool) {
+func (d *delivery) reuse(p *plan.Host) (*hostConn, bool) {
 	if d.idle == nil || d.cfg.ConnReuseLimit == 0 {
 		return nil, false
 	}
-	l, ok := d.idle.Get(d.poolKey(p), func(l *link) pool.Fit { return l.fits(&p.verdict, d.demands) })
+	l, ok := d.idle.Get(d.poolKey(p), func(l *link) pool.Fit { return l.fits(&p.Verdict, d.demands) })
 	if !ok {
 		return nil, false
 	}
-	c := &hostConn{hostPlan: p, link: l, reused: true}
+	c := &hostConn{host: p, link: l, reused: true}
 	l.session.Trace(d.trace(c))
-	c.tested = c.verdict.TestingFailure(&c.proof)
+	c.tested = c.host.Verdict.TestingFailure(&c.proof)
 	return c, true
 }
 
@@ -88,7 +90,7 @@ func (d *delivery) keep(c *hostConn) {
 	if d.traced && !d.cfg.Debug {
 		c.session.Trace(nil) // its end is nobody's matter
 	}
-	d.idle.Put(d.poolKey(c.hostPlan), d.dest.String(), c.link, pool.Limits{
+	d.idle.Put(d.poolKey(c.host), d.target.String(), c.link, pool.Limits{
 		IdleCount: d.cfg.ConnMaxIdleCount, IdleTime: d.cfg.ConnMaxIdleTime, Uses: d.cfg.ConnReuseLimit,
 	})
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/outcome"
-	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -60,22 +60,22 @@ func (p *Probe) noTLS(err error) {
 
 // probe connects to a host. Whether it is dead by what deliveries saw makes no
 // difference; a host that answers is not dead any more.
-func (t *Transport) probe(ctx context.Context, p *profile, dest route.Destination, s *hostPlan) *Probe {
+func (t *Transport) probe(ctx context.Context, p *profile, h *plan.Host) *Probe {
 	seen := &Probe{}
 	d := &delivery{
-		Transport: t, profile: p, dest: dest, env: &Envelope{}, log: slog.New(slog.DiscardHandler),
+		Transport: t, profile: p, env: &Envelope{}, log: slog.New(slog.DiscardHandler),
 		demands: verdict.Demands{Relaxed: true}, watch: seen,
 	}
-	c, reasons := d.reach(ctx, s, &deadhost.Attempt{}, min(p.cfg.ConnectTimeout, probeTime))
+	c, reasons := d.reach(ctx, h, &deadhost.Attempt{}, min(p.cfg.ConnectTimeout, probeTime))
 	if c == nil {
 		seen.Err = outcome.MostTemporary(reasons)
 		if seen.TLS != nil {
-			seen.Proof = p.tls.prove(*seen.TLS, &s.verdict, time.Now())
+			seen.Proof = p.tls.prove(*seen.TLS, &h.Verdict, time.Now())
 		}
 		return seen
 	}
 	defer c.place.Release()
-	t.dead.Answered(d.deadKey(s.host, dest))
+	t.dead.Answered(d.deadKey(h))
 	seen.Addr, seen.Via, seen.Extensions, seen.Proof = c.addr, c.via(), c.session.Extensions(), c.proof
 	if c.tested != nil {
 		seen.Note = c.tested.Text

@@ -44,7 +44,7 @@ func (d *delivery) report(took time.Duration) {
 	var order []group
 	for _, r := range d.rcpts {
 		g := group{r.result.Code.String(), r.result.Host, clean(r.result.Error()), nil}
-		if r.conn != nil && r.conn.host.Name == g.host {
+		if r.conn != nil && r.conn.host.Host.Name == g.host {
 			g.conn = r.conn
 		}
 		if to[g] == nil {
@@ -56,7 +56,7 @@ func (d *delivery) report(took time.Duration) {
 		log := d.log.With("from", reply.Clean(d.sender.String()), "to", reply.Clean(strings.Join(to[g], ",")),
 			"host", g.host, "dsn", g.code, "text", g.text, "size", d.msg.Facts.Size, "took", took.Round(time.Millisecond))
 		if c := g.conn; c != nil {
-			log = log.With("address", c.addr.String(), "via", c.via(), "tls_level", c.proof.Level().String(), "mx_level", c.verdict.MX.String())
+			log = log.With("address", c.addr.String(), "via", c.via(), "tls_level", c.proof.Level().String(), "mx_level", c.host.Verdict.MX.String())
 			if c.tested != nil {
 				log = log.With("testing", clean(c.tested.Text))
 			}

@@ -120,7 +120,7 @@ func (u *inProgress) list() []InProgress {
 	defer u.mu.Unlock()
 	list := make([]InProgress, 0, len(u.all))
 	for d, since := range u.all {
-		one := InProgress{ID: d.env.ID, QueueID: d.env.QueueID, Destination: d.dest.String(), Recipients: len(d.rcpts), Since: since}
+		one := InProgress{ID: d.env.ID, QueueID: d.env.QueueID, Destination: d.target.String(), Recipients: len(d.rcpts), Since: since}
 		if host := d.at.Load(); host != nil {
 			one.Host = host.Name
 		}

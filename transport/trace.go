@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
 )
@@ -79,7 +80,7 @@ func (t *Traces) cover(d *delivery) bool {
 		return false
 	}
 	all := t.List()
-	if _, ok := all[d.dest.Domain]; ok && d.dest.Domain != "" {
+	if _, ok := all[d.target.Domain]; ok && d.target.Domain != "" {
 		return true
 	}
 	for i := range d.rcpts {
@@ -96,7 +97,7 @@ func (d *delivery) trace(c *hostConn) func(who, line string) {
 	if !d.cfg.Debug && !d.traced {
 		return nil
 	}
-	log := d.log.With("host", c.host.Name, "address", c.addr.String())
+	log := d.log.With("host", c.host.Host.Name, "address", c.addr.String())
 	return func(who, line string) { log.Info("smtp", who, reply.Clean(line)) }
 }
 
@@ -109,18 +110,18 @@ func (d *delivery) traceRoute(way *route.Route) {
 	for i, h := range way.Hosts {
 		hosts[i] = h.Name
 	}
-	d.log.Info("route", "destination", d.dest.String(), "kind", way.Kind.String(), "secure", way.Secure, "hosts", strings.Join(hosts, ","))
+	d.log.Info("route", "destination", d.target.String(), "kind", way.Kind.String(), "secure", way.Secure, "hosts", strings.Join(hosts, ","))
 }
 
 // traceVerdict logs what a host must show before it gets a traced message.
-func (d *delivery) traceVerdict(p *hostPlan) {
+func (d *delivery) traceVerdict(p *plan.Host) {
 	if !d.traced {
 		return
 	}
 	refused := ""
-	if p.verdict.Refusal != nil {
-		refused = clean(p.verdict.Refusal.Text)
+	if p.Verdict.Refusal != nil {
+		refused = clean(p.Verdict.Refusal.Text)
 	}
-	d.log.Info("verdict", "host", p.host.Name, "mx_level", p.verdict.MX.String(), "need", p.verdict.Need.String(),
-		"reason", clean(p.verdict.Reason), "refused", refused)
+	d.log.Info("verdict", "host", p.Host.Name, "mx_level", p.Verdict.MX.String(), "need", p.Verdict.Need.String(),
+		"reason", clean(p.Verdict.Reason), "refused", refused)
 }

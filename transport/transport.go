@@ -32,6 +32,7 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,11 +40,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -72,7 +73,7 @@ type Deps struct {
 	Self     route.Self // Hostname and LocalIP are filled in from each Config
 	// Policies gives the MTA-STS policies that are kept as cfg says and
 	// fetched from web servers that roots vouch for. Equal calls share one.
-	Policies func(cfg *MTASTS, roots *x509.CertPool) (Policies, error)
+	Policies func(cfg *MTASTS, roots *x509.CertPool) (plan.Policies, error)
 	Idle     *Idle   // nil: no connection is used twice
 	Traces   *Traces // nil: nothing is traced
 	Logger   *slog.Logger
@@ -99,7 +100,7 @@ type Transport struct {
 	pacer      *limit.Pacer
 	dead       *deadhost.Hosts
 	noChunking noChunkingHosts
-	outlooks   *cache.Cache[string, *cachedPlan]
+	plans      *plan.Cache
 	buffers    smtp.Buffers
 
 	ctx     context.Context // ends with Close
@@ -109,15 +110,12 @@ type Transport struct {
 
 // profile is a Config with what was made from it.
 type profile struct {
-	cfg      *Config
-	id       string // the transport's name, and the override's match
-	rules    verdict.Rules
-	resolver route.Resolver
-	finder   *route.Finder
-	policies Policies // nil: no MTA-STS
-	dialer   *dial.Dialer
-	tls      *tlsClient
-	limits   *limit.Limits
+	cfg     *Config
+	id      string // the transport's name, and the override's match
+	planner *plan.Planner
+	dialer  *dial.Dialer
+	tls     *tlsClient
+	limits  *limit.Limits
 }
 
 type override struct {
@@ -129,22 +127,24 @@ type override struct {
 // New makes a transport. An error means that the Config is impossible; it is
 // for whoever wrote the configuration.
 func New(cfg *Config, deps Deps) (*Transport, error) {
-	base, err := newProfile(cfg, "", deps)
-	if err != nil {
-		return nil, err
-	}
 	t := &Transport{
-		base: base, log: deps.Logger, idle: deps.Idle, traces: deps.Traces, observe: deps.Observe,
+		log: deps.Logger, idle: deps.Idle, traces: deps.Traces, observe: deps.Observe,
 		pacer: limit.NewPacer(limit.Pacing{}),
 		dead:  deadhost.New(deadhost.Options{}),
+		plans: plan.NewCache(),
+	}
+	var err error
+	if t.base, err = t.newProfile(cfg, plan.Config{}, deps); err != nil {
+		return nil, err
 	}
 	for _, o := range cfg.Overrides {
 		over := override{match: o.Match}
-		if over.profile, err = newProfile(o.Config, o.Match, deps); err != nil {
+		own := plan.Config{Override: o.Match, OwnPolicies: !reflect.DeepEqual(o.Config.MXAuth, cfg.MXAuth)}
+		if over.profile, err = t.newProfile(o.Config, own, deps); err != nil {
 			return nil, err
 		}
 		if o.Config.Limits == cfg.Limits {
-			over.limits = base.limits // one count for both
+			over.limits = t.base.limits // one count for both
 		}
 		if o.Nexthop != "" {
 			if over.nexthop, err = route.ParseNexthop(o.Nexthop); err != nil {
@@ -154,25 +154,18 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 		t.overrides = append(t.overrides, over)
 	}
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
-	t.outlooks = t.newOutlooks()
 	return t, nil
 }
 
-func newProfile(cfg *Config, match string, deps Deps) (*profile, error) {
-	self := deps.Self
-	self.Hostname, self.LocalIP = cfg.Hostname, cfg.LocalIP
+// newProfile makes a profile. planning says which override it is for.
+func (t *Transport) newProfile(cfg *Config, planning plan.Config, deps Deps) (*profile, error) {
 	client, err := newTLSClient(&cfg.TLSClient)
 	if err != nil {
 		return nil, err
 	}
 	p := &profile{
-		cfg:      cfg,
-		id:       strings.TrimSpace(cfg.Name + " " + match),
-		rules:    verdict.Rules{DNSSEC: cfg.MXAuth.DNSSEC, DANE: cfg.MXAuth.DANE, MTASTS: cfg.MXAuth.MTASTS != nil},
-		resolver: deps.Resolver,
-		finder: route.New(route.Config{
-			Resolver: deps.Resolver, Self: self, ForceIPv4: cfg.ForceIPv4, Port: cfg.Port,
-		}),
+		cfg:    cfg,
+		id:     strings.TrimSpace(cfg.Name + " " + planning.Override),
 		dialer: &dial.Dialer{LocalIPs: cfg.LocalIP},
 		tls:    client,
 		limits: limit.New(limit.Config{
@@ -182,23 +175,20 @@ func newProfile(cfg *Config, match string, deps Deps) (*profile, error) {
 			Destination: limit.Limit(cfg.Limits.Destination),
 		}),
 	}
+	planning.Resolver, planning.Self, planning.ForceIPv4, planning.Port = deps.Resolver, deps.Self, cfg.ForceIPv4, cfg.Port
+	planning.Self.Hostname, planning.Self.LocalIP = cfg.Hostname, cfg.LocalIP
+	planning.HostTimeout, planning.Cache = cfg.ConnectTimeout, t.plans
+	planning.Rules = verdict.Rules{DNSSEC: cfg.MXAuth.DNSSEC, DANE: cfg.MXAuth.DANE, MTASTS: cfg.MXAuth.MTASTS != nil}
 	if local := cfg.MXAuth.Local; local != nil {
-		p.rules.MinTLS, p.rules.MinMX = local.MinTLS, local.MinMX
+		planning.Rules.MinTLS, planning.Rules.MinMX = local.MinTLS, local.MinMX
 	}
 	if sts := cfg.MXAuth.MTASTS; sts != nil && deps.Policies != nil {
-		if p.policies, err = deps.Policies(sts, client.roots); err != nil {
+		if planning.Policies, err = deps.Policies(sts, client.roots); err != nil {
 			return nil, err
 		}
 	}
+	p.planner = plan.New(planning)
 	return p, nil
-}
-
-// port is where a destination's hosts listen.
-func (p *profile) port(dest route.Destination) uint16 {
-	if dest.Port != 0 {
-		return dest.Port
-	}
-	return p.cfg.Port
 }
 
 // demands reads what the message itself asks for: the envelope's REQUIRETLS,
@@ -223,9 +213,28 @@ func (t *Transport) Abort() { t.stop(ErrStopping) }
 // connection. No Deliver may be running any more, nor be called again.
 func (t *Transport) Close() {
 	t.Abort()
-	// The error could only be that of the context, which has no end.
-	_ = t.outlooks.Close(context.Background())
+	t.plans.Close()
 	t.closing.Wait()
+}
+
+// Plan gives a domain's plan as of now, for a mail server that finds the hosts
+// by itself and dials them by itself, and for a message that makes no demands
+// of its own ([plan.Planner.Plan]). An override's next hop, of which that mail
+// server knows nothing, is left out of account; its policies hold. Names come
+// as A-labels or U-labels; an address literal has no plan.
+//
+// The error is the cause of ctx, or says that the transport is closed, or that
+// there is no such domain.
+func (t *Transport) Plan(ctx context.Context, domain string) (*plan.Plan, error) {
+	dest, err := route.ForDomain(domain)
+	if err != nil || dest.Domain == "" {
+		return nil, route.ErrDomain
+	}
+	p := t.base
+	if o := t.overrideOf(dest.Domain); o != nil {
+		p = o.profile
+	}
+	return p.planner.Plan(ctx, plan.Target{Destination: dest})
 }
 
 // Deliver delivers one message and says what became of each recipient, in
@@ -286,7 +295,7 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 	// another that a next hop sent there.
 	type key struct {
 		*profile
-		destination
+		plan.Target
 	}
 	byKey := map[key]*delivery{}
 	for i, r := range env.Recipients {
@@ -306,7 +315,7 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 		k := key{p, dest}
 		d := byKey[k]
 		if d == nil {
-			d = &delivery{Transport: t, profile: p, dest: dest.Destination, named: dest.named}
+			d = &delivery{Transport: t, profile: p, target: dest}
 			if t.observe != nil {
 				d.event = newEvent()
 			}
@@ -321,13 +330,11 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 // destination says where mail for a recipient goes, and in which way. What
 // the mail server names as its next hop comes before the recipient's domain,
 // unless it is that; overrides are looked for under the name that was chosen.
-// named tells that the administrator chose it, so that it is no fault of the
-// address if there is nothing there.
-func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profile, dest destination, failed *status.Error) {
+func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profile, dest plan.Target, failed *status.Error) {
 	own, err := route.ForDomain(rcpt.ASCII)
 	switch {
 	case nexthop != "" && !isOwn(nexthop, own, err):
-		dest.named = true
+		dest.Named = true
 		if dest.Destination, err = route.ParseNexthop(nexthop); err != nil {
 			return nil, dest, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: "next hop " + quote(nexthop), Err: err}
 		}
@@ -338,23 +345,24 @@ func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profil
 	default:
 		dest.Destination = own
 	}
-	for i := range t.overrides {
-		o := &t.overrides[i]
-		if !matches(o.match, dest.Domain) {
-			continue
-		}
-		if o.nexthop != (route.Destination{}) {
-			dest = destination{o.nexthop, true}
-		}
-		return o.profile, dest, nil
+	o := t.overrideOf(dest.Domain)
+	if o == nil {
+		return t.base, dest, nil
 	}
-	return t.base, dest, nil
+	if o.nexthop != (route.Destination{}) {
+		dest = plan.Target{Destination: o.nexthop, Named: true}
+	}
+	return o.profile, dest, nil
 }
 
-// destination is where mail goes, and whether the administrator named it.
-type destination struct {
-	route.Destination
-	named bool
+// overrideOf finds the override for a domain; nil: there is none.
+func (t *Transport) overrideOf(domain string) *override {
+	for i := range t.overrides {
+		if matches(t.overrides[i].match, domain) {
+			return &t.overrides[i]
+		}
+	}
+	return nil
 }
 
 // isOwn reports whether the mail server's next hop is nothing but the

@@ -24,6 +24,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
@@ -269,7 +270,7 @@ func (l *lab) start(change func(*Config)) {
 	var err error
 	l.transport, err = New(cfg, Deps{
 		Resolver: l.resolver,
-		Policies: func(*MTASTS, *x509.CertPool) (Policies, error) { return l.policies, nil },
+		Policies: func(*MTASTS, *x509.CertPool) (plan.Policies, error) { return l.policies, nil },
 		Idle:     l.idle,
 		Traces:   &l.traces,
 		Observe:  l.observe,

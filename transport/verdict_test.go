@@ -181,9 +181,9 @@ func (sc *scene) explain(t *testing.T, l *lab, result Result) {
 		t.Fatalf("explained as %+v", e)
 	}
 	v := e.Hosts[0].Verdict
-	o := l.outlook(theDomain)
+	o := l.plan(theDomain)
 	if o.Err != nil || len(o.Hosts) != 1 || o.Hosts[0].Verdict.Need != v.Need || (o.Hosts[0].Verdict.Refusal == nil) != (v.Refusal == nil) || o.Hosts[0].Verdict.Reason != v.Reason {
-		t.Errorf("explained as %+v, and the outlook is %+v", v, o)
+		t.Errorf("explained as %+v, and the plan is %+v", v, o)
 	}
 	switch refused := v.Refusal; {
 	case (refused != nil) != (sc.conns == 0):

@@ -8,10 +8,10 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
-	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 const (
@@ -27,25 +27,23 @@ const (
 // recipients need, over one connection if that lasts.
 type hostDelivery struct {
 	*delivery
-	prospect *hostPlan
-	budget   time.Duration // what is left of connect_timeout
-	conn     *hostConn     // nil: none
-	room     int           // recipients that one transaction takes
+	host   *plan.Host
+	budget time.Duration // what is left of connect_timeout
+	conn   *hostConn     // nil: none
+	room   int           // recipients that one transaction takes
 }
 
 // tryHost offers the message to one host and gives back the recipients for
 // whom the next one should be tried.
-func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS, rcpts []*recipient) []*recipient {
+func (d *delivery) tryHost(ctx context.Context, found *plan.Plan, host route.Host, rcpts []*recipient) []*recipient {
 	start := time.Now()
-	lookup, cancel := context.WithTimeout(ctx, d.cfg.ConnectTimeout)
-	p := d.survey(lookup, way, host, sts, d.demands)
-	cancel()
+	p := d.planner.Host(ctx, found, host, d.demands)
 	d.spent(PhaseDNS, start)
-	if p.err != nil {
-		return d.pass(rcpts, statusOf(ctx, p.err, host.Name))
+	if p.Err != nil {
+		return d.pass(rcpts, p.Err)
 	}
 	d.traceVerdict(&p)
-	if f := p.verdict.Refusal; f != nil {
+	if f := p.Verdict.Refusal; f != nil {
 		d.attempt(&p, Attempt{Failure: f})
 		return d.pass(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})
 	}
@@ -55,7 +53,7 @@ func (d *delivery) tryHost(ctx context.Context, way *route.Route, host route.Hos
 	if err != nil {
 		return d.pass(rcpts, d.reason(ctx, &p, outcome.Connect, err))
 	}
-	v := &hostDelivery{delivery: d, prospect: &p, budget: d.cfg.ConnectTimeout - time.Since(start), room: maxRcptsPerTx}
+	v := &hostDelivery{delivery: d, host: &p, budget: d.cfg.ConnectTimeout - time.Since(start), room: maxRcptsPerTx}
 	left := v.run(ctx, rcpts)
 	v.pace(&turn, rcpts, left)
 	return left
@@ -70,8 +68,8 @@ func (v *hostDelivery) pace(turn *limit.HostPermit, rcpts, left []*recipient) {
 		}
 		if said != nil && isTooMany(said.Text) {
 			if turn.Slow() {
-				v.log.Info("the host complains of too many connections, slowing down", "host", v.prospect.host.Name, "text", said.Text)
-				v.idle.retire(v.prospect.host.Name) // it counts them too
+				v.log.Info("the host complains of too many connections, slowing down", "host", v.host.Host.Name, "text", said.Text)
+				v.idle.retire(v.host.Host.Name) // it counts them too
 			}
 			break
 		}
@@ -115,14 +113,14 @@ func (v *hostDelivery) arrive(ctx context.Context, idle bool) (failed *status.Er
 		return nil
 	}
 	if idle {
-		if c, ok := v.reuse(v.prospect); ok {
+		if c, ok := v.reuse(v.host); ok {
 			start := time.Now()
 			var err error
 			c.place, err = v.take(ctx, c.addr)
 			v.spent(PhaseWait, start)
 			if err != nil {
 				v.keep(c)
-				return v.reason(ctx, v.prospect, outcome.Connect, err)
+				return v.reason(ctx, v.host, outcome.Connect, err)
 			}
 			v.judged(c, nil)
 			v.conn = c
@@ -130,7 +128,7 @@ func (v *hostDelivery) arrive(ctx context.Context, idle bool) (failed *status.Er
 		}
 	}
 	start := time.Now()
-	v.conn, failed = v.connect(ctx, v.prospect, v.budget)
+	v.conn, failed = v.connect(ctx, v.host, v.budget)
 	v.budget -= time.Since(start)
 	return failed
 }
@@ -175,10 +173,10 @@ func (v *hostDelivery) inVain(report *smtp.Report) bool {
 	switch {
 	case report.Final.Code >= 500 && report.Final.Code <= 502 && report.Accepted() > 0:
 		// Some device between us and the server takes CHUNKING for noise.
-		v.noChunking.mark(v.prospect.host.Name)
+		v.noChunking.mark(v.host.Host.Name)
 		return true
 	case report.Err != nil && !errors.Is(report.Err, ErrGone) && !report.Ending.SafeToRetry() && report.Stage >= outcome.Body:
-		v.noChunking.mark(v.prospect.host.Name)
+		v.noChunking.mark(v.host.Host.Name)
 	}
 	return false
 }
@@ -212,7 +210,7 @@ func (v *hostDelivery) send(ctx context.Context, rcpts []*recipient) *smtp.Repor
 // commands; without a MAIL line in it nothing can come of that.
 func (v *hostDelivery) chunking() smtp.Chunking {
 	switch {
-	case v.cfg.Chunking == ChunkingOff || v.noChunking.marked(v.prospect.host.Name):
+	case v.cfg.Chunking == ChunkingOff || v.noChunking.marked(v.host.Host.Name):
 		return smtp.ChunkingOff
 	case v.cfg.Chunking == ChunkingPipelined && v.msg.Facts.Size <= maxPipelinedChunk && !v.msg.Facts.LineStartsWithMAIL:
 		return smtp.ChunkingPipelined

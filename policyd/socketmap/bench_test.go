@@ -20,6 +20,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/mtasts/store"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
@@ -94,7 +95,7 @@ func newInternet(b *testing.B) *internet {
 		MXAuth: transport.PolicySet{DNSSEC: true, DANE: true, MTASTS: &transport.MTASTS{}},
 	}, transport.Deps{
 		Resolver: r, Logger: slog.New(slog.DiscardHandler),
-		Policies: func(*transport.MTASTS, *x509.CertPool) (transport.Policies, error) { return known, nil },
+		Policies: func(*transport.MTASTS, *x509.CertPool) (plan.Policies, error) { return known, nil },
 	})
 	must(err)
 	b.Cleanup(n.Close)

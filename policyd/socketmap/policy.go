@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -53,7 +53,7 @@ type Policy struct {
 var notNames = []string{"hostname", "nexthop", "dot-nexthop"}
 
 // Decide gives the policy for a domain. The package comment says why.
-func Decide(plan *transport.Plan) Policy {
+func Decide(plan *plan.Plan) Policy {
 	if plan.Err != nil && !proven(plan.Err) {
 		return refuse(plan.Err.Code, plan.Err)
 	}
@@ -61,11 +61,11 @@ func Decide(plan *transport.Plan) Policy {
 	switch {
 	case len(s.hosts) > 0 && s.eligible == 0:
 		return s.refusal()
-	case plan.Signed && s.dane == len(s.hosts) && s.dane > 0:
+	case plan.Route.Secure && s.dane == len(s.hosts) && s.dane > 0:
 		return Policy{Level: DANEOnly}
 	case s.tlsa > 0 && s.fallback == verdict.NeedNothing:
 		return Policy{Level: DANE}
-	case plan.Signed && s.dane > 0:
+	case plan.Route.Secure && s.dane > 0:
 		return Policy{Level: DANEOnly}
 	case s.need == verdict.NeedNothing:
 		return s.nothing()
@@ -84,7 +84,7 @@ func proven(err *status.Error) bool {
 
 // summary is what the hosts of a domain ask for, summed up.
 type summary struct {
-	*transport.Plan
+	*plan.Plan
 	hosts []hostNeed
 	// eligible counts the hosts that may have the mail, dane those that must
 	// show a certificate which matches a TLSA record, and tlsa those of which
@@ -103,15 +103,15 @@ const unreachable = verdict.NeedDANE + 1
 
 // hostNeed is one host.
 type hostNeed struct {
-	*transport.HostPlan
+	*plan.Host
 	need  verdict.Need // unreachable: it may not have the mail
 	plain verdict.Need // the same, without TLSA records
 }
 
-func summarise(plan *transport.Plan) *summary {
+func summarise(plan *plan.Plan) *summary {
 	s := &summary{Plan: plan}
 	for i := range plan.Hosts {
-		h := hostNeed{HostPlan: &plan.Hosts[i], need: unreachable}
+		h := hostNeed{Host: &plan.Hosts[i], need: unreachable}
 		bare := h.Facts
 		bare.TLSA = verdict.TLSA{}
 		h.plain = decide(bare, plan.Rules)
@@ -134,7 +134,7 @@ func summarise(plan *transport.Plan) *summary {
 		s.need, s.fallback = max(s.need, h.need), max(s.fallback, h.plain)
 		s.hosts = append(s.hosts, h)
 	}
-	if !plan.Signed {
+	if !plan.Route.Secure {
 		stranger := decide(verdict.Facts{STS: plan.STS}, plan.Rules)
 		s.need, s.fallback = max(s.need, stranger), max(s.fallback, stranger)
 	}
@@ -174,10 +174,10 @@ func (s *summary) named() Policy {
 		if need == verdict.NeedDANE { // and the MX set is not signed, or it would be dane-only
 			need = h.plain
 		}
-		if need <= verdict.NeedWebPKI && !slices.Contains(notNames, h.Host) && !h.literal() {
-			p.Names = append(p.Names, h.Host)
+		if need <= verdict.NeedWebPKI && !slices.Contains(notNames, h.name()) && !h.literal() {
+			p.Names = append(p.Names, h.name())
 			p.TLS12 = p.TLS12 || need == verdict.NeedWebPKI
-		} else if s.STS.Policy.Match(h.Host) {
+		} else if s.STS.Policy.Match(h.name()) {
 			p.MissingHosts = true
 		}
 	}
@@ -187,11 +187,14 @@ func (s *summary) named() Policy {
 	if s.Err != nil {
 		return refuse(s.Err.Code, s.Err)
 	}
-	return Policy{Level: Refused, Reason: "4.7.5 Postfix has no word for what the policies of " + s.Domain + " ask of its mail servers; mxpipe and LMTP can deliver to them"}
+	return Policy{Level: Refused, Reason: "4.7.5 Postfix has no word for what the policies of " + s.Target.Domain + " ask of its mail servers; mxpipe and LMTP can deliver to them"}
 }
 
 // literal reports whether the host is an address.
-func (h *hostNeed) literal() bool { return h.Host != "" && h.Host[0] == '[' }
+func (h *hostNeed) literal() bool { return h.name() != "" && h.name()[0] == '[' }
+
+// name gives the host's name.
+func (h *hostNeed) name() string { return h.Host.Host.Name }
 
 // refusal is the policy where no host may have the mail: the reason of the
 // host that would be tried first, as its owner will mend that one first.
@@ -201,7 +204,7 @@ func (s *summary) refusal() Policy {
 		return refuse(first.Err.Code, first.Err)
 	}
 	f := first.Verdict.Refusal
-	return refuse(f.Code, fmt.Errorf("%s: %w", first.Host, f))
+	return refuse(f.Code, fmt.Errorf("%s: %w", first.Host.Name, f))
 }
 
 // refuse says why mail has to wait.

@@ -7,10 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/dane"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -65,15 +66,19 @@ func (s scene) String() string {
 	return fmt.Sprintf("signed=%v %v%v %+v %v", s.signed, s.mode, s.listed, s.rules, s.hosts)
 }
 
-func (s scene) plan() *transport.Plan {
-	o := &transport.Plan{Domain: "a.example", Rules: s.rules, Signed: s.signed, Err: s.err}
+func target(domain string) plan.Target {
+	return plan.Target{Destination: route.Destination{Domain: domain}}
+}
+
+func (s scene) plan() *plan.Plan {
+	o := &plan.Plan{Target: target("a.example"), Rules: s.rules, Route: route.Route{Secure: s.signed}, Err: s.err}
 	if s.listed != nil {
-		o.Policy = policycache.Entry{State: policycache.HasPolicy, Policy: mtasts.Policy{Mode: s.mode, MX: s.listed}}
+		o.Policy = &policycache.Entry{State: policycache.HasPolicy, Policy: mtasts.Policy{Mode: s.mode, MX: s.listed}}
 		o.STS = verdict.STS{State: verdict.STSFound, Policy: o.Policy.Policy}
 	}
 	for i, what := range s.hosts {
-		h := transport.HostPlan{Host: fmt.Sprintf("mx%d.a.example", i+1)}
-		h.Facts = verdict.Facts{Host: h.Host, Signed: s.signed, STS: o.STS}
+		h := plan.Host{Host: route.Host{Name: fmt.Sprintf("mx%d.a.example", i+1)}}
+		h.Facts = verdict.Facts{Host: h.Host.Name, Signed: s.signed, STS: o.STS}
 		if what == unknown {
 			h.Err = errSilent
 		} else {
@@ -233,7 +238,7 @@ func TestNoHosts(t *testing.T) {
 func TestNamesThatAreWords(t *testing.T) {
 	for _, name := range []string{"hostname", "nexthop", "dot-nexthop", "[192.0.2.1]"} {
 		o := scene{mode: mtasts.ModeEnforce, listed: []string{"mx1.a.example", strings.Trim(name, "[]")}, rules: all, hosts: []sort{bare, bare}}.plan()
-		o.Hosts[0].Host = name
+		o.Hosts[0].Host.Name = name
 		if got := Reply(o, false); !strings.HasPrefix(got, "OK secure match=mx2.a.example ") && !strings.HasPrefix(got, "TEMP ") {
 			t.Errorf("%s: %q", name, got)
 		}
@@ -328,10 +333,10 @@ func (s scene) check(t *testing.T) {
 
 // checkHost tells whether the host may have mail by its verdict, and whether
 // it gets some from Postfix.
-func (s scene) checkHost(t *testing.T, p Policy, h *transport.HostPlan, what sort) (may, gets bool) {
+func (s scene) checkHost(t *testing.T, p Policy, h *plan.Host, what sort) (may, gets bool) {
 	may = h.Err == nil && h.Verdict.Refusal == nil
 	if p.Level == Secure {
-		named := slices.Contains(p.Names, h.Host)
+		named := slices.Contains(p.Names, h.Host.Name)
 		if !named {
 			return may, false
 		}
@@ -341,13 +346,13 @@ func (s scene) checkHost(t *testing.T, p Policy, h *transport.HostPlan, what sor
 			// Its addresses do not matter, or DANE has no say: the verdict without it.
 			rules := s.rules
 			if rules.DANE && h.Err != nil {
-				t.Errorf("%v: %s is named, of which nothing is known", s, h.Host)
+				t.Errorf("%v: %s is named, of which nothing is known", s, h.Host.Name)
 			}
 			rules.DANE = false
 			v = verdict.Decide(h.Facts, rules, verdict.Demands{Relaxed: true})
 		}
 		if v.Refusal != nil || v.Need > verdict.NeedWebPKI || v.Need == verdict.NeedWebPKI && !p.TLS12 {
-			t.Errorf("%v: %+v names %s: %v %v", s, p, h.Host, v.Refusal, v.Need)
+			t.Errorf("%v: %+v names %s: %v %v", s, p, h.Host.Name, v.Refusal, v.Need)
 		}
 		return may, true
 	}
@@ -364,7 +369,7 @@ func (s scene) checkHost(t *testing.T, p Policy, h *transport.HostPlan, what sor
 		v := verdict.Decide(facts, s.rules, verdict.Demands{Relaxed: true})
 		// Without a look at the records Postfix takes what they were for us.
 		if p.Level != DANE && p.Level != DANEOnly && s.rules.DANE && h.Err != nil || v.Refusal != nil || need < v.Need {
-			t.Errorf("%v: %+v asks %v of %s, found %v, where the verdict is %v %v", s, p, need, h.Host, found, v.Refusal, v.Need)
+			t.Errorf("%v: %+v asks %v of %s, found %v, where the verdict is %v %v", s, p, need, h.Host.Name, found, v.Refusal, v.Need)
 		}
 	}
 	return may, gets
@@ -372,7 +377,7 @@ func (s scene) checkHost(t *testing.T, p Policy, h *transport.HostPlan, what sor
 
 // checkStranger looks at a host that a forger put into the MX set. What it asks
 // for by records of its own is the forger's business.
-func (s scene) checkStranger(t *testing.T, p Policy, o *transport.Plan) {
+func (s scene) checkStranger(t *testing.T, p Policy, o *plan.Plan) {
 	need, used := postfix(p.Level, false, bare)
 	if !used || p.Level == Secure {
 		return

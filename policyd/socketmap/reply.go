@@ -4,9 +4,9 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/reply"
 )
 
@@ -32,7 +32,7 @@ func temporary(reason string) string {
 
 // Reply gives the reply to a request about a domain; with reports it has the
 // attributes that Postfix 3.10 and later pass on to TLS reports (RFC 8460).
-func Reply(plan *transport.Plan, reports bool) string {
+func Reply(plan *plan.Plan, reports bool) string {
 	p := Decide(plan)
 	var attributes string
 	if reports {
@@ -70,19 +70,22 @@ func (p *Policy) protocols() string {
 
 // attributes gives what TLS reports shall say of the domain's MTA-STS policy.
 // Where DANE decides, Postfix knows by itself.
-func (p *Policy) attributes(plan *transport.Plan) string {
-	if p.Level == Refused || (p.Level == DANE || p.Level == DANEOnly) && !p.NothingRequired || !presentable(plan.Domain) {
+func (p *Policy) attributes(plan *plan.Plan) string {
+	if p.Level == Refused || (p.Level == DANE || p.Level == DANEOnly) && !p.NothingRequired || !presentable(plan.Target.Domain) {
 		return ""
+	}
+	if plan.Policy == nil {
+		return "" // it was not asked for
 	}
 	if plan.Policy.State != policycache.HasPolicy {
 		// It would fail every connection that must be authenticated.
-		if failure := failureOf(&plan.Policy); failure != "" && p.Level != Secure {
-			return " policy_type=no-policy-found policy_domain=" + plan.Domain + " policy_failure=" + failure
+		if failure := failureOf(plan.Policy); failure != "" && p.Level != Secure {
+			return " policy_type=no-policy-found policy_domain=" + plan.Target.Domain + " policy_failure=" + failure
 		}
 		return ""
 	}
 	policy := &plan.Policy.Policy
-	short := " policy_type=sts policy_domain=" + plan.Domain + p.patterns(policy)
+	short := " policy_type=sts policy_domain=" + plan.Target.Domain + p.patterns(policy)
 	var b strings.Builder
 	b.WriteString(short)
 	for line := range strings.Lines(policy.String()) {

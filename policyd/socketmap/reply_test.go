@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -26,7 +26,7 @@ func TestReports(t *testing.T) {
 	for _, tt := range []struct {
 		what string
 		scene
-		change func(*transport.Plan)
+		change func(*plan.Plan)
 		want   string
 	}{
 		{"MTA-STS", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}, nil,
@@ -37,7 +37,7 @@ func TestReports(t *testing.T) {
 		{"testing mode", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: all, hosts: []sort{bare}}, nil,
 			"OK may" + sts + listing + testing_},
 		{"testing mode, an override that says dane", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: all, hosts: []sort{bare}},
-			func(o *transport.Plan) { o.OwnPolicies = true }, "OK may" + sts + listing + testing_},
+			func(o *plan.Plan) { o.OwnPolicies = true }, "OK may" + sts + listing + testing_},
 		{"testing mode, local_policy encrypted", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: encrypted, hosts: []sort{bare}}, nil,
 			"OK encrypt" + sts + listing + testing_},
 		{"testing mode, local_policy authenticated", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: authenticated, hosts: []sort{bare}}, nil,
@@ -48,10 +48,12 @@ func TestReports(t *testing.T) {
 		{"nothing", scene{rules: all, hosts: []sort{bare}}, nil, "NOTFOUND "},
 		{"refused", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{failed}}, nil, "TEMP 4.7.5 mx1.a.example: the TLSA records can not be looked up: SERVFAIL"},
 		{"a name that Postfix refuses", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}},
-			func(o *transport.Plan) { o.Domain = "-a.example" }, "OK secure match=mx1.a.example servername=hostname" + modern},
+			func(o *plan.Plan) { o.Target = target("-a.example") }, "OK secure match=mx1.a.example servername=hostname" + modern},
 	} {
 		o := tt.plan()
-		o.Policy.Policy.MaxAge = 24 * time.Hour
+		if o.Policy != nil {
+			o.Policy.Policy.MaxAge = 24 * time.Hour
+		}
 		if tt.change != nil {
 			tt.change(o)
 		}
@@ -84,7 +86,7 @@ func TestReportsOfFailures(t *testing.T) {
 		{policycache.Entry{State: policycache.NoPolicy}, all, "NOTFOUND "},
 	} {
 		o := scene{rules: tt.rules, hosts: []sort{bare}}.plan()
-		o.Policy = tt.Entry
+		o.Policy = &tt.Entry
 		if got := Reply(o, true); got != tt.want {
 			t.Errorf("%v %v: %q, want %q", tt.State, tt.Err, got, tt.want)
 		}

@@ -23,7 +23,7 @@
 //
 // # Why it is that answer
 //
-// The facts and the verdicts are those of a delivery ([transport.Plan]). But
+// The facts and the verdicts are those of a delivery ([plan.Plan]). But
 // a verdict is about one host, and Postfix takes one answer for a domain, finds
 // the hosts by itself, a little later, and decides for each what the answer
 // means there. So an answer is given only if for every host that Postfix may
@@ -105,7 +105,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/socketmap/netstring"
-	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/plan"
 )
 
 const (
@@ -121,7 +121,7 @@ const (
 // PlanSource is a transport.
 type PlanSource interface {
 	// Plan gives what awaits mail for a domain.
-	Plan(ctx context.Context, domain string) (*transport.Plan, error)
+	Plan(ctx context.Context, domain string) (*plan.Plan, error)
 }
 
 // Transport is a transport that is held for one look-up.

@@ -20,8 +20,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/socketmap/netstring"
-	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -29,14 +29,14 @@ func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // fake is a transport that knows some domains, and waits for the last.
 type fake struct {
-	plans    map[string]*transport.Plan
+	plans    map[string]*plan.Plan
 	asked    atomic.Int32
 	released atomic.Int32
 	hold     chan struct{} // what slow.example waits for
 }
 
 func newFake() *fake {
-	return &fake{hold: make(chan struct{}), plans: map[string]*transport.Plan{
+	return &fake{hold: make(chan struct{}), plans: map[string]*plan.Plan{
 		"dane.example":   scene{signed: true, rules: all, hosts: []sort{usable}}.plan(),
 		"sts.example":    scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}.plan(),
 		"open.example":   scene{rules: all, hosts: []sort{bare}}.plan(),
@@ -45,7 +45,7 @@ func newFake() *fake {
 }
 
 // Plan implements PlanSource.
-func (f *fake) Plan(ctx context.Context, domain string) (*transport.Plan, error) {
+func (f *fake) Plan(ctx context.Context, domain string) (*plan.Plan, error) {
 	f.asked.Add(1)
 	if domain == "slow.example" {
 		select {

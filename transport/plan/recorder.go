@@ -1,4 +1,4 @@
-package transport
+package plan
 
 import (
 	"context"
@@ -27,36 +27,36 @@ type dnsAnswer struct {
 }
 
 // Lookup implements route.Resolver.
-func (w *recordingResolver) Lookup(ctx context.Context, name string, qtype resolver.Type) (resolver.Answer, error) {
-	answer, err := w.Resolver.Lookup(ctx, name, qtype)
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (r *recordingResolver) Lookup(ctx context.Context, name string, qtype resolver.Type) (resolver.Answer, error) {
+	answer, err := r.Resolver.Lookup(ctx, name, qtype)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err != nil {
-		w.failed = true
+		r.failed = true
 		return answer, err
 	}
-	for i := range w.answers {
-		if s := &w.answers[i]; s.qtype == qtype && s.name == name {
-			w.failed = w.failed || !sameAnswer(&s.answer, &answer)
+	for i := range r.answers {
+		if s := &r.answers[i]; s.qtype == qtype && s.name == name {
+			r.failed = r.failed || !sameAnswer(&s.answer, &answer)
 			return answer, nil
 		}
 	}
-	w.answers = append(w.answers, dnsAnswer{name, qtype, answer})
-	if w.expires.IsZero() || answer.Expires.Before(w.expires) {
-		w.expires = answer.Expires
+	r.answers = append(r.answers, dnsAnswer{name, qtype, answer})
+	if r.expires.IsZero() || answer.Expires.Before(r.expires) {
+		r.expires = answer.Expires
 	}
 	return answer, nil
 }
 
-// testimony gives the answers and when the first of them expires, which is the
+// recorded gives the answers and when the first of them expires, which is the
 // zero time when they do not make a whole: failures are not remembered.
-func (w *recordingResolver) testimony() ([]dnsAnswer, time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failed {
+func (r *recordingResolver) recorded() ([]dnsAnswer, time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed {
 		return nil, time.Time{}
 	}
-	return w.answers, w.expires
+	return r.answers, r.expires
 }
 
 // sameAnswer reports whether two answers to a question are one and the same, from

@@ -1,4 +1,4 @@
-package transport
+package plan
 
 import (
 	"context"
@@ -12,49 +12,10 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// hostPlan is one host with all that must be known before it is dialled. A
-// delivery and an explanation are made from the same prospects, so that they
-// can not disagree.
-type hostPlan struct {
-	host      route.Host
-	addresses route.Addresses
-	facts     verdict.Facts
-	verdict   verdict.Verdict
-	err       error // the addresses can not be had; nothing else is known then
-}
-
-// survey finds out about one host. sts is what is known of the domain's
-// MTA-STS policy.
-func (p *profile) survey(ctx context.Context, way *route.Route, host route.Host, sts verdict.STS, demands verdict.Demands) hostPlan {
-	s := hostPlan{host: host}
-	if s.addresses, s.err = p.finder.Addresses(ctx, host); s.err != nil {
-		return s
-	}
-	s.facts = verdict.Facts{Host: host.Name, Signed: way.Secure, STS: sts}
-	if p.rules.DANE && !demands.TLSRequiredNo {
-		s.facts.TLSA = p.tlsa(ctx, way, host, &s.addresses)
-	}
-	s.verdict = verdict.Decide(s.facts, p.rules, demands)
-	return s
-}
-
-// sts finds the MTA-STS policy that governs a destination (RFC 8461 §3.4): the
-// domain's own, or none where MX records are not what leads to the hosts.
-func (p *profile) sts(ctx context.Context, dest route.Destination, demands verdict.Demands) verdict.STS {
-	if p.policies == nil || demands.TLSRequiredNo || dest.Domain == "" || dest.Nexthop {
-		return verdict.STS{}
-	}
-	entry, err := p.policies.Lookup(ctx, dest.Domain)
-	if err != nil {
-		return verdict.STS{State: verdict.STSFailed, Err: err}
-	}
-	return stsOf(entry)
-}
-
-// tlsa finds the TLSA records of a host (RFC 7672 §2.2.2, §2.2.3), after its
+// lookupTLSA finds the TLSA records of a host (RFC 7672 §2.2.2, §2.2.3), after its
 // addresses: where those are not signed there is nothing to ask for, and
 // asking would fail at the name servers of some large providers.
-func (p *profile) tlsa(ctx context.Context, way *route.Route, host route.Host, found *route.Addresses) verdict.TLSA {
+func (p *Planner) lookupTLSA(ctx context.Context, way *route.Route, host route.Host, found *route.Addresses) verdict.TLSA {
 	if host.Literal() {
 		return verdict.TLSA{}
 	}
@@ -63,7 +24,7 @@ func (p *profile) tlsa(ctx context.Context, way *route.Route, host route.Host, f
 		return verdict.TLSA{State: verdict.TLSAFailed, Err: err}
 	}
 	for _, base := range bases {
-		answer, err := p.resolver.Lookup(ctx, fmt.Sprintf("_%d._tcp.%s", p.port(way.Destination), base), resolver.TypeTLSA)
+		answer, err := p.resolver.Lookup(ctx, fmt.Sprintf("_%d._tcp.%s", p.port(Target{Destination: way.Destination}), base), resolver.TypeTLSA)
 		if err != nil {
 			return verdict.TLSA{State: verdict.TLSAFailed, Err: err}
 		}
@@ -100,7 +61,7 @@ func daneRecords(all []resolver.TLSA) []dane.Record {
 
 // tlsaBases lists the candidates for the TLSA base domain. An alias into an
 // unsigned zone still counts by its own name if the alias itself is signed.
-func (p *profile) tlsaBases(ctx context.Context, host route.Host, found *route.Addresses) ([]string, error) {
+func (p *Planner) tlsaBases(ctx context.Context, host route.Host, found *route.Addresses) ([]string, error) {
 	canonical := strings.TrimSuffix(found.Canonical, ".")
 	switch {
 	case found.Secure && canonical != host.Name:

@@ -13,6 +13,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -30,7 +31,7 @@ func two(t *testing.T) *lab {
 	return l
 }
 
-func (l *lab) outlook(domain string) *Plan {
+func (l *lab) plan(domain string) *plan.Plan {
 	l.t.Helper()
 	o, err := l.transport.Plan(l.t.Context(), domain)
 	l.must(err)
@@ -42,19 +43,19 @@ func (l *lab) questions() int {
 	return n.UDP + n.TCP
 }
 
-func TestOutlook(t *testing.T) {
+func TestPlan(t *testing.T) {
 	t.Parallel()
 	l := two(t)
 	l.start(everything)
-	o := l.outlook("A.Example.")
-	if o.Domain != "a.example" || o.Err != nil || !o.Signed || o.Override != "" || o.OwnPolicies || o.STS.State != verdict.STSFound || o.Policy.State != policycache.HasPolicy || len(o.Hosts) != 2 {
+	o := l.plan("A.Example.")
+	if o.Target.Domain != "a.example" || o.Err != nil || !o.Route.Secure || o.Override != "" || o.OwnPolicies || o.STS.State != verdict.STSFound || o.Policy.State != policycache.HasPolicy || len(o.Hosts) != 2 {
 		t.Fatalf("%+v", o)
 	}
 	for i, want := range []struct {
 		host string
 		need verdict.Need
 	}{{"mx1.a.example", verdict.NeedDANE}, {"mx2.a.example", verdict.NeedWebPKI}} {
-		if h := o.Hosts[i]; h.Host != want.host || h.Err != nil || h.Verdict.Need != want.need || h.Facts.Host != want.host || !h.Facts.Signed {
+		if h := o.Hosts[i]; h.Host.Name != want.host || h.Err != nil || h.Verdict.Need != want.need || h.Facts.Host != want.host || !h.Facts.Signed {
 			t.Errorf("%+v", h)
 		}
 	}
@@ -65,17 +66,17 @@ func TestOutlook(t *testing.T) {
 	}
 }
 
-// A warm outlook asks nobody, and is one for all.
-func TestOutlookIsKept(t *testing.T) {
+// A warm plan asks nobody, and is one for all.
+func TestPlanIsKept(t *testing.T) {
 	t.Parallel()
 	l := two(t)
 	l.start(everything)
-	first := l.outlook("a.example")
+	first := l.plan("a.example")
 	asked := l.questions()
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if o := l.outlook("a.example"); o != first {
+			if o := l.plan("a.example"); o != first {
 				t.Error("made anew")
 			}
 		})
@@ -86,9 +87,9 @@ func TestOutlookIsKept(t *testing.T) {
 	}
 }
 
-// An outlook is made anew when anything of it was forgotten or is another now,
+// A plan is made anew when anything of it was forgotten or is another now,
 // and not before.
-func TestOutlookIsNeverStale(t *testing.T) {
+func TestPlanIsNeverStale(t *testing.T) {
 	t.Parallel()
 	for what, change := range map[string]func(l *lab){
 		"MX records flushed": func(l *lab) { l.resolver.Flush("a.example") },
@@ -116,13 +117,13 @@ func TestOutlookIsNeverStale(t *testing.T) {
 	} {
 		l := two(t)
 		l.start(everything)
-		before := l.outlook("a.example")
+		before := l.plan("a.example")
 		change(l)
-		after := l.outlook("a.example")
+		after := l.plan("a.example")
 		if after == before {
-			t.Errorf("%s: the old outlook", what)
+			t.Errorf("%s: the old plan", what)
 		}
-		if again := l.outlook("a.example"); again != after {
+		if again := l.plan("a.example"); again != after {
 			t.Errorf("%s: made anew twice", what)
 		}
 		if what == "a host's TLSA record changed" && after.Hosts[1].Verdict.Need != verdict.NeedDANE {
@@ -135,7 +136,7 @@ func TestOutlookIsNeverStale(t *testing.T) {
 }
 
 // What could not be looked up is looked up again.
-func TestOutlookOfFailures(t *testing.T) {
+func TestPlanOfFailures(t *testing.T) {
 	t.Parallel()
 	l := two(t)
 	tlsa := l.tlsaName("mx1.a.example")
@@ -143,29 +144,29 @@ func TestOutlookOfFailures(t *testing.T) {
 	l.dns.SetFault("mx2.a.example", dns.TypeANY, labdns.ServFail)
 	l.dns.SetFault("b.example", dns.TypeMX, labdns.ServFail)
 	l.start(everything)
-	o := l.outlook("a.example")
+	o := l.plan("a.example")
 	if o.Hosts[0].Verdict.Refusal == nil || o.Hosts[0].Facts.TLSA.State != verdict.TLSAFailed {
 		t.Errorf("%+v", o.Hosts[0])
 	}
 	if h := o.Hosts[1]; h.Err == nil || h.Facts.Host != "mx2.a.example" || !h.Facts.Signed || h.Facts.STS.State != verdict.STSFound {
 		t.Errorf("%+v", h)
 	}
-	if o := l.outlook("b.example"); o.Err == nil || o.Err.Code.String() != "4.4.3" || len(o.Hosts) != 0 {
+	if o := l.plan("b.example"); o.Err == nil || o.Err.Code.String() != "4.4.3" || len(o.Hosts) != 0 {
 		t.Errorf("%+v", o)
 	}
 	l.dns.SetFault(tlsa, dns.TypeTLSA)
 	l.dns.SetFault("mx2.a.example", dns.TypeANY)
-	if o := l.outlook("a.example"); o.Hosts[0].Verdict.Need != verdict.NeedDANE || o.Hosts[1].Verdict.Need != verdict.NeedWebPKI {
+	if o := l.plan("a.example"); o.Hosts[0].Verdict.Need != verdict.NeedDANE || o.Hosts[1].Verdict.Need != verdict.NeedWebPKI {
 		t.Errorf("after they were mended: %+v", o.Hosts)
 	}
-	if o := l.outlook("nowhere.example"); o.Err == nil || o.Err.Code.String() != "5.4.4" {
+	if o := l.plan("nowhere.example"); o.Err == nil || o.Err.Code.String() != "5.4.4" {
 		t.Errorf("%+v", o)
 	}
 }
 
 // A host that only a setting of ours leaves out is one that the other mail
 // server may use.
-func TestOutlookOfHostsLeftOut(t *testing.T) {
+func TestPlanOfHostsLeftOut(t *testing.T) {
 	t.Parallel()
 	l := two(t)
 	l.zone("a.example. 300 MX 5 six.a.example.\nsix.a.example. AAAA 2001:db8::1")
@@ -173,17 +174,17 @@ func TestOutlookOfHostsLeftOut(t *testing.T) {
 		everything(c)
 		c.ForceIPv4 = true
 	})
-	o := l.outlook("a.example")
+	o := l.plan("a.example")
 	if len(o.Hosts) != 3 || o.Hosts[0].Err != nil || o.Hosts[1].Err != nil {
 		t.Fatalf("%+v", o.Hosts)
 	}
-	if h := o.Hosts[2]; h.Host != "six.a.example" || h.Err == nil || !h.Facts.Signed || h.Facts.STS.State != verdict.STSFound {
+	if h := o.Hosts[2]; h.Host.Name != "six.a.example" || h.Err == nil || !h.Facts.Signed || h.Facts.STS.State != verdict.STSFound {
 		t.Errorf("%+v", h)
 	}
 }
 
 // An override's policies hold, and its next hop is left out of account.
-func TestOutlookOfOverrides(t *testing.T) {
+func TestPlanOfOverrides(t *testing.T) {
 	t.Parallel()
 	l := two(t)
 	l.start(func(c *Config) {
@@ -191,17 +192,17 @@ func TestOutlookOfOverrides(t *testing.T) {
 		addOverride(c, "a.example", "[relay.example]:2525", func(c *Config) { c.MXAuth = PolicySet{} })
 		addOverride(c, ".a.example", "", nil)
 	})
-	o := l.outlook("a.example")
+	o := l.plan("a.example")
 	if o.Override != "a.example" || !o.OwnPolicies || o.Rules != (verdict.Rules{}) || len(o.Hosts) != 2 || o.Hosts[0].Verdict.Need != verdict.NeedNothing || o.STS.State != verdict.STSNone {
 		t.Errorf("%+v", o)
 	}
-	if o := l.outlook("mx1.a.example"); o.Override != ".a.example" || o.OwnPolicies || !o.Rules.DANE {
+	if o := l.plan("mx1.a.example"); o.Override != ".a.example" || o.OwnPolicies || !o.Rules.DANE {
 		t.Errorf("%+v", o)
 	}
 }
 
 // Who asks may leave, and nothing is asked of a transport that is closed.
-func TestOutlookEnds(t *testing.T) {
+func TestPlanEnds(t *testing.T) {
 	t.Parallel()
 	l := two(t)
 	answer := l.dns.Hold("a.example", dns.TypeMX)
@@ -212,7 +213,7 @@ func TestOutlookEnds(t *testing.T) {
 		t.Error(err)
 	}
 	answer()
-	l.outlook("a.example")
+	l.plan("a.example")
 	l.transport.Close()
 	if _, err := l.transport.Plan(t.Context(), "a.example"); !errors.Is(err, cache.ErrClosed) {
 		t.Error(err)
