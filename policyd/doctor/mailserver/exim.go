@@ -16,11 +16,14 @@ type EximOutput struct {
 	Main       string // "exim -bP"
 	Transports string // "exim -bP transports"
 	Config     string // "exim -bP config"; may be missing, then less is seen
+	// Passwords are the keys of Debian's /etc/exim4/passwd.client: hosts that want
+	// a password. The passwords themselves are not asked for.
+	Passwords []string
 }
 
 // Exim checks an Exim.
 func Exim(d Daemon, x EximOutput) []finding.Finding {
-	c := eximConfig{main: parseOptions(x.Main), transports: parseTransports(x.Transports), config: x.Config}
+	c := eximConfig{main: parseOptions(x.Main), transports: parseTransports(x.Transports), config: x.Config, passwords: x.Passwords}
 	var list []finding.Finding
 	for _, t := range c.used(d) {
 		if call, ok := parseEximCall(t.options["command"]); ok {
@@ -32,7 +35,7 @@ func Exim(d Daemon, x EximOutput) []finding.Finding {
 	if list == nil {
 		return []finding.Finding{{
 			Level: finding.Warn, What: "Exim: nothing leads to mxpolicyd",
-			Mend: "add the router and the transport of contrib/exim, as its README.md says",
+			Mend: "mxpolicyd setup exim, or add the router and the transport of contrib/exim, as its README.md says",
 		}}
 	}
 	r := report{name: "Exim"}
@@ -40,6 +43,7 @@ func Exim(d Daemon, x EximOutput) []finding.Finding {
 	if x.Config != "" && !c.retries() {
 		r.fail("add \"* * F,2h,15m; G,16h,1h,1.5; F,4d,6h\" behind \"begin retry\"", "without a retry rule Exim bounces whatever is deferred")
 	}
+	c.smarthost(d, &r)
 	return append(list, r.list...)
 }
 

@@ -17,9 +17,21 @@ func shippedExim(t *testing.T) EximOutput {
 	return EximOutput{
 		Main:       "message_size_limit = 50M\nno_strict_acl_vars\n" + read("main/50_mxpipe"),
 		Transports: strings.NewReplacer("mxpipe:\n", "mxpipe transport:\n", "mxpolicyd_lmtp:\n", "mxpolicyd_lmtp transport:\n").Replace(transports) + "no_ignore_status\n",
-		Config: "begin routers\n" + read("router/180_mxpipe") + "lmtp:\n  driver = accept\n  transport = mxpolicyd_lmtp\nbegin transports\n" + transports +
+		Config: "begin routers\n" + internetRouter(t, read("router/180_mxpipe")) + "lmtp:\n  driver = accept\n  transport = mxpolicyd_lmtp\nbegin transports\n" + transports +
 			"begin retry\n* * F,2h,15m\nbegin rewrite\n",
 	}
+}
+
+// internetRouter is the part of a file that Exim reads where
+// dc_eximconfig_configtype is internet.
+func internetRouter(t *testing.T, text string) string {
+	t.Helper()
+	_, text, ok := strings.Cut(text, ".ifdef DCconfig_internet\n")
+	text, _, end := strings.Cut(text, ".endif\n")
+	if !ok || !end {
+		t.Fatalf("there is no router for DCconfig_internet:\n%s", text)
+	}
+	return text
 }
 
 func TestShippedExim(t *testing.T) {
@@ -128,12 +140,54 @@ func TestEximMistakesElsewhere(t *testing.T) {
 	}
 }
 
+// A Debian Exim whose mail must not go to the Internet from here.
+func TestEximSmarthosts(t *testing.T) {
+	const smarthost = "DCsmarthost=smtp.example::587:other.example\nDCconfig_smarthost=1\n"
+	set := func(value string) func(*EximOutput) {
+		return func(x *EximOutput) {
+			x.Config = change(t, x.Config, "  set = r_nexthop =\n", "  set = r_nexthop = "+value+"\n")
+		}
+	}
+	handed := set("${sg{${listextract{1}{smtp.example::587:other.example}}}{x}{y}}")
+	for _, c := range []struct {
+		name, macros string
+		edit         func(x *EximOutput)
+		passwords    []string
+		level        finding.Level
+		what         string
+	}{
+		{"internet", "DCsmarthost=\nDCconfig_internet=1\n", nil, nil, finding.OK, ""},
+		{"internet, with a password for someone", "DCconfig_internet=1\n", handed, []string{"*"}, finding.OK, ""},
+		{"local", "DCconfig_local=1\n", nil, nil, finding.Fail, `is local, .*the router mxpipe does`},
+		{"smarthost, past it", smarthost, nil, nil, finding.Fail, `router mxpipe sends to the recipients' own domains what`},
+		{"satellite, past it", "DCsmarthost=smtp.example\nDCconfig_satellite=1\n", nil, nil, finding.Fail, `router mxpipe sends to the recipients' own domains what`},
+		{"smarthost", smarthost, handed, nil, finding.OK, ""},
+		{"smarthost with a password", smarthost, handed, []string{"elsewhere.example", "SMTP.example"}, finding.Fail, `smarthost smtp.example wants a password \(SMTP.example in`},
+		{"smarthost with a pattern", smarthost, handed, []string{"*.example"}, finding.Fail, `wants a password`},
+		{"smarthost without its password", smarthost, handed, []string{"other.example"}, finding.OK, ""},
+		{"smarthost by LMTP", smarthost, func(x *EximOutput) {
+			handed(x)
+			x.Config = change(t, x.Config, "  transport = mxpipe\n", "  transport = mxpolicyd_lmtp\n")
+		}, nil, finding.Fail, `router mxpipe sends by LMTP`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := shippedExim(t)
+			x.Config = change(t, x.Config, "lmtp:\n  driver = accept\n  transport = mxpolicyd_lmtp\n", "")
+			x.Config, x.Passwords = c.macros+x.Config, c.passwords
+			if c.edit != nil {
+				c.edit(&x)
+			}
+			check(t, Exim(ours, x), c.level, c.what, "")
+		})
+	}
+}
+
 func TestEximCallers(t *testing.T) {
 	x := shippedExim(t)
 	x.Transports = change(t, x.Transports, "user = mxpipe\n  socket", "user = exim\n  group = mail\n  socket")
 	want := []Caller{
-		{"Exim, transport mxpipe", "mxpipe", "", "/run/mxpolicyd/pipe.sock", true},
-		{"Exim, transport mxpolicyd_lmtp", "exim", "mail", "/run/mxpolicyd/lmtp.sock", true},
+		{Entry: "Exim, transport mxpipe", User: "mxpipe", Socket: "/run/mxpolicyd/pipe.sock", exim: true},
+		{Entry: "Exim, transport mxpolicyd_lmtp", User: "exim", Group: "mail", Socket: "/run/mxpolicyd/lmtp.sock", exim: true},
 	}
 	got := EximCallers(ours, x)
 	if !slices.Equal(got, want) {
@@ -172,7 +226,7 @@ func FuzzExim(f *testing.F) {
 	f.Add("", "x transport:\ndriver = pipe\ncommand = sh -c \"\\", "")
 	f.Add("", "x transport:\ndriver = lmtp\nsocket = /run/mxpolicyd/x\ntimeout = 9999999999h", "transport=")
 	f.Fuzz(func(t *testing.T, main, transports, config string) {
-		for _, found := range Exim(ours, EximOutput{main, transports, config}) {
+		for _, found := range Exim(ours, EximOutput{Main: main, Transports: transports, Config: config}) {
 			if found.What == "" {
 				t.Errorf("an empty finding: %+v", found)
 			}

@@ -8,7 +8,8 @@ import (
 type eximConfig struct {
 	main       map[string]string
 	transports []eximTransport
-	config     string // the text of all of it, if it is known
+	config     string   // the text of all of it, if it is known
+	passwords  []string // hosts that have one in passwd.client
 }
 
 // eximTransport is one transport. A switch that is on has the value "true".

@@ -32,7 +32,7 @@ type Daemon struct {
 	Transports     []string // names of the configured transports
 	Pipe           string   // path of the pipe socket
 	LMTP           []string // paths of the LMTP sockets
-	Socketmap      string   // path of the socketmap socket, or host:port
+	Socketmap      []string // where the socketmap answers: paths, and host:port
 	MaxMessageSize int64    // bytes
 	MaxDeliveries  int      // at once
 }

@@ -22,8 +22,8 @@ var postfixDefaults = map[string]string{
 	"compatibility_level": "0", "command_time_limit": "1000s", "default_process_limit": "100", "enable_long_queue_ids": "no",
 	"export_environment": "TZ MAIL_CONFIG LANG", "message_size_limit": "10240000", "default_transport": "smtp", "relay_transport": "relay",
 	"default_destination_recipient_limit": "50", "lmtp_data_done_timeout": "600s",
-	"queue_directory": "/var/spool/postfix",
-	"*_time_limit":    "$command_time_limit", "*_destination_recipient_limit": "$default_destination_recipient_limit",
+	"queue_directory": "/var/spool/postfix", "mail_owner": "postfix",
+	"*_time_limit": "$command_time_limit", "*_destination_recipient_limit": "$default_destination_recipient_limit",
 }
 
 // parseSettings reads lines of the form "name = value".

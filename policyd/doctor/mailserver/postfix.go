@@ -15,45 +15,61 @@ import (
 func Postfix(d Daemon, main, master string) []finding.Finding {
 	c := postfixConfig{settings: parseSettings(main), entries: parseMaster(master)}
 	var list []finding.Finding
+	var ways []string // by which mail comes to the daemon
 	for _, l := range c.lmtpUses(d) {
-		list = append(list, c.lmtp(d, l)...)
+		list, ways = append(list, c.lmtp(d, l)...), []string{"LMTP"}
 	}
-	if c.usesSocketmap(d) {
-		list = append(list, c.socketmap(d)...)
+	asked, others := c.policyMaps(d)
+	list = append(list, asked...)
+	used, unused := c.runners()
+	if list == nil && used == nil { // otherwise those that nothing leads to do not matter
+		used, unused = unused, nil
+	} else if used != nil {
+		ways = append([]string{"pipe"}, ways...)
 	}
-	var unused []entry
-	for _, e := range c.entries {
-		switch call, ok := parseCall(e.argv()); {
-		case e.command != "pipe" || !ok:
-		case !c.sends(e.name):
-			unused = append(unused, e)
-		default:
-			list = append(list, c.pipe(d, e, call)...)
-		}
+	for _, e := range used {
+		call, _ := parseCall(e.argv())
+		list = append(list, c.pipe(d, e, call)...)
 	}
-	if list == nil { // otherwise those that nothing leads to do not matter
-		for _, e := range unused {
-			call, _ := parseCall(e.argv())
-			list = append(list, c.pipe(d, e, call)...)
-		}
-	}
-	if list == nil && c.mapped() {
+	switch {
+	case list != nil:
+	case others != nil:
+		return others
+	case c.mapped():
 		return []finding.Finding{{What: "Postfix: no entry runs mxpipe; whether a transport map leads to mxpolicyd is not seen here"}}
-	}
-	if list == nil {
+	default:
 		return []finding.Finding{{
 			Level: finding.Warn, What: "Postfix: nothing leads to mxpolicyd",
-			Mend: "add contrib/postfix/master.cf.mxpipe and main.cf.mxpipe, as their README.md says",
+			Mend: "mxpolicyd setup postfix, or add contrib/postfix/master.cf.mxpipe and main.cf.mxpipe, as their README.md says",
 		}}
 	}
-	r := report{name: "Postfix"}
-	limit, _ := strconv.ParseInt(c.value("message_size_limit"), 10, 64)
-	checkSize(d, limit, "postconf -e message_size_limit="+strconv.FormatInt(d.MaxMessageSize, 10)+", or raise max_message_size", &r)
-	if c.value("enable_long_queue_ids") != "yes" {
-		r.warn("postconf -e enable_long_queue_ids=yes",
-			"short queue ids are used again within days, and mxpolicyd knows by them which recipients of a message have it")
+	r := &report{name: "Postfix"}
+	if ways != nil {
+		limit, _ := strconv.ParseInt(c.value("message_size_limit"), 10, 64)
+		checkSize(d, limit, "postconf -e message_size_limit="+strconv.FormatInt(d.MaxMessageSize, 10)+", or raise max_message_size", r)
+		if c.value("enable_long_queue_ids") != "yes" {
+			r.warn("postconf -e enable_long_queue_ids=yes",
+				"short queue ids are used again within days, and mxpolicyd knows by them which recipients of a message have it")
+		}
+		c.relayhosts(d, ways, r)
+		c.losses(ways, r)
 	}
 	return append(list, r.list...)
+}
+
+// runners lists the entries that run mxpipe: those that mail may come to, and
+// the others.
+func (c postfixConfig) runners() (used, unused []entry) {
+	for _, e := range c.entries {
+		switch _, ok := parseCall(e.argv()); {
+		case e.command != "pipe" || !ok:
+		case c.sends(e.name):
+			used = append(used, e)
+		default:
+			unused = append(unused, e)
+		}
+	}
+	return used, unused
 }
 
 // pipe checks an entry that runs mxpipe.
@@ -207,37 +223,6 @@ func (c postfixConfig) lmtp(d Daemon, l use) []finding.Finding {
 	if need := defaultTimeout + margin; known && limit < need {
 		r.warn("postconf -P "+name+"/unix/lmtp_data_done_timeout="+strconv.Itoa(int(need.Seconds()))+"s",
 			"Postfix hangs up after %s, while a delivery may take %s: slow servers' mail is broken off and tried again", limit, defaultTimeout)
-	}
-	return r.findings()
-}
-
-// usesSocketmap reports whether Postfix's own smtp asks our socketmap.
-func (c postfixConfig) usesSocketmap(d Daemon) bool {
-	maps := c.value("smtp_tls_policy_maps")
-	return strings.Contains(maps, "socketmap:") &&
-		(strings.Contains(maps, "mxpolicyd") || d.Socketmap != "" && strings.Contains(maps, d.Socketmap))
-}
-
-// socketmap checks what Postfix's own smtp needs to use the answers.
-func (c postfixConfig) socketmap(d Daemon) []finding.Finding {
-	r := &report{name: "Postfix, smtp_tls_policy_maps"}
-	if _, rest, ok := strings.Cut(c.value("smtp_tls_policy_maps"), "socketmap:unix:"); ok {
-		socket, _, _ := strings.Cut(rest, ":")
-		for _, e := range c.entries {
-			if e.command == "smtp" && c.shutOut(e, socket, d.Socketmap) {
-				r.fail("postconf -F "+e.name+"/unix/chroot=n, or let the socketmap listen at a loopback address",
-					"%s runs in a chroot, where %s is not, so its mail is deferred", e.name, socket)
-			}
-		}
-	}
-	if c.value("smtp_dns_support_level") != "dnssec" {
-		r.fail("postconf -e smtp_dns_support_level=dnssec", "without DNSSEC look-ups Postfix takes the answer \"dane\" for \"may\"")
-	}
-	if c.value("smtp_tls_CAfile") == "" && c.value("smtp_tls_CApath") == "" && c.value("tls_append_default_CA") != "yes" {
-		r.fail("postconf -e smtp_tls_CAfile=/etc/ssl/certs/ca-certificates.crt", "Postfix trusts no certificate authority, so all mail to domains with MTA-STS is deferred")
-	}
-	if level := c.value("smtp_tls_security_level"); level == "" || level == "none" {
-		r.warn("postconf -e smtp_tls_security_level=dane", "domains without a policy get no TLS at all")
 	}
 	return r.findings()
 }

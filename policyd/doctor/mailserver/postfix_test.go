@@ -3,6 +3,7 @@ package mailserver
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +13,7 @@ import (
 // ours is a daemon that fits contrib's lines.
 var ours = Daemon{
 	Transports: []string{"default", "strict"}, Pipe: "/run/mxpolicyd/pipe.sock", LMTP: []string{"/run/mxpolicyd/lmtp.sock"},
-	Socketmap: "/run/mxpolicyd/socketmap.sock", MaxMessageSize: 100 << 20, MaxDeliveries: 1000,
+	Socketmap: []string{"/run/mxpolicyd/socketmap.sock", "127.0.0.1:8463"}, MaxMessageSize: 100 << 20, MaxDeliveries: 1000,
 }
 
 // contrib reads a file below contrib, without its comments.
@@ -144,14 +145,6 @@ func TestPostfixMistakes(t *testing.T) {
 			`no such entry runs lmtp`, "master.cf"},
 		{"lmtp, one by one", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = lmtp:unix:/run/mxpolicyd/lmtp.sock\nlmtp_destination_recipient_limit = 1"},
 			edit{"lmtp unix - - y - - lmtp", "lmtp unix - - n - - lmtp -o lmtp_data_done_timeout=20m"}, finding.Warn, `each recipient is a transaction`, "postconf -X"},
-		{"socketmap in a chroot", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\nsmtp_dns_support_level = dnssec\nsmtp_tls_security_level = may\nsmtp_tls_CApath = /etc/ssl/certs"},
-			edit{}, finding.Fail, `smtp runs in a chroot, where /run/mxpolicyd/socketmap.sock is not`, "postconf -F smtp/unix/chroot=n"},
-		{"socketmap without DNSSEC", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\nsmtp_tls_security_level = may\ntls_append_default_CA = yes"},
-			edit{"smtp unix - - y", "smtp unix - - n"}, finding.Fail, `"dane"`, "smtp_dns_support_level=dnssec"},
-		{"socketmap without TLS", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:policy mxpolicyd\nsmtp_dns_support_level = dnssec\nsmtp_tls_CAfile = /x"},
-			edit{}, finding.Warn, `no TLS at all`, "smtp_tls_security_level=dane"},
-		{"socketmap without CAs", edit{"default_transport = mxpipe", "default_transport = mxpipe\nsmtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:policy mxpolicyd\nsmtp_dns_support_level = dnssec\nsmtp_tls_security_level = dane"},
-			edit{}, finding.Fail, `trusts no certificate authority`, "smtp_tls_CAfile="},
 		{"a socket within the chroot", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = lmtp:unix:mxpolicyd/lmtp.sock\nlmtp_data_done_timeout = 20m"}, edit{}, finding.OK, ``, ``},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -163,6 +156,167 @@ func TestPostfixMistakes(t *testing.T) {
 				master = change(t, master, c.master.old, c.master.new)
 			}
 			check(t, Postfix(ours, main, master), c.level, c.what, c.mend)
+		})
+	}
+}
+
+// asking is a Postfix whose own smtp asks for policies, as contrib/postfix has
+// it; the last setting of a name counts.
+const asking = `mail_version = 3.7.11
+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy
+smtp_dns_support_level = dnssec
+smtp_tls_security_level = dane
+smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt
+`
+
+// What keeps Postfix's smtp from using the daemon's socketmap, each by itself,
+// on Debian's stock entries.
+func TestPolicyMapMistakes(t *testing.T) {
+	const socket = "/run/mxpolicyd/socketmap.sock"
+	maps := func(m string) string { return "smtp_tls_policy_maps = " + m + "\n" }
+	for _, c := range []struct {
+		name, main string
+		master     string // instead of Debian's
+		level      finding.Level
+		what, mend string
+	}{
+		{name: "as documented"},
+		{name: "several tables", main: maps("hash:/etc/postfix/tls_policy, socketmap:inet:127.0.0.1:8463:policy")},
+		{name: "localhost", main: maps("socketmap:inet:localhost:8463:policy")},
+		{name: "a transport", main: maps("socketmap:inet:127.0.0.1:8463:policy@strict")},
+		{name: "a neighbour's name", main: maps("socketmap:inet:127.0.0.1:8463:QUERY")},
+		{name: "another neighbour's", main: maps("socketmap:inet:127.0.0.1:8463:postfix@strict")},
+		{name: "reports", main: "mail_version = 3.10.1\n" + maps("socketmap:inet:127.0.0.1:8463:policy-tlsrpt")},
+		{name: "reports, version unknown", main: "mail_version =\n" + maps("socketmap:inet:127.0.0.1:8463:policy-tlsrpt")},
+		{name: "a stronger level", main: "smtp_tls_security_level = encrypt\nsmtp_tls_dane_insecure_mx_policy = dane\n"},
+		{name: "no chroot", main: maps("socketmap:unix:" + socket + ":policy"), master: "smtp unix - - n - - smtp\n"},
+		{name: "in the queue directory", main: maps("socketmap:unix:mxpolicyd/socketmap.sock:policy")},
+		{name: "in the queue directory, as the chroot sees it", main: maps("socketmap:unix:/mxpolicyd/socketmap.sock:policy")},
+
+		{"in a chroot", maps("socketmap:unix:" + socket + ":policy"), "", finding.Fail,
+			`^Postfix, smtp_tls_policy_maps: smtp runs in the chroot /var/spool/postfix, where /run/mxpolicyd/socketmap.sock is not`, "mxpolicyd setup postfix --way socketmap, or postconf -F smtp/unix/chroot=n"},
+		{"nobody listens", maps("socketmap:inet:127.0.0.1:8462:policy"), "", finding.Fail,
+			`asks at 127.0.0.1:8462, and mxpolicyd listens at /run/mxpolicyd/socketmap.sock, 127.0.0.1:8463, `, "mxpolicyd setup postfix --way socketmap"},
+		{"nobody listens in the queue directory", maps("socketmap:unix:mxpolicyd/elsewhere.sock:policy"), "", finding.Fail, `asks at mxpolicyd/elsewhere.sock, `, ""},
+		{"the map's name", maps("hash:/x, socketmap:inet:127.0.0.1:8463:tlspol"), "", finding.Fail,
+			`has no map "tlspol"`, "postconf -e 'smtp_tls_policy_maps=hash:/x, socketmap:inet:127.0.0.1:8463:policy'"},
+		{"no name", maps("socketmap:inet:127.0.0.1:8463:"), "", finding.Fail, `has no map ""`, "8463:policy'"},
+		{"no such transport", maps("socketmap:inet:127.0.0.1:8463:policy@strikt"), "", finding.Fail, `no transport "strikt"`, "default, strict"},
+		{"reports that Postfix does not know", maps("socketmap:inet:127.0.0.1:8463:QUERYwithTLSRPT"), "", finding.Fail,
+			`Postfix 3.7 does not know the attributes of the map QUERYwithTLSRPT`, "8463:policy'"},
+		{"no DNSSEC", "smtp_dns_support_level =\n", "", finding.Fail, `takes the answer "dane" for "may"`, "postconf -e smtp_dns_support_level=dnssec"},
+		{"no CAs", "smtp_tls_CAfile =\n", "", finding.Fail, `trusts no certificate authority`, "postconf -e smtp_tls_CAfile="},
+		{"no TLS", "smtp_tls_security_level =\n", "", finding.Warn, `no TLS at all`, "postconf -e smtp_tls_security_level=dane"},
+		{"Debian's level", "smtp_tls_security_level = may\nsmtp_tls_dane_insecure_mx_policy = ${{$smtp_tls_security_level} == {dane} ? {dane} : {may}}\n", "", finding.Warn,
+			`TLSA records of hosts from an MX set that is not signed`, "postconf -e smtp_tls_security_level=dane"},
+		{"a level that leaves DANE out", "smtp_tls_security_level = encrypt\n", "", finding.Warn, `TLSA records of hosts`, "postconf -e smtp_tls_dane_insecure_mx_policy=dane"},
+
+		{"postfix-tlspol", maps("socketmap:inet:127.0.0.1:8642:QUERY"), "", finding.Warn, `asks 127.0.0.1:8642 for policies, where mxpolicyd does not listen`, "mxpolicyd setup postfix --way socketmap"},
+		{"postfix-mta-sts-resolver", maps("socketmap:inet:127.0.0.1:8461:postfix"), "", finding.Warn, `asks 127.0.0.1:8461 for policies`, "mxpolicyd setup postfix --way socketmap"},
+		{"postfix-tlspol's socket", maps("socketmap:unix:/run/postfix-tlspol/tlspol.sock:QUERY"), "", finding.Warn, `asks /run/postfix-tlspol/tlspol.sock for`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := ours
+			d.Socketmap = append(slices.Clone(d.Socketmap), "/var/spool/postfix/mxpolicyd/socketmap.sock")
+			if c.name == "nobody listens" {
+				d = ours
+			}
+			master := c.master
+			if master == "" {
+				master = "smtp unix - - y - - smtp\nrelay unix - - n - - smtp\n"
+			}
+			list := Postfix(d, asking+c.main, master)
+			check(t, list, c.level, c.what, c.mend)
+			if len(list) != 1 {
+				t.Errorf("want one finding: %+v", list)
+			}
+		})
+	}
+}
+
+func TestPostfixCallers(t *testing.T) {
+	main := "queue_directory = /q\nmail_owner = mail\ndefault_transport = mxlmtp:unix:/run/mxpolicyd/lmtp.sock\nrelay_transport = inner:unix:/mxpolicyd/lmtp.sock\n" +
+		"smtp_tls_policy_maps = socketmap:unix:mxpolicyd/socketmap.sock:policy\n"
+	master := "mxpipe unix - n n - - pipe user=u:g argv=/usr/bin/mxpipe -- ${recipient}\nmxlmtp unix - - n - - lmtp\ninner unix - - y - - lmtp\nsmtp unix - - y - - smtp\n"
+	want := []Caller{
+		{Entry: "Postfix, mxpipe in master.cf", User: "u", Group: "g", Socket: "/run/mxpolicyd/pipe.sock"},
+		{Entry: "Postfix, mxlmtp in master.cf", User: "mail", Socket: "/run/mxpolicyd/lmtp.sock", AllGroups: true},
+		{Entry: "Postfix, inner in master.cf", User: "mail", Socket: "/q/mxpolicyd/lmtp.sock", AllGroups: true},
+		{Entry: "Postfix, smtp_tls_policy_maps", User: "mail", Socket: "/q/mxpolicyd/socketmap.sock", AllGroups: true},
+	}
+	got := PostfixCallers(ours, main, master)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if mend := got[1].Regroup("mxpipe"); mend != "usermod -aG mxpipe mail && postfix reload" {
+		t.Errorf("the mend is %q", mend)
+	}
+}
+
+// Each setting of smtp(8) that does nothing for mail by pipe or by LMTP is told
+// of when it is set, and no other.
+func TestLostSettings(t *testing.T) {
+	main, master := shipped(t)
+	byLMTP := change(t, main, "default_transport = mxpipe", "default_transport = mxlmtp:unix:/run/mxpolicyd/lmtp.sock") + contrib(t, "postfix/main.cf.lmtp")
+	lmtpMaster := master + contrib(t, "postfix/master.cf.lmtp")
+	passwords := map[string]bool{"smtp_sasl_auth_enable": true, "smtp_sasl_password_maps": true, "smtp_sender_dependent_authentication": true}
+	for _, s := range LostSettings() {
+		if passwords[s.Name] {
+			continue // see TestRelayhosts
+		}
+		set := s.Name + " = something\n"
+		check(t, Postfix(ours, main+set, master), finding.Warn, `^Postfix: `+s.Name+` has no effect on mail that goes by pipe$`, s.Instead)
+		mend := s.Instead
+		if s.LMTP != "" {
+			mend = "set " + s.LMTP
+			check(t, Postfix(ours, byLMTP+set+s.LMTP+" = something\n", lmtpMaster), finding.OK, "", "")
+		}
+		check(t, Postfix(ours, byLMTP+set, lmtpMaster), finding.Warn, `^Postfix: `+s.Name+` has no effect on mail that goes by LMTP$`, mend)
+		for _, usual := range s.Usual {
+			check(t, Postfix(ours, main+s.Name+" = "+usual+"\n", master), finding.OK, "", "")
+		}
+		check(t, Postfix(ours, asking+set, "smtp unix - - y - - smtp\n"), s.still(), "", "")
+	}
+	check(t, Postfix(ours, main, change(t, master, "smtp unix - - y - - smtp", "smtp unix - - y - - smtp -o smtp_bind_address=192.0.2.1")), finding.Warn,
+		`smtp_bind_address has no effect`, "local_ip")
+	check(t, Postfix(ours, main+"myhostname = mx.example\nsmtp_helo_name = mx.example\n", master), finding.OK, "", "")
+	check(t, Postfix(ours, main+"smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8642:QUERY\n", master), finding.OK, "", "")
+}
+
+// still is how bad a setting's being "something" is for a Postfix that delivers
+// by smtp(8) and asks for policies: those are the settings that it needs.
+func (s LostSetting) still() finding.Level {
+	switch s.Name {
+	case "smtp_tls_policy_maps", "smtp_tls_security_level":
+		return finding.Warn
+	}
+	return finding.OK
+}
+
+// A Postfix that hands all its mail to a relay.
+func TestRelayhosts(t *testing.T) {
+	main, master := shipped(t)
+	lmtp := change(t, main, "default_transport = mxpipe", "default_transport = mxlmtp:unix:/run/mxpolicyd/lmtp.sock") + contrib(t, "postfix/main.cf.lmtp")
+	const relay, sasl = "relayhost = [smtp.example]:587\n", "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/etc/postfix/sasl\n"
+	for _, c := range []struct {
+		name, main string
+		level      finding.Level
+		what       string
+	}{
+		{"by pipe, without a password", main + relay, finding.OK, ""},
+		{"by pipe, with a password", main + relay + sasl, finding.Fail, `relayhost \(\[smtp.example\]:587\) wants a password`},
+		{"by pipe, passwords for some", main + sasl, finding.Warn, `passwords of smtp_sasl_password_maps are not used`},
+		{"by pipe, by sender", main + "sender_dependent_relayhost_maps = hash:/x\n", finding.Warn, `relay that depends on the sender`},
+		{"by pipe, passwords by sender", main + "smtp_sender_dependent_authentication = yes\n", finding.Warn, `relay that depends on the sender`},
+		{"by LMTP", lmtp + relay, finding.Fail, `relayhost \(\[smtp.example\]:587\) has no effect .* LMTP`},
+		{"only some domains", change(t, main, "default_transport = mxpipe", "transport_maps = hash:/x") + relay + sasl, finding.OK, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			mend := ""
+			if c.level != finding.OK {
+				mend = "smtp(8)"
+			}
+			check(t, Postfix(ours, c.main, master+contrib(t, "postfix/master.cf.lmtp")), c.level, c.what, mend)
 		})
 	}
 }
