@@ -74,3 +74,22 @@ func (h Host) groupName(gid int) (name string, members []string) {
 	}
 	return name, members
 }
+
+// groupsOf gives the groups that a user is named in.
+func (h Host) groupsOf(user string) (gids []int) {
+	for _, f := range h.fields("group") {
+		if gid, err := strconv.Atoi(f[2]); err == nil && slices.Contains(strings.Split(f[3], ","), user) {
+			gids = append(gids, gid)
+		}
+	}
+	return gids
+}
+
+// groupNames gives the groups' names.
+func (h Host) groupNames(gids []int) (names []string) {
+	for _, gid := range gids {
+		name, _ := h.groupName(gid)
+		names = append(names, name)
+	}
+	return names
+}

@@ -47,6 +47,9 @@ type Host struct {
 	Interfaces func() ([]netip.Addr, error)
 	// Listening gives the unix sockets at which somebody listens, by path.
 	Listening func() (map[string]bool, error)
+	// Units gives the sockets that systemd holds for the daemon; none where there
+	// is no systemd.
+	Units func(ctx context.Context) []Unit
 	// Filesystem tells about the file system that a path is on.
 	Filesystem func(path string) (Filesystem, error)
 	// Postfix gives what "postconf" and "postconf -M" print. Its error matches
@@ -89,9 +92,10 @@ func (h Host) Examine(ctx context.Context, cfg *config.Config, o Options) []find
 	for _, d := range directories(cfg) {
 		all = append(all, h.directory(d, uid)...)
 	}
-	all = append(all, h.sockets(cfg, running)...)
+	units := h.Units(ctx)
+	all = append(all, h.sockets(cfg, units, running)...)
 	all = append(all, h.collector(&cfg.TLSRPT, uid)...)
-	all = append(all, h.mailServer(ctx, cfg)...)
+	all = append(all, h.mailServer(ctx, ourSide(cfg, units))...)
 	if o.Connect != "" {
 		all = append(all, connect(ctx, cfg, o.Connect))
 	}

@@ -8,6 +8,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +183,42 @@ func TestBrokenSetUps(t *testing.T) {
 		{"Postfix with a user that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=nosuch", 1) }, fail, "there is no user nosuch", "useradd --system"},
 		{"Postfix with a group that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=mxpipe:nosuch", 1) }, fail, "there is no group nosuch", "groupadd"},
 		{"Postfix with a user whom the socket keeps out", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=me", 1) }, fail, "it calls as me with the group others alone", "user=me:mxpipe"},
+		{"Postfix by LMTP, whose user is not in the group", func(p *patient) {
+			p.listen("lmtp", 0o660)
+			p.replace("listen: {", "listen: {lmtp: {path: "+p.dir+"/lmtp}, ")
+			p.main = "compatibility_level = 3.6\nenable_long_queue_ids = yes\ndefault_transport = mxlmtp:unix:" + p.dir + "/lmtp\n"
+			p.master = p.contrib("master.cf.lmtp")
+			p.withoutGroup()
+		}, fail, "Postfix, mxlmtp in master.cf: it calls as postfix with the groups 4, and ", "usermod -aG mxpipe postfix && postfix reload"},
+		{"Postfix that asks for policies, whose user is not in the group", func(p *patient) {
+			p.listen("socketmap", 0o660)
+			p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/socketmap}, ")
+			p.asks("unix:"+p.dir+"/socketmap", "n")
+			p.withoutGroup()
+		}, fail, "Postfix, smtp_tls_policy_maps: it calls as postfix with the groups 4, and ", "usermod -aG mxpipe postfix && postfix reload"},
+		{"Postfix that asks for policies, and may not pass the directory", func(p *patient) {
+			p.listen("socketmap", 0o666)
+			p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/socketmap}, ")
+			p.asks("unix:"+p.dir+"/socketmap", "n")
+			p.withoutGroup()
+			p.must(os.Chown(p.dir, -1, socketGroup()), os.Chmod(p.dir, 0o750))
+		}, fail, "Postfix, smtp_tls_policy_maps: it calls as postfix with the groups 4, and /", "usermod -aG mxpipe postfix"},
+		{"Postfix that asks for policies from a chroot", func(p *patient) {
+			p.listen("socketmap", 0o660)
+			p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/socketmap}, ")
+			p.asks("unix:"+p.dir+"/socketmap", "y")
+		}, fail, "smtp runs in the chroot /var/spool/postfix, where /", "mxpolicyd setup postfix --way socketmap"},
+		{"Postfix that asks where systemd's socket was", func(p *patient) {
+			p.listen("socketmap", 0o660)
+			p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/socketmap}, ")
+			p.units = []Unit{{Name: "socketmap", Listen: []string{p.loopback()}}}
+			p.asks("unix:"+p.dir+"/socketmap", "n")
+		}, fail, "and mxpolicyd listens at 127.0.0.1:", "mxpolicyd setup postfix"},
+		{"nobody listens at systemd's address", func(p *patient) {
+			closed, err := net.Listen("tcp", "127.0.0.1:0")
+			p.must(err, closed.Close())
+			p.units = []Unit{{Name: "socketmap", Listen: []string{closed.Addr().String()}}}
+		}, fail, "nobody listens: mxpolicyd is not running", "systemctl enable --now"},
 		{"Postfix that can not be asked", func(p *patient) {
 			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
 		}, warn, "can not be read: bad parameter", "postfix check"},
@@ -219,6 +258,62 @@ func TestBrokenSetUps(t *testing.T) {
 				t.Errorf("got %+v\nwant %v ...%s... (...%s...)", list, tt.level, tt.what, tt.mend)
 			}
 		})
+	}
+}
+
+// The drop-in that has systemd open the socketmap at a loopback address is
+// believed: nothing is said of the socket that was there before.
+func TestDropIn(t *testing.T) {
+	t.Parallel()
+	p := fit(t)
+	p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/gone}, ")
+	address := p.loopback()
+	p.units = []Unit{{Name: "socketmap", Listen: []string{address}}}
+	p.asks("inet:"+address, "y")
+	all := p.examine()
+	if list := bad(t, all); len(list) > 0 {
+		t.Errorf("%+v", list)
+	}
+	if !slices.ContainsFunc(all, func(f finding.Finding) bool { return f.What == "socket "+address+": for everybody on this host" }) {
+		t.Errorf("nothing is said of %s: %+v", address, all)
+	}
+}
+
+func TestParseUnits(t *testing.T) {
+	t.Parallel()
+	const shown = `FileDescriptorName=pipe
+Listen=/run/mxpolicyd/pipe.sock (Stream)
+ActiveState=active
+
+Listen=127.0.0.1:8463 (Stream)
+Listen=[::1]:8463 (Stream)
+FileDescriptorName=socketmap
+ActiveState=active
+
+FileDescriptorName=lmtp
+Listen=/run/mxpolicyd/lmtp.sock (Stream)
+ActiveState=inactive
+`
+	want := []Unit{{"pipe", []string{"/run/mxpolicyd/pipe.sock"}}, {"socketmap", []string{"127.0.0.1:8463", "[::1]:8463"}}}
+	if got := parseUnits(shown); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := parseUnits(""); got != nil {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestPasswordKeys(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "passwd.client")
+	if err := os.WriteFile(file, []byte("# a comment: none\n\n*.example:user:secret\nsmtp.example:user:secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := passwordKeys(file); !slices.Equal(got, []string{"*.example", "smtp.example"}) {
+		t.Errorf("%q", got)
+	}
+	if got := passwordKeys(file + ".gone"); got != nil {
+		t.Errorf("%q", got)
 	}
 }
 

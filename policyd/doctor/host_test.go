@@ -134,6 +134,7 @@ type patient struct {
 	master  string
 	daemon  int // the user that it runs as
 	running bool
+	units   []Unit
 	options Options
 	open    map[string]*net.UnixListener
 }
@@ -163,6 +164,7 @@ func fit(t *testing.T) *patient {
 		},
 		Interfaces: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("192.0.2.25")}, nil },
 		Listening:  func() (map[string]bool, error) { return listening("/proc/net/unix") },
+		Units:      func(context.Context) []Unit { return p.units },
 		Filesystem: func(string) (Filesystem, error) { return Filesystem{Free: 1 << 40}, nil },
 		Postfix:    func(context.Context) (string, string, error) { return p.main, p.master, nil },
 		Exim:       func(context.Context) (mailserver.EximOutput, error) { return mailserver.EximOutput{}, fs.ErrNotExist },
@@ -215,6 +217,28 @@ func (p *patient) listen(name string, mode os.FileMode) {
 	p.t.Cleanup(func() { l.Close() })
 	p.open[name] = l.(*net.UnixListener)
 	p.access(name, mode)
+}
+
+// loopback opens a TCP socket, and gives its address.
+func (p *patient) loopback() string {
+	p.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p.must(err)
+	p.t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+// asks has Postfix's own smtp(8) ask for policies, in the chroot or not.
+func (p *patient) asks(at, chroot string) {
+	p.main = "smtp_tls_policy_maps = socketmap:" + at + ":policy\nsmtp_dns_support_level = dnssec\nsmtp_tls_security_level = dane\n" +
+		"smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt\n"
+	p.master = "smtp unix - - " + chroot + " - - smtp\n"
+}
+
+// withoutGroup takes Postfix's user out of the sockets' group.
+func (p *patient) withoutGroup() {
+	p.t.Helper()
+	p.must(os.WriteFile(p.dir+"/group", fmt.Appendf(nil, "root:x:0:\nmxpipe:x:%d:\nothers:x:4243:\n", socketGroup()), 0o644))
 }
 
 // collector opens a socket in the place of the TLSRPT collector's, with its mode; closed, it leaves the file behind.

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/mxpipe/mxpipe/policyd"
@@ -18,15 +20,15 @@ import (
 )
 
 // mailServer has the configuration of each mail server judged that is here.
-func (h Host) mailServer(ctx context.Context, cfg *config.Config) (all []finding.Finding) {
+func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []finding.Finding) {
 	main, master, err := h.Postfix(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		all = append(all, warn("run \"postfix check\"", "Postfix: its configuration can not be read: %v", err))
 	default:
-		all = mailserver.Postfix(ourSide(cfg), main, master)
-		for _, c := range mailserver.PostfixCallers(master) {
+		all = mailserver.Postfix(ours, main, master)
+		for _, c := range mailserver.PostfixCallers(ours, main, master) {
 			all = append(all, h.caller(c)...)
 		}
 	}
@@ -36,8 +38,8 @@ func (h Host) mailServer(ctx context.Context, cfg *config.Config) (all []finding
 	case err != nil:
 		all = append(all, warn("run \"exim -bV\"", "Exim: its configuration can not be read: %v", err))
 	default:
-		all = append(all, mailserver.Exim(ourSide(cfg), exim)...)
-		for _, c := range mailserver.EximCallers(ourSide(cfg), exim) {
+		all = append(all, mailserver.Exim(ours, exim)...)
+		for _, c := range mailserver.EximCallers(ours, exim) {
 			all = append(all, h.caller(c)...)
 		}
 	}
@@ -47,7 +49,8 @@ func (h Host) mailServer(ctx context.Context, cfg *config.Config) (all []finding
 	return all
 }
 
-// caller finds out whether the socket lets in whom the mail server calls as.
+// caller finds out whether the socket, and each directory on the way to it,
+// lets in whom the mail server calls as.
 func (h Host) caller(c mailserver.Caller) []finding.Finding {
 	uid, gid, known := h.user(c.User)
 	if !known {
@@ -60,43 +63,75 @@ func (h Host) caller(c mailserver.Caller) []finding.Finding {
 		}
 	}
 	info, err := os.Stat(c.Socket)
-	if err != nil || info.Mode().Type() != fs.ModeSocket {
+	if err != nil || info.Mode().Type() != fs.ModeSocket || info.Mode().Perm()&0o022 == 0 {
 		return nil // which was said of the sockets
 	}
-	stat, isUnix := info.Sys().(*syscall.Stat_t)
-	if !isUnix {
+	who := identity{uid: uid, groups: []int{gid}}
+	if c.AllGroups {
+		who.groups = append(who.groups, h.groupsOf(c.User)...)
+	}
+	closed, wants := c.Socket, who.denied(info, 0o2)
+	for dir := filepath.Dir(c.Socket); wants < 0; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o011 != 0 { // the other was said of the sockets
+			closed, wants = dir, who.denied(info, 0o1)
+		}
+		if dir == "/" || dir == "." {
+			break
+		}
+	}
+	if wants < 0 {
 		return nil
 	}
-	allowed := info.Mode().Perm()&0o002 != 0
+	group, _ := h.groupName(wants)
+	has := "with the groups " + strings.Join(h.groupNames(who.groups), ", ")
+	if !c.AllGroups {
+		has = "with the group " + h.groupNames(who.groups)[0] + " alone"
+	}
+	return []finding.Finding{fail(c.Regroup(group), "%s: it calls as %s %s, and %s is for the group %s, so all mail is deferred", c.Entry, c.User, has, closed, group)}
+}
+
+// identity is whom a process runs as.
+type identity struct {
+	uid    int
+	groups []int
+}
+
+// denied gives the group that a file or a directory is for, when it keeps the
+// process out, and -1 when it does not. bit is what the process must be allowed,
+// as for others: 2 to write, 1 to pass.
+func (i identity) denied(info fs.FileInfo, bit fs.FileMode) int {
+	stat, isUnix := info.Sys().(*syscall.Stat_t)
+	mode := info.Mode().Perm()
 	switch {
-	case int(stat.Uid) == uid:
-		allowed = info.Mode().Perm()&0o200 != 0
-	case int(stat.Gid) == gid:
-		allowed = info.Mode().Perm()&0o020 != 0
+	case !isUnix:
+		return -1
+	case int(stat.Uid) == i.uid:
+		mode >>= 6
+	case slices.Contains(i.groups, int(stat.Gid)):
+		mode >>= 3
 	}
-	if allowed || info.Mode().Perm()&0o022 == 0 {
-		return nil // the latter was said of the sockets
+	if mode&bit != 0 {
+		return -1
 	}
-	has, _ := h.groupName(gid)
-	wants, _ := h.groupName(int(stat.Gid))
-	return []finding.Finding{fail(c.Regroup(wants), "%s: it calls as %s with the group %s alone, and %s is for the group %s, so all mail is deferred", c.Entry, c.User, has, c.Socket, wants)}
+	return int(stat.Gid)
 }
 
 // ourSide is what a mail server's configuration must agree with.
-func ourSide(cfg *config.Config) mailserver.Daemon {
+func ourSide(cfg *config.Config, units []Unit) mailserver.Daemon {
 	d := mailserver.Daemon{
 		Transports:     slices.Sorted(maps.Keys(cfg.Transports)),
 		MaxMessageSize: cfg.MaxMessageSize,
 		MaxDeliveries:  cfg.MaxDeliveries,
 	}
-	if p := cfg.Listen.Pipe; p != nil {
-		d.Pipe = p.Path
-	}
-	for i := range cfg.Listen.LMTP {
-		d.LMTP = append(d.LMTP, cfg.Listen.LMTP[i].Path)
-	}
-	if s := cfg.Listen.Socketmap; s != nil {
-		d.Socketmap = cmp.Or(s.Path, s.Address)
+	for _, l := range listeners(&cfg.Listen, units) {
+		switch l.key {
+		case "pipe":
+			d.Pipe = l.path
+		case "lmtp":
+			d.LMTP = append(d.LMTP, l.path)
+		case "socketmap":
+			d.Socketmap = append(d.Socketmap, cmp.Or(l.path, l.address))
+		}
 	}
 	return d
 }

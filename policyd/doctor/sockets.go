@@ -24,45 +24,102 @@ const (
 	forAdmin             // whoever may use it rules the daemon
 )
 
-// listener is a socket that the configuration names.
+// listener is a socket that the daemon answers at, or should.
 type listener struct {
-	key  string // below listen
-	path string
-	duty duty
+	key     string // below listen
+	path    string // of a unix socket
+	address string // host:port otherwise
+	duty    duty
 }
 
-// listeners gives the unix sockets that should be there, and where the
-// configuration leaves it to systemd which there are, those that systemd has.
-func listeners(l *config.Listen) (all []listener) {
-	if l.Builtin {
-		for _, given := range []listener{{"lmtp", config.DefaultSocketDir + "/lmtp.sock", forMail}, {"socketmap", config.DefaultSocketDir + "/socketmap.sock", forAsks}} {
-			if _, err := os.Lstat(given.path); err == nil {
-				all = append(all, given)
+// Unit is a socket unit of systemd's that is active.
+type Unit struct {
+	Name   string   // FileDescriptorName=, by which the daemon knows it
+	Listen []string // paths, and host:port
+}
+
+// duties says what the sockets of each name are for, and which key of listen
+// they come before.
+func duties(name string) (key string, d duty, known bool) {
+	switch {
+	case name == "pipe", name == "lmtp":
+		return name, forMail, true
+	case strings.HasPrefix(name, "lmtp-"):
+		return "lmtp", forMail, true
+	case name == "socketmap":
+		return name, forAsks, true
+	case name == "admin":
+		return name, forAdmin, true
+	}
+	return "", 0, false
+}
+
+// listeners gives the sockets that should be there: those that systemd holds,
+// and those that the configuration names and systemd does not hold.
+func listeners(l *config.Listen, units []Unit) (all []listener) {
+	held := map[string]bool{}
+	for _, u := range units {
+		key, d, known := duties(u.Name)
+		for _, at := range u.Listen {
+			switch {
+			case !known:
+			case strings.HasPrefix(at, "/"):
+				all = append(all, listener{key: key, path: at, duty: d})
+			default:
+				all = append(all, listener{key: key, address: at, duty: d})
+			}
+		}
+		held[u.Name] = true
+	}
+	if l.Builtin && len(units) > 0 {
+		return all
+	}
+	add := func(name, key, path, address string, d duty) {
+		if !held[name] && (path != "" || address != "") {
+			all = append(all, listener{key: key, path: path, address: address, duty: d})
+		}
+	}
+	if l.Builtin { // systemd may hold these all the same
+		for _, given := range []struct {
+			key string
+			d   duty
+		}{{"lmtp", forMail}, {"socketmap", forAsks}} {
+			path := config.DefaultSocketDir + "/" + given.key + ".sock"
+			if _, err := os.Lstat(path); err == nil {
+				add(given.key, given.key, path, "", given.d)
 			}
 		}
 	}
 	if l.Pipe != nil {
-		all = append(all, listener{"pipe", l.Pipe.Path, forMail})
+		add("pipe", "pipe", l.Pipe.Path, "", forMail)
 	}
 	for i := range l.LMTP {
-		all = append(all, listener{"lmtp", l.LMTP[i].Path, forMail})
+		name := "lmtp"
+		if t := l.LMTP[i].Transport; t != config.DefaultTransport {
+			name += "-" + t
+		}
+		add(name, "lmtp", l.LMTP[i].Path, "", forMail)
 	}
-	if l.Socketmap != nil && l.Socketmap.Path != "" {
-		all = append(all, listener{"socketmap", l.Socketmap.Path, forAsks})
+	if l.Socketmap != nil {
+		add("socketmap", "socketmap", l.Socketmap.Path, l.Socketmap.Address, forAsks)
 	}
 	if l.Admin != nil {
-		all = append(all, listener{"admin", l.Admin.Path, forAdmin})
+		add("admin", "admin", l.Admin.Path, "", forAdmin)
 	}
 	return all
 }
 
 // sockets looks at the sockets and at who may use them.
-func (h Host) sockets(cfg *config.Config, running bool) (all []finding.Finding) {
+func (h Host) sockets(cfg *config.Config, units []Unit, running bool) (all []finding.Finding) {
 	listening, err := h.Listening()
 	if err != nil {
 		all = append(all, warn("mount /proc", "sockets: nobody knows who listens: %v", err))
 	}
-	for _, l := range listeners(&cfg.Listen) {
+	for _, l := range listeners(&cfg.Listen, units) {
+		if l.path == "" {
+			all = append(all, h.address(l))
+			continue
+		}
 		all = append(all, h.socket(l, listening, running)...)
 	}
 	if m := cfg.Listen.Metrics; m != "" && !loopback(m) {
@@ -82,6 +139,16 @@ func loopback(hostPort string) bool {
 
 // start is the mend for what is not there.
 const start = "systemctl enable --now mxpolicyd.socket, or mxpolicyd serve; then look at its log"
+
+// address finds out whether anybody listens at a TCP address.
+func (h Host) address(l listener) finding.Finding {
+	conn, err := net.DialTimeout("tcp", l.address, commandTime)
+	if err != nil {
+		return fail(start, "socket %s: nobody listens: mxpolicyd is not running", l.address)
+	}
+	conn.Close()
+	return ok("socket %s: for everybody on this host", l.address)
+}
 
 func (h Host) socket(l listener, listening map[string]bool, running bool) []finding.Finding {
 	who := "socket " + l.path

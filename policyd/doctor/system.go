@@ -40,6 +40,7 @@ func System(client *admin.Client) Host {
 			return self.Interfaces, err
 		},
 		Listening:  func() (map[string]bool, error) { return listening("/proc/net/unix") },
+		Units:      units,
 		Filesystem: filesystem,
 		Postfix:    postfix,
 		Exim:       exim,
@@ -105,6 +106,44 @@ func listening(file string) (map[string]bool, error) {
 	return paths, nil
 }
 
+// units asks systemctl(1) for the daemon's sockets.
+func units(ctx context.Context) []Unit {
+	program, err := find("systemctl")
+	if err != nil {
+		return nil
+	}
+	out, err := run(ctx, program, "show", "--property=FileDescriptorName,Listen,ActiveState", "mxpolicyd*.socket")
+	if err != nil {
+		return nil // no systemd runs here
+	}
+	return parseUnits(out)
+}
+
+// parseUnits reads what "systemctl show" prints: a block for each unit, with a
+// line "Listen=ADDRESS (Stream)" for each of its sockets.
+func parseUnits(text string) (all []Unit) {
+	for block := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
+		var u Unit
+		active := false
+		for line := range strings.Lines(block) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			switch name {
+			case "FileDescriptorName":
+				u.Name = value
+			case "Listen":
+				at, _, _ := strings.Cut(value, " (")
+				u.Listen = append(u.Listen, at)
+			case "ActiveState":
+				active = value == "active"
+			}
+		}
+		if active && u.Name != "" {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
 // filesystem asks the kernel.
 func filesystem(path string) (Filesystem, error) {
 	var s unix.Statfs_t
@@ -140,8 +179,22 @@ func exim(ctx context.Context) (out mailserver.EximOutput, err error) {
 	}
 	if err == nil {
 		out.Config, _ = run(ctx, program, "-bP", "config")
+		out.Passwords = passwordKeys("/etc/exim4/passwd.client")
 	}
 	return out, err
+}
+
+// passwordKeys gives the hosts that Debian's exim4_passwd_client(5) has a
+// password for.
+func passwordKeys(file string) (keys []string) {
+	text, _ := os.ReadFile(file)
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if key, _, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(line, "#") {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // find looks for a program, also where an ordinary user's PATH does not lead.

@@ -10,11 +10,11 @@ import (
 // domain that could become one of 253 bytes, with room to spare.
 const maxRequest = 2000
 
-// maps are the names under which the two maps are asked for, and whether the
+// mapNames are the names under which the two maps are asked for, and whether the
 // answers of a name have attributes for TLS reports. Beside our own names stand
 // those that postfix-tlspol and postfix-mta-sts-resolver have in main.cf, so
 // that who comes from them changes no more than the place.
-var maps = map[string]bool{
+var mapNames = map[string]bool{
 	"policy":          false,
 	"policy-tlsrpt":   true,
 	"QUERY":           false, // postfix-tlspol
@@ -39,7 +39,7 @@ func parse(text, defaultTransport string) (r request, ok bool) {
 	if !ok {
 		r.transport = defaultTransport
 	}
-	reports, known := maps[name]
+	reports, known := mapNames[name]
 	if !known {
 		return request{}, false
 	}

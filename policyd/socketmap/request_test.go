@@ -1,8 +1,11 @@
 package socketmap
 
 import (
+	"maps"
 	"strings"
 	"testing"
+
+	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 )
 
 func TestParse(t *testing.T) {
@@ -28,6 +31,13 @@ func TestParse(t *testing.T) {
 		if got, ok := parse(text, "default"); ok {
 			t.Errorf("%q: %+v", text, got)
 		}
+	}
+}
+
+// The doctor knows the same names.
+func TestNamesInTheDoctor(t *testing.T) {
+	if !maps.Equal(mailserver.SocketmapNames, mapNames) {
+		t.Errorf("the doctor knows %v, and there are %v", mailserver.SocketmapNames, mapNames)
 	}
 }
 
