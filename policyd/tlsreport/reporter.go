@@ -329,7 +329,7 @@ func (r *Reporter) sendTo(t Target, report *Report, now bool) error {
 	if err != nil {
 		r.failed.Add(1)
 	}
-	r.cfg.Log.Info("TLS report", "domain", a.Domain, "day", a.Day, "to", a.URI, "state", string(a.State), "error", err)
+	r.cfg.Log.Info("TLS report of "+a.Day+": "+string(a.State), "domain", a.Domain, "to", a.URI, "error", err)
 	r.note(r.ledger.put(a))
 	return err
 }
