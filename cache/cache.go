@@ -1,6 +1,6 @@
 // Package cache holds answers to questions that are dear to ask: bounded in
-// number, each with its own expiry, one flight a key, refreshed ahead of
-// expiry. It knows nothing of what is in it.
+// number and in bytes, each with its own expiry, one flight a key, refreshed
+// ahead of expiry. It knows nothing of what is in it.
 //
 // A cache is made around a [Loader], which answers one key. [Cache.Get] works
 // in this order:
@@ -16,14 +16,15 @@
 //     kept when it has an expiry in the future.
 //
 // A failure is kept only if the loader gives it an expiry; a refresh that
-// fails never replaces what is still good. When the cache is full, the entry
-// that was not used for longest makes room.
+// fails never replaces what is still good. When the cache is full, the entries
+// that were not used for longest make room.
 package cache
 
 import (
 	"container/list"
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -40,9 +41,18 @@ var ErrClosed = errors.New("the cache is closed")
 type Loader[K comparable, V any] func(ctx context.Context, key K) (value V, expires time.Time, err error)
 
 // Options say how much a cache keeps and how long a flight may take.
-type Options struct {
-	// Size is how many entries are kept; at least 1.
+type Options[K comparable, V any] struct {
+	// Size is how many entries are kept; 0 means any number where Bytes bounds
+	// them, and otherwise 1.
 	Size int
+	// Bytes is how many bytes the entries may take together, by Cost; 0 means
+	// any number. An entry that takes more than an eighth of it is not kept:
+	// one answer never costs most of the others.
+	Bytes int64
+	// Cost is how many bytes a key and what is kept under it take, what they
+	// point to included; nil means none. What the cache itself needs for an
+	// entry is added.
+	Cost func(key K, entry Entry[V]) int
 	// Timeout is the deadline of one flight; 0 means one minute.
 	Timeout time.Duration
 	// Refreshes is how many refreshes may be under way at once; 0 means 16.
@@ -60,6 +70,8 @@ type Stats struct {
 	Failures  uint64 // flights, refreshes included, that ended in an error
 	Evictions uint64 // entries that made room for others before they expired
 	Entries   int    // entries now, expired ones that nobody asked for included
+	Bytes     int64  // what they take, by Options.Cost
+	MaxBytes  int64  // what they may take; 0: there is no such bound
 }
 
 // Add adds the counters of another cache, and its size.
@@ -70,7 +82,13 @@ func (s *Stats) Add(o Stats) {
 	s.Failures += o.Failures
 	s.Evictions += o.Evictions
 	s.Entries += o.Entries
+	s.Bytes += o.Bytes
+	s.MaxBytes += o.MaxBytes
 }
+
+// overhead is what an entry takes beside its key and value, in bytes: its places
+// in the map and in the list, and its own fields.
+const overhead = 256
 
 // Entry is what a cache holds under a key.
 type Entry[V any] struct {
@@ -82,13 +100,14 @@ type Entry[V any] struct {
 // Cache is a bounded cache. It is safe for concurrent use.
 type Cache[K comparable, V any] struct {
 	load Loader[K, V]
-	opts Options
+	opts Options[K, V]
 	ctx  context.Context
 	stop context.CancelCauseFunc
 
 	mu         sync.Mutex
 	entries    map[K]*list.Element // of *item[K, V]
 	used       *list.List          // the last used in front
+	bytes      int64               // what the entries take
 	flights    map[K]*flight[V]
 	running    int // flights, those of flushed keys included
 	refreshing int
@@ -101,9 +120,11 @@ type item[K comparable, V any] struct {
 	key     K
 	entry   Entry[V]
 	refresh time.Time // from then on a use starts a refresh
+	cost    int64     // in bytes
 }
 
 type flight[V any] struct {
+	begun   time.Time
 	done    chan struct{}
 	refresh bool
 	flushed bool // the key was flushed: what lands is not kept
@@ -111,8 +132,13 @@ type flight[V any] struct {
 }
 
 // New makes a cache. It must be closed.
-func New[K comparable, V any](load Loader[K, V], o Options) *Cache[K, V] {
-	o.Size = max(o.Size, 1)
+func New[K comparable, V any](load Loader[K, V], o Options[K, V]) *Cache[K, V] {
+	if o.Size <= 0 {
+		o.Size = 1
+		if o.Bytes > 0 {
+			o.Size = math.MaxInt
+		}
+	}
 	if o.Timeout <= 0 {
 		o.Timeout = time.Minute
 	}
@@ -200,6 +226,29 @@ func (c *Cache[K, V]) Entry(key K) (Entry[V], bool) {
 	return Entry[V]{}, false
 }
 
+// Last looks at what the cache last kept of a key, which may have expired, as
+// Entry does. A loader sees by it what it is about to replace. Nothing is there
+// when it made room for others.
+func (c *Cache[K, V]) Last(key K) (Entry[V], bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el := c.entries[key]; el != nil {
+		return el.Value.(*item[K, V]).entry, true
+	}
+	return Entry[V]{}, false
+}
+
+// Pending reports whether Get would have to wait for a flight that is under way
+// already, and since when that is.
+func (c *Cache[K, V]) Pending(key K) (since time.Time, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.flights[key]; f != nil && c.fresh(key, c.opts.Now()) == nil {
+		return f.begun, true
+	}
+	return time.Time{}, false
+}
+
 // Keys lists the keys of the entries that have not expired, the last used
 // first.
 func (c *Cache[K, V]) Keys() []K {
@@ -234,7 +283,7 @@ func (c *Cache[K, V]) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
-	s.Entries = len(c.entries)
+	s.Entries, s.Bytes, s.MaxBytes = len(c.entries), c.bytes, c.opts.Bytes
 	return s
 }
 
@@ -258,23 +307,22 @@ func (c *Cache[K, V]) Close(ctx context.Context) error {
 	}
 }
 
-// fresh finds an entry that has not expired, and forgets one that has.
+// fresh finds an entry that has not expired.
 func (c *Cache[K, V]) fresh(key K, now time.Time) *item[K, V] {
 	el := c.entries[key]
 	if el == nil {
 		return nil
 	}
-	it := el.Value.(*item[K, V])
-	if !now.Before(it.entry.Expires) {
-		c.drop(key)
-		return nil
+	if it := el.Value.(*item[K, V]); now.Before(it.entry.Expires) {
+		return it
 	}
-	return it
+	return nil
 }
 
 func (c *Cache[K, V]) drop(key K) {
 	if el := c.entries[key]; el != nil {
 		c.used.Remove(el)
+		c.bytes -= el.Value.(*item[K, V]).cost
 		delete(c.entries, key)
 	}
 }
@@ -290,7 +338,7 @@ func (c *Cache[K, V]) refreshAhead(key K) {
 
 // begin starts a key's flight. The caller holds the lock.
 func (c *Cache[K, V]) begin(key K, refresh bool) *flight[V] {
-	f := &flight[V]{done: make(chan struct{}), refresh: refresh}
+	f := &flight[V]{begun: c.opts.Now(), done: make(chan struct{}), refresh: refresh}
 	c.flights[key] = f
 	c.running++
 	go func() {
@@ -328,7 +376,7 @@ func (c *Cache[K, V]) land(key K, f *flight[V]) {
 // keep stores what a flight brought.
 func (c *Cache[K, V]) keep(key K, entry Entry[V]) {
 	now := c.opts.Now()
-	if old := c.fresh(key, now); old != nil && entry.Err != nil {
+	if old := c.fresh(key, now); old != nil && old.entry.Err == nil && entry.Err != nil {
 		// What is there outlives a failed refresh. The next one is tried in
 		// the middle of what is left, so that a dead source is not asked at
 		// every use.
@@ -341,8 +389,16 @@ func (c *Cache[K, V]) keep(key K, entry Entry[V]) {
 		return
 	}
 	ahead := time.Duration(rand.Float64() * float64(life/10))
-	c.entries[key] = c.used.PushFront(&item[K, V]{key: key, entry: entry, refresh: entry.Expires.Add(-ahead)})
-	for len(c.entries) > c.opts.Size {
+	it := &item[K, V]{key: key, entry: entry, refresh: entry.Expires.Add(-ahead), cost: overhead}
+	if c.opts.Cost != nil {
+		it.cost += int64(max(c.opts.Cost(key, entry), 0))
+	}
+	if c.opts.Bytes > 0 && it.cost > c.opts.Bytes/8 {
+		return
+	}
+	c.entries[key] = c.used.PushFront(it)
+	c.bytes += it.cost
+	for len(c.entries) > c.opts.Size || c.opts.Bytes > 0 && c.bytes > c.opts.Bytes {
 		last := c.used.Back().Value.(*item[K, V])
 		if now.Before(last.entry.Expires) {
 			c.stats.Evictions++

@@ -36,7 +36,7 @@ func (s *source) load(_ context.Context, _ string) (int64, time.Time, error) {
 }
 
 // in runs a test in a bubble of fake time, with a cache that is closed at the end.
-func in[V any](t *testing.T, load cache.Loader[string, V], o cache.Options, f func(t *testing.T, c *cache.Cache[string, V])) {
+func in[V any](t *testing.T, load cache.Loader[string, V], o cache.Options[string, V], f func(t *testing.T, c *cache.Cache[string, V])) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := cache.New(load, o)
@@ -57,7 +57,7 @@ func want(t *testing.T, c *cache.Cache[string, int64], key string, value int64) 
 
 func TestEntryLivesUntilItsExpiry(t *testing.T) {
 	s := &source{ttl: time.Minute}
-	in(t, s.load, cache.Options{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, s.load, cache.Options[string, int64]{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		want(t, c, "a", 1)
 		time.Sleep(50 * time.Second) // before the last tenth
 		want(t, c, "a", 1)
@@ -77,7 +77,7 @@ func TestOneFlightForAKey(t *testing.T) {
 		<-gate
 		return 7, time.Time{}, nil
 	}
-	c := cache.New(load, cache.Options{Size: 10})
+	c := cache.New(load, cache.Options[string, int64]{Size: 10})
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {
@@ -114,7 +114,7 @@ func TestFlightOutlivesWhoBeganIt(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		gate = make(chan struct{})
-		c := cache.New(load, cache.Options{Size: 10})
+		c := cache.New(load, cache.Options[string, int64]{Size: 10})
 		gone := errors.New("gone")
 		ctx, leave := context.WithCancelCause(t.Context())
 		first := make(chan error)
@@ -141,7 +141,7 @@ func TestFlightHasADeadline(t *testing.T) {
 		<-ctx.Done()
 		return 0, time.Time{}, ctx.Err()
 	}
-	in(t, load, cache.Options{Size: 1, Timeout: 3 * time.Second}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, load, cache.Options[string, int64]{Size: 1, Timeout: 3 * time.Second}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		begin := time.Now()
 		if _, err := c.Get(t.Context(), "a"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
@@ -161,7 +161,7 @@ func TestFailureIsKeptOnlyWithAnExpiry(t *testing.T) {
 		}
 		return 0, time.Time{}, errSource
 	}
-	in(t, load, cache.Options{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, load, cache.Options[string, int64]{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		for key, loads := range map[string]int64{"kept": 1, "forgotten": 2} {
 			calls.Store(0)
 			for range 2 {
@@ -178,7 +178,7 @@ func TestFailureIsKeptOnlyWithAnExpiry(t *testing.T) {
 
 func TestBoundHoldsAndTheLeastUsedGoes(t *testing.T) {
 	s := &source{ttl: time.Hour}
-	in(t, s.load, cache.Options{Size: 3}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, s.load, cache.Options[string, int64]{Size: 3}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		for _, key := range []string{"a", "b", "c", "a", "d"} {
 			if _, err := c.Get(t.Context(), key); err != nil {
 				t.Fatal(err)
@@ -198,7 +198,7 @@ func TestBoundHoldsAndTheLeastUsedGoes(t *testing.T) {
 
 func TestRefreshAhead(t *testing.T) {
 	s := &source{ttl: 100 * time.Second}
-	in(t, s.load, cache.Options{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, s.load, cache.Options[string, int64]{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		want(t, c, "a", 1)
 		time.Sleep(90*time.Second - 1)
 		want(t, c, "a", 1)
@@ -223,7 +223,7 @@ func TestRefreshAhead(t *testing.T) {
 
 func TestRefreshesAreSpreadOut(t *testing.T) {
 	s := &source{ttl: 100 * time.Second}
-	in(t, s.load, cache.Options{Size: 1000, Refreshes: 1000}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, s.load, cache.Options[string, int64]{Size: 1000, Refreshes: 1000}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		const n = 500
 		for i := range n {
 			c.Get(t.Context(), fmt.Sprint(i))
@@ -241,7 +241,7 @@ func TestRefreshesAreSpreadOut(t *testing.T) {
 
 func TestFailedRefreshKeepsWhatIsGood(t *testing.T) {
 	s := &source{ttl: 100 * time.Second}
-	in(t, s.load, cache.Options{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, s.load, cache.Options[string, int64]{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		want(t, c, "a", 1)
 		s.fail.Store(true)
 		time.Sleep(100*time.Second - 16)
@@ -275,7 +275,7 @@ func TestRefreshesAtOnceAreBounded(t *testing.T) {
 		}
 		return 1, time.Now().Add(100 * time.Second), nil
 	}
-	in(t, load, cache.Options{Size: 200, Refreshes: 4}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, load, cache.Options[string, int64]{Size: 200, Refreshes: 4}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		for i := range 100 {
 			want(t, c, fmt.Sprint(i), 1)
 		}
@@ -292,7 +292,7 @@ func TestRefreshesAtOnceAreBounded(t *testing.T) {
 
 func TestPeekAndFlush(t *testing.T) {
 	s := &source{ttl: time.Minute}
-	in(t, s.load, cache.Options{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
+	in(t, s.load, cache.Options[string, int64]{Size: 10}, func(t *testing.T, c *cache.Cache[string, int64]) {
 		if _, ok := c.Entry("a"); ok || c.Flush("a") {
 			t.Error("found what was never loaded")
 		}
@@ -319,7 +319,7 @@ func TestFlushOutrunsAFlight(t *testing.T) {
 		gates <- gate
 		return <-gate, time.Now().Add(time.Hour), nil
 	}
-	c := cache.New(load, cache.Options{Size: 10})
+	c := cache.New(load, cache.Options[string, int64]{Size: 10})
 	old, fresh := make(chan int64), make(chan int64)
 	get := func(to chan int64) {
 		v, _ := c.Get(t.Context(), "a")
@@ -354,7 +354,7 @@ func TestClose(t *testing.T) {
 		<-release
 		return 0, time.Time{}, cause
 	}
-	c := cache.New(load, cache.Options{Size: 1})
+	c := cache.New(load, cache.Options[string, int64]{Size: 1})
 	got := make(chan error)
 	go func() {
 		_, err := c.Get(context.Background(), "a")

@@ -156,6 +156,7 @@ func TestPlanOfFailures(t *testing.T) {
 	}
 	l.dns.SetFault(tlsa, dns.TypeTLSA)
 	l.dns.SetFault("mx2.a.example", dns.TypeANY)
+	l.resolver.Flush("") // the failures have expired
 	if o := l.plan("a.example"); o.Hosts[0].Verdict.Need != verdict.NeedDANE || o.Hosts[1].Verdict.Need != verdict.NeedWebPKI {
 		t.Errorf("after they were mended: %+v", o.Hosts)
 	}

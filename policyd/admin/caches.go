@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
@@ -112,6 +113,11 @@ func name(absolute string) string {
 		return absolute
 	}
 	return clean(absolute[:max(0, len(absolute)-1)])
+}
+
+// scopeKey gives a scope's key in the configuration.
+func scopeKey(s limit.Scope) string {
+	return [limit.Scopes]string{limit.All: "all", limit.IP: "ip", limit.Source: "source", limit.Destination: "destination"}[s]
 }
 
 // traced lists the traces by domain.

@@ -22,16 +22,19 @@ func FuzzRecord(f *testing.F) {
 	f.Add(uint8(1), uint8(1), uint8(1), []byte{})
 	f.Fuzz(func(t *testing.T, u, s, m uint8, data []byte) {
 		r := dane.Record{Usage: dane.Usage(u), Selector: dane.Selector(s), Matching: dane.Matching(m), Data: data}
-		set := dane.NewSet([]dane.Record{r})
-		ok := set.Usable()
+		ok, reason := r.Usable()
+		if ok != (reason == dane.ReasonNone) {
+			t.Fatalf("usable %v because %v", ok, reason)
+		}
 		if ok && (u != 2 && u != 3 || s > 1 || m > 2 || m == 1 && len(data) != 32 || m == 2 && len(data) != 64 || len(data) == 0) {
 			t.Fatalf("usable: %v", r)
 		}
 		if text := r.String(); len(text) > 38 {
 			t.Fatalf("text has %d bytes: %q", len(text), text)
 		}
-		if (set.Fingerprint() != "") != ok || len(set.Records())+len(set.Unusable()) != 1 || !ok && set.Unusable()[0].Reason == dane.ReasonNone {
-			t.Fatalf("set of %v: usable %v, put aside %v", r, ok, set.Unusable())
+		set := dane.NewSet([]dane.Record{r})
+		if set.Usable() != ok || set.Empty() || (set.Fingerprint() != "") != ok || len(set.Records())+len(set.Unusable()) != 1 {
+			t.Fatalf("set of %v: usable %v, empty %v", r, set.Usable(), set.Empty())
 		}
 	})
 }

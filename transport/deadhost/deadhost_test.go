@@ -32,8 +32,8 @@ func want(t *testing.T, what string, got, want any) {
 	}
 }
 
-// begin is for a host that should let one in at once.
-func begin(t *testing.T, h *deadhost.Hosts) *deadhost.Attempt {
+// enter is for a host that should let one in at once.
+func enter(t *testing.T, h *deadhost.Hosts) *deadhost.Attempt {
 	t.Helper()
 	start := time.Now()
 	p, err := h.Begin(t.Context(), host)
@@ -46,13 +46,7 @@ func begin(t *testing.T, h *deadhost.Hosts) *deadhost.Attempt {
 	return &p
 }
 
-// trying tells whether a trial probes a dead host now.
-func trying(h *deadhost.Hosts, name string) bool {
-	d := h.State(name)
-	return d != nil && d.Failures > 0 && d.Trying
-}
-
-// refused is for a host that should let none in, at once.
+// refused is for a host that should let nobody in, at once.
 func refused(t *testing.T, h *deadhost.Hosts) *deadhost.Dead {
 	t.Helper()
 	start := time.Now()
@@ -104,7 +98,7 @@ func (c *tally) deliver(ctx context.Context, h *deadhost.Hosts, n int, answersAf
 	}
 }
 
-// 200 at once to a black hole of which nothing is known: one waits for its time-out,
+// 200 at once to a black hole that nobody knows: one waits for its time-out,
 // the others fail within seconds; then one trial at a time; and when the host
 // is back, mail flows.
 func TestBlackHole(t *testing.T) {
@@ -145,7 +139,7 @@ func TestBlackHole(t *testing.T) {
 		want(t, "text", refused(t, h), host+" could not be reached 1m0s ago (i/o timeout), and is being tried again now")
 		third.Wait()
 		d = refused(t, h)
-		want(t, "text", d, host+" cannot be reached for 6m0s (i/o timeout), and will be tried again in 2m0s")
+		want(t, "text", d, host+" can not be reached for 6m0s (i/o timeout), and will be tried again in 2m0s")
 
 		// The host comes back.
 		time.Sleep(2 * time.Minute)
@@ -211,7 +205,7 @@ func TestVerySlowHostIsLearnt(t *testing.T) {
 func TestDeadTimeGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		begin(t, h).Failed(errTimeout)
+		enter(t, h).Failed(errTimeout)
 		since := time.Now()
 		for i, minutes := range []int{1, 2, 4, 8, 15, 15, 15} {
 			d := refused(t, h)
@@ -222,17 +216,16 @@ func TestDeadTimeGrows(t *testing.T) {
 			time.Sleep(time.Duration(minutes)*time.Minute - time.Nanosecond)
 			refused(t, h)
 			time.Sleep(time.Nanosecond)
-			p := begin(t, h)
-			want(t, "is the trial", trying(h, host), true)
+			p := enter(t, h)
+			want(t, "is the trial", p.Trial(), true)
 			want(t, "trying", refused(t, h).Trying, true)
 			p.Failed(errTimeout)
 			p.Succeeded() // too late: it had its outcome
 		}
 		time.Sleep(15 * time.Minute)
-		begin(t, h).Succeeded()
-		begin(t, h)
-		want(t, "is a trial", trying(h, host), false)
-		begin(t, h).Failed(errTimeout)
+		enter(t, h).Succeeded()
+		want(t, "is a trial", enter(t, h).Trial(), false)
+		enter(t, h).Failed(errTimeout)
 		want(t, "dead for", time.Until(refused(t, h).Until), time.Minute)
 	})
 }
@@ -240,14 +233,14 @@ func TestDeadTimeGrows(t *testing.T) {
 func TestAbandonedTrial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		begin(t, h).Failed(errTimeout)
+		enter(t, h).Failed(errTimeout)
 		time.Sleep(time.Minute)
-		p := begin(t, h)
+		p := enter(t, h)
 		time.Sleep(time.Minute)
 		p.Abandoned()
 		p.Abandoned()
-		next := begin(t, h)
-		want(t, "the next is the trial", trying(h, host), true)
+		next := enter(t, h)
+		want(t, "the next is the trial", next.Trial(), true)
 		refused(t, h)
 		next.Failed(errTimeout)
 		want(t, "dead for", time.Until(refused(t, h).Until), 2*time.Minute)
@@ -259,7 +252,7 @@ func TestAbandonedTrial(t *testing.T) {
 func TestAbandonedFirstAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		first := begin(t, h)
+		first := enter(t, h)
 		var c tally
 		c.deliver(t.Context(), h, 50, 3*time.Second)
 		time.Sleep(4 * time.Second)
@@ -271,8 +264,8 @@ func TestAbandonedFirstAttempt(t *testing.T) {
 	})
 }
 
-// However often the first attempt is given up, none waits for longer than
-// the host may be silent.
+// However often the first attempt is given up, nobody waits for longer than
+// the patience.
 func TestWaitingIsBoundedOverAbandonedAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
@@ -297,7 +290,7 @@ func TestWaitingIsBoundedOverAbandonedAttempts(t *testing.T) {
 func TestCancelledWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		first := begin(t, h)
+		first := enter(t, h)
 		gone := errors.New("the mail server went away")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(gone) })
@@ -305,7 +298,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 			t.Errorf("got %v, want the cause", err)
 		}
 		first.Succeeded()
-		begin(t, h).Abandoned()
+		enter(t, h).Abandoned()
 	})
 }
 
@@ -313,7 +306,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 func TestFailureWakesThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		first := begin(t, h)
+		first := enter(t, h)
 		var c tally
 		c.deliver(t.Context(), h, 50, 0)
 		time.Sleep(50 * time.Millisecond)
@@ -332,10 +325,10 @@ func TestFailureWakesThoseWhoWait(t *testing.T) {
 func TestOneBurstIsOneFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		begin(t, h).Succeeded()
+		enter(t, h).Succeeded()
 		var burst []*deadhost.Attempt
 		for range 50 {
-			burst = append(burst, begin(t, h))
+			burst = append(burst, enter(t, h))
 		}
 		time.Sleep(10 * time.Second)
 		refused(t, h) // silent, though it answered lately
@@ -353,30 +346,30 @@ func TestOneBurstIsOneFailure(t *testing.T) {
 func TestAnswerOutweighsOlderAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		begin(t, h).Succeeded()
-		lost, late := begin(t, h), begin(t, h)
+		enter(t, h).Succeeded()
+		lost, late := enter(t, h), enter(t, h)
 
 		// One is lost on the way; another gets an answer after it began.
 		time.Sleep(time.Second)
-		begin(t, h).Succeeded()
+		enter(t, h).Succeeded()
 		time.Sleep(50 * time.Second)
 		lost.Failed(errTimeout)
-		begin(t, h).Abandoned()
+		enter(t, h).Abandoned()
 
 		// The host is found dead, and then an attempt from before is answered.
-		begin(t, h).Failed(errTimeout)
+		enter(t, h).Failed(errTimeout)
 		refused(t, h)
 		late.Succeeded()
-		begin(t, h).Abandoned()
+		enter(t, h).Abandoned()
 
 		// A trial that fails after somebody else had an answer says nothing.
-		straggler := begin(t, h)
-		begin(t, h).Failed(errTimeout)
+		straggler := enter(t, h)
+		enter(t, h).Failed(errTimeout)
 		time.Sleep(time.Minute)
-		trial := begin(t, h)
+		trial := enter(t, h)
 		straggler.Succeeded()
 		trial.Failed(errTimeout)
-		begin(t, h).Abandoned()
+		enter(t, h).Abandoned()
 	})
 }
 
@@ -385,7 +378,7 @@ func TestAnswerOutweighsOlderAttempts(t *testing.T) {
 func TestDeadIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		begin(t, h).Failed(errTimeout)
+		enter(t, h).Failed(errTimeout)
 		time.Sleep(16*time.Minute - time.Nanosecond)
 		want(t, "listed", len(h.List()), 1)
 		time.Sleep(time.Nanosecond)
@@ -416,7 +409,7 @@ func TestHostsAreApart(t *testing.T) {
 	want(t, "list", names, []string{"a", "b", "c"})
 }
 
-func TestZeroAttempt(t *testing.T) {
+func TestZeroPass(t *testing.T) {
 	var p deadhost.Attempt
 	p.Succeeded()
 	p.Failed(nil)
@@ -426,13 +419,13 @@ func TestZeroAttempt(t *testing.T) {
 func TestCauseIsOneShortPrintableLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		begin(t, h).Failed(errors.New("554 go\r\naway\x1b[31m\u202e " + strings.Repeat("ü", 500)))
+		enter(t, h).Failed(errors.New("554 go\r\naway\x1b[31m\u202e " + strings.Repeat("ü", 500)))
 		cause := refused(t, h).Cause
 		if !strings.HasPrefix(cause, "554 go??away?[31m? ü") || len(cause) > 200 {
 			t.Errorf("%d bytes: %q", len(cause), cause)
 		}
 		h = deadhost.New(deadhost.Options{})
-		begin(t, h).Failed(nil)
+		enter(t, h).Failed(nil)
 		want(t, "text without a cause", refused(t, h), host+" could not be reached 0s ago, and will be tried again in 1m0s")
 	})
 }
@@ -440,7 +433,7 @@ func TestCauseIsOneShortPrintableLine(t *testing.T) {
 func TestTextWhenTheTimeIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		begin(t, h).Failed(errTimeout)
+		enter(t, h).Failed(errTimeout)
 		time.Sleep(90 * time.Second)
 		d := h.List()[0]
 		want(t, "text", &d, host+" could not be reached 1m30s ago (i/o timeout), and will be tried again with the next message")
@@ -451,7 +444,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{Size: 100})
 		// Being tried, a host is not forgotten, whatever comes.
-		pending := begin(t, h)
+		pending := enter(t, h)
 		for i := range 1000 {
 			p, err := h.Begin(t.Context(), fmt.Sprint(i))
 			if err != nil {
@@ -482,12 +475,12 @@ func TestMemoryIsBounded(t *testing.T) {
 
 		// More being tried than are remembered: all of them count.
 		h = deadhost.New(deadhost.Options{Size: 5})
-		var attempts []*deadhost.Attempt
+		var passes []*deadhost.Attempt
 		for i := range 50 {
 			p, _ := h.Begin(t.Context(), fmt.Sprint(i))
-			attempts = append(attempts, &p)
+			passes = append(passes, &p)
 		}
-		for _, p := range attempts {
+		for _, p := range passes {
 			p.Failed(errTimeout)
 		}
 		want(t, "dead hosts", len(h.List()), 50)
@@ -495,8 +488,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// Many deliveries to hosts that come and go: while a host is dead none but
-// one trial tries it, none waits for longer than the bound, and when it is
+// Many deliveries to hosts that come and go: while a host is dead nobody but
+// one trial tries it, nobody waits for longer than the bound, and when it is
 // alive in the end, mail flows.
 func TestHostsThatComeAndGo(t *testing.T) {
 	for seed := range uint64(5) {
@@ -532,7 +525,7 @@ func TestHostsThatComeAndGo(t *testing.T) {
 							continue
 						}
 						atomic.AddInt32(&tried, 1)
-						trial := trying(h, fmt.Sprint(n))
+						trial := p.Trial()
 						if trial && trials[n].Add(1) > 1 {
 							t.Error("two trials at once")
 						}
@@ -601,7 +594,7 @@ func TestParallel(t *testing.T) {
 	wg.Wait()
 }
 
-// State looks without touching, and an answer without an attempt
+// State looks without touching, and an answer to somebody without a pass
 // clears a host as any other does.
 func TestStateAndAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -609,7 +602,7 @@ func TestStateAndAnswered(t *testing.T) {
 		want(t, "of an unknown host", h.State(host) == nil, true)
 		h.Answered(host)
 		want(t, "hosts", h.Len(), 0)
-		begin(t, h).Failed(errTimeout)
+		enter(t, h).Failed(errTimeout)
 		d := h.State(host)
 		if d == nil || d.Failures != 1 || d.Cause != errTimeout.Error() {
 			t.Fatalf("%+v", d)
@@ -617,10 +610,10 @@ func TestStateAndAnswered(t *testing.T) {
 		refused(t, h)
 		h.Answered(host)
 		want(t, "after an answer", h.State(host) == nil, true)
-		begin(t, h).Failed(errTimeout)
+		enter(t, h).Failed(errTimeout)
 		time.Sleep(time.Minute)
 		want(t, "when the next one is the trial", h.State(host) == nil, true)
-		p := begin(t, h)
+		p := enter(t, h)
 		want(t, "during the trial", h.State(host) != nil, true)
 		p.Abandoned()
 		time.Sleep(time.Hour)

@@ -30,7 +30,7 @@ func NewCache() *Cache {
 	load := func(ctx context.Context, key cacheKey) (*cachedPlan, time.Time, error) {
 		return key.planner.build(ctx, key.target)
 	}
-	return &Cache{cache.New(load, cache.Options{Size: maxPlans, Timeout: lookupTimeout})}
+	return &Cache{cache.New(load, cache.Options[cacheKey, *cachedPlan]{Size: maxPlans, Timeout: lookupTimeout})}
 }
 
 // Close gives up the plans that are being made, and waits for them.

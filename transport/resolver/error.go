@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -65,6 +66,11 @@ type Error struct {
 	Kind   Kind
 	Server string // the server that it is about, host:port; empty when it is about none
 	Err    error  // the cause; may be nil
+	// Expires is until when the question is not put to the servers again,
+	// and this Error is the answer; zero when it is not remembered.
+	Expires time.Time
+
+	remembered
 }
 
 // Error gives one line: "example.org. MX: SERVFAIL from 127.0.0.1:53: cause".

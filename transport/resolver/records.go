@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 // Type is the type of a record (RFC 1035 §3.2.2), as on the wire.
@@ -46,6 +49,8 @@ type Records interface {
 	Len() int
 	// Strings gives each in presentation form (RFC 1035 §5.1), printable.
 	Strings() []string
+	// bytes is how many bytes they take in memory.
+	bytes() int
 }
 
 // MX is a mail exchanger (RFC 1035 §3.3.9).
@@ -124,6 +129,42 @@ func (l Texts) Strings() []string { return written(l, quoteText) }
 
 // Strings implements Records.
 func (l Names) Strings() []string { return slices.Clone(l) }
+
+// alloc is what the allocator adds to a piece of memory, on average.
+const alloc = 8
+
+func (l Addrs) bytes() int { return sizeOf(l, func(netip.Addr) int { return 0 }) }
+func (l MXs) bytes() int   { return sizeOf(l, func(m MX) int { return len(m.Host) + alloc }) }
+func (l TLSAs) bytes() int { return sizeOf(l, func(t TLSA) int { return len(t.Data) + alloc }) }
+func (l Texts) bytes() int { return sizeOf(l, func(s string) int { return len(s) + alloc }) }
+func (l Names) bytes() int { return sizeOf(l, func(s string) int { return len(s) + alloc }) }
+
+// sizeOf counts a list, and what each of its elements points to.
+func sizeOf[T any](list []T, each func(T) int) int {
+	n := int(reflect.TypeFor[[]T]().Size()) + alloc + cap(list)*int(reflect.TypeFor[T]().Size()) + alloc
+	for _, v := range list {
+		n += each(v)
+	}
+	return n
+}
+
+// cost is how many bytes an entry of the cache takes beside what the cache
+// itself needs.
+func cost(q question, e cache.Entry[Answer]) int {
+	// The question is the key of a map, and is in the entry too.
+	n := 2*int(reflect.TypeFor[question]().Size()) + int(reflect.TypeFor[Answer]().Size()) + len(q.name) + alloc
+	if e.Err != nil {
+		return n + failureBytes
+	}
+	a := &e.Value
+	if a.Canonical != q.name {
+		n += len(a.Canonical) + alloc
+	}
+	if a.Records != nil {
+		n += a.Records.bytes()
+	}
+	return n
+}
 
 func written[T any](list []T, write func(T) string) []string {
 	out := make([]string, len(list))

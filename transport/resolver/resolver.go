@@ -4,8 +4,9 @@
 //  1. The name is checked and brought to one form. It is always absolute:
 //     search domains are never applied.
 //  2. The cache answers, or the flight that is under way for the same name and
-//     type is waited for. Negative answers are cached too (RFC 2308). Entries
-//     in use are refreshed ahead of their expiry.
+//     type is waited for. Negative answers are cached too (RFC 2308), and so
+//     are failures, for seconds at first and for minutes where they go on (RFC
+//     9520). Entries in use are refreshed ahead of their expiry.
 //  3. Otherwise the servers are asked in their order, in several rounds, by
 //     UDP from a fresh socket with EDNS, DO and AD, and by TCP when an answer
 //     is truncated. What does not match the question is no answer to it. A
@@ -65,10 +66,10 @@ type Config struct {
 	// Attempts is how many times the list of servers is gone through; 0
 	// means 3.
 	Attempts int
-	// CacheSize is how many answers are cached; 0 means 250,000: two for each
-	// of 100,000 domains, and those for their hosts. An answer takes about
-	// 700 bytes, so that a full cache has 170 MB.
-	CacheSize int
+	// CacheBytes is how many bytes the cached answers may take; 0 means 128
+	// MiB. An answer takes about 500 bytes, so that there is room for two
+	// about each of 100,000 domains and for those about their hosts.
+	CacheBytes int64
 	// Now is the clock that answers expire by; nil means time.Now.
 	Now func() time.Time
 	// Logger is told what servers do wrong; nil means nobody is.
@@ -82,6 +83,7 @@ type Resolver struct {
 	cache   *cache.Cache[question, Answer]
 	slots   chan struct{}
 	serial  atomic.Uint64 // of the last answer
+	silence
 }
 
 // question is what is asked for; its name is normal.
@@ -95,7 +97,7 @@ type question struct {
 func New(cfg Config) (*Resolver, error) {
 	cfg.Timeout = cmp.Or(max(cfg.Timeout, 0), 5*time.Second)
 	cfg.Attempts = cmp.Or(max(cfg.Attempts, 0), 3)
-	cfg.CacheSize = cmp.Or(max(cfg.CacheSize, 0), 250_000)
+	cfg.CacheBytes = cmp.Or(max(cfg.CacheBytes, 0), 128<<20)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -111,11 +113,13 @@ func New(cfg Config) (*Resolver, error) {
 		cfg.Logger.Warn("resolver left out: its answers cannot be trusted as those of the other servers are (trust_ad)", "server", s.addr)
 	}
 	r := &Resolver{cfg: cfg, servers: servers, slots: make(chan struct{}, maxAtOnce)}
-	r.cache = cache.New(r.load, cache.Options{
-		Size: cfg.CacheSize,
-		Now:  cfg.Now,
-		// Every server times out in every round, by UDP and then by TCP.
-		Timeout: 2 * cfg.Timeout * time.Duration(cfg.Attempts*len(servers)),
+	r.cache = cache.New(r.load, cache.Options[question, Answer]{
+		Bytes: cfg.CacheBytes,
+		Cost:  cost,
+		Now:   cfg.Now,
+		// Every server times out in every round, by UDP and then by TCP,
+		// and once more when it is asked whether it is there at all.
+		Timeout: 2*cfg.Timeout*time.Duration(cfg.Attempts*len(servers)) + aliveTime*time.Duration(len(servers)),
 	})
 	return r, nil
 }
@@ -141,30 +145,57 @@ func (r *Resolver) Lookup(ctx context.Context, name string, qtype Type) (Answer,
 	if !qtype.known() {
 		return Answer{}, &Error{Name: name, Type: qtype, Kind: BadName, Err: errType}
 	}
-	a, err := r.cache.Get(ctx, question{normal, qtype})
-	if err == nil {
-		return a, nil
-	}
-	var e *Error
-	if !errors.As(err, &e) {
-		// The caller's context has ended, or the resolver is closed.
-		e = &Error{Name: normal, Type: qtype, Kind: Cancelled, Err: err}
-		if errors.Is(err, context.DeadlineExceeded) {
-			e.Kind = Timeout
+	q := question{normal, qtype}
+	for {
+		a, err := r.cache.Get(ctx, q)
+		if err == nil {
+			return a, nil
 		}
+		var e *Error
+		if !errors.As(err, &e) {
+			// The caller's context has ended, or the resolver is closed.
+			e = &Error{Name: normal, Type: qtype, Kind: Cancelled, Err: err}
+			if errors.Is(err, context.DeadlineExceeded) {
+				e.Kind = Timeout
+			}
+		}
+		if !r.outdated(e) {
+			return Answer{}, e
+		}
+		r.cache.Flush(q)
 	}
-	return Answer{}, e
 }
 
-// Known gives an answer that is in the cache, as Lookup would give it; without
-// one nothing is asked, and ok is false.
-func (r *Resolver) Known(name string, qtype Type) (a Answer, ok bool) {
+// Known gives what Lookup would give at once, from the cache; otherwise nothing
+// is asked, and ok is false.
+func (r *Resolver) Known(name string, qtype Type) (a Answer, ok bool, err error) {
 	normal, err := normalName(name)
 	if err != nil {
-		return Answer{}, false
+		return Answer{}, false, nil
 	}
-	e, ok := r.cache.Peek(question{normal, qtype})
-	return e.Value, ok && e.Err == nil
+	entry, ok := r.cache.Peek(question{normal, qtype})
+	if !ok {
+		return Answer{}, false, nil
+	}
+	var e *Error
+	if errors.As(entry.Err, &e) && r.outdated(e) {
+		return Answer{}, false, nil
+	}
+	return entry.Value, true, entry.Err
+}
+
+// Pending reports whether a question has been put to the servers that none of
+// them has answered yet, and how long ago.
+func (r *Resolver) Pending(name string, qtype Type) (so time.Duration, ok bool) {
+	normal, err := normalName(name)
+	if err != nil {
+		return 0, false
+	}
+	since, ok := r.cache.Pending(question{normal, qtype})
+	if !ok {
+		return 0, false
+	}
+	return r.cfg.Now().Sub(since), true
 }
 
 // Cached lists the answers in the cache, the last used first.
@@ -178,13 +209,32 @@ func (r *Resolver) Cached() []Answer {
 	return list
 }
 
-// Flush forgets the cached answers about a domain and the names below it, and
-// tells how many there were. An empty domain means all of them.
+// CachedFailures lists the failures that are remembered, the last used first.
+func (r *Resolver) CachedFailures() []*Error {
+	var list []*Error
+	for _, q := range r.cache.Keys() {
+		var e *Error
+		if entry, ok := r.cache.Entry(q); ok && errors.As(entry.Err, &e) && !r.outdated(e) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// Generation is a number that changes whenever answers or failures that were
+// given may no longer hold although they have not expired: after a flush, and
+// when a resolver that said nothing speaks again. What is made of several
+// answers holds until the first of them expires, or the number changes.
+func (r *Resolver) Generation() uint64 { return r.generation.Load() }
+
+// Flush forgets the cached answers about a domain and the names below it, and the
+// failures, and tells how many there were. An empty domain means all of them.
 func (r *Resolver) Flush(domain string) int {
 	normal, err := normalName(domain)
 	if err != nil && domain != "" {
 		return 0
 	}
+	defer r.generation.Add(1)
 	n := 0
 	for _, q := range r.cache.Keys() {
 		if (domain == "" || q.name == normal || strings.HasSuffix(q.name, "."+normal)) && r.cache.Flush(q) {
@@ -206,7 +256,8 @@ func (r *Resolver) load(ctx context.Context, q question) (Answer, time.Time, err
 		if err != nil {
 			// The caller knows the name that it asked for.
 			err.Name = q.name
-			return Answer{}, time.Time{}, err
+			r.remember(ctx, q, err)
+			return Answer{}, err.Expires, err
 		}
 		a.Canonical, a.Existence = p.canonical, p.existence
 		a.Records, a.Omitted = p.records, p.omitted
@@ -218,7 +269,9 @@ func (r *Resolver) load(ctx context.Context, q question) (Answer, time.Time, err
 			return a, a.Expires, nil
 		}
 		if aliases > maxAliases {
-			return Answer{}, time.Time{}, &Error{Name: q.name, Type: q.qtype, Kind: Malformed, Err: errAliases}
+			err := &Error{Name: q.name, Type: q.qtype, Kind: Malformed, Err: errAliases}
+			r.remember(ctx, q, err)
+			return Answer{}, err.Expires, err
 		}
 	}
 }
@@ -232,6 +285,7 @@ func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
 		return response{}, contextError(ctx, q)
 	}
 	var reason *Error
+	before := r.heard.Load()
 	for range r.cfg.Attempts {
 		for _, s := range inOrder(r.servers, r.cfg.Now()) {
 			start := time.Now()
@@ -240,6 +294,9 @@ func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
 				return response{}, contextError(ctx, q)
 			}
 			s.note(p, err, time.Since(start))
+			if err == nil || !err.silent() {
+				r.spoke()
+			}
 			if err == nil {
 				s.answered()
 				return p, nil
@@ -254,6 +311,7 @@ func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
 			}
 		}
 	}
+	reason.heard = r.heard.Load() != before
 	return response{}, reason
 }
 

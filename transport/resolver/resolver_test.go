@@ -254,15 +254,6 @@ func TestSilentServerIsAskedLastForAWhile(t *testing.T) {
 	}
 }
 
-func TestFailureIsForgottenAtOnce(t *testing.T) {
-	s := lab(t, zone)
-	s.SetFault("example.org", dns.TypeMX, labdns.ServFail)
-	r := open(t, resolver.Config{}, s)
-	fails(t, r, "example.org", dns.TypeMX)
-	s.SetFault("example.org", dns.TypeMX)
-	lookup(t, r, "example.org", dns.TypeMX)
-}
-
 func TestSecondRoundHelps(t *testing.T) {
 	s := lab(t, zone)
 	s.SetFault("example.org", dns.TypeMX, labdns.Silent, labdns.ServFail, labdns.Normal)

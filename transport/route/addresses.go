@@ -2,10 +2,11 @@ package route
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -26,7 +27,8 @@ type Addresses struct {
 	// may be signed itself; a look-up of its CNAME record tells.
 	Canonical string
 	// Partial is why one family could not be looked up while the other's
-	// addresses serve; nil when both could.
+	// addresses serve; nil when both could. Secure is about the addresses
+	// that there are.
 	Partial error
 }
 
@@ -63,28 +65,76 @@ type addrResult struct {
 	failed error // nothing is known
 }
 
-// find looks both families up at once. What works is used.
+// find finds the addresses of a name.
 func (f *Finder) find(ctx context.Context, name string) addrResult {
 	if found, ok := f.known(name); ok {
 		return found
 	}
-	var v4, v6 family
 	if f.cfg.ForceIPv4 {
-		v4 = f.family(ctx, name, resolver.TypeA)
-	} else {
-		var both sync.WaitGroup
-		both.Go(func() { v6 = f.family(ctx, name, resolver.TypeAAAA) })
-		v4 = f.family(ctx, name, resolver.TypeA)
-		both.Wait()
+		return f.join(name, f.family(ctx, name, resolver.TypeA), family{})
 	}
+	v4, v6 := f.families(ctx, name)
 	return f.join(name, v4, v6)
 }
+
+// families looks both families up at once. When one has given an address, the
+// other is waited for a little longer only; when it is late it has failed.
+//
+// An attacker who drops the answers of one family gains nothing by it. The
+// addresses that are used, and whether they are secure, come from the same
+// answer: what is dropped can take away addresses and the signatures over them,
+// but puts no unsigned address among signed ones. Without the other family the
+// host is as secure as before or more so, never less, since both had to be
+// signed (RFC 7672 §2.2.2). NODATA is no address: a family of which it is known
+// that it has none does not make the other one hurry.
+func (f *Finder) families(ctx context.Context, name string) (v4, v6 family) {
+	late := &resolver.Error{Name: name, Kind: resolver.Timeout, Err: errLate}
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	type answer struct {
+		qtype resolver.Type
+		family
+	}
+	answers := make(chan answer, 2)
+	for _, qtype := range []resolver.Type{resolver.TypeA, resolver.TypeAAAA} {
+		go func() { answers <- answer{qtype, f.family(ctx, name, qtype)} }()
+	}
+	first := <-answers
+	late.Type = resolver.TypeA + resolver.TypeAAAA - first.qtype
+	if len(first.addrs) > 0 {
+		patience := time.AfterFunc(f.cfg.Patience-f.pending(name, late.Type), func() { giveUp(late) })
+		defer patience.Stop()
+	}
+	second := <-answers
+	if second.failed != nil && context.Cause(ctx) == error(late) {
+		second.failed = late
+	}
+	if first.qtype == resolver.TypeA {
+		return first.family, second.family
+	}
+	return second.family, first.family
+}
+
+var errLate = errors.New("the other family has answered long since")
 
 // cachePeeker is a Resolver that can tell at once what it would tell without asking
 // anybody. With it a delivery whose names are all known starts no goroutine
 // to look them up.
 type cachePeeker interface {
-	Known(name string, qtype resolver.Type) (resolver.Answer, bool)
+	// Known gives what Lookup would give at once, a remembered failure too.
+	Known(name string, qtype resolver.Type) (a resolver.Answer, ok bool, err error)
+	// Pending tells for how long a question has been under way.
+	Pending(name string, qtype resolver.Type) (so time.Duration, ok bool)
+}
+
+// pending tells for how long a question has been under way; 0: it is not, or
+// nobody knows.
+func (f *Finder) pending(name string, qtype resolver.Type) time.Duration {
+	if k, ok := f.cfg.Resolver.(cachePeeker); ok {
+		so, _ := k.Pending(name, qtype)
+		return so
+	}
+	return 0
 }
 
 // known gives the finding for a name, if all of it can be had at once.
@@ -96,19 +146,36 @@ func (f *Finder) known(name string) (addrResult, bool) {
 	if !ok {
 		return addrResult{}, false
 	}
-	a, ok := k.Known(name, resolver.TypeA)
-	if !ok {
-		return addrResult{}, false
+	v4, ok4 := f.knownFamily(k, name, resolver.TypeA)
+	if f.cfg.ForceIPv4 {
+		return f.join(name, v4, family{}), ok4
 	}
-	var v6 family
-	if !f.cfg.ForceIPv4 {
-		aaaa, ok := k.Known(name, resolver.TypeAAAA)
-		if !ok {
-			return addrResult{}, false
-		}
-		v6 = f.read(aaaa)
+	v6, ok6 := f.knownFamily(k, name, resolver.TypeAAAA)
+	switch {
+	case !ok4 && len(v6.addrs) > 0:
+		v4, ok4 = f.late(name, resolver.TypeA)
+	case !ok6 && len(v4.addrs) > 0:
+		v6, ok6 = f.late(name, resolver.TypeAAAA)
 	}
-	return f.join(name, f.read(a), v6), true
+	return f.join(name, v4, v6), ok4 && ok6
+}
+
+// knownFamily gives what a look-up would give at once.
+func (f *Finder) knownFamily(k cachePeeker, name string, qtype resolver.Type) (family, bool) {
+	answer, ok, err := k.Known(name, qtype)
+	if err != nil {
+		return family{failed: err}, ok
+	}
+	return f.read(answer), ok
+}
+
+// late says that a family has failed whose answer others have waited for long
+// enough already.
+func (f *Finder) late(name string, qtype resolver.Type) (family, bool) {
+	if f.pending(name, qtype) < f.cfg.Patience {
+		return family{}, false
+	}
+	return family{failed: &resolver.Error{Name: name, Type: qtype, Kind: resolver.Timeout, Err: errLate}}, true
 }
 
 // join makes one finding of both families.

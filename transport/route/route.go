@@ -33,6 +33,7 @@
 package route
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -53,6 +54,7 @@ const (
 	maxHosts      = 100
 	lookupsAtOnce = 8
 	surveyTime    = 10 * time.Second
+	patience      = 2 * time.Second
 )
 
 // smtpPort is where mail servers listen (RFC 5321 §4.5.4.2).
@@ -80,6 +82,9 @@ type Config struct {
 	Self      Self
 	ForceIPv4 bool   // IPv6 addresses are neither asked for nor used
 	Port      uint16 // where hosts listen unless the destination says otherwise; 0 means 25
+	// Patience is for how long a family's answer is waited for when the other
+	// family has given an address, counted from the question; 0 means 2 s.
+	Patience time.Duration
 	// Shuffle brings n things into random order; nil means math/rand's.
 	Shuffle func(n int, swap func(i, j int))
 }
@@ -92,6 +97,7 @@ func New(cfg Config) *Finder {
 	if cfg.Port == 0 {
 		cfg.Port = smtpPort
 	}
+	cfg.Patience = cmp.Or(max(cfg.Patience, 0), patience)
 	if cfg.Shuffle == nil {
 		cfg.Shuffle = rand.Shuffle
 	}

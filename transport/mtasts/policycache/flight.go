@@ -11,7 +11,7 @@ import (
 )
 
 // flight is the one piece of work under way for a domain: a check of store,
-// record and policy that look-ups wait for, or a refresh that none waits for.
+// record and policy that look-ups wait for, or a refresh that nobody does.
 type flight struct {
 	st        *state
 	refresh   bool
@@ -20,92 +20,92 @@ type flight struct {
 	fetched   bool          // a policy was fetched; read after done
 }
 
-// start begins a flight for a domain that has none. The caller holds c.mu and
+// start begins a flight for a domain that has none. The caller holds p.mu and
 // knows that Close was not called.
-func (c *Cache) start(st *state, refresh bool) *flight {
-	f := &flight{st: st, refresh: refresh, waitUntil: time.Now().Add(firstWait), done: make(chan struct{})}
-	c.flights[st.domain] = f
-	c.work.Go(func() { c.run(f) })
+func (p *Cache) start(st *state, refresh bool) *flight {
+	f := &flight{st: st, refresh: refresh, waitUntil: time.Now().Add(FirstWait), done: make(chan struct{})}
+	p.flights[st.domain] = f
+	p.work.Go(func() { p.run(f) })
 	return f
 }
 
-// tryRefresh begins a refresh when there is a slot for it; otherwise the
-// sweeper will. The caller holds c.mu.
-func (c *Cache) tryRefresh(st *state) {
+// tryRefresh begins a refresh when there is a place for it; otherwise the
+// sweeper will. The caller holds p.mu.
+func (p *Cache) tryRefresh(st *state) {
 	select {
-	case c.refreshes <- struct{}{}:
-		c.start(st, true)
+	case p.refreshes <- struct{}{}:
+		p.start(st, true)
 	default:
 	}
 }
 
 // run does a flight's work in its order.
-func (c *Cache) run(f *flight) {
+func (p *Cache) run(f *flight) {
 	if !f.refresh {
-		c.load(f.st)
-		c.checkRecord(f.st)
+		p.load(f.st)
+		p.checkRecord(f.st)
 	}
-	job, id := c.plan(f)
+	job, id := p.plan(f)
 	if job != jobUrgent {
 		close(f.done) // there is nothing to wait for
 	}
 	var write func() error
 	if job != jobNone {
-		write = c.fetch(f, id)
+		write = p.fetch(f, id)
 	}
 	if job == jobUrgent {
 		close(f.done) // the answer does not wait for the disk
 	}
 	if write != nil {
-		c.noteStore(write())
+		p.noteStore(write())
 	}
-	c.mu.Lock()
-	delete(c.flights, f.st.domain)
-	c.mu.Unlock()
+	p.mu.Lock()
+	delete(p.flights, f.st.domain)
+	p.mu.Unlock()
 	if f.refresh {
-		<-c.refreshes
+		<-p.refreshes
 	}
 }
 
 // load asks the store once.
-func (c *Cache) load(st *state) {
-	c.mu.Lock()
+func (p *Cache) load(st *state) {
+	p.mu.Lock()
 	loaded := st.loaded
-	c.mu.Unlock()
+	p.mu.Unlock()
 	if loaded {
 		return
 	}
-	cached, ok, err := c.cfg.Store.Load(st.domain)
+	cached, ok, err := p.cfg.Store.Load(st.domain)
 	if errors.Is(err, store.ErrDamaged) {
-		c.cfg.Log.Warn("cached MTA-STS policy ignored", slog.String("domain", st.domain), slog.Any("error", err))
+		p.cfg.Log.Warn("cached MTA-STS policy ignored", slog.String("domain", st.domain), slog.Any("error", err))
 	} else if err != nil {
-		c.noteStore(err)
+		p.noteStore(err)
 	}
-	jitter := c.cfg.Jitter()
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	lot := p.cfg.Jitter()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	st.loaded = true
 	if !ok || err != nil || cached.Domain != st.domain || cached.Policy.Mode == mtasts.ModeNone {
 		return
 	}
-	now := c.cfg.Now()
-	st.keep(cached, now, jitter)
+	now := p.cfg.Now()
+	st.keep(cached, now, lot)
 	st.expire(now)
-	c.memory.Put(st.domain, st, st.cost())
+	p.memory.Put(st.domain, st, st.cost())
 }
 
 // checkRecord asks for the TXT record when the last answer is over.
-func (c *Cache) checkRecord(st *state) {
-	c.mu.Lock()
-	due := !c.cfg.Now().Before(st.recheck)
-	c.mu.Unlock()
+func (p *Cache) checkRecord(st *state) {
+	p.mu.Lock()
+	due := !p.cfg.Now().Before(st.recheck)
+	p.mu.Unlock()
 	if !due {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, recordTimeout)
+	ctx, cancel := context.WithTimeout(p.ctx, recordTimeout)
 	defer cancel()
-	answer, err := c.cfg.Resolver.TXT(ctx, mtasts.RecordName(st.domain))
-	if c.ctx.Err() != nil {
+	answer, err := p.cfg.Resolver.TXT(ctx, mtasts.RecordName(st.domain))
+	if p.ctx.Err() != nil {
 		return // closing says nothing about the domain
 	}
 	var rec mtasts.Record
@@ -123,14 +123,14 @@ func (c *Cache) checkRecord(st *state) {
 		}
 	}
 	if problem != nil {
-		c.cfg.Log.Info("no usable MTA-STS record", slog.String("domain", st.domain),
+		p.cfg.Log.Info("no usable MTA-STS record", slog.String("domain", st.domain),
 			slog.String("failure", problem.Failure.String()), slog.Any("error", problem))
 	}
 
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.cfg.Now()
-	c.stats.RecordChecks++
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.cfg.Now()
+	p.stats.RecordChecks++
 	st.record, st.recordID, st.problem = known, rec.ID, problem
 	if known == recordUnknown {
 		st.recheck = now.Add(recordRetry)
@@ -141,7 +141,7 @@ func (c *Cache) checkRecord(st *state) {
 		st.failure = nil // of a policy that is no more promised
 	}
 	if problem != nil {
-		c.stats.Failures[problem.Failure]++
+		p.stats.Failures[problem.Failure]++
 	}
 }
 
@@ -155,12 +155,12 @@ const (
 )
 
 // plan decides whether the flight fetches, and for which id.
-func (c *Cache) plan(f *flight) (job, string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	st, now := f.st, c.cfg.Now()
+func (p *Cache) plan(f *flight) (job, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st, now := f.st, p.cfg.Now()
 	switch {
-	case c.closed:
+	case p.closed:
 	case !f.refresh && st.wantsFetch(now):
 		if st.mayWait(now) {
 			return jobQuiet, st.recordID
@@ -176,48 +176,48 @@ func (c *Cache) plan(f *flight) (job, string) {
 
 // fetch gets the policy for an id, takes the outcome into the state, and
 // returns what then must be written to the store.
-func (c *Cache) fetch(f *flight, id string) (write func() error) {
-	policy, failure := c.ask(f)
-	if c.ctx.Err() != nil {
+func (p *Cache) fetch(f *flight, id string) (write func() error) {
+	policy, failure := p.ask(f)
+	if p.ctx.Err() != nil {
 		return nil // closing says nothing about the domain
 	}
 	if failure != nil {
-		c.logFailure(f.st.domain, failure, c.noteFailure(f, id, failure))
+		p.logFailure(f.st.domain, failure, p.noteFailure(f, id, failure))
 		return nil
 	}
-	c.cfg.Log.Info("MTA-STS policy fetched", slog.String("domain", f.st.domain), slog.String("id", id),
+	p.cfg.Log.Info("MTA-STS policy fetched", slog.String("domain", f.st.domain), slog.String("id", id),
 		slog.String("mode", policy.Mode.String()), slog.Duration("max_age", policy.MaxAge))
-	return c.notePolicy(f, id, policy)
+	return p.notePolicy(f, id, policy)
 }
 
 // notePolicy takes a fetched policy into the state.
-func (c *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write func() error) {
-	now, jitter, st := c.cfg.Now(), c.cfg.Jitter(), f.st
+func (p *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write func() error) {
+	now, lot, st := p.cfg.Now(), p.cfg.Jitter(), f.st
 	fetched := store.Policy{Domain: st.domain, ID: id, Fetched: now.UTC().Truncate(time.Second), Policy: policy}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.countFetch(f)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.countFetch(f)
 	f.fetched = true
 	st.failure, st.failedID = nil, ""
 	if policy.Mode == mtasts.ModeNone || policy.MaxAge == 0 {
 		st.end(id, policy.MaxAge, now)
-		write = func() error { return c.cfg.Store.Remove(fetched.Domain) }
+		write = func() error { return p.cfg.Store.Remove(fetched.Domain) }
 	} else {
-		st.keep(fetched, now, jitter)
-		write = func() error { return c.cfg.Store.Save(fetched) }
+		st.keep(fetched, now, lot)
+		write = func() error { return p.cfg.Store.Save(fetched) }
 	}
-	c.memory.Put(st.domain, st, st.cost())
+	p.memory.Put(st.domain, st, st.cost())
 	return write
 }
 
 // noteFailure takes a failed fetch into the state and tells when the policy that
 // stays in force ends, zero if there is none.
-func (c *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.countFetch(f)
-	c.stats.Failures[failure.Failure]++
-	now := c.cfg.Now()
+func (p *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.countFetch(f)
+	p.stats.Failures[failure.Failure]++
+	now := p.cfg.Now()
 	f.st.fail(id, failure, now)
 	if f.st.valid(now) {
 		return f.st.ends
@@ -225,33 +225,33 @@ func (c *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until 
 	return time.Time{}
 }
 
-// countFetch counts. The caller holds c.mu.
-func (c *Cache) countFetch(f *flight) {
-	c.stats.Fetches++
+// countFetch counts. The caller holds p.mu.
+func (p *Cache) countFetch(f *flight) {
+	p.stats.Fetches++
 	if f.refresh {
-		c.stats.Refreshes++
+		p.stats.Refreshes++
 	}
 }
 
 // ask fetches a policy within its bounds.
-func (c *Cache) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
-	if !f.refresh { // a refresh has its slot already
-		// No look-up waits longer for the fetch than this, so it need not
-		// queue longer for its slot.
-		queued := time.NewTimer(firstWait)
-		defer queued.Stop()
+func (p *Cache) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
+	if !f.refresh { // a refresh has its place already
+		// Nobody waits longer for the fetch than this, so it need not queue
+		// longer for its place.
+		patience := time.NewTimer(FirstWait)
+		defer patience.Stop()
 		select {
-		case c.fetches <- struct{}{}:
-			defer func() { <-c.fetches }()
-		case <-queued.C:
+		case p.fetches <- struct{}{}:
+			defer func() { <-p.fetches }()
+		case <-patience.C:
 			return mtasts.Policy{}, &mtasts.Error{Failure: mtasts.FailureFetch, Err: errBusy}
-		case <-c.ctx.Done():
+		case <-p.ctx.Done():
 			return mtasts.Policy{}, &mtasts.Error{Failure: mtasts.FailureFetch, Err: ErrClosed}
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeout(p.ctx, FetchTimeout)
 	defer cancel()
-	policy, err := c.cfg.Fetcher.Fetch(ctx, f.st.domain)
+	policy, err := p.cfg.Fetcher.Fetch(ctx, f.st.domain)
 	if err == nil {
 		return policy, nil
 	}
@@ -263,88 +263,88 @@ func (c *Cache) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
 }
 
 // logFailure warns that a refresh failed, long before the cached policy ends
-// (RFC 8461 §3.3, §10.2): the administrator may ask the domain. One that never worked
+// (RFC 8461 §3.3, §10.2): somebody should ask the domain. One that never worked
 // is the domain's own matter. Policies of mode none are never cached, so that
 // their silence needs no care.
-func (c *Cache) logFailure(domain string, failure *mtasts.Error, until time.Time) {
+func (p *Cache) logFailure(domain string, failure *mtasts.Error, until time.Time) {
 	attrs := []any{slog.String("domain", domain), slog.String("failure", failure.Failure.String()), slog.Any("error", failure)}
 	switch {
 	case !until.IsZero():
-		c.cfg.Log.Warn("MTA-STS policy not refreshed; the cached one stays in force", append(attrs, slog.Time("until", until))...)
+		p.cfg.Log.Warn("MTA-STS policy not refreshed; the cached one stays in force", append(attrs, slog.Time("until", until))...)
 	case errors.Is(failure, errBusy):
-		c.cfg.Log.Debug("MTA-STS policy not fetched; deliveries go on without", attrs...)
+		p.cfg.Log.Debug("MTA-STS policy not fetched; deliveries go on without", attrs...)
 	default:
-		c.cfg.Log.Info("MTA-STS policy not fetched; deliveries go on without", attrs...)
+		p.cfg.Log.Info("MTA-STS policy not fetched; deliveries go on without", attrs...)
 	}
 }
 
 // noteStore logs the first of a series of the store's failures, and their end.
-func (c *Cache) noteStore(err error) {
-	c.mu.Lock()
-	before := c.storeFailed
-	c.storeFailed = err != nil
+func (p *Cache) noteStore(err error) {
+	p.mu.Lock()
+	before := p.storeFailed
+	p.storeFailed = err != nil
 	if err != nil {
-		c.stats.StoreFailures++
+		p.stats.StoreFailures++
 	}
-	c.mu.Unlock()
+	p.mu.Unlock()
 	switch {
 	case err != nil && !before:
-		c.cfg.Log.Error("MTA-STS policies cannot be stored; they are kept in memory alone", slog.Any("error", err))
+		p.cfg.Log.Error("MTA-STS policies cannot be stored; they are kept in memory alone", slog.Any("error", err))
 	case err == nil && before:
-		c.cfg.Log.Info("MTA-STS policies are stored again")
+		p.cfg.Log.Info("MTA-STS policies are stored again")
 	}
 }
 
-// sweep refreshes policies near their end, whether or not they are asked for.
-func (c *Cache) sweep() {
+// sweep refreshes policies near their end, whether or not somebody asks.
+func (p *Cache) sweep() {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-c.ctx.Done():
+		case <-p.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		for _, st := range c.due() {
+		for _, st := range p.due() {
 			select {
-			case <-c.ctx.Done():
+			case <-p.ctx.Done():
 				return
-			case c.refreshes <- struct{}{}:
+			case p.refreshes <- struct{}{}:
 			}
-			if !c.startRefresh(st) {
-				<-c.refreshes
+			if !p.startRefresh(st) {
+				<-p.refreshes
 			}
 		}
 	}
 }
 
 // due gives the domains to refresh.
-func (c *Cache) due() []*state {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (p *Cache) due() []*state {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var due []*state
-	now := c.cfg.Now()
-	for _, st := range c.memory.All() {
-		if c.isDue(st, now) {
+	now := p.cfg.Now()
+	for _, st := range p.memory.All() {
+		if p.isDue(st, now) {
 			due = append(due, st)
 		}
 	}
 	return due
 }
 
-// isDue decides about one domain. The caller holds c.mu.
-func (c *Cache) isDue(st *state, now time.Time) bool {
-	return st.valid(now) && !now.Before(st.refresh) && now.Sub(st.used) < keepWarm && c.flights[st.domain] == nil
+// isDue decides about one domain. The caller holds p.mu.
+func (p *Cache) isDue(st *state, now time.Time) bool {
+	return st.valid(now) && !now.Before(st.refresh) && now.Sub(st.used) < keepWarm && p.flights[st.domain] == nil
 }
 
-// startRefresh begins a refresh that has its slot, if it is still due.
-func (c *Cache) startRefresh(st *state) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed || !c.isDue(st, c.cfg.Now()) {
+// startRefresh begins a refresh that has its place, if it is still due.
+func (p *Cache) startRefresh(st *state) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || !p.isDue(st, p.cfg.Now()) {
 		return false
 	}
-	c.start(st, true)
+	p.start(st, true)
 	return true
 }
 
