@@ -63,12 +63,12 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 		// not be used.
 		{name: "a broken TLSA RRset", spec: domainSpec{name: "tlsa", hosts: []hostSpec{withDANE}},
 			fault: func(d *domain) { n.zones.Fault(d.hosts[0].owner(), dns.TypeTLSA, dnssec.BadSignature) },
-			exit:  75, line: `^4\.7\.5 mx1\.tlsa\.example: the TLSA records can not be looked up: `},
+			exit:  75, line: `^4\.7\.5 mx1\.tlsa\.example: the TLSA records cannot be looked up: `},
 		// RFC 7672 §2.2, DESIGN §7: one host's bad DNS spoils only that host.
 		{name: "a broken TLSA RRset at the first of two hosts", spec: domainSpec{name: "tlsa2", hosts: []hostSpec{withDANE, withDANE}},
 			fault: func(d *domain) { n.zones.Fault(d.hosts[0].owner(), dns.TypeTLSA, dnssec.ExpiredSignature) },
 			line:  `^2\.0\.0 mx2\.tlsa2\.example: 250 .*, dane, `, deliverTo: 2,
-			log: `host=mx2\.tlsa2\.example.* tried="4\.7\.5 mx1\.tlsa2\.example: the TLSA records can not be looked up`},
+			log: `host=mx2\.tlsa2\.example.* tried="4\.7\.5 mx1\.tlsa2\.example: the TLSA records cannot be looked up`},
 		// RFC 7672 §2.2: a mismatch is no reason to fall back to less.
 		{name: "DANE mismatch", spec: domainSpec{name: "mismatch", hosts: []hostSpec{mismatched}},
 			exit: 75, line: `^4\.7\.5 mx1\.mismatch\.example: DANE: no TLSA record matches: 3 1 1 [0-9a-f]+.*; the server has 3 1 1 `},
@@ -221,7 +221,7 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 		// RFC 7672 §2.1.2: records that can not be validated.
 		t.Run("broken TLSA signature", func(t *testing.T) {
 			t.Parallel()
-			refused(t, broken, `4\.7\.5`, `mx1\.broken\.example: the TLSA records can not be looked up: `, func() error {
+			refused(t, broken, `4\.7\.5`, `mx1\.broken\.example: the TLSA records cannot be looked up: `, func() error {
 				n.zones.Fault(broken.hosts[0].owner(), dns.TypeTLSA, dnssec.Sound)
 				return nil
 			})

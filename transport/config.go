@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -66,10 +67,11 @@ type Config struct {
 	QuarantineHeader string
 	// TLSClient restricts and equips TLS towards remote servers (tls_client).
 	TLSClient TLSClient
-	// Limits holds work back (limits). An override with limits of its own is
+	// Limits holds work back, by scope (limits). A zero Limit holds nothing
+	// back; it is written as off or left out. An override with limits of its own is
 	// counted by itself; one without shares the transport's. Default: no
 	// limit.
-	Limits Limits
+	Limits limit.ByScope
 	// Overrides are other Configs for some recipient domains; the first match
 	// wins (overrides). An override starts from the transport's own settings:
 	// mx_auth, lists and each single limit replace the transport's, the other
@@ -117,21 +119,6 @@ type TLSClient struct {
 	Curves                 []uint16 // curves: of crypto/tls CurveID; empty, the default: Go's choice
 	RootCA                 []string // root_ca: absolute paths of PEM files of roots trusted beside the system's
 	Cert, Key              string   // cert, key: absolute paths of PEM files of a client certificate; both or neither
-}
-
-// Limits is the limits block: for the whole transport, one remote address, one
-// sender domain, one destination. A zero Limit holds nothing back; it is
-// written as off or left out.
-type Limits struct {
-	All, IP, Source, Destination Limit
-}
-
-// Limit is a token bucket (rate: N/period) and a bound on work at once
-// (concurrency).
-type Limit struct {
-	Rate        int           // tokens for each Period, 1 to 1000000; 0: no bound
-	Period      time.Duration // 1ms to 24h; 0 when Rate is 0
-	Concurrency int           // 1 to 100000; 0: no bound
 }
 
 // Override is a Config for the recipient domains that Match names.

@@ -128,7 +128,7 @@ func TestEvents(t *testing.T) {
 	l.mx("mx1.a.example", nil)
 	l.mx("mx2.a.example", func(h *mx.Behaviour) { h.At = map[mx.Stage]mx.Action{mx.StageRCPT: {Reply: "450 4.2.1 later"}} })
 	l.zone("a.example. MX 10 mx1.a.example.\nb.example. MX 5 mx2.a.example.\nb.example. MX 10 mx1.a.example.")
-	l.startPooled(func(c *Config) { c.Limits.Destination.Concurrency = 5 })
+	l.startPooled(func(c *Config) { c.Limits[limit.Destination].Concurrency = 5 })
 
 	l.send("x@a.example", "nosuch@a.example", "y@b.example", "nowhere")
 	byDomain := map[string]*Event{}

@@ -375,7 +375,7 @@ func TestOnceWhenTheIdleDies(t *testing.T) {
 				l := newLab(t)
 				server := l.fickle("mx1.a.example", m)
 				l.zone("a.example. MX 10 mx1.a.example.")
-				l.startPooled(func(c *Config) { c.Chunking, c.Limits.IP = m.chunking, Limit{Concurrency: 1} })
+				l.startPooled(func(c *Config) { c.Chunking, c.Limits[limit.IP] = m.chunking, limit.Limit{Concurrency: 1} })
 				t.Cleanup(l.idle.Stop)
 				broken := server.plan(end{0, readNone, how})
 				hold := server.hold()

@@ -19,8 +19,8 @@ func TestSnapshot(t *testing.T) {
 	l.zone("a.example. MX 10 mx1.a.example.\nslow.example. MX 10 mx1.slow.example.\ngone.example. MX 10 mx1.gone.example.")
 	l.dead("mx1.gone.example")
 	l.startPooled(func(c *Config) {
-		c.Limits.Destination = Limit{Concurrency: 2}
-		addOverride(c, "gone.example", "", func(c *Config) { c.Limits = Limits{All: Limit{Rate: 5, Period: 1e9}} })
+		c.Limits[limit.Destination] = limit.Limit{Concurrency: 2}
+		addOverride(c, "gone.example", "", func(c *Config) { c.Limits = limit.ByScope{limit.All: {Rate: 5, Period: 1e9}} })
 	})
 	expect(t, l.send("x@a.example"), "2.0.0 ")
 	expect(t, l.send("x@gone.example"), "4.4.1 ")

@@ -112,13 +112,13 @@ func TestDeadHostComesBack(t *testing.T) {
 // limits.*.concurrency, as the server sees it: it gets no MAIL command beyond.
 func TestConcurrencyLimits(t *testing.T) {
 	for name, tt := range map[string]struct {
-		limits Limits
+		limits limit.ByScope
 		scope  limit.Scope
 	}{
-		"all":         {Limits{All: Limit{Concurrency: 3}}, limit.All},
-		"ip":          {Limits{IP: Limit{Concurrency: 3}}, limit.IP},
-		"source":      {Limits{Source: Limit{Concurrency: 3}}, limit.Source},
-		"destination": {Limits{Destination: Limit{Concurrency: 3}}, limit.Destination},
+		"all":         {limit.ByScope{limit.All: {Concurrency: 3}}, limit.All},
+		"ip":          {limit.ByScope{limit.IP: {Concurrency: 3}}, limit.IP},
+		"source":      {limit.ByScope{limit.Source: {Concurrency: 3}}, limit.Source},
+		"destination": {limit.ByScope{limit.Destination: {Concurrency: 3}}, limit.Destination},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
@@ -160,15 +160,15 @@ func TestConcurrencyLimits(t *testing.T) {
 // key of its scope.
 func TestRateLimits(t *testing.T) {
 	t.Parallel()
-	five := Limit{Rate: 5, Period: 24 * time.Hour}
+	five := limit.Limit{Rate: 5, Period: 24 * time.Hour}
 	for name, tt := range map[string]struct {
-		limits Limits
+		limits limit.ByScope
 		want   int // of 36 messages from 2 sender domains to 3 domains on 1 host
 	}{
-		"all":         {Limits{All: five}, 5},
-		"ip":          {Limits{IP: five}, 5},
-		"source":      {Limits{Source: five}, 10},
-		"destination": {Limits{Destination: five}, 15},
+		"all":         {limit.ByScope{limit.All: five}, 5},
+		"ip":          {limit.ByScope{limit.IP: five}, 5},
+		"source":      {limit.ByScope{limit.Source: five}, 10},
+		"destination": {limit.ByScope{limit.Destination: five}, 15},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -203,7 +203,7 @@ func TestLimitReached(t *testing.T) {
 	l := newLab(t)
 	l.mx("mx1.a.example", nil)
 	l.zone("a.example. MX 10 mx1.a.example.")
-	l.start(func(c *Config) { c.Limits.Source = Limit{Rate: 1, Period: time.Hour} })
+	l.start(func(c *Config) { c.Limits[limit.Source] = limit.Limit{Rate: 1, Period: time.Hour} })
 	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
 	expect(t, l.send("b@a.example"), "4.4.5 ")
 }
@@ -216,8 +216,8 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	server := l.mx("mx1.a.example", nil)
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.startPooled(func(c *Config) {
-		one := Limit{Concurrency: 50}
-		c.Limits = Limits{All: one, IP: one, Source: one, Destination: one}
+		one := limit.Limit{Concurrency: 50}
+		c.Limits = limit.ByScope{limit.All: one, limit.IP: one, limit.Source: one, limit.Destination: one}
 	})
 	acts := []mx.Action{{Drop: mx.Close}, {Drop: mx.Reset}, {Reply: "421 4.3.2 bye"}, {Reply: "451 no"}, {Reply: "550 no"}, {Reply: "garbage"}}
 	stages := []mx.Stage{mx.StageEHLO, mx.StageSTARTTLS, mx.StageMAIL, mx.StageRCPT, mx.StageBDAT, mx.StageFinal, mx.StageDone}

@@ -168,12 +168,7 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, deps Deps) (*p
 		id:     strings.TrimSpace(cfg.Name + " " + planning.Override),
 		dialer: &dial.Dialer{LocalIPs: cfg.LocalIP},
 		tls:    client,
-		limits: limit.New(limit.Config{
-			All:         limit.Limit(cfg.Limits.All),
-			IP:          limit.Limit(cfg.Limits.IP),
-			Source:      limit.Limit(cfg.Limits.Source),
-			Destination: limit.Limit(cfg.Limits.Destination),
-		}),
+		limits: limit.New(limit.Config{Limits: cfg.Limits}),
 	}
 	planning.Resolver, planning.Self, planning.ForceIPv4, planning.Port = deps.Resolver, deps.Self, cfg.ForceIPv4, cfg.Port
 	planning.Self.Hostname, planning.Self.LocalIP = cfg.Hostname, cfg.LocalIP

@@ -301,8 +301,8 @@ func TestVerdict(t *testing.T) {
 		{name: "unusable TLSA, handshake fails", world: with(weak, breaks), want: "4.7.4 TLS failed", saw: "nothing", conns: 1},
 
 		// The look-up failed (RFC 7672 §2.1.2).
-		{name: "TLSA bogus", world: with(ee, tlsaBroken), want: "4.7.5 TLSA records can not be looked up", saw: "nothing"},
-		{name: "TLSA times out", world: with(ee, tlsaTimeout), want: "4.7.5 TLSA records can not be looked up", saw: "nothing"},
+		{name: "TLSA bogus", world: with(ee, tlsaBroken), want: "4.7.5 TLSA records cannot be looked up", saw: "nothing"},
+		{name: "TLSA times out", world: with(ee, tlsaTimeout), want: "4.7.5 TLSA records cannot be looked up", saw: "nothing"},
 		{name: "TLSA bogus, DANE off", world: with(tlsaBroken), config: func(c *Config) { everything(c); c.MXAuth.DANE = false }, want: "2.0.0", saw: "tls", conns: 1},
 		{name: "TLSA never asked for where addresses are unsigned", world: []thing{signedMX, tlsaBroken}, want: "2.0.0", saw: "tls", conns: 1},
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
@@ -113,11 +112,6 @@ func name(absolute string) string {
 		return absolute
 	}
 	return clean(absolute[:max(0, len(absolute)-1)])
-}
-
-// scopeKey gives a scope's key in the configuration.
-func scopeKey(s limit.Scope) string {
-	return [limit.Scopes]string{limit.All: "all", limit.IP: "ip", limit.Source: "source", limit.Destination: "destination"}[s]
 }
 
 // traced lists the traces by domain.

@@ -154,8 +154,8 @@ func verdictOf(from *verdict.Verdict) *Verdict {
 	if from.Refusal != nil {
 		v.Rule, v.Refusal = from.Refusal.Rule.String(), &Problem{from.Refusal.Code.String(), clean(from.Refusal.Text)}
 	}
-	if from.Noted != nil {
-		v.Noted = clean(from.Noted.Text)
+	if from.TestingRefusal != nil {
+		v.Noted = clean(from.TestingRefusal.Text)
 	}
 	return v
 }

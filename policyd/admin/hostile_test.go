@@ -89,7 +89,7 @@ func TestStrangersWordsAreHarmless(t *testing.T) {
 		Hosts: []transport.HostExplanation{{
 			Host: host, Addresses: route.Addresses{Canonical: hostile, Partial: bad, Secure: true},
 			Facts:   verdict.Facts{TLSA: verdict.TLSA{State: verdict.TLSAFailed, Base: hostile, Names: []string{hostile}, Err: bad}, STS: verdict.STS{State: verdict.STSFound, Policy: entry.Policy}},
-			Verdict: verdict.Verdict{Reason: hostile, Refusal: failure, Noted: failure},
+			Verdict: verdict.Verdict{Reason: hostile, Refusal: failure, TestingRefusal: failure},
 			Dead:    &deadhost.Dead{Host: hostile, Failures: 1},
 			Probe: &transport.Probe{
 				Extensions: smtp.Extensions{Keywords: []string{hostile}}, TLS: &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}},

@@ -113,7 +113,7 @@ func NewTransport(from transport.Snapshot) Transport {
 		t.Slowed = append(t.Slowed, Slowed{clean(p.Host), p.Allowed, p.Open, p.Waiting})
 	}
 	for _, l := range from.Limits {
-		t.Limits = append(t.Limits, LimitState{l.Override, scopeKey(l.Scope), l.Keys, l.Open, l.Waiting, l.Late})
+		t.Limits = append(t.Limits, LimitState{l.Override, l.Scope.Word(), l.Keys, l.Open, l.Waiting, l.Late})
 	}
 	return t
 }

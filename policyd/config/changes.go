@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/limit"
 )
 
 // Change is one setting that differs between two configurations.
@@ -147,10 +148,9 @@ func (s dump) transport(path string, t *transport.Config) {
 	s.put(path+".chunking", chunkingWord(t.Chunking))
 	s.put(path+".quarantine_header", t.QuarantineHeader)
 	s.tls(path+".tls_client", &t.TLSClient)
-	s.limit(path+".limits.all", t.Limits.All)
-	s.limit(path+".limits.ip", t.Limits.IP)
-	s.limit(path+".limits.source", t.Limits.Source)
-	s.limit(path+".limits.destination", t.Limits.Destination)
+	for scope, l := range t.Limits {
+		s.limit(path+".limits."+limit.Scope(scope).Word(), l)
+	}
 	order := make([]string, len(t.Overrides))
 	for i, o := range t.Overrides {
 		order[i] = o.Match
@@ -180,7 +180,7 @@ func (s dump) tls(path string, c *transport.TLSClient) {
 	s.put(path+".key", c.Key)
 }
 
-func (s dump) limit(path string, l transport.Limit) {
+func (s dump) limit(path string, l limit.Limit) {
 	if l.Rate > 0 {
 		s.put(path+".rate", strconv.Itoa(l.Rate)+"/"+formatDuration(l.Period))
 	}

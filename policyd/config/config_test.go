@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -121,11 +122,11 @@ func TestCompleteExample(t *testing.T) {
 		RequireTLSOverride: true, RelaxedRequireTLS: true,
 		ConnReuseLimit: 10, ConnMaxIdleCount: 10, ConnMaxIdleTime: 150 * time.Second,
 		TLSClient: transport.TLSClient{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13},
-		Limits: transport.Limits{
-			All:         transport.Limit{Rate: 20, Period: time.Second, Concurrency: 100},
-			IP:          transport.Limit{Concurrency: 20},
-			Source:      transport.Limit{Rate: 100, Period: time.Minute},
-			Destination: transport.Limit{Concurrency: 10},
+		Limits: limit.ByScope{
+			limit.All:         {Rate: 20, Period: time.Second, Concurrency: 100},
+			limit.IP:          {Concurrency: 20},
+			limit.Source:      {Rate: 100, Period: time.Minute},
+			limit.Destination: {Concurrency: 10},
 		},
 	}
 	partner, lab := t0, t0
@@ -282,7 +283,7 @@ func TestValues(t *testing.T) {
 			t.TLSClient.RootCA, t.TLSClient.Cert, t.TLSClient.Key = []string{"/a.pem"}, "/c.pem", "/k.pem"
 		})},
 		{"transports: {default: {limits: {all: {rate: 5/2m}, ip: off, source: {}}}}", bare(func(t *transport.Config) {
-			t.Limits.All = transport.Limit{Rate: 5, Period: 2 * time.Minute}
+			t.Limits[limit.All] = limit.Limit{Rate: 5, Period: 2 * time.Minute}
 		})},
 		{"transports: {default: {limits: off}}", bare(func(*transport.Config) {})},
 		{"transports: {other: {mx_auth: outbound, port: 26}}", func(c *Config) {
@@ -346,7 +347,7 @@ transports:
 	first := base
 	first.Port, first.Hostname = 26, "other.example"
 	first.TLSClient.Curves = []uint16{uint16(tls.CurveP256)}
-	first.Limits.IP, first.Limits.Destination = transport.Limit{}, transport.Limit{Rate: 1, Period: time.Second}
+	first.Limits[limit.IP], first.Limits[limit.Destination] = limit.Limit{}, limit.Limit{Rate: 1, Period: time.Second}
 	second := base
 	second.MXAuth, second.LocalIP = transport.PolicySet{DANE: true}, nil
 	for i, want := range []transport.Override{
@@ -358,7 +359,7 @@ transports:
 			t.Errorf("override %d:\ngot  %+v %+v\nwant %+v %+v", i, o[i], *o[i].Config, want, *want.Config)
 		}
 	}
-	if base.Port != 2525 || len(base.LocalIP) != 1 || base.TLSClient.Curves[0] != uint16(tls.CurveP384) || base.Limits.IP.Concurrency != 5 {
+	if base.Port != 2525 || len(base.LocalIP) != 1 || base.TLSClient.Curves[0] != uint16(tls.CurveP384) || base.Limits[limit.IP].Concurrency != 5 {
 		t.Errorf("an override changed its transport: %+v", base)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/limit"
 )
 
 // newTransport gives a transport with the defaults of its keys; it obeys no
@@ -69,7 +70,7 @@ func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.P
 		{"tls_client", func(v value) { d.tlsClient(v, &t.TLSClient) }},
 		{"limits", func(v value) {
 			if v.isOff() {
-				t.Limits = transport.Limits{}
+				t.Limits = limit.ByScope{}
 				return
 			}
 			v.block(limitsKeys(&t.Limits)...)
@@ -106,27 +107,28 @@ func (v value) isOff() bool {
 	return v.node.Kind == yaml.ScalarNode && (v.node.Value == "off" || v.node.Value == "false")
 }
 
-// limitsKeys is the schema of limits. A limit replaces the one that an
-// override inherits as a whole.
-func limitsKeys(l *transport.Limits) []key {
-	limit := func(into *transport.Limit) func(value) {
-		return func(v value) {
-			*into = transport.Limit{}
-			if v.isOff() {
-				return
-			}
-			var bucket transport.Limit
-			v.block(
-				key{"rate", set(&bucket, rate())},
-				key{"concurrency", set(&into.Concurrency, number(1, 100_000))})
-			into.Rate, into.Period = bucket.Rate, bucket.Period
-		}
+// limitsKeys is the schema of limits, a key for each scope. A limit replaces
+// the one that an override inherits as a whole.
+func limitsKeys(l *limit.ByScope) []key {
+	keys := make([]key, 0, limit.Scopes)
+	for scope := range limit.Scopes {
+		keys = append(keys, key{scope.Word(), limitOf(&l[scope])})
 	}
-	return []key{
-		{"all", limit(&l.All)},
-		{"ip", limit(&l.IP)},
-		{"source", limit(&l.Source)},
-		{"destination", limit(&l.Destination)},
+	return keys
+}
+
+// limitOf reads the limit of one scope.
+func limitOf(into *limit.Limit) func(value) {
+	return func(v value) {
+		*into = limit.Limit{}
+		if v.isOff() {
+			return
+		}
+		var bucket limit.Limit
+		v.block(
+			key{"rate", set(&bucket, rate())},
+			key{"concurrency", set(&into.Concurrency, number(1, 100_000))})
+		into.Rate, into.Period = bucket.Rate, bucket.Period
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/limit"
 )
 
 // choice is one of the words that a key can have.
@@ -204,25 +204,25 @@ func bytesText(n int64) string {
 }
 
 // rate is the form of "N/period"; it gives a Limit without concurrency.
-func rate() format[transport.Limit] {
+func rate() format[limit.Limit] {
 	const want = "a number and a period such as 20/1s"
-	return format[transport.Limit]{want, func(s string) (transport.Limit, error) {
+	return format[limit.Limit]{want, func(s string) (limit.Limit, error) {
 		n, period, found := strings.Cut(s, "/")
 		if !found {
 			if _, err := strconv.Atoi(s); err == nil && len(s) < 10 {
-				return transport.Limit{}, hintError{quote(s) + " has no period", strconv.Quote(s+"/1s") + " if a second is meant"}
+				return limit.Limit{}, hintError{quote(s) + " has no period", strconv.Quote(s+"/1s") + " if a second is meant"}
 			}
-			return transport.Limit{}, fmt.Errorf("%s is no rate", quote(s))
+			return limit.Limit{}, fmt.Errorf("%s is no rate", quote(s))
 		}
 		count, err := number(1, 1e6).read(n)
 		if err != nil {
-			return transport.Limit{}, hintError{fmt.Sprintf("%s has no number from 1 to 1000000 before the slash", quote(s)), want}
+			return limit.Limit{}, hintError{fmt.Sprintf("%s has no number from 1 to 1000000 before the slash", quote(s)), want}
 		}
 		d, err := duration(time.Millisecond, 24*time.Hour).read(period)
 		if err != nil {
-			return transport.Limit{}, hintError{fmt.Sprintf("%s has no period from 1ms to 24h after the slash", quote(s)), want}
+			return limit.Limit{}, hintError{fmt.Sprintf("%s has no period from 1ms to 24h after the slash", quote(s)), want}
 		}
-		return transport.Limit{Rate: count, Period: d}, nil
+		return limit.Limit{Rate: count, Period: d}, nil
 	}}
 }
 

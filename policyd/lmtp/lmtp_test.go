@@ -103,6 +103,8 @@ func TestPlainEnvelope(t *testing.T) {
 }
 
 // Addresses come out as they went in; what is none is refused, and only that.
+// The postmaster needs no domain (RFC 5321 §4.1.1.3): what becomes of one is for
+// the transport to say, as by pipe.
 func TestAddresses(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()
@@ -113,7 +115,12 @@ func TestAddresses(t *testing.T) {
 		c.say("RCPT TO:<" + l + "@example.net>")
 		c.want("250 ")
 	}
-	for _, l := range []string{"", "postmaster", "a b@example.net", "@example.net", `"a@example.net`, "a@example.net> x<", "a@"} {
+	postmasters := []string{"postmaster", "Postmaster"}
+	for _, l := range postmasters {
+		c.say("RCPT TO:<" + l + ">")
+		c.want("250 ")
+	}
+	for _, l := range []string{"", "postmasters", "a b@example.net", "@example.net", `"a@example.net`, "a@example.net> x<", "a@"} {
 		c.say("RCPT TO:<" + l + ">")
 		if got := c.line(); got[0] != '5' && got[0] != '4' {
 			t.Errorf("%q: %s", l, got)
@@ -122,15 +129,20 @@ func TestAddresses(t *testing.T) {
 	c.say("DATA")
 	c.want("354 ")
 	c.send(text + ".\r\n")
-	for range good {
+	for range len(good) + len(postmasters) {
 		c.want("250 ")
 	}
 	env := b.Calls()[0].Envelope
-	if env.Sender != `"a b"@example.org` || len(env.Recipients) != len(good) {
+	if env.Sender != `"a b"@example.org` || len(env.Recipients) != len(good)+len(postmasters) {
 		t.Fatalf("%+v", env)
 	}
 	for i, l := range good {
 		if got := env.Recipients[i].Address; got != l+"@example.net" {
+			t.Errorf("%s became %s", l, got)
+		}
+	}
+	for i, l := range postmasters {
+		if got := env.Recipients[len(good)+i].Address; got != l {
 			t.Errorf("%s became %s", l, got)
 		}
 	}
@@ -141,8 +153,8 @@ func TestAddresses(t *testing.T) {
 func TestStrangeParameters(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()
-	c.say("MAIL FROM:<s@example.org> HOLDFOR=1", "MAIL FROM:<s@example.org> ENVID=+C3+A9x", "RCPT TO:<a@example.net> RRVS=0")
-	c.want("451 4.5.4 ", "250 ", "451 4.5.4 ")
+	c.say("MAIL FROM:<s@example.org> HOLDFOR=1", "MAIL FROM:<s@example.org> BY=60;R", "MAIL FROM:<s@example.org> ENVID=+C3+A9x", "RCPT TO:<a@example.net> RRVS=0")
+	c.want("451 4.5.4 ", "451 4.5.4 ", "250 ", "451 4.5.4 ")
 	var want []string
 	for _, o := range []struct{ given, want string }{
 		{"x400;y", "x400;y"},

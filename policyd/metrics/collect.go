@@ -104,7 +104,7 @@ func (s scrape) transport(name string, t *transport.Stats) {
 	}
 	for scope := range limit.Scopes {
 		l := t.Limits[scope]
-		word := [limit.Scopes]string{limit.IP: "ip", limit.Destination: "destination", limit.Source: "source", limit.All: "all"}[scope]
+		word := scope.Word()
 		s.show(limitWaiting, float64(l.Waiting), name, word)
 		s.put(limitWaits, l.Waited, name, word)
 		s.put(limitRefused, l.Late, name, word)

@@ -23,7 +23,7 @@ const (
 	bare     sort = iota // no TLSA records
 	usable               // TLSA records
 	unusable             // TLSA records of which none can be used
-	failed               // its TLSA records can not be looked up
+	failed               // its TLSA records cannot be looked up
 	unknown              // its addresses can not be looked up
 	sorts
 )
@@ -140,7 +140,7 @@ func TestReply(t *testing.T) {
 		{"the other host has no records", dns(false, failed, bare), "OK dane"},
 		{"one host's addresses are unknown", dns(true, unknown, usable), "OK dane"},
 		{"and the other has no records", dns(false, bare, unknown), "OK dane"},
-		{"all TLSA look-ups fail", dns(true, failed, failed), "TEMP 4.7.5 mx1.a.example: the TLSA records can not be looked up: SERVFAIL"},
+		{"all TLSA look-ups fail", dns(true, failed, failed), "TEMP 4.7.5 mx1.a.example: the TLSA records cannot be looked up: SERVFAIL"},
 		{"all addresses are unknown", dns(true, unknown), "TEMP 4.4.3 mx: its addresses cannot be looked up"},
 
 		{"MTA-STS", enforce(false, listsAll, bare), secure1 + modern},
@@ -158,7 +158,7 @@ func TestReply(t *testing.T) {
 		{"unusable records and MTA-STS", enforce(true, listsAll, unusable), secure1 + modern},
 		{"MTA-STS, one TLSA look-up fails", enforce(true, listsAll, failed, bare), secure2 + modern},
 		{"MTA-STS, one host's addresses are unknown", enforce(false, listsAll, unknown, bare), secure2 + modern},
-		{"MTA-STS, the only TLSA look-up fails", enforce(true, listsAll, failed), "TEMP 4.7.5 mx1.a.example: the TLSA records can not be looked up: SERVFAIL"},
+		{"MTA-STS, the only TLSA look-up fails", enforce(true, listsAll, failed), "TEMP 4.7.5 mx1.a.example: the TLSA records cannot be looked up: SERVFAIL"},
 		{"MTA-STS, DANE at an unsigned domain's host", enforce(false, listsAll, usable), secure1 + modern},
 
 		{"local_policy encrypted", ruled(encrypted, dns(false, bare)), "OK encrypt"},

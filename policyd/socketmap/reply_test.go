@@ -46,7 +46,7 @@ func TestReports(t *testing.T) {
 		{"DANE in testing mode", scene{signed: true, mode: mtasts.ModeTesting, listed: listsAll, rules: all, hosts: []sort{usable}}, nil, "OK dane-only"},
 		{"opportunistic DANE in testing mode", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: all, hosts: []sort{bare, usable}}, nil, "OK dane"},
 		{"nothing", scene{rules: all, hosts: []sort{bare}}, nil, "NOTFOUND "},
-		{"refused", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{failed}}, nil, "TEMP 4.7.5 mx1.a.example: the TLSA records can not be looked up: SERVFAIL"},
+		{"refused", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{failed}}, nil, "TEMP 4.7.5 mx1.a.example: the TLSA records cannot be looked up: SERVFAIL"},
 		{"a name that Postfix refuses", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}},
 			func(o *plan.Plan) { o.Target = target("-a.example") }, "OK secure match=mx1.a.example servername=hostname" + modern},
 	} {
@@ -106,7 +106,7 @@ func TestReportsOfFailures(t *testing.T) {
 func TestLargestPolicy(t *testing.T) {
 	label := strings.Repeat("x", 60)
 	var listed []string
-	for i := range mtasts.MaxPatterns {
+	for i := range 1000 {
 		listed = append(listed, fmt.Sprintf("mx%d.%s.a.example", i, label))
 	}
 	for _, mode := range []mtasts.Mode{mtasts.ModeEnforce, mtasts.ModeTesting} {

@@ -13,7 +13,7 @@
 //   - For each usage and selector only the strongest digest counts, and full
 //     data always counts (RFC 7671 §9). A server that matches just the weaker
 //     digest is not authenticated.
-//   - At most [MaxRecords] stay. What exceeds that can no longer match, but
+//   - At most 64 records stay. What exceeds that can no longer match, but
 //     the set stays usable, so that a flood of records never switches
 //     authentication off.
 //
@@ -40,8 +40,8 @@
 //     7671 §5.2.1). SHA-1 and MD5 signatures are too weak (RFC 6698 §4.1).
 //   - Nothing is taken from the system's certificate store.
 //
-// Work is bounded whatever a stranger sends: [MaxRecords] records,
-// [MaxChain] certificates, 100 signature checks along paths and 64 by bare
+// Work is bounded whatever a stranger sends: 64 records, 32
+// certificates, 100 signature checks along paths and 64 by bare
 // keys, and no check with an RSA key longer than 8,192 bits.
 package dane
 
@@ -95,11 +95,11 @@ type Record struct {
 	Usage    Usage
 	Selector Selector
 	Matching Matching
-	Data     []byte // the certificate association data, as octets
+	Data     []byte // the certificate association data, as bytes
 }
 
 // String gives the record for logs and answers, as in "3 1 1
-// 8cb0fc6c527506a0...": the three numbers and the first eight octets. Full
+// 8cb0fc6c527506a0...": the three numbers and the first eight bytes. Full
 // data, which always starts alike, is shown by its digest: "2 0 0
 // sha256:5f2a...". It is printable ASCII of at most 38 bytes.
 func (r Record) String() string {
@@ -130,7 +130,7 @@ const (
 	ReasonCertificate               // full data that is no certificate (RFC 6698 §4.1)
 	ReasonKey                       // full data that is no public key of a known kind (RFC 6698 §4.1)
 	ReasonWeaker                    // the set has a stronger digest (RFC 7671 §9)
-	ReasonSurplus                   // the set has MaxRecords others
+	ReasonSurplus                   // the set has 64 others
 )
 
 // String gives the reason for people.
@@ -156,13 +156,6 @@ func (r Reason) String() string {
 		return "too many records"
 	}
 	return "unknown reason"
-}
-
-// Usable reports whether the record by itself can authenticate a mail server,
-// and if not, why. Whether it counts beside others is for [NewSet] to say.
-func (r Record) Usable() (bool, Reason) {
-	_, reason := parse(r)
-	return reason == ReasonNone, reason
 }
 
 // entry is a usable record with its full data parsed once.
@@ -204,7 +197,7 @@ func parse(r Record) (entry, Reason) {
 	return e, ReasonNone
 }
 
-// size is the length of a digest in octets; 0 for what is no digest.
+// size is the length of a digest in bytes; 0 for what is no digest.
 func (m Matching) size() int {
 	switch m {
 	case SHA256:

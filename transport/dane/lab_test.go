@@ -185,7 +185,7 @@ func (a *ca) rsaKey(i int) crypto.Signer {
 }
 
 // withSHA1 signs an RSA certificate anew with SHA-1, which crypto/x509 does
-// not do: the two algorithm identifiers differ in one octet.
+// not do: the two algorithm identifiers differ in one byte.
 func (a *ca) withSHA1(p, by party) party {
 	a.t.Helper()
 	sha256RSA := []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b}
@@ -219,14 +219,14 @@ func rec(u dane.Usage, s dane.Selector, m dane.Matching, p party) dane.Record {
 	return dane.Record{Usage: u, Selector: s, Matching: m, Data: data}
 }
 
-// off returns the record with its last octet changed.
+// off returns the record with its last byte changed.
 func off(r dane.Record) dane.Record {
 	r.Data = bytes.Clone(r.Data)
 	r.Data[len(r.Data)-1] ^= 1
 	return r
 }
 
-// cut returns the record without its last octet.
+// cut returns the record without its last byte.
 func cut(r dane.Record) dane.Record {
 	r.Data = r.Data[:len(r.Data)-1]
 	return r

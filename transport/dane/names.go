@@ -48,7 +48,7 @@ func matches(presented, reference string) bool {
 	return presented == reference
 }
 
-// normalName lowers ASCII letters and drops the root's dot. Octets outside
+// normalName lowers ASCII letters and drops the root's dot. Bytes outside
 // ASCII stay as they are, so that no folding makes two names equal.
 func normalName(name string) string {
 	b := []byte(strings.TrimSuffix(name, "."))

@@ -66,12 +66,13 @@ func TestUsable(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := dane.Record{Usage: dane.Usage(c.u), Selector: dane.Selector(c.s), Matching: dane.Matching(c.m), Data: c.data}
-			ok, reason := r.Usable()
-			if ok != (c.want == dane.ReasonNone) || reason != c.want {
-				t.Errorf("%s: usable %v because %v, want %v", c.rfc, ok, reason, c.want)
+			s := dane.NewSet([]dane.Record{r})
+			reason := dane.ReasonNone
+			for _, u := range s.Unusable() {
+				reason = u.Reason
 			}
-			if s := dane.NewSet([]dane.Record{r}); s.Usable() != ok || s.Empty() {
-				t.Errorf("a set of this record: usable %v, empty %v", s.Usable(), s.Empty())
+			if s.Usable() != (c.want == dane.ReasonNone) || reason != c.want || len(s.Records())+len(s.Unusable()) != 1 {
+				t.Errorf("%s: usable %v because %v, want %v", c.rfc, s.Usable(), reason, c.want)
 			}
 		})
 	}
@@ -110,7 +111,7 @@ func TestReasonStrings(t *testing.T) {
 // plaintext (RFC 7672 §2.2).
 func TestRecordWithoutData(t *testing.T) {
 	set := dane.NewSet([]dane.Record{{Usage: dane.DANEEE, Selector: dane.SPKI, Matching: dane.SHA256}})
-	if set.Usable() || set.Empty() {
-		t.Errorf("usable %v, empty %v", set.Usable(), set.Empty())
+	if set.Usable() || len(set.Unusable()) != 1 {
+		t.Errorf("usable %v, put aside %v", set.Usable(), set.Unusable())
 	}
 }

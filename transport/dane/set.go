@@ -7,10 +7,10 @@ import (
 	"slices"
 )
 
-// MaxRecords is how many usable records of a set can match. Key rollover
+// maxRecords is how many usable records of a set can match. Key rollover
 // needs two for each combination of parameters (RFC 7671 §8), so 64 leaves
 // room for every public CA's intermediates and still bounds the work.
-const MaxRecords = 64
+const maxRecords = 64
 
 // Set is one server's TLSA records, made ready for matching. It never changes
 // after [NewSet], so it may be shared between goroutines and kept in caches.
@@ -29,7 +29,7 @@ type Unusable struct {
 
 // NewSet makes the records of one secure TLSA RRset ready: unusable ones are
 // put aside, then digest algorithm agility is applied (RFC 7671 §9), then
-// everything beyond [MaxRecords] is put aside as well. The order of the
+// everything beyond 64 records is put aside as well. The order of the
 // records makes no difference. Work is linear in the size of the RRset, which
 // a DNS message bounds.
 func NewSet(records []Record) Set {
@@ -53,7 +53,7 @@ func NewSet(records []Record) Set {
 		switch {
 		case e.Matching != Full && e.Matching < strongest[e.Usage][e.Selector]:
 			s.putAside(e.Record, ReasonWeaker)
-		case len(kept) == MaxRecords:
+		case len(kept) == maxRecords:
 			s.putAside(e.Record, ReasonSurplus)
 		default:
 			kept = append(kept, e)
@@ -68,22 +68,17 @@ func NewSet(records []Record) Set {
 // putAside notes a record that does not count. The notes are for people, so
 // they are bounded like the records.
 func (s *Set) putAside(r Record, reason Reason) {
-	if len(s.unusable) < MaxRecords {
+	if len(s.unusable) < maxRecords {
 		s.unusable = append(s.unusable, Unusable{r, reason})
 	}
 }
 
-// Empty reports whether there were no records at all: DANE does not apply to
-// the server. A Set that is neither empty nor usable obliges to TLS without
-// authentication (RFC 7672 §2.2).
-func (s Set) Empty() bool { return len(s.usable) == 0 && len(s.unusable) == 0 }
-
 // Usable reports whether there is a usable record: the server must be
-// authenticated by [Set.Verify] (RFC 7672 §2.2).
+// authenticated by [Set.Verify]. A Set of records none of which is usable
+// obliges to TLS without authentication (RFC 7672 §2.2).
 func (s Set) Usable() bool { return len(s.usable) > 0 }
 
-// Records returns the records that count, in an order of their own; at most
-// MaxRecords.
+// Records returns the records that count, in an order of their own; at most 64.
 func (s Set) Records() []Record {
 	records := make([]Record, len(s.usable))
 	for i, e := range s.usable {
@@ -93,7 +88,7 @@ func (s Set) Records() []Record {
 }
 
 // Unusable returns the records that do not count, with reasons; at most
-// MaxRecords of them.
+// 64 of them.
 func (s Set) Unusable() []Unusable { return slices.Clone(s.unusable) }
 
 // Fingerprint names the records that count: equal for equal sets whatever

@@ -12,10 +12,10 @@ import (
 )
 
 // Bounds on the work of one Verify. A real chain has three to five
-// certificates; certificates beyond MaxChain are as if they had not been sent,
+// certificates; certificates beyond maxChain are as if they had not been sent,
 // which can only make a match fail.
 const (
-	MaxChain     = 32   // presented certificates that are considered
+	maxChain     = 32   // presented certificates that are considered
 	maxKeyChecks = 64   // signature checks by bare keys; paths have x509's own 100
 	maxRSABits   = 8192 // longest RSA key a signature is checked with, as in crypto/tls
 )
@@ -79,7 +79,7 @@ func (s Set) Verify(chain []*x509.Certificate, names []string, now time.Time) (M
 // the server's own certificate are left out: it must not pass for an issuer.
 func show(chain []*x509.Certificate) []*shownCert {
 	shown := []*shownCert{{Certificate: chain[0]}}
-	for _, c := range chain[1:min(len(chain), MaxChain)] {
+	for _, c := range chain[1:min(len(chain), maxChain)] {
 		if !bytes.Equal(c.Raw, chain[0].Raw) {
 			shown = append(shown, &shownCert{Certificate: c})
 		}

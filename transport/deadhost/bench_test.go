@@ -43,12 +43,12 @@ func BenchmarkEnterDead(b *testing.B) {
 
 func TestEnteringALivingHostAllocatesNothing(t *testing.T) {
 	h := deadhost.New(deadhost.Options{})
-	enter := func() {
+	begin := func() {
 		p, _ := h.Begin(t.Context(), host)
 		p.Succeeded()
 	}
-	enter()
-	if n := testing.AllocsPerRun(100, enter); n != 0 {
+	begin()
+	if n := testing.AllocsPerRun(100, begin); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

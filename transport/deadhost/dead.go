@@ -32,7 +32,7 @@ func (d *Dead) Error() string {
 	}
 	text := fmt.Sprintf("%s could not be reached %s ago", d.Host, ago)
 	if d.Failures > 1 {
-		text = fmt.Sprintf("%s can not be reached for %s", d.Host, ago)
+		text = fmt.Sprintf("%s cannot be reached for %s", d.Host, ago)
 	}
 	if d.Cause != "" {
 		text += " (" + d.Cause + ")"

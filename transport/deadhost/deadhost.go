@@ -1,38 +1,40 @@
-// Package deadhost remembers which hosts can not be reached, so that mail for
+// Package deadhost remembers which hosts cannot be reached, so that mail for
 // them fails fast, and temporarily, instead of holding a process of the mail
-// server for as long as a connection attempt takes to time out.
+// server for as long as a connection attempt takes to time out. It is a circuit
+// breaker per host: closed while the host answers, open while it is dead, and
+// half-open while one trial at a time finds out whether it is back.
 //
-// Before it connects to a host, a delivery asks [Hosts.Begin]. It gets a
+// Before it connects to a host, a delivery calls [Hosts.Begin]. It gets an
 // [Attempt], with which it tries and then says what came of it, or a [*Dead]
 // error. What it gets depends on what the host did lately:
 //
-//   - It answered within the last minute: go, as many as come. This is the
+//   - It answered within the last minute: every delivery goes on. This is the
 //     common case, and costs one look-up.
-//   - Nothing is known of it: the first goes, alone. Those who come meanwhile
-//     wait for what becomes of that attempt. When the host answers, all of
-//     them go; a healthy host costs them one greeting's wait, once. When it
-//     fails, all of them fail.
-//   - An attempt has had no answer for 10 seconds, and nobody else had one
-//     since it began: those who wait, and those who come, fail fast, until
+//   - Nothing is known of it: the first goes on, alone. Deliveries that come
+//     meanwhile wait for what becomes of that attempt. When the host answers,
+//     all of them go on; a healthy host costs them one greeting's wait, once.
+//     When it fails, all of them fail.
+//   - An attempt has had no answer for 10 seconds, and no other had one since
+//     it began: deliveries that wait, and those that come, fail fast, until
 //     the attempt is over. The time is long enough for three lost SYN
 //     segments (7 seconds) and for the pause of servers that greet late on
 //     purpose, and short enough that a black hole holds one process for the
 //     time-out and the others for seconds. A host that once took longer is
 //     given twice as long as it took last, at most a minute. This holds for a
 //     host that answered lately, too: that is how its death is first seen.
-//   - It failed: it is dead for 1 minute. All fail fast. After that the next
-//     to come is the trial, and the others go on failing fast until it has an
-//     outcome. A trial that fails makes the host dead for 2, 4, 8, and from
-//     then on 15 minutes.
+//   - It failed: it is dead for 1 minute, and all fail fast (open). After that
+//     the next to come is the trial, and the others go on failing fast until
+//     it has an outcome (half-open). A trial that fails makes the host dead
+//     for 2, 4, 8, and from then on 15 minutes.
 //
-// An answer clears a host at once, whoever got it. A failure counts only if
-// nobody had an answer since the attempt began, and of the attempts that were
-// under way when the host was found dead only the first failure counts: a
-// burst does not make it dead for longer. A trial that is abandoned says
-// nothing; the next to come is the trial then. A dead host that nobody tried
-// for a quarter of an hour after its time is forgotten, so that the burst of
-// mail that comes next waits for the first attempt rather than failing beside
-// it.
+// An answer clears a host at once, whichever attempt got it. A failure counts
+// only if no attempt had an answer since the failed one began, and of the
+// attempts that were under way when the host was found dead only the first
+// failure counts: a burst does not make it dead for longer. A trial that is
+// abandoned says nothing; the next to come is the trial then. A dead host that
+// was not tried for a quarter of an hour after its time is forgotten, so that
+// the burst of mail that comes next waits for the first attempt rather than
+// failing beside it.
 //
 // The number of hosts remembered is bounded. There is no goroutine and no
 // timer but those of the waiting callers themselves.
@@ -74,13 +76,13 @@ type Hosts struct {
 type host struct {
 	name     string
 	used     *list.Element
-	entered  time.Time // when Enter was last called for it
+	asked    time.Time // when Begin was last called for it
 	epoch    uint64
 	pending  int           // attempts of this epoch without an outcome
 	since    time.Time     // when the first of them began
 	answered time.Time     // when it last answered; zero: never
 	took     time.Duration // how long that answer took
-	outcome  chan struct{} // closed when there is one; nil when nobody waits
+	outcome  chan struct{} // closed when there is one; nil when nothing waits
 
 	failures int // that counted, since the last answer; 0: not dead
 	deadFrom time.Time
@@ -99,51 +101,46 @@ func New(o Options) *Hosts {
 	return &Hosts{o: o, byName: make(map[string]*host)}
 }
 
-// Attempt is the leave to try a host. Exactly one of Succeeded, Failed and
+// Attempt is one attempt to reach a host. Exactly one of Succeeded, Failed and
 // Abandoned says what came of it; all but the first call do nothing, so that
-// Abandoned can be deferred. A Pass must not be copied. The zero Pass does
-// nothing.
+// Abandoned can be deferred. An Attempt must not be copied. The zero Attempt
+// does nothing.
 type Attempt struct {
 	hosts *Hosts
 	host  *host
 	epoch uint64
 	began time.Time
-	trial bool
 }
 
-// Trial reports whether this is the one attempt that probes a dead host.
-func (p *Attempt) Trial() bool { return p.trial }
-
-// Begin asks for leave to try a host. Its name is whatever is reached or not as
-// one: the host's name with its port. Enter waits at most Options.Wait, or what a
-// slow host is given, for an attempt that is under way. The error is a *Dead
-// (the caller tries the next host, and in the end defers the mail), or the
-// cause of ctx's end. To be called right before dialling: the time until the
-// pass has its outcome counts as the host's silence.
+// Begin begins an attempt to reach a host. Its name is whatever is reached or
+// not as one: the host's name with its port. Begin waits at most Options.Wait,
+// or what a slow host is given, for an attempt that is under way. The error is
+// a *Dead (the caller tries the next host, and in the end defers the mail), or
+// the cause of ctx's end. To be called right before dialling: the time until
+// the attempt has its outcome counts as the host's silence.
 func (h *Hosts) Begin(ctx context.Context, name string) (Attempt, error) {
 	now := time.Now()
-	give := time.Time{} // when this caller gives up waiting
+	giveUp := time.Time{} // when this caller waits no longer
 	for {
 		h.mu.Lock()
 		e := h.find(name, now)
-		verdict := h.decide(e, now, give)
-		switch verdict {
-		case pass, trial:
+		switch h.decide(e, now, giveUp) {
+		case proceed:
 			if e.pending++; e.pending == 1 {
 				e.since = now
 			}
-			p := Attempt{hosts: h, host: e, epoch: e.epoch, began: now, trial: verdict == trial}
+			a := Attempt{hosts: h, host: e, epoch: e.epoch, began: now}
 			h.mu.Unlock()
-			return p, nil
+			return a, nil
 		case dead:
 			err := e.dead(now)
 			h.mu.Unlock()
 			return Attempt{}, err
 		}
-		if give.IsZero() {
-			give = now.Add(h.patience(e))
+		if giveUp.IsZero() {
+			giveUp = now.Add(h.maxSilence(e))
 		}
-		until := earlier(give, e.since.Add(h.patience(e)))
+		until := earlier(giveUp, e.since.Add(h.maxSilence(e)))
 		if e.outcome == nil {
 			e.outcome = make(chan struct{})
 		}
@@ -170,49 +167,46 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// decision is what Enter's caller may do.
+// decision is what Begin's caller may do.
 type decision uint8
 
 const (
 	wait decision = iota
-	pass
-	trial
+	proceed
 	dead
 )
 
-// decide applies the rules of the package comment. give is when a caller that
+// decide applies the rules of the package comment. giveUp is when a caller that
 // has waited already will wait no longer; zero when it has not waited.
-func (h *Hosts) decide(e *host, now, give time.Time) decision {
+func (h *Hosts) decide(e *host, now, giveUp time.Time) decision {
 	switch {
 	case e.failures > 0 && (e.pending > 0 || now.Before(e.until)):
 		return dead
-	case e.failures > 0:
-		return trial
-	case e.pending == 0:
-		return pass
-	case !now.Before(e.since.Add(h.patience(e))):
+	case e.pending == 0: // of a dead host it is the trial
+		return proceed
+	case !now.Before(e.since.Add(h.maxSilence(e))):
 		return dead
 	case !e.answered.IsZero() && now.Sub(e.answered) < h.o.Fresh:
-		return pass
-	case !give.IsZero() && !now.Before(give):
+		return proceed
+	case !giveUp.IsZero() && !now.Before(giveUp):
 		return dead
 	}
 	return wait
 }
 
-// patience is how long a host may take to answer.
-func (h *Hosts) patience(e *host) time.Duration {
+// maxSilence is how long a host may take to answer.
+func (h *Hosts) maxSilence(e *host) time.Duration {
 	return min(max(h.o.Wait, 2*e.took), h.o.Longest)
 }
 
 // Succeeded says that the host answered: it was reached and greeted, however
 // unfriendly the greeting. It is to be called as soon as that is known, since
 // others wait for it.
-func (p *Attempt) Succeeded() {
-	if h, e := p.done(); h != nil {
+func (a *Attempt) Succeeded() {
+	if h, e := a.done(); h != nil {
 		defer h.mu.Unlock()
 		now := time.Now()
-		e.answered, e.took = now, now.Sub(p.began)
+		e.answered, e.took = now, now.Sub(a.began)
 		e.failures, e.cause = 0, ""
 		e.newEpoch()
 	}
@@ -220,13 +214,13 @@ func (p *Attempt) Succeeded() {
 
 // Failed says that the host could not be reached: no address of it took the
 // connection, or none greeted. The cause is shown to those who fail fast.
-func (p *Attempt) Failed(cause error) {
-	h, e := p.done()
+func (a *Attempt) Failed(cause error) {
+	h, e := a.done()
 	if h == nil {
 		return
 	}
 	defer h.mu.Unlock()
-	if p.epoch != e.epoch {
+	if a.epoch != e.epoch {
 		return // it answered meanwhile, or was found dead already
 	}
 	now := time.Now()
@@ -250,24 +244,24 @@ func (h *Hosts) deadTime(failures int) time.Duration {
 
 // Abandoned says that the attempt was given up for a reason that is not the
 // host's: it is as if it had not been.
-func (p *Attempt) Abandoned() {
-	h, e := p.done()
+func (a *Attempt) Abandoned() {
+	h, e := a.done()
 	if h == nil {
 		return
 	}
 	defer h.mu.Unlock()
-	if p.epoch != e.epoch {
+	if a.epoch != e.epoch {
 		return
 	}
 	if e.pending--; e.pending == 0 {
-		e.wake() // one of those who wait is the next to try
+		e.wake() // one of those that wait is the next to try
 	}
 }
 
-// done ends the pass, and locks the hosts if it had not ended.
-func (p *Attempt) done() (*Hosts, *host) {
-	h, e := p.hosts, p.host
-	p.hosts, p.host = nil, nil
+// done ends the attempt, and locks the hosts if it had not ended.
+func (a *Attempt) done() (*Hosts, *host) {
+	h, e := a.hosts, a.host
+	a.hosts, a.host = nil, nil
 	if h != nil {
 		h.mu.Lock()
 	}
@@ -281,7 +275,7 @@ func (e *host) newEpoch() {
 	e.wake()
 }
 
-// wake has those who wait look again.
+// wake has those that wait look again.
 func (e *host) wake() {
 	if e.outcome != nil {
 		close(e.outcome)
@@ -303,12 +297,12 @@ func (h *Hosts) find(name string, now time.Time) *host {
 	if e.failures > 0 && e.pending == 0 && now.Sub(e.until) >= h.o.Max {
 		e.failures, e.cause = 0, ""
 	}
-	e.entered = now
+	e.asked = now
 	return e
 }
 
 // makeRoom forgets hosts that have nothing left to say, a few at a time, and
-// when there are too many, the longest unused one that nobody is trying.
+// when there are too many, the longest unused one with no attempt under way.
 func (h *Hosts) makeRoom(now time.Time) {
 	for range 2 {
 		front := h.used.Front()
@@ -316,7 +310,7 @@ func (h *Hosts) makeRoom(now time.Time) {
 			return
 		}
 		e := front.Value.(*host)
-		if e.pending > 0 || now.Sub(e.entered) < 2*h.o.Max || now.Sub(e.until) < h.o.Max {
+		if e.pending > 0 || now.Sub(e.asked) < 2*h.o.Max || now.Sub(e.until) < h.o.Max {
 			break
 		}
 		h.drop(e)
@@ -338,8 +332,8 @@ func (h *Hosts) drop(e *host) {
 	delete(h.byName, e.name)
 }
 
-// Answered says that a host was reached by somebody who had no Pass: an
-// administrator's own attempt. A dead host is cleared by it.
+// Answered says that a host was reached without an Attempt: by an
+// administrator's own look. A dead host is cleared by it.
 func (h *Hosts) Answered(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -349,7 +343,7 @@ func (h *Hosts) Answered(name string) {
 	}
 }
 
-// State tells whether mail for a host would fail fast now, as Enter would find
+// State tells whether mail for a host would fail fast now, as Begin would find
 // it, without any effect; nil: it would not.
 func (h *Hosts) State(name string) *Dead {
 	h.mu.Lock()
@@ -360,13 +354,6 @@ func (h *Hosts) State(name string) *Dead {
 		return nil
 	}
 	return e.dead(now)
-}
-
-// Len gives the number of hosts remembered, dead or not.
-func (h *Hosts) Len() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.byName)
 }
 
 // Dead gives the number of hosts that are dead.

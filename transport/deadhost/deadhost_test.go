@@ -32,8 +32,8 @@ func want(t *testing.T, what string, got, want any) {
 	}
 }
 
-// enter is for a host that should let one in at once.
-func enter(t *testing.T, h *deadhost.Hosts) *deadhost.Attempt {
+// begin is for a host that should let one in at once.
+func begin(t *testing.T, h *deadhost.Hosts) *deadhost.Attempt {
 	t.Helper()
 	start := time.Now()
 	p, err := h.Begin(t.Context(), host)
@@ -46,7 +46,13 @@ func enter(t *testing.T, h *deadhost.Hosts) *deadhost.Attempt {
 	return &p
 }
 
-// refused is for a host that should let nobody in, at once.
+// trying tells whether a trial probes a dead host now.
+func trying(h *deadhost.Hosts, name string) bool {
+	d := h.State(name)
+	return d != nil && d.Failures > 0 && d.Trying
+}
+
+// refused is for a host that should let none in, at once.
 func refused(t *testing.T, h *deadhost.Hosts) *deadhost.Dead {
 	t.Helper()
 	start := time.Now()
@@ -98,7 +104,7 @@ func (c *tally) deliver(ctx context.Context, h *deadhost.Hosts, n int, answersAf
 	}
 }
 
-// 200 at once to a black hole that nobody knows: one waits for its time-out,
+// 200 at once to a black hole of which nothing is known: one waits for its time-out,
 // the others fail within seconds; then one trial at a time; and when the host
 // is back, mail flows.
 func TestBlackHole(t *testing.T) {
@@ -139,7 +145,7 @@ func TestBlackHole(t *testing.T) {
 		want(t, "text", refused(t, h), host+" could not be reached 1m0s ago (i/o timeout), and is being tried again now")
 		third.Wait()
 		d = refused(t, h)
-		want(t, "text", d, host+" can not be reached for 6m0s (i/o timeout), and will be tried again in 2m0s")
+		want(t, "text", d, host+" cannot be reached for 6m0s (i/o timeout), and will be tried again in 2m0s")
 
 		// The host comes back.
 		time.Sleep(2 * time.Minute)
@@ -205,7 +211,7 @@ func TestVerySlowHostIsLearnt(t *testing.T) {
 func TestDeadTimeGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		enter(t, h).Failed(errTimeout)
+		begin(t, h).Failed(errTimeout)
 		since := time.Now()
 		for i, minutes := range []int{1, 2, 4, 8, 15, 15, 15} {
 			d := refused(t, h)
@@ -216,16 +222,17 @@ func TestDeadTimeGrows(t *testing.T) {
 			time.Sleep(time.Duration(minutes)*time.Minute - time.Nanosecond)
 			refused(t, h)
 			time.Sleep(time.Nanosecond)
-			p := enter(t, h)
-			want(t, "is the trial", p.Trial(), true)
+			p := begin(t, h)
+			want(t, "is the trial", trying(h, host), true)
 			want(t, "trying", refused(t, h).Trying, true)
 			p.Failed(errTimeout)
 			p.Succeeded() // too late: it had its outcome
 		}
 		time.Sleep(15 * time.Minute)
-		enter(t, h).Succeeded()
-		want(t, "is a trial", enter(t, h).Trial(), false)
-		enter(t, h).Failed(errTimeout)
+		begin(t, h).Succeeded()
+		begin(t, h)
+		want(t, "is a trial", trying(h, host), false)
+		begin(t, h).Failed(errTimeout)
 		want(t, "dead for", time.Until(refused(t, h).Until), time.Minute)
 	})
 }
@@ -233,14 +240,14 @@ func TestDeadTimeGrows(t *testing.T) {
 func TestAbandonedTrial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		enter(t, h).Failed(errTimeout)
+		begin(t, h).Failed(errTimeout)
 		time.Sleep(time.Minute)
-		p := enter(t, h)
+		p := begin(t, h)
 		time.Sleep(time.Minute)
 		p.Abandoned()
 		p.Abandoned()
-		next := enter(t, h)
-		want(t, "the next is the trial", next.Trial(), true)
+		next := begin(t, h)
+		want(t, "the next is the trial", trying(h, host), true)
 		refused(t, h)
 		next.Failed(errTimeout)
 		want(t, "dead for", time.Until(refused(t, h).Until), 2*time.Minute)
@@ -252,7 +259,7 @@ func TestAbandonedTrial(t *testing.T) {
 func TestAbandonedFirstAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		first := enter(t, h)
+		first := begin(t, h)
 		var c tally
 		c.deliver(t.Context(), h, 50, 3*time.Second)
 		time.Sleep(4 * time.Second)
@@ -264,8 +271,8 @@ func TestAbandonedFirstAttempt(t *testing.T) {
 	})
 }
 
-// However often the first attempt is given up, nobody waits for longer than
-// the patience.
+// However often the first attempt is given up, none waits for longer than
+// the host may be silent.
 func TestWaitingIsBoundedOverAbandonedAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
@@ -290,7 +297,7 @@ func TestWaitingIsBoundedOverAbandonedAttempts(t *testing.T) {
 func TestCancelledWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		first := enter(t, h)
+		first := begin(t, h)
 		gone := errors.New("the mail server went away")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(gone) })
@@ -298,7 +305,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 			t.Errorf("got %v, want the cause", err)
 		}
 		first.Succeeded()
-		enter(t, h).Abandoned()
+		begin(t, h).Abandoned()
 	})
 }
 
@@ -306,7 +313,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 func TestFailureWakesThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		first := enter(t, h)
+		first := begin(t, h)
 		var c tally
 		c.deliver(t.Context(), h, 50, 0)
 		time.Sleep(50 * time.Millisecond)
@@ -325,10 +332,10 @@ func TestFailureWakesThoseWhoWait(t *testing.T) {
 func TestOneBurstIsOneFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		enter(t, h).Succeeded()
+		begin(t, h).Succeeded()
 		var burst []*deadhost.Attempt
 		for range 50 {
-			burst = append(burst, enter(t, h))
+			burst = append(burst, begin(t, h))
 		}
 		time.Sleep(10 * time.Second)
 		refused(t, h) // silent, though it answered lately
@@ -346,30 +353,30 @@ func TestOneBurstIsOneFailure(t *testing.T) {
 func TestAnswerOutweighsOlderAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		enter(t, h).Succeeded()
-		lost, late := enter(t, h), enter(t, h)
+		begin(t, h).Succeeded()
+		lost, late := begin(t, h), begin(t, h)
 
 		// One is lost on the way; another gets an answer after it began.
 		time.Sleep(time.Second)
-		enter(t, h).Succeeded()
+		begin(t, h).Succeeded()
 		time.Sleep(50 * time.Second)
 		lost.Failed(errTimeout)
-		enter(t, h).Abandoned()
+		begin(t, h).Abandoned()
 
 		// The host is found dead, and then an attempt from before is answered.
-		enter(t, h).Failed(errTimeout)
+		begin(t, h).Failed(errTimeout)
 		refused(t, h)
 		late.Succeeded()
-		enter(t, h).Abandoned()
+		begin(t, h).Abandoned()
 
 		// A trial that fails after somebody else had an answer says nothing.
-		straggler := enter(t, h)
-		enter(t, h).Failed(errTimeout)
+		straggler := begin(t, h)
+		begin(t, h).Failed(errTimeout)
 		time.Sleep(time.Minute)
-		trial := enter(t, h)
+		trial := begin(t, h)
 		straggler.Succeeded()
 		trial.Failed(errTimeout)
-		enter(t, h).Abandoned()
+		begin(t, h).Abandoned()
 	})
 }
 
@@ -378,7 +385,7 @@ func TestAnswerOutweighsOlderAttempts(t *testing.T) {
 func TestDeadIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		enter(t, h).Failed(errTimeout)
+		begin(t, h).Failed(errTimeout)
 		time.Sleep(16*time.Minute - time.Nanosecond)
 		want(t, "listed", len(h.List()), 1)
 		time.Sleep(time.Nanosecond)
@@ -409,7 +416,7 @@ func TestHostsAreApart(t *testing.T) {
 	want(t, "list", names, []string{"a", "b", "c"})
 }
 
-func TestZeroPass(t *testing.T) {
+func TestZeroAttempt(t *testing.T) {
 	var p deadhost.Attempt
 	p.Succeeded()
 	p.Failed(nil)
@@ -419,13 +426,13 @@ func TestZeroPass(t *testing.T) {
 func TestCauseIsOneShortPrintableLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		enter(t, h).Failed(errors.New("554 go\r\naway\x1b[31m\u202e " + strings.Repeat("ü", 500)))
+		begin(t, h).Failed(errors.New("554 go\r\naway\x1b[31m\u202e " + strings.Repeat("ü", 500)))
 		cause := refused(t, h).Cause
 		if !strings.HasPrefix(cause, "554 go??away?[31m? ü") || len(cause) > 200 {
 			t.Errorf("%d bytes: %q", len(cause), cause)
 		}
 		h = deadhost.New(deadhost.Options{})
-		enter(t, h).Failed(nil)
+		begin(t, h).Failed(nil)
 		want(t, "text without a cause", refused(t, h), host+" could not be reached 0s ago, and will be tried again in 1m0s")
 	})
 }
@@ -433,7 +440,7 @@ func TestCauseIsOneShortPrintableLine(t *testing.T) {
 func TestTextWhenTheTimeIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
-		enter(t, h).Failed(errTimeout)
+		begin(t, h).Failed(errTimeout)
 		time.Sleep(90 * time.Second)
 		d := h.List()[0]
 		want(t, "text", &d, host+" could not be reached 1m30s ago (i/o timeout), and will be tried again with the next message")
@@ -444,7 +451,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{Size: 100})
 		// Being tried, a host is not forgotten, whatever comes.
-		pending := enter(t, h)
+		pending := begin(t, h)
 		for i := range 1000 {
 			p, err := h.Begin(t.Context(), fmt.Sprint(i))
 			if err != nil {
@@ -475,12 +482,12 @@ func TestMemoryIsBounded(t *testing.T) {
 
 		// More being tried than are remembered: all of them count.
 		h = deadhost.New(deadhost.Options{Size: 5})
-		var passes []*deadhost.Attempt
+		var attempts []*deadhost.Attempt
 		for i := range 50 {
 			p, _ := h.Begin(t.Context(), fmt.Sprint(i))
-			passes = append(passes, &p)
+			attempts = append(attempts, &p)
 		}
-		for _, p := range passes {
+		for _, p := range attempts {
 			p.Failed(errTimeout)
 		}
 		want(t, "dead hosts", len(h.List()), 50)
@@ -488,8 +495,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// Many deliveries to hosts that come and go: while a host is dead nobody but
-// one trial tries it, nobody waits for longer than the bound, and when it is
+// Many deliveries to hosts that come and go: while a host is dead none but
+// one trial tries it, none waits for longer than the bound, and when it is
 // alive in the end, mail flows.
 func TestHostsThatComeAndGo(t *testing.T) {
 	for seed := range uint64(5) {
@@ -525,7 +532,7 @@ func TestHostsThatComeAndGo(t *testing.T) {
 							continue
 						}
 						atomic.AddInt32(&tried, 1)
-						trial := p.Trial()
+						trial := trying(h, fmt.Sprint(n))
 						if trial && trials[n].Add(1) > 1 {
 							t.Error("two trials at once")
 						}
@@ -594,7 +601,7 @@ func TestParallel(t *testing.T) {
 	wg.Wait()
 }
 
-// State looks without touching, and an answer to somebody without a pass
+// State looks without touching, and an answer without an attempt
 // clears a host as any other does.
 func TestStateAndAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -602,7 +609,7 @@ func TestStateAndAnswered(t *testing.T) {
 		want(t, "of an unknown host", h.State(host) == nil, true)
 		h.Answered(host)
 		want(t, "hosts", h.Len(), 0)
-		enter(t, h).Failed(errTimeout)
+		begin(t, h).Failed(errTimeout)
 		d := h.State(host)
 		if d == nil || d.Failures != 1 || d.Cause != errTimeout.Error() {
 			t.Fatalf("%+v", d)
@@ -610,10 +617,10 @@ func TestStateAndAnswered(t *testing.T) {
 		refused(t, h)
 		h.Answered(host)
 		want(t, "after an answer", h.State(host) == nil, true)
-		enter(t, h).Failed(errTimeout)
+		begin(t, h).Failed(errTimeout)
 		time.Sleep(time.Minute)
 		want(t, "when the next one is the trial", h.State(host) == nil, true)
-		p := enter(t, h)
+		p := begin(t, h)
 		want(t, "during the trial", h.State(host) != nil, true)
 		p.Abandoned()
 		time.Sleep(time.Hour)

@@ -12,9 +12,9 @@ func BenchmarkAcquire(b *testing.B) {
 	everything := limit.Limit{Rate: 1_000_000, Period: time.Millisecond, Concurrency: 1000}
 	for name, cfg := range map[string]limit.Config{
 		"none":        {},
-		"concurrency": {Destination: limit.Limit{Concurrency: 10}},
-		"one scope":   {All: everything},
-		"four scopes": {All: everything, IP: everything, Source: everything, Destination: everything},
+		"concurrency": {Limits: limit.ByScope{limit.Destination: {Concurrency: 10}}},
+		"one scope":   {Limits: limit.ByScope{limit.All: everything}},
+		"four scopes": {Limits: limit.ByScope{everything, everything, everything, everything}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			l := limit.New(cfg)
@@ -37,7 +37,7 @@ func BenchmarkAcquire(b *testing.B) {
 func BenchmarkAcquireSpread(b *testing.B) {
 	for _, n := range []int{10, 1000, 100000, 1000000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			l := limit.New(limit.Config{Source: limit.Limit{Rate: 1_000_000, Period: time.Hour, Concurrency: 10}})
+			l := limit.New(limit.Config{Limits: limit.ByScope{limit.Source: {Rate: 1_000_000, Period: time.Hour, Concurrency: 10}}})
 			keys := make([]string, n)
 			for i := range keys {
 				keys[i] = fmt.Sprintf("domain%d.example", i)

@@ -1,26 +1,26 @@
-// Package limit holds work back: so many messages in a period, so many at
-// once. It does so for four scopes, of which each counts by keys of its own:
-// the transport as a whole, one remote address, one sender domain, one
-// destination.
+// Package limit holds work back: so many messages in a period (a rate), so many
+// at once (concurrency). Its [Scope]s say what is counted: everything, one
+// remote address, one sender domain, one destination; each but the first counts
+// by keys of its own.
 //
 // A delivery gets a [Permit] and acquires the scopes that it needs, as it
-// comes to know their keys. Where a limit is reached it waits for its turn:
-// first come, first served among those with the same key. All waiting on one
-// ticket together takes no longer than the patience, 5 seconds; then the
-// delivery is told [ErrBusy], and the mail server tries again later.
+// comes to know their keys. Where a limit is reached it waits for a slot: first
+// come, first served among those with the same key. One permit waits no longer
+// than MaxWait in all, 5 seconds by default; then the delivery is told
+// [ErrBusy], and the mail server tries again later.
 //
 // What one call of Acquire asks for it gets as a whole or not at all. It takes
 // the narrow scopes first (address, destination, sender domain) and the
-// transport as a whole last, so that whoever waits for one busy destination
-// keeps nobody else from working. Tokens of the rate that were taken in vain
-// go back; those of work that was done are spent, and only the place is given
-// back by [Permit.Release].
+// transport as a whole last, so that a delivery that waits for one busy
+// destination keeps no other from working. Tokens of the rate that were taken
+// in vain go back; those of work that was done are spent, and only the slot is
+// given back by [Permit.Release].
 //
 // A rate of N in a period is a bucket of N tokens that starts full and fills
 // evenly: N at once, and N more spread over each period.
 //
 // Keys that were not seen for long are forgotten, and so is the longest unused
-// one when there are too many. A key in use never is, so that a place is always
+// one when there are too many. A key in use never is, so that a slot is always
 // given back to where it came from. There is no goroutine.
 //
 // [Pacer], beside it, is a limit that nobody configured: it slows down towards
@@ -32,68 +32,51 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
-// ErrBusy says that no turn came in time. The caller defers the work, 4.4.5,
-// with the text of the [*Error] that wraps it.
+// ErrBusy says that there was no slot in time. The caller defers the work,
+// 4.4.5, with the text of the [*Error] that wraps it.
 var ErrBusy = errors.New("a limit is reached")
 
 // Error says which limit held the work back. It wraps ErrBusy.
 type Error struct {
 	Scope   Scope
 	Key     string
-	MaxWait time.Duration // within which no turn came
+	MaxWait time.Duration // within which there was no slot
 }
 
 // Error gives the line for people.
 func (e *Error) Error() string {
 	switch e.Scope {
 	case All:
-		return fmt.Sprintf("the limit for all mail of the transport is reached, no turn within %v", e.MaxWait)
+		return fmt.Sprintf("local limit for all mail of the transport: no slot within %v", e.MaxWait)
 	case Host:
-		return fmt.Sprintf("%s complained of too many connections, no turn within %v", e.Key, e.MaxWait)
+		return fmt.Sprintf("%s complained of too many connections: no slot within %v", e.Key, e.MaxWait)
 	}
-	return fmt.Sprintf("the limit for %v %s is reached, no turn within %v", e.Scope, e.Key, e.MaxWait)
+	return fmt.Sprintf("local limit for %v %s: no slot within %v", e.Scope, e.Key, e.MaxWait)
 }
 
 // Unwrap gives ErrBusy.
 func (e *Error) Unwrap() error { return ErrBusy }
 
-// Scope is what a limit counts by. The order of the scopes is the order in
-// which one call acquires them.
-type Scope uint8
-
-// The scopes.
-const (
-	IP          Scope    = iota // one remote address
-	Destination                 // one destination: a recipient domain, or the next hop in its place
-	Source                      // one sender domain
-	All                         // everything; its key is ""
-	Scopes                      // how many of them can be configured
-	Host        = Scopes        // one remote host, in the errors of a Pacer
-)
-
-// String gives the word for the scope's key.
-func (s Scope) String() string {
-	if s > Host {
-		return "unknown"
-	}
-	return [Scopes + 1]string{"address", "destination", "sender domain", "all mail", "host"}[s]
-}
-
-// Limit is what one scope allows for each of its keys. The zero Limit allows
+// Limit is what one scope allows for each of its keys: a token bucket (rate:
+// N/period) and a bound on work at once (concurrency). The zero Limit allows
 // everything.
 type Limit struct {
-	Rate        int           // tokens for each Period; 0: no bound
-	Period      time.Duration // without meaning when Rate is 0
-	Concurrency int           // work at once; 0: no bound
+	Rate        int           // tokens for each Period, 1 to 1000000; 0: no bound
+	Period      time.Duration // 1ms to 24h; 0 when Rate is 0
+	Concurrency int           // work at once, 1 to 100000; 0: no bound
 }
+
+// ByScope holds the Limit of each scope, the zero Limit where there is none.
+type ByScope [Scopes]Limit
 
 // Config says what Limits hold back.
 type Config struct {
-	All, IP, Source, Destination Limit
-	// MaxWait is how long one ticket waits in all; 0 means 5 seconds.
+	Limits ByScope
+	// MaxWait is how long one permit waits in all; 0 means 5 seconds.
 	MaxWait time.Duration
 	// Keys is how many keys each scope remembers; 0 means 100,000. More are
 	// remembered only while more are in use.
@@ -108,23 +91,23 @@ const (
 
 // Limits are the limits of one transport. They are safe for concurrent use.
 type Limits struct {
-	gates    [Scopes]*limiter // nil where nothing is limited
-	patience time.Duration
+	limiters [Scopes]*limiter // nil where nothing is limited
+	maxWait  time.Duration
 }
 
 // New makes limits. There is nothing to stop.
 func New(cfg Config) *Limits {
-	l := &Limits{patience: cfg.MaxWait}
-	if l.patience == 0 {
-		l.patience = defaultMaxWait
+	l := &Limits{maxWait: cfg.MaxWait}
+	if l.maxWait == 0 {
+		l.maxWait = defaultMaxWait
 	}
 	keys := cfg.Keys
 	if keys == 0 {
 		keys = defaultKeys
 	}
-	for scope, limit := range map[Scope]Limit{IP: cfg.IP, Destination: cfg.Destination, Source: cfg.Source, All: cfg.All} {
+	for scope, limit := range cfg.Limits {
 		if limit.Rate > 0 || limit.Concurrency > 0 {
-			l.gates[scope] = newLimiter(keys, func(now time.Time) rule {
+			l.limiters[scope] = newLimiter(keys, func(now time.Time) rule {
 				return &bucket{limit: limit, tokens: float64(limit.Rate), at: now}
 			})
 		}
@@ -136,9 +119,9 @@ func New(cfg Config) *Limits {
 type Stats struct {
 	Keys    int    // remembered
 	Open    int    // at work
-	Waiting int    // for their turn
-	Waited  uint64 // turns that did not come at once
-	Late    uint64 // of which did not come in time
+	Waiting int    // for a slot
+	Waited  uint64 // slots that were not free at once
+	Late    uint64 // of which none was free in time
 }
 
 // Add adds the state of other limits of the same scope.
@@ -152,16 +135,16 @@ func (s *Stats) Add(o Stats) {
 
 // Stats gives the state of one scope.
 func (l *Limits) Stats(s Scope) Stats {
-	if s >= Scopes || l.gates[s] == nil {
+	if s >= Scopes || l.limiters[s] == nil {
 		return Stats{}
 	}
-	return l.gates[s].stats()
+	return l.limiters[s].stats()
 }
 
 func (g *limiter) stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Stats{Keys: len(g.places), Open: g.open, Waiting: g.waiting, Waited: g.waited, Late: g.late}
+	return Stats{Keys: len(g.entries), Open: g.open, Waiting: g.waiting, Waited: g.waited, Late: g.late}
 }
 
 // KeyState is what one key of a scope has to do now.
@@ -169,20 +152,20 @@ type KeyState struct {
 	Limit   Limit   // what it is allowed
 	Tokens  float64 // of the rate, left now
 	Open    int     // at work
-	Waiting int     // for their turn
+	Waiting int     // for a slot
 }
 
 // KeyState gives the state of one key without any effect; ok is false where the
 // scope has no limit.
-func (l *Limits) KeyState(s Scope, key string) (p KeyState, ok bool) {
-	if s >= Scopes || l.gates[s] == nil {
+func (l *Limits) KeyState(s Scope, key string) (state KeyState, ok bool) {
+	if s >= Scopes || l.limiters[s] == nil {
 		return KeyState{}, false
 	}
-	g := l.gates[s]
+	g := l.limiters[s]
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	at := g.places[key]
+	at := g.entries[key]
 	if at == nil {
 		b := g.newRule(now).(*bucket)
 		return KeyState{Limit: b.limit, Tokens: b.tokens}, true
@@ -248,34 +231,34 @@ type Want struct {
 	Key   string
 }
 
-// Permit is one delivery's stay. It belongs to one goroutine at a time, must
-// not be copied once used, and is to be released in the end, whatever became
-// of the delivery. The zero Ticket meets no limits.
+// Permit is what one delivery holds of the limits. It belongs to one goroutine
+// at a time, must not be copied once used, and is to be released in the end,
+// whatever became of the delivery. The zero Permit meets no limits.
 type Permit struct {
-	limits *Limits
-	left   time.Duration // of the patience
-	held   []held
+	limits   *Limits
+	waitLeft time.Duration // of MaxWait
+	held     []held
 }
 
+// held is one slot that a permit holds.
 type held struct {
-	scope Scope
-	gate  *limiter
-	place *place
+	limiter *limiter
+	entry   *entry
 }
 
-// Permit gives a ticket that holds nothing yet.
-func (l *Limits) Permit() Permit { return Permit{limits: l, left: l.patience} }
+// Permit gives a permit that holds nothing yet.
+func (l *Limits) Permit() Permit { return Permit{limits: l, waitLeft: l.maxWait} }
 
-// Acquire waits until every limit lets the ticket in, and holds its places
-// until Release. The error is an *Error that wraps ErrBusy when the ticket's
-// patience is over, or the cause of ctx's end; nothing of what this call asked
-// for is held then, but what earlier calls acquired is.
-func (t *Permit) Acquire(ctx context.Context, wants ...Want) error {
-	if t.limits == nil {
+// Acquire waits until every limit has a slot, and holds the slots until
+// Release. The error is an *Error that wraps ErrBusy when the permit may wait
+// no longer, or the cause of ctx's end; nothing of what this call asked for is
+// held then, but what earlier calls acquired is.
+func (p *Permit) Acquire(ctx context.Context, wants ...Want) error {
+	if p.limits == nil {
 		return nil
 	}
-	before := len(t.held)
-	for scope, g := range t.limits.gates {
+	before := len(p.held)
+	for scope, g := range slices.Backward(p.limits.limiters[:]) {
 		if g == nil {
 			continue
 		}
@@ -283,42 +266,28 @@ func (t *Permit) Acquire(ctx context.Context, wants ...Want) error {
 			if w.Scope != Scope(scope) {
 				continue
 			}
-			in, waited, err := g.enter(ctx, w.Key, t.left)
-			t.left = max(0, t.left-waited)
+			in, waited, err := g.enter(ctx, w.Key, p.waitLeft)
+			p.waitLeft = max(0, p.waitLeft-waited)
 			if err != nil {
-				for _, h := range t.held[before:] {
-					h.gate.leave(h.place, true)
+				for _, h := range p.held[before:] {
+					h.limiter.leave(h.entry, true)
 				}
-				t.held = t.held[:before]
-				if err == errLate {
-					err = &Error{Scope: w.Scope, Key: w.Key, MaxWait: t.limits.patience}
+				p.held = p.held[:before]
+				if err == errTimeout {
+					err = &Error{Scope: w.Scope, Key: w.Key, MaxWait: p.limits.maxWait}
 				}
 				return err
 			}
-			t.held = append(t.held, held{w.Scope, g, in.place})
+			p.held = append(p.held, held{g, in.entry})
 		}
 	}
 	return nil
 }
 
-// Give gives back what the ticket holds in one scope: the address's place,
-// say, when the next address is tried.
-func (t *Permit) Give(scope Scope) {
-	kept := t.held[:0]
-	for _, h := range t.held {
-		if h.scope == scope {
-			h.gate.leave(h.place, false)
-		} else {
-			kept = append(kept, h)
-		}
+// Release gives back all that the permit holds. Calling it again does nothing.
+func (p *Permit) Release() {
+	for _, h := range p.held {
+		h.limiter.leave(h.entry, false)
 	}
-	t.held = kept
-}
-
-// Release gives back all that the ticket holds. Calling it again does nothing.
-func (t *Permit) Release() {
-	for _, h := range t.held {
-		h.gate.leave(h.place, false)
-	}
-	t.held = nil
+	p.held = nil
 }

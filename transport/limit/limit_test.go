@@ -25,7 +25,7 @@ func want(t *testing.T, what string, got, want any) {
 	}
 }
 
-// allZero checks that every place was given back.
+// allZero checks that every slot was given back.
 func allZero(t *testing.T, l *limit.Limits) {
 	t.Helper()
 	for s := range limit.Scopes {
@@ -39,18 +39,17 @@ func TestNoLimits(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	l := limit.New(limit.Config{})
-	for _, ticket := range []limit.Permit{l.Permit(), {}} {
-		if err := ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"}); err != nil {
+	for _, permit := range []limit.Permit{l.Permit(), {}} {
+		if err := permit.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"}); err != nil {
 			t.Error(err)
 		}
-		ticket.Give(limit.IP)
-		ticket.Release()
+		permit.Release()
 	}
 	ctx = t.Context()
 	if n := testing.AllocsPerRun(100, func() {
-		ticket := l.Permit()
-		ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
-		ticket.Release()
+		permit := l.Permit()
+		permit.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
+		permit.Release()
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -59,14 +58,14 @@ func TestNoLimits(t *testing.T) {
 // The bucket starts full, and fills evenly.
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := limit.New(limit.Config{Source: limit.Limit{Rate: 20, Period: time.Second}})
+		l := limit.New(limit.Config{Limits: limit.ByScope{limit.Source: {Rate: 20, Period: time.Second}}})
 		start := time.Now()
 		for i := range 100 {
-			ticket := l.Permit()
-			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"}); err != nil {
+			permit := l.Permit()
+			if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"}); err != nil {
 				t.Fatal(err)
 			}
-			ticket.Release() // a token is spent all the same
+			permit.Release() // a token is spent all the same
 			due := max(0, time.Duration(i-19)*50*time.Millisecond)
 			if at := time.Since(start); at < due || at > due+time.Microsecond {
 				t.Errorf("message %d after %v, want %v", i, at, due)
@@ -75,11 +74,11 @@ func TestRate(t *testing.T) {
 		time.Sleep(30 * time.Second) // it gets no fuller than full
 		start = time.Now()
 		for range 21 {
-			ticket := l.Permit()
-			ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"})
+			permit := l.Permit()
+			permit.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"})
 		}
 		want(t, "the 21st waits", time.Since(start).Round(time.Millisecond), 50*time.Millisecond)
-		want(t, "turns waited for", l.Stats(limit.Source).Waited, uint64(81))
+		want(t, "slots waited for", l.Stats(limit.Source).Waited, uint64(81))
 	})
 }
 
@@ -91,12 +90,12 @@ func TestRateNumbers(t *testing.T) {
 		{Rate: 700, Period: time.Millisecond}, {Rate: 100, Period: time.Minute}, {Rate: 1000, Period: 24 * time.Hour},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			l := limit.New(limit.Config{All: c, MaxWait: 24 * time.Hour})
+			l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: c}, MaxWait: 24 * time.Hour})
 			start := time.Now()
 			n := 3 * c.Rate
 			for range n {
-				ticket := l.Permit()
-				if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
+				permit := l.Permit()
+				if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -112,14 +111,14 @@ func TestRateNumbers(t *testing.T) {
 
 func TestConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := limit.New(limit.Config{Destination: limit.Limit{Concurrency: 3}})
+		l := limit.New(limit.Config{Limits: limit.ByScope{limit.Destination: {Concurrency: 3}}})
 		var now, most, busy atomic.Int32
 		var wg sync.WaitGroup
 		for range 30 {
 			wg.Go(func() {
-				ticket := l.Permit()
-				defer ticket.Release()
-				err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "example.org"})
+				permit := l.Permit()
+				defer permit.Release()
+				err := permit.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "example.org"})
 				if err != nil {
 					busy.Add(1)
 					return
@@ -137,7 +136,7 @@ func TestConcurrency(t *testing.T) {
 		other.Release()
 		wg.Wait()
 		want(t, "at once", most.Load(), 3)
-		// Three each at 0, 1, 2, 3, 4 s; at 5 s patience and a place come together.
+		// Three each at 0, 1, 2, 3, 4 s; at 5 s the wait's end and a slot come together.
 		if n := busy.Load(); n < 12 || n > 15 {
 			t.Errorf("%d were sent away, want 12 to 15", n)
 		}
@@ -146,71 +145,68 @@ func TestConcurrency(t *testing.T) {
 	})
 }
 
-func TestPatienceIsSharedAndSaysSo(t *testing.T) {
+func TestMaxWaitIsSharedAndSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := limit.Limit{Concurrency: 1}
-		l := limit.New(limit.Config{All: one, IP: one, Source: one})
+		l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: one, limit.IP: one, limit.Source: one}})
 		all, ip := l.Permit(), l.Permit()
 		all.Acquire(t.Context(), limit.Want{Scope: limit.All})
 		ip.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
 		time.AfterFunc(3*time.Second, all.Release)
 
-		ticket := l.Permit()
+		permit := l.Permit()
 		start := time.Now()
-		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
+		if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
 			t.Fatal(err)
 		}
 		want(t, "waited for all", time.Since(start), 3*time.Second)
 		time.Sleep(time.Hour) // work is not waiting
 		start = time.Now()
-		err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
+		err := permit.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: "192.0.2.1"})
 		want(t, "waited for ip", time.Since(start), 2*time.Second)
 		var busy *limit.Error
 		if !errors.Is(err, limit.ErrBusy) || !errors.As(err, &busy) {
 			t.Fatalf("got %v", err)
 		}
-		want(t, "text", err, "the limit for address 192.0.2.1 is reached, no turn within 5s")
+		want(t, "text", err, "local limit for address 192.0.2.1: no slot within 5s")
 		want(t, "error", *busy, limit.Error{Scope: limit.IP, Key: "192.0.2.1", MaxWait: 5 * time.Second})
 
-		// Without patience left, what is free can still be had.
-		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"}); err != nil {
+		// With no wait left, what is free can still be had.
+		if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "example.org"}); err != nil {
 			t.Error(err)
 		}
-		ticket.Release()
-		ticket.Release()
+		permit.Release()
+		permit.Release()
 		ip.Release()
 		allZero(t, l)
 	})
 }
 
-func TestGiveGivesOneScopeBack(t *testing.T) {
-	one := limit.Limit{Concurrency: 1}
-	l := limit.New(limit.Config{All: one, IP: one})
-	ticket := l.Permit()
-	for _, address := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1"} {
-		wants := []limit.Want{{Scope: limit.IP, Key: address}}
-		if l.Stats(limit.All).Open == 0 {
-			wants = append(wants, limit.Want{Scope: limit.All})
+// A scope that was added to the list needs its words: the configuration's key,
+// the metrics' label and the noun in texts.
+func TestEveryScopeHasItsWords(t *testing.T) {
+	seen := map[string]limit.Scope{}
+	for s := range limit.Host + 1 {
+		word, noun := s.Word(), s.String()
+		if word == "" || word == "unknown" || noun == "" || noun == "unknown" {
+			t.Errorf("scope %d has the words %q and %q", uint8(s), word, noun)
 		}
-		if err := ticket.Acquire(t.Context(), wants...); err != nil {
-			t.Fatal(err)
+		if other, double := seen[word]; double {
+			t.Errorf("scopes %d and %d are both %q", uint8(other), uint8(s), word)
 		}
-		want(t, "addresses held", l.Stats(limit.IP).Open, 1)
-		ticket.Give(limit.IP)
-		ticket.Give(limit.IP)
-		want(t, "addresses held", l.Stats(limit.IP).Open, 0)
-		want(t, "the transport's place held", l.Stats(limit.All).Open, 1)
+		seen[word] = s
 	}
-	ticket.Release()
-	allZero(t, l)
+	want(t, "words", []string{limit.All.Word(), limit.IP.Word(), limit.Source.Word(), limit.Destination.Word()},
+		[]string{"all", "ip", "source", "destination"})
+	want(t, "beyond", (limit.Host+1).Word()+" "+(limit.Host+1).String(), "unknown unknown")
 }
 
 func TestErrorTexts(t *testing.T) {
 	for scope, text := range map[limit.Scope]string{
-		limit.All:         "the limit for all mail of the transport is reached, no turn within 5s",
-		limit.Source:      "the limit for sender domain x is reached, no turn within 5s",
-		limit.Destination: "the limit for destination x is reached, no turn within 5s",
-		limit.Host:        "x complained of too many connections, no turn within 5s",
+		limit.All:         "local limit for all mail of the transport: no slot within 5s",
+		limit.Source:      "local limit for sender domain x: no slot within 5s",
+		limit.Destination: "local limit for destination x: no slot within 5s",
+		limit.Host:        "x complained of too many connections: no slot within 5s",
 	} {
 		want(t, scope.String(), &limit.Error{Scope: scope, Key: "x", MaxWait: 5 * time.Second}, text)
 	}
@@ -219,30 +215,30 @@ func TestErrorTexts(t *testing.T) {
 // What a call took before it failed goes back, tokens included.
 func TestAllOrNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := limit.New(limit.Config{
-			All:         limit.Limit{Concurrency: 1},
-			Source:      limit.Limit{Rate: 2, Period: time.Hour},
-			Destination: limit.Limit{Concurrency: 1},
-		})
+		l := limit.New(limit.Config{Limits: limit.ByScope{
+			limit.All:         {Concurrency: 1},
+			limit.Source:      {Rate: 2, Period: time.Hour},
+			limit.Destination: {Concurrency: 1},
+		}})
 		holder := l.Permit()
 		holder.Acquire(t.Context(), limit.Want{Scope: limit.All})
 		for range 5 {
-			ticket := l.Permit()
-			err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All},
+			permit := l.Permit()
+			err := permit.Acquire(t.Context(), limit.Want{Scope: limit.All},
 				limit.Want{Scope: limit.Source, Key: "a.example"}, limit.Want{Scope: limit.Destination, Key: "b.example"})
 			if !errors.Is(err, limit.ErrBusy) {
 				t.Fatalf("got %v", err)
 			}
 			want(t, "destination held", l.Stats(limit.Destination).Open, 0)
-			ticket.Release()
+			permit.Release()
 		}
 		holder.Release()
 		for range 2 {
-			ticket := l.Permit()
-			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "a.example"}); err != nil {
+			permit := l.Permit()
+			if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "a.example"}); err != nil {
 				t.Fatalf("a token was lost: %v", err)
 			}
-			ticket.Release()
+			permit.Release()
 		}
 		allZero(t, l)
 	})
@@ -252,15 +248,15 @@ func TestAllOrNothing(t *testing.T) {
 // all of it goes through one narrow transport.
 func TestNarrowBeforeWide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := limit.New(limit.Config{All: limit.Limit{Concurrency: 2}, Destination: limit.Limit{Concurrency: 1}})
+		l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: {Concurrency: 2}, limit.Destination: {Concurrency: 1}}})
 		deliver := func(domain string) limit.Permit {
-			ticket := l.Permit()
-			ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Destination, Key: domain})
-			return ticket
+			permit := l.Permit()
+			permit.Acquire(t.Context(), limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Destination, Key: domain})
+			return permit
 		}
 		busy := deliver("busy.example")
 		for range 10 {
-			go func() { ticket := deliver("busy.example"); ticket.Release() }()
+			go func() { permit := deliver("busy.example"); permit.Release() }()
 		}
 		synctest.Wait()
 		start := time.Now()
@@ -281,24 +277,24 @@ func TestFirstComeFirstServed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := limit.New(limit.Config{All: limits})
+				l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: limits}})
 				var order []int
 				for i := range 50 {
 					go func() {
-						ticket := l.Permit()
-						if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
+						permit := l.Permit()
+						if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
 							t.Error(err)
 						}
 						order = append(order, i) // one at a time
 						time.Sleep(time.Millisecond)
-						ticket.Release()
+						permit.Release()
 					}()
 					synctest.Wait()
 				}
 				time.Sleep(time.Second)
 				synctest.Wait()
 				for i, got := range order {
-					want(t, "place in the queue", got, i)
+					want(t, "order in the queue", got, i)
 				}
 				want(t, "served", len(order), 50)
 				allZero(t, l)
@@ -307,12 +303,12 @@ func TestFirstComeFirstServed(t *testing.T) {
 	}
 }
 
-// Somebody in the queue goes away: the others still get their turns.
+// Somebody in the queue goes away: the others still get their slots.
 func TestCancelledInTheQueue(t *testing.T) {
 	gone := errors.New("the mail server went away")
 	for _, limits := range []limit.Limit{{Concurrency: 1}, {Rate: 1, Period: time.Second}} {
 		synctest.Test(t, func(t *testing.T) {
-			l := limit.New(limit.Config{All: limits})
+			l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: limits}})
 			first := l.Permit()
 			first.Acquire(t.Context(), limit.Want{Scope: limit.All})
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -323,9 +319,9 @@ func TestCancelledInTheQueue(t *testing.T) {
 					if i%2 == 0 { // the head of the queue among them
 						use = ctx
 					}
-					ticket := l.Permit()
-					defer ticket.Release()
-					switch err := ticket.Acquire(use, limit.Want{Scope: limit.All}); {
+					permit := l.Permit()
+					defer permit.Release()
+					switch err := permit.Acquire(use, limit.Want{Scope: limit.All}); {
 					case i%2 == 0 && err != gone:
 						t.Errorf("got %v, want the cause", err)
 					case i%2 == 1 && err != nil:
@@ -348,19 +344,19 @@ func TestCancelledInTheQueue(t *testing.T) {
 	}
 }
 
-// A turn that comes together with the end of the context is given back whole.
-func TestCancelledWhenItsTurnComes(t *testing.T) {
+// A slot that comes together with the end of the context is given back whole.
+func TestCancelledWhenItsSlotComes(t *testing.T) {
 	for range 200 {
 		synctest.Test(t, func(t *testing.T) {
-			l := limit.New(limit.Config{All: limit.Limit{Rate: 2, Period: time.Hour, Concurrency: 1}})
+			l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: {Rate: 2, Period: time.Hour, Concurrency: 1}}})
 			first := l.Permit()
 			first.Acquire(t.Context(), limit.Want{Scope: limit.All})
 			ctx, cancel := context.WithCancel(t.Context())
 			var err error
 			go func() {
-				ticket := l.Permit()
-				err = ticket.Acquire(ctx, limit.Want{Scope: limit.All})
-				ticket.Release()
+				permit := l.Permit()
+				err = permit.Acquire(ctx, limit.Want{Scope: limit.All})
+				permit.Release()
 			}()
 			synctest.Wait()
 			first.Release()
@@ -382,7 +378,7 @@ func TestCancelledWhenItsTurnComes(t *testing.T) {
 func TestNobodyPushesIn(t *testing.T) {
 	for range 200 {
 		synctest.Test(t, func(t *testing.T) {
-			l := limit.New(limit.Config{All: limit.Limit{Rate: 1, Period: time.Second}})
+			l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: {Rate: 1, Period: time.Second}}})
 			used := l.Permit()
 			used.Acquire(t.Context(), limit.Want{Scope: limit.All})
 			began := time.Now()
@@ -391,27 +387,27 @@ func TestNobodyPushesIn(t *testing.T) {
 			for i, comes := range []time.Duration{0, time.Second} {
 				wg.Go(func() {
 					time.Sleep(comes)
-					ticket := l.Permit()
-					ticket.Acquire(t.Context(), limit.Want{Scope: limit.All})
+					permit := l.Permit()
+					permit.Acquire(t.Context(), limit.Want{Scope: limit.All})
 					at[i] = time.Since(began)
-					ticket.Release()
+					permit.Release()
 				})
 			}
 			wg.Wait()
-			want(t, "turns", at, [2]time.Duration{time.Second, 2 * time.Second})
+			want(t, "slots", at, [2]time.Duration{time.Second, 2 * time.Second})
 		})
 	}
 }
 
 func TestCancelledBefore(t *testing.T) {
-	l := limit.New(limit.Config{All: limit.Limit{Rate: 1, Period: time.Hour}})
+	l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: {Rate: 1, Period: time.Hour}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	ticket := l.Permit()
-	if err := ticket.Acquire(ctx, limit.Want{Scope: limit.All}); err != context.Canceled {
+	permit := l.Permit()
+	if err := permit.Acquire(ctx, limit.Want{Scope: limit.All}); err != context.Canceled {
 		t.Errorf("got %v", err)
 	}
-	if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
+	if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil {
 		t.Errorf("the token was spent: %v", err)
 	}
 }
@@ -420,11 +416,13 @@ func TestCancelledBefore(t *testing.T) {
 // bound is ever passed, and in the end all is as in the beginning.
 func TestNothingIsLostOrExceeded(t *testing.T) {
 	cfg := limit.Config{
-		All:         limit.Limit{Concurrency: 12, Rate: 400, Period: time.Second},
-		IP:          limit.Limit{Concurrency: 4},
-		Source:      limit.Limit{Rate: 50, Period: time.Second, Concurrency: 5},
-		Destination: limit.Limit{Concurrency: 3},
-		Keys:        3, // keys are forgotten all the time
+		Limits: limit.ByScope{
+			limit.All:         {Concurrency: 12, Rate: 400, Period: time.Second},
+			limit.IP:          {Concurrency: 4},
+			limit.Source:      {Rate: 50, Period: time.Second, Concurrency: 5},
+			limit.Destination: {Concurrency: 3},
+		},
+		Keys: 3, // keys are forgotten all the time
 	}
 	for seed := range uint64(4) {
 		synctest.Test(t, func(t *testing.T) {
@@ -448,7 +446,7 @@ func TestNothingIsLostOrExceeded(t *testing.T) {
 					rnd := rand.New(rand.NewPCG(seed, uint64(w)))
 					for range 20 {
 						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rnd.ExpFloat64()*float64(4*time.Second)))
-						ticket := l.Permit()
+						permit := l.Permit()
 						key := func(s limit.Scope) limit.Want {
 							if s == limit.All {
 								return limit.Want{Scope: s}
@@ -457,15 +455,12 @@ func TestNothingIsLostOrExceeded(t *testing.T) {
 						}
 						a := []limit.Want{key(limit.All), key(limit.Source), key(limit.Destination)}
 						ip := key(limit.IP)
-						if ticket.Acquire(ctx, a...) == nil {
+						if permit.Acquire(ctx, a...) == nil {
 							count(1, a...)
-							if ticket.Acquire(ctx, ip) == nil {
+							if permit.Acquire(ctx, ip) == nil {
 								count(1, ip)
 								time.Sleep(time.Duration(rnd.IntN(200)) * time.Millisecond)
 								count(-1, ip)
-								if rnd.IntN(2) == 0 {
-									ticket.Give(limit.IP)
-								}
 								done.Add(1)
 							} else {
 								failed.Add(1)
@@ -475,9 +470,9 @@ func TestNothingIsLostOrExceeded(t *testing.T) {
 							failed.Add(1)
 						}
 						for range rnd.IntN(3) {
-							ticket.Release()
+							permit.Release()
 						}
-						ticket.Release()
+						permit.Release()
 						cancel()
 					}
 				})
@@ -490,10 +485,10 @@ func TestNothingIsLostOrExceeded(t *testing.T) {
 			// Every bucket is whole again.
 			time.Sleep(time.Second)
 			for i := range 12 {
-				ticket := l.Permit()
+				permit := l.Permit()
 				start := time.Now()
-				if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil || time.Since(start) > 0 {
-					t.Errorf("place %d is lost: %v", i, err)
+				if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.All}); err != nil || time.Since(start) > 0 {
+					t.Errorf("slot %d is lost: %v", i, err)
 				}
 			}
 		})
@@ -502,9 +497,7 @@ func TestNothingIsLostOrExceeded(t *testing.T) {
 
 // The same with real threads and no sleeping, for the race detector.
 func TestNothingIsLostInParallel(t *testing.T) {
-	l := limit.New(limit.Config{
-		All: limit.Limit{Concurrency: 4}, Source: limit.Limit{Concurrency: 2, Rate: 100000, Period: time.Second}, Keys: 2,
-	})
+	l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: {Concurrency: 4}, limit.Source: {Concurrency: 2, Rate: 100000, Period: time.Second}}, Keys: 2})
 	var wg sync.WaitGroup
 	for w := range 16 {
 		wg.Go(func() {
@@ -514,9 +507,9 @@ func TestNothingIsLostInParallel(t *testing.T) {
 				if rnd.IntN(3) == 0 {
 					go cancel()
 				}
-				ticket := l.Permit()
-				ticket.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Source, Key: fmt.Sprint(rnd.IntN(4))})
-				ticket.Release()
+				permit := l.Permit()
+				permit.Acquire(ctx, limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Source, Key: fmt.Sprint(rnd.IntN(4))})
+				permit.Release()
 				cancel()
 			}
 		})
@@ -527,19 +520,19 @@ func TestNothingIsLostInParallel(t *testing.T) {
 
 func TestKeysAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := limit.New(limit.Config{Source: limit.Limit{Rate: 1, Period: 5 * time.Minute, Concurrency: 2}, Keys: 1000})
+		l := limit.New(limit.Config{Limits: limit.ByScope{limit.Source: {Rate: 1, Period: 5 * time.Minute, Concurrency: 2}}, Keys: 1000})
 		keys := func() int { return l.Stats(limit.Source).Keys }
 		acquire := func(key string) (limit.Permit, error) {
-			ticket := l.Permit()
-			return ticket, ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: key})
+			permit := l.Permit()
+			return permit, permit.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: key})
 		}
 		acquire("in use")
 		for i := range 5000 { // beyond the bound, the longest unused goes
-			ticket := l.Permit()
-			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: fmt.Sprint(i)}); err != nil {
+			permit := l.Permit()
+			if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: fmt.Sprint(i)}); err != nil {
 				t.Fatal(err)
 			}
-			ticket.Release()
+			permit.Release()
 			if keys() > 1000 {
 				t.Fatalf("%d keys", keys())
 			}
@@ -556,9 +549,9 @@ func TestKeysAreForgotten(t *testing.T) {
 
 		time.Sleep(5 * time.Minute)
 		for range 1000 { // as traffic goes on, old keys go a few at a time
-			ticket := l.Permit()
-			ticket.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "lively"})
-			ticket.Release()
+			permit := l.Permit()
+			permit.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "lively"})
+			permit.Release()
 		}
 		if n := keys(); n > 3 {
 			t.Errorf("%d keys long after", n)
@@ -569,41 +562,41 @@ func TestKeysAreForgotten(t *testing.T) {
 // More keys in use than are to be remembered: all of them count.
 func TestMoreKeysInUseThanRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := limit.New(limit.Config{IP: limit.Limit{Concurrency: 1}, Keys: 5})
-		var tickets []*limit.Permit
+		l := limit.New(limit.Config{Limits: limit.ByScope{limit.IP: {Concurrency: 1}}, Keys: 5})
+		var permits []*limit.Permit
 		for i := range 20 {
-			ticket := l.Permit()
-			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: fmt.Sprint(i)}); err != nil {
+			permit := l.Permit()
+			if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: fmt.Sprint(i)}); err != nil {
 				t.Fatal(err)
 			}
-			tickets = append(tickets, &ticket)
+			permits = append(permits, &permit)
 		}
 		for i := range 20 {
-			ticket := l.Permit()
-			if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: fmt.Sprint(i)}); err == nil {
+			permit := l.Permit()
+			if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: fmt.Sprint(i)}); err == nil {
 				t.Errorf("key %d is counted twice", i)
 			}
 		}
-		for _, ticket := range tickets {
-			ticket.Release()
+		for _, permit := range permits {
+			permit.Release()
 		}
-		ticket := l.Permit()
-		ticket.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: strings.Repeat("x", 9)})
+		permit := l.Permit()
+		permit.Acquire(t.Context(), limit.Want{Scope: limit.IP, Key: strings.Repeat("x", 9)})
 		if n := l.Stats(limit.IP).Keys; n > 20 {
 			t.Errorf("%d keys", n)
 		}
-		ticket.Release()
+		permit.Release()
 		allZero(t, l)
 	})
 }
 
-// Place tells what a key has to do, and takes nothing of it.
+// KeyState tells what a key has to do, and takes nothing of it.
 func TestPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		two := limit.Limit{Rate: 2, Period: time.Minute, Concurrency: 5}
-		l := limit.New(limit.Config{Destination: two})
+		l := limit.New(limit.Config{Limits: limit.ByScope{limit.Destination: two}})
 		if _, ok := l.KeyState(limit.IP, "192.0.2.1"); ok {
-			t.Error("a scope without a limit has a place")
+			t.Error("a scope without a limit has a state")
 		}
 		see := func(what string, want limit.KeyState) {
 			t.Helper()
@@ -612,14 +605,14 @@ func TestPlace(t *testing.T) {
 			}
 		}
 		see("never seen", limit.KeyState{Limit: two, Tokens: 2})
-		ticket := l.Permit()
-		if err := ticket.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "a.example"}); err != nil {
+		permit := l.Permit()
+		if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.Destination, Key: "a.example"}); err != nil {
 			t.Fatal(err)
 		}
 		see("at work", limit.KeyState{Limit: two, Tokens: 1, Open: 1})
 		time.Sleep(15 * time.Second)
 		see("after a while", limit.KeyState{Limit: two, Tokens: 1.5, Open: 1})
-		ticket.Release()
+		permit.Release()
 		see("released", limit.KeyState{Limit: two, Tokens: 1.5})
 		want(t, "keys", l.Stats(limit.Destination).Keys, 1)
 	})

@@ -9,28 +9,28 @@ import (
 	"time"
 )
 
-// errLate says that no turn came in time.
-var errLate = errors.New("no turn in time")
+// errTimeout says that there was no slot in time.
+var errTimeout = errors.New("no slot in time")
 
-// limiter lets work in key by key: for each key first come, first served, when
-// the key's rule allows it. It runs no goroutine; those who wait are woken by
-// those who leave, or by a timer when only time is lacking.
+// limiter gives out slots key by key: for each key first come, first served,
+// when the key's rule allows it. It runs no goroutine; what waits is woken by
+// what leaves, or by a timer when only time is lacking.
 type limiter struct {
 	newRule func(now time.Time) rule
-	keys    int // how many keys are remembered
+	maxKeys int // how many keys are remembered
 
 	mu      sync.Mutex
-	places  map[string]*place
-	unused  list.List // of places that nobody is in or waits for, the longest unused first
+	entries map[string]*entry
+	unused  list.List // of entries with no slot taken and nothing waiting, the longest unused first
 	open    int
 	waiting int
 	waited  uint64
 	late    uint64
 }
 
-// rule decides for one key. It is called with the gate locked.
+// rule decides for one key. It is called with the limiter locked.
 type rule interface {
-	// admit lets one more in beside those inside, or says after which time
+	// admit gives one more slot beside the open ones, or says after which time
 	// alone it could (0: time alone does not help).
 	admit(open int, now time.Time) (ok bool, retry time.Duration)
 	// undo takes an admission back that came to nothing.
@@ -39,38 +39,38 @@ type rule interface {
 	forget(since, now time.Time) bool
 }
 
-// place is what is known of one key.
-type place struct {
-	key    string
-	rule   rule
-	open   int
-	round  int           // raised by whoever needs to tell later stays from earlier ones
-	queue  list.List     // of *waiter, the first to come in front
-	timer  *time.Timer   // wakes the queue when only time is lacking
-	unused *list.Element // in gate.unused, when it stands there
-	since  time.Time     // unused since
+// entry is what is known of one key.
+type entry struct {
+	key         string
+	rule        rule
+	open        int
+	round       int           // raised by a rule that tells later admissions from earlier ones
+	queue       list.List     // of *waiter, the first to come in front
+	timer       *time.Timer   // wakes the queue when only time is lacking
+	unused      *list.Element // in limiter.unused, when it stands there
+	unusedSince time.Time
 }
 
 type waiter struct {
-	ready chan struct{} // closed when it is let in
-	in    bool          // under gate.mu: it was let in
-	round int           // the place's, when it was let in
+	ready    chan struct{} // closed when it is admitted
+	admitted bool          // under limiter.mu
+	round    int           // the entry's, when it was admitted
 }
 
-// admission is somebody's being in a place.
+// admission is one slot of a key.
 type admission struct {
-	place *place
-	round int // the place's, when it began
+	entry *entry
+	round int // the entry's, when it began
 }
 
 func newLimiter(keys int, newRule func(now time.Time) rule) *limiter {
-	return &limiter{newRule: newRule, keys: keys, places: make(map[string]*place)}
+	return &limiter{newRule: newRule, maxKeys: keys, entries: make(map[string]*entry)}
 }
 
-// enter waits for a turn, at most for the patience, and gives the time that it
-// waited. The error is errLate or the cause of ctx's end. What was entered is
-// to be left.
-func (g *limiter) enter(ctx context.Context, key string, patience time.Duration) (admission, time.Duration, error) {
+// enter waits for a slot, at most for maxWait, and gives the time that it
+// waited. The error is errTimeout or the cause of ctx's end. The slot is to be
+// given back by leave.
+func (g *limiter) enter(ctx context.Context, key string, maxWait time.Duration) (admission, time.Duration, error) {
 	if ctx.Err() != nil {
 		return admission{}, 0, context.Cause(ctx)
 	}
@@ -93,7 +93,7 @@ func (g *limiter) enter(ctx context.Context, key string, patience time.Duration)
 	g.advance(p, now)
 	g.mu.Unlock()
 
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
 	select {
 	case <-w.ready:
@@ -105,9 +105,9 @@ func (g *limiter) enter(ctx context.Context, key string, patience time.Duration)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case w.in && ctx.Err() == nil:
+	case w.admitted && ctx.Err() == nil:
 		return admission{p, w.round}, waited, nil
-	case w.in:
+	case w.admitted:
 		g.exit(p, true)
 		return admission{}, waited, context.Cause(ctx)
 	}
@@ -118,18 +118,18 @@ func (g *limiter) enter(ctx context.Context, key string, patience time.Duration)
 		return admission{}, waited, context.Cause(ctx)
 	}
 	g.late++
-	return admission{}, waited, errLate
+	return admission{}, waited, errTimeout
 }
 
-// leave gives a turn back; with undo as if it had never been.
-func (g *limiter) leave(p *place, undo bool) {
+// leave gives a slot back; with undo as if it had never been taken.
+func (g *limiter) leave(p *entry, undo bool) {
 	g.mu.Lock()
 	g.exit(p, undo)
 	g.mu.Unlock()
 }
 
 // exit is leave with the lock held.
-func (g *limiter) exit(p *place, undo bool) {
+func (g *limiter) exit(p *entry, undo bool) {
 	p.open--
 	g.open--
 	if undo {
@@ -138,8 +138,8 @@ func (g *limiter) exit(p *place, undo bool) {
 	g.advance(p, time.Now())
 }
 
-// advance lets in whoever may come in now.
-func (g *limiter) advance(p *place, now time.Time) {
+// advance admits what waits and may have a slot now.
+func (g *limiter) advance(p *entry, now time.Time) {
 	for p.queue.Len() > 0 {
 		ok, retry := p.rule.admit(p.open, now)
 		if !ok {
@@ -147,7 +147,7 @@ func (g *limiter) advance(p *place, now time.Time) {
 			return
 		}
 		w := p.queue.Remove(p.queue.Front()).(*waiter)
-		w.in, w.round = true, p.round
+		w.admitted, w.round = true, p.round
 		close(w.ready)
 		p.open++
 		g.open++
@@ -160,15 +160,15 @@ func (g *limiter) advance(p *place, now time.Time) {
 		return
 	}
 	if p.rule.forget(now, now) {
-		delete(g.places, p.key)
+		delete(g.entries, p.key)
 		return
 	}
-	p.since = now
+	p.unusedSince = now
 	p.unused = g.unused.PushBack(p)
 }
 
 // wakeIn has the queue looked at again after a while.
-func (g *limiter) wakeIn(p *place, d time.Duration) {
+func (g *limiter) wakeIn(p *entry, d time.Duration) {
 	switch {
 	case d <= 0:
 	case p.timer != nil:
@@ -184,18 +184,18 @@ func (g *limiter) wakeIn(p *place, d time.Duration) {
 	}
 }
 
-// find gives the place of a key, which is in use from then on.
-func (g *limiter) find(key string, now time.Time) *place {
+// find gives the entry of a key, which is in use from then on.
+func (g *limiter) find(key string, now time.Time) *entry {
 	g.sweep(now)
-	p := g.places[key]
+	p := g.entries[key]
 	if p == nil {
-		for len(g.places) >= g.keys && g.unused.Len() > 0 {
+		for len(g.entries) >= g.maxKeys && g.unused.Len() > 0 {
 			g.drop()
 		}
 		// A key is often a piece of a longer text, which must not stay with it.
 		key = strings.Clone(key)
-		p = &place{key: key, rule: g.newRule(now)}
-		g.places[key] = p
+		p = &entry{key: key, rule: g.newRule(now)}
+		g.entries[key] = p
 	} else if p.unused != nil {
 		g.unused.Remove(p.unused)
 		p.unused = nil
@@ -211,7 +211,7 @@ func (g *limiter) sweep(now time.Time) {
 		if front == nil {
 			return
 		}
-		if p := front.Value.(*place); !p.rule.forget(p.since, now) {
+		if p := front.Value.(*entry); !p.rule.forget(p.unusedSince, now) {
 			return
 		}
 		g.drop()
@@ -220,7 +220,7 @@ func (g *limiter) sweep(now time.Time) {
 
 // drop forgets the key that was unused for longest.
 func (g *limiter) drop() {
-	p := g.unused.Remove(g.unused.Front()).(*place)
+	p := g.unused.Remove(g.unused.Front()).(*entry)
 	p.unused = nil
-	delete(g.places, p.key)
+	delete(g.entries, p.key)
 }

@@ -9,7 +9,7 @@ import (
 
 // Pacing says how a Pacer works; what is 0 has the default that is named.
 type Pacing struct {
-	MaxWait   time.Duration // how long a turn is waited for; 5 seconds
+	MaxWait   time.Duration // how long a slot is waited for; 5 seconds
 	Successes int           // so many successes allow one more at once; 20
 	Step      time.Duration // so much time without a complaint does too; 30 seconds
 	Memory    time.Duration // a complaint within this time of the last one is no news; 15 minutes
@@ -28,8 +28,8 @@ type Pacing struct {
 //
 // A Pacer is safe for concurrent use and has nothing to stop.
 type Pacer struct {
-	pacing Pacing
-	gate   *limiter
+	pacing  Pacing
+	limiter *limiter
 }
 
 // NewPacer makes a Pacer.
@@ -39,58 +39,58 @@ func NewPacer(p Pacing) *Pacer {
 	p.Step = cmp.Or(p.Step, 30*time.Second)
 	p.Memory = cmp.Or(p.Memory, 15*time.Minute)
 	p.Keys = cmp.Or(p.Keys, defaultKeys)
-	return &Pacer{pacing: p, gate: newLimiter(p.Keys, func(time.Time) rule { return &pace{pacing: &p} })}
+	return &Pacer{pacing: p, limiter: newLimiter(p.Keys, func(time.Time) rule { return &pace{pacing: &p} })}
 }
 
-// HostPermit is the right to use a host, until Release. It belongs to one goroutine
-// at a time and must not be copied once used.
+// HostPermit is the right to use a host, until Release. It belongs to one
+// goroutine at a time and must not be copied once used.
 type HostPermit struct {
 	limiter   *limiter
 	admission // its round counts the host's complaints
 }
 
-// Acquire waits for a turn at a host. The error is an *Error that wraps
+// Acquire waits for a slot at a host. The error is an *Error that wraps
 // ErrBusy (the caller defers the work, 4.4.5), or the cause of ctx's end.
 func (p *Pacer) Acquire(ctx context.Context, host string) (HostPermit, error) {
-	in, _, err := p.gate.enter(ctx, host, p.pacing.MaxWait)
-	if err == errLate {
+	in, _, err := p.limiter.enter(ctx, host, p.pacing.MaxWait)
+	if err == errTimeout {
 		err = &Error{Scope: Host, Key: host, MaxWait: p.pacing.MaxWait}
 	}
 	if err != nil {
 		return HostPermit{}, err
 	}
-	return HostPermit{p.gate, in}, nil
+	return HostPermit{p.limiter, in}, nil
 }
 
-// Slow says that the host complained of too many connections during this
-// turn, which is still to be released. It reports whether that is news, to be
-// logged.
-func (t *HostPermit) Slow() (news bool) {
-	if t.place == nil {
+// Slow says that the host complained of too many connections while this permit
+// was held, which is still to be released. It reports whether that is news, to
+// be logged.
+func (h *HostPermit) Slow() (news bool) {
+	if h.entry == nil {
 		return false
 	}
-	t.limiter.mu.Lock()
-	defer t.limiter.mu.Unlock()
-	if t.round != t.place.round {
+	h.limiter.mu.Lock()
+	defer h.limiter.mu.Unlock()
+	if h.round != h.entry.round {
 		return false // it began before the last complaint
 	}
-	t.place.round++
-	return t.place.rule.(*pace).slow(t.place.open, time.Now())
+	h.entry.round++
+	return h.entry.rule.(*pace).slow(h.entry.open, time.Now())
 }
 
-// Release ends the turn; served says that the host took the message. Calling
+// Release gives the permit back; served says that the host took the message. Calling
 // it again does nothing.
-func (t *HostPermit) Release(served bool) {
-	if t.place == nil {
+func (h *HostPermit) Release(served bool) {
+	if h.entry == nil {
 		return
 	}
-	t.limiter.mu.Lock()
-	defer t.limiter.mu.Unlock()
-	if served && t.round == t.place.round {
-		t.place.rule.(*pace).success(time.Now())
+	h.limiter.mu.Lock()
+	defer h.limiter.mu.Unlock()
+	if served && h.round == h.entry.round {
+		h.entry.rule.(*pace).success(time.Now())
 	}
-	t.limiter.exit(t.place, false)
-	t.place = nil
+	h.limiter.exit(h.entry, false)
+	h.entry = nil
 }
 
 // Paced is a host that is being slowed down towards.
@@ -116,15 +116,15 @@ func (p *Pacer) List() []Paced {
 	return list
 }
 
-// each calls f, with the gate locked, for each host that has a bound now.
+// each calls f, with the limiter locked, for each host that has a bound now.
 func (p *Pacer) each(f func(Paced)) {
-	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
+	p.limiter.mu.Lock()
+	defer p.limiter.mu.Unlock()
 	now := time.Now()
-	for host, place := range p.gate.places {
-		r := place.rule.(*pace)
+	for host, e := range p.limiter.entries {
+		r := e.rule.(*pace)
 		if r.climb(now); r.allowed > 0 {
-			f(Paced{host, r.allowed, place.open, place.queue.Len()})
+			f(Paced{host, r.allowed, e.open, e.queue.Len()})
 		}
 	}
 }

@@ -14,25 +14,25 @@ import (
 
 const host = "mx.example.org"
 
-// open takes n turns, or fewer if no more come at once.
-func open(t *testing.T, p *limit.Pacer, n int) (turns []*limit.HostPermit) {
+// open takes n permits, or fewer if no more come at once.
+func open(t *testing.T, p *limit.Pacer, n int) (permits []*limit.HostPermit) {
 	t.Helper()
 	for range n {
-		turn, err := p.Acquire(t.Context(), host)
+		permit, err := p.Acquire(t.Context(), host)
 		if errors.Is(err, limit.ErrBusy) {
-			return turns
+			return permits
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		turns = append(turns, &turn)
+		permits = append(permits, &permit)
 	}
-	return turns
+	return permits
 }
 
-func release(turns []*limit.HostPermit, served bool) {
-	for _, turn := range turns {
-		turn.Release(served)
+func release(permits []*limit.HostPermit, served bool) {
+	for _, permit := range permits {
+		permit.Release(served)
 	}
 }
 
@@ -43,15 +43,15 @@ func allowed(p *limit.Pacer) int {
 	return 0
 }
 
-// impatient has turns that do not come at once not come at all.
+// impatient has permits that do not come at once not come at all.
 var impatient = limit.Pacing{MaxWait: time.Nanosecond}
 
 func TestHostThatNeverComplainedHasNoBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := limit.NewPacer(limit.Pacing{})
-		turns := open(t, p, 1000)
-		want(t, "turns", len(turns), 1000)
-		release(turns, false)
+		permits := open(t, p, 1000)
+		want(t, "permits", len(permits), 1000)
+		release(permits, false)
 		want(t, "list", p.List(), []limit.Paced(nil))
 	})
 }
@@ -59,14 +59,14 @@ func TestHostThatNeverComplainedHasNoBound(t *testing.T) {
 func TestOneBurstIsOneComplaintAndOneNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := limit.NewPacer(impatient)
-		turns := open(t, p, 20)
+		permits := open(t, p, 20)
 		news := 0
-		for _, turn := range turns[:15] { // 15 of 20 refused
-			if turn.Slow() {
+		for _, permit := range permits[:15] { // 15 of 20 refused
+			if permit.Slow() {
 				news++
 			}
-			turn.Slow() // said twice
-			turn.Release(false)
+			permit.Slow() // said twice
+			permit.Release(false)
 		}
 		want(t, "news", news, 1)
 		want(t, "allowed", allowed(p), 10)
@@ -76,9 +76,9 @@ func TestOneBurstIsOneComplaintAndOneNews(t *testing.T) {
 		// Refused again with ten open: half of that, and no news.
 		want(t, "news", more[0].Slow(), false)
 		want(t, "allowed", allowed(p), 5)
-		want(t, "an old turn's complaint", turns[16].Slow(), false)
+		want(t, "an old permit's complaint", permits[16].Slow(), false)
 		want(t, "allowed", allowed(p), 5)
-		release(turns, true)
+		release(permits, true)
 		release(more, false)
 		want(t, "opened", len(open(t, p, 20)), 5)
 	})
@@ -87,36 +87,36 @@ func TestOneBurstIsOneComplaintAndOneNews(t *testing.T) {
 func TestClimbsByTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := limit.NewPacer(impatient)
-		turns := open(t, p, 6)
-		turns[0].Slow()
-		release(turns, false)
+		permits := open(t, p, 6)
+		permits[0].Slow()
+		release(permits, false)
 		for _, n := range []int{3, 4, 5, 0} {
 			want(t, "allowed", allowed(p), n)
 			time.Sleep(30 * time.Second)
 		}
-		turns = open(t, p, 100)
-		want(t, "turns without a bound", len(turns), 100)
+		permits = open(t, p, 100)
+		want(t, "permits without a bound", len(permits), 100)
 
 		// Within a quarter of an hour it is no news, after it it is.
-		want(t, "news", turns[0].Slow(), false)
-		release(turns, false)
+		want(t, "news", permits[0].Slow(), false)
+		release(permits, false)
 		time.Sleep(15*time.Minute - time.Second)
-		turns = open(t, p, 2)
-		want(t, "news", turns[0].Slow(), false)
-		release(turns, false)
+		permits = open(t, p, 2)
+		want(t, "news", permits[0].Slow(), false)
+		release(permits, false)
 		time.Sleep(15 * time.Minute)
-		turns = open(t, p, 2)
-		want(t, "news", turns[0].Slow(), true)
-		release(turns, false)
+		permits = open(t, p, 2)
+		want(t, "news", permits[0].Slow(), true)
+		release(permits, false)
 	})
 }
 
 func TestClimbsBySuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := limit.NewPacer(impatient)
-		turns := open(t, p, 4)
-		turns[0].Slow()
-		release(turns, true) // older than the complaint: no success
+		permits := open(t, p, 4)
+		permits[0].Slow()
+		release(permits, true) // older than the complaint: no success
 		for served := range 40 {
 			want(t, "allowed", allowed(p), 2+served/20)
 			one := open(t, p, 1)
@@ -134,30 +134,30 @@ func TestAtLeastOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := limit.NewPacer(impatient)
 		for range 3 {
-			turns := open(t, p, 1)
-			turns[0].Slow()
+			permits := open(t, p, 1)
+			permits[0].Slow()
 			want(t, "allowed", allowed(p), 1)
-			release(turns, false)
+			release(permits, false)
 		}
-		want(t, "turns", len(open(t, p, 2)), 1)
+		want(t, "permits", len(open(t, p, 2)), 1)
 	})
 }
 
 func TestWaitsForATurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := limit.NewPacer(limit.Pacing{})
-		turns := open(t, p, 2)
-		turns[0].Slow()
-		turns[0].Release(false)
+		permits := open(t, p, 2)
+		permits[0].Slow()
+		permits[0].Release(false)
 		start := time.Now()
-		time.AfterFunc(3*time.Second, func() { turns[1].Release(true) })
-		turn, err := p.Acquire(t.Context(), host)
+		time.AfterFunc(3*time.Second, func() { permits[1].Release(true) })
+		permit, err := p.Acquire(t.Context(), host)
 		if err != nil {
 			t.Fatal(err)
 		}
 		want(t, "waited", time.Since(start), 3*time.Second)
 		_, err = p.Acquire(t.Context(), host)
-		want(t, "error", err, "mx.example.org complained of too many connections, no turn within 5s")
+		want(t, "error", err, "mx.example.org complained of too many connections: no slot within 5s")
 		if !errors.Is(err, limit.ErrBusy) {
 			t.Error("it is not ErrBusy")
 		}
@@ -169,7 +169,7 @@ func TestWaitsForATurn(t *testing.T) {
 			t.Fatal(err)
 		}
 		want(t, "waited for the step", time.Since(start), 2*time.Second)
-		turn.Release(true)
+		permit.Release(true)
 		second.Release(true)
 	})
 }
@@ -178,23 +178,23 @@ func TestPacerForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := limit.NewPacer(limit.Pacing{Keys: 10})
 		for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"} {
-			turn, _ := p.Acquire(t.Context(), name+".example")
-			turn.Slow()
-			turn.Release(false)
+			permit, _ := p.Acquire(t.Context(), name+".example")
+			permit.Slow()
+			permit.Release(false)
 		}
 		want(t, "hosts", len(p.List()), 10)
 		want(t, "the first", p.List()[0].Host, "d.example")
 		// Hosts that never complained take no room, but for the one in use.
 		for i := range 100 {
-			turn, _ := p.Acquire(t.Context(), fmt.Sprint(i))
-			turn.Release(true)
+			permit, _ := p.Acquire(t.Context(), fmt.Sprint(i))
+			permit.Release(true)
 		}
 		want(t, "hosts", len(p.List()), 9)
 		want(t, "counted", p.Slowed(), 9)
 	})
 }
 
-// However hosts complain, what is open never passes what is allowed, turns
+// However hosts complain, what is open never passes what is allowed, permits
 // are all given back, and after a quiet time there is no bound.
 func TestPacerProperty(t *testing.T) {
 	for seed := range uint64(4) {
@@ -208,7 +208,7 @@ func TestPacerProperty(t *testing.T) {
 				wg.Go(func() {
 					rnd := rand.New(rand.NewPCG(seed, uint64(w)))
 					for range 30 {
-						turn, err := p.Acquire(t.Context(), host)
+						permit, err := p.Acquire(t.Context(), host)
 						if err != nil {
 							continue
 						}
@@ -217,7 +217,7 @@ func TestPacerProperty(t *testing.T) {
 						ok := now <= takes
 						mu.Unlock()
 						if !ok {
-							turn.Slow()
+							permit.Slow()
 							mu.Lock()
 							refused++
 							mu.Unlock()
@@ -226,7 +226,7 @@ func TestPacerProperty(t *testing.T) {
 						mu.Lock()
 						now--
 						mu.Unlock()
-						turn.Release(ok)
+						permit.Release(ok)
 					}
 				})
 			}
@@ -239,7 +239,7 @@ func TestPacerProperty(t *testing.T) {
 			}
 			time.Sleep(time.Hour)
 			want(t, "bounds in the end", len(p.List()), 0)
-			want(t, "turns", len(open(t, p, 100)), 100)
+			want(t, "permits", len(open(t, p, 100)), 100)
 		})
 	}
 }

@@ -7,8 +7,8 @@
 // and gives them all to [ParseRecord], which finds the one that counts. When
 // the record's id is not the one it remembers, it fetches the policy from
 // [PolicyURL] and gives the text to [ParsePolicy]. For each MX host it then
-// asks [Policy.Match]. Package fetch does the fetching, package policies
-// remembers.
+// asks [Policy.Match]. Package fetch does the fetching, package
+// policycache remembers.
 //
 // The RFC's ABNF is kept exactly, since a record or policy that breaks it must
 // count as none (§3.1, §3.2), and one that keeps it must be accepted, however
@@ -39,7 +39,7 @@ var (
 	// caller treats it as missing (RFC 8461 §3.1, §3.3) and tells the
 	// administrator.
 	ErrMalformed = errors.New("malformed")
-	// ErrTooLarge means that a policy exceeds MaxPolicySize or MaxPatterns.
+	// ErrTooLarge means that a policy exceeds MaxPolicySize or maxPatterns.
 	// The caller treats it as missing (RFC 8461 §3.3).
 	ErrTooLarge = errors.New("the MTA-STS policy is too large")
 	// ErrDomain means that a name cannot have an MTA-STS policy: an address
@@ -54,9 +54,9 @@ const (
 	hostLabel   = "mta-sts."
 )
 
-// MaxDomainLength is the length in bytes of the longest policy domain: with
+// maxDomainLength is the length in bytes of the longest policy domain: with
 // "_mta-sts." before it, it is as long as a domain name can be.
-const MaxDomainLength = 253 - len(recordLabel)
+const maxDomainLength = 253 - len(recordLabel)
 
 // Domain gives a policy domain in the one form that every package here uses:
 // lower-case A-labels without a trailing dot. The error is ErrDomain.
@@ -65,7 +65,7 @@ func Domain(name string) (string, error) {
 		return "", ErrDomain
 	}
 	d, err := address.ASCIIDomain(name)
-	if err != nil || len(d) > MaxDomainLength {
+	if err != nil || len(d) > maxDomainLength {
 		return "", ErrDomain
 	}
 	return d, nil

@@ -1,9 +1,6 @@
 package mtasts
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,10 +14,10 @@ const (
 	// MaxPolicySize is the size in bytes of the largest policy that is read,
 	// as RFC 8461 §3.3 suggests.
 	MaxPolicySize = 64 << 10
-	// MaxPatterns is how many mx lines a policy may have.
-	MaxPatterns = 1000
-	// MaxAge is the longest max_age (RFC 8461 §3.2), a year.
-	MaxAge = 31557600 * time.Second
+	// maxPatterns is how many mx lines a policy may have.
+	maxPatterns = 1000
+	// maxAge is the longest max_age (RFC 8461 §3.2), a year.
+	maxAge = 31557600 * time.Second
 )
 
 // Mode is what a sender does about a host that fails the policy (RFC 8461 §5).
@@ -49,7 +46,7 @@ func (m Mode) String() string {
 type Policy struct {
 	Mode Mode
 	// MaxAge is how long the policy may be kept from when it was fetched, 0 to
-	// the constant MaxAge in whole seconds.
+	// 31557600 s (a year) in whole seconds.
 	MaxAge time.Duration
 	// MX holds the patterns in the order of the policy, as lower-case A-labels
 	// without a trailing dot and without duplicates: "mail.example.org", or
@@ -136,7 +133,7 @@ func (p *parser) line(line string) error {
 }
 
 func (p *parser) mx(value string) error {
-	if p.patterns++; p.patterns > MaxPatterns {
+	if p.patterns++; p.patterns > maxPatterns {
 		return ErrTooLarge
 	}
 	pattern, ok := parsePattern(value)
@@ -192,7 +189,7 @@ func parseMaxAge(s string) (time.Duration, bool) {
 		}
 	}
 	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil || n > uint64(MaxAge/time.Second) {
+	if err != nil || n > uint64(maxAge/time.Second) {
 		return 0, false
 	}
 	return time.Duration(n) * time.Second, true
@@ -236,15 +233,6 @@ func (p Policy) Match(host string) bool {
 		}
 	}
 	return false
-}
-
-// Fingerprint names what the policy asks of a host: two policies with the same
-// fingerprint have the same mode and the same patterns, in whatever order.
-// MaxAge does not count. It is a short string of hexadecimal digits.
-func (p Policy) Fingerprint() string {
-	patterns := slices.Sorted(slices.Values(p.MX))
-	sum := sha256.Sum256([]byte(p.Mode.String() + "\n" + strings.Join(patterns, "\n")))
-	return hex.EncodeToString(sum[:16])
 }
 
 // String gives the policy as RFC 8461 §3.2 writes it, one field a line, each

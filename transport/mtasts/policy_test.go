@@ -69,7 +69,7 @@ func TestParsePolicy(t *testing.T) {
 		{"§3.2 max_age 1", age("1"), withAge(time.Second), nil},
 		{"§3.2 max_age with leading zeros, ten digits", age("0000086400"), withAge(86400 * time.Second), nil},
 		{"§3.2 max_age of eleven digits", age("00000086400"), Policy{}, ErrMalformed},
-		{"§3.2 the largest max_age", age("31557600"), withAge(MaxAge), nil},
+		{"§3.2 the largest max_age", age("31557600"), withAge(31557600 * time.Second), nil},
 		{"§3.2 one more", age("31557601"), Policy{}, ErrMalformed},
 		{"§3.2 max_age beyond 32 bits", age("9999999999"), Policy{}, ErrMalformed},
 		{"§3.2 max_age negative", age("-1"), Policy{}, ErrMalformed},
@@ -125,10 +125,10 @@ func TestParsePolicy(t *testing.T) {
 		{"§3.2 the first max_age must be one", age("-1\nmax_age: 60"), Policy{}, ErrMalformed},
 		{"§3.2 extensions twice", policyText("a: 1", "a: 2"), enforce, nil},
 
-		{"§3.3 64 KiB exactly", policyText("pad: " + strings.Repeat("x", MaxPolicySize-len(policyText())-6)), enforce, nil},
-		{"§3.3 64 KiB and one", policyText("pad: " + strings.Repeat("x", MaxPolicySize-len(policyText())-5)), Policy{}, ErrTooLarge},
-		{"our bound: too many mx", policyText(slices.Repeat([]string{"mx: a.example"}, MaxPatterns)...), Policy{}, ErrTooLarge},
-		{"our bound: as many as may be", policyText(slices.Repeat([]string{"mx: a.example"}, MaxPatterns-1)...), withMX("a.example"), nil},
+		{"§3.3 64 KiB exactly", policyText("pad: " + strings.Repeat("x", 64<<10-len(policyText())-6)), enforce, nil},
+		{"§3.3 64 KiB and one", policyText("pad: " + strings.Repeat("x", 64<<10-len(policyText())-5)), Policy{}, ErrTooLarge},
+		{"our bound: too many mx", policyText(slices.Repeat([]string{"mx: a.example"}, 1000)...), Policy{}, ErrTooLarge},
+		{"our bound: as many as may be", policyText(slices.Repeat([]string{"mx: a.example"}, 999)...), withMX("a.example"), nil},
 		{"our bound: too large once its labels are converted", policyText(manyULabels()...), Policy{}, ErrTooLarge},
 	}
 	for _, tt := range tests {
@@ -207,32 +207,6 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-func TestFingerprintTellsWhatIsAskedOfAHost(t *testing.T) {
-	parse := func(lines ...string) string {
-		p, err := ParsePolicy([]byte("version: STSv1\n" + strings.Join(lines, "\n")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p.Fingerprint()
-	}
-	base := parse("mode: enforce", "mx: a.example", "mx: b.example", "max_age: 1")
-	for name, tt := range map[string]struct {
-		print string
-		same  bool
-	}{
-		"order":     {parse("mode: enforce", "mx: b.example", "mx: a.example", "max_age: 1"), true},
-		"max_age":   {parse("mode: enforce", "mx: a.example", "mx: b.example", "max_age: 2"), true},
-		"extension": {parse("mode: enforce", "x: y", "mx: a.example", "mx: b.example", "max_age: 1"), true},
-		"mode":      {parse("mode: testing", "mx: a.example", "mx: b.example", "max_age: 1"), false},
-		"mx less":   {parse("mode: enforce", "mx: a.example", "max_age: 1"), false},
-		"wildcard":  {parse("mode: enforce", "mx: a.example", "mx: *.b.example", "max_age: 1"), false},
-	} {
-		if (tt.print == base) != tt.same {
-			t.Errorf("%s: same fingerprint %t, want %t", name, tt.print == base, tt.same)
-		}
-	}
-}
-
 func TestDomain(t *testing.T) {
 	long := strings.Repeat("a.", 121) + "de" // 244 bytes
 	for _, tt := range []struct{ name, in, want string }{
@@ -289,7 +263,7 @@ func FuzzParsePolicy(f *testing.F) {
 			}
 			return
 		}
-		if p.MaxAge < 0 || p.MaxAge > MaxAge || len(p.MX) > MaxPatterns || p.Mode != ModeNone && len(p.MX) == 0 {
+		if p.MaxAge < 0 || p.MaxAge > maxAge || len(p.MX) > 1000 || p.Mode != ModeNone && len(p.MX) == 0 {
 			t.Fatalf("out of bounds: %+v", p)
 		}
 		again, err := ParsePolicy([]byte(p.String()))

@@ -33,7 +33,7 @@ import (
 )
 
 // maxLook bounds how many connections to one host a single Get looks at, so
-// that thousands which do not fit can not hold up everybody else.
+// that thousands which do not fit cannot hold up everybody else.
 const maxLook = 100
 
 // Conn is what a pool keeps.

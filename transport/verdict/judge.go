@@ -23,7 +23,7 @@ type Failure struct {
 func (f *Failure) Error() string { return f.Text }
 
 // failure is a temporary failure of a policy: whoever published it, or a
-// passing trouble, may mend it.
+// passing trouble, may change it.
 func failure(detail uint16, rule Rule, cause Cause, text string) *Failure {
 	return &Failure{Code: status.New(status.Temporary, 7, detail), Text: text, Rule: rule, Cause: cause}
 }
@@ -105,9 +105,9 @@ func (v *Verdict) webPKI(p *Proof, who string) *Failure {
 func (v *Verdict) TestingFailure(p *Proof) *Failure {
 	const who = "MTA-STS testing: "
 	switch {
-	case v.Noted != nil:
-		return v.Noted
-	case !v.testing:
+	case v.TestingRefusal != nil:
+		return v.TestingRefusal
+	case !v.testedWebPKI:
 		return nil
 	case p.TLS == 0:
 		return failure(5, MTASTS, NoSTARTTLS, who+"no TLS")

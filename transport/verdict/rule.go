@@ -14,7 +14,7 @@ type Rule uint8
 const (
 	NoRule       Rule = iota // opportunistic TLS asks nothing
 	UnusableTLSA             // TLSA records, none of them usable
-	DANE                     // usable TLSA records, or ones that can not be looked up
+	DANE                     // usable TLSA records, or ones that cannot be looked up
 	MTASTS                   // the domain's MTA-STS policy
 	RequireTLS               // the message's own demand
 	LocalPolicy              // the administrator's minima
@@ -47,7 +47,7 @@ const (
 	CertificateName            // the certificate is for other names
 	CertificateExpired         // or not valid yet
 	CertificateUntrusted       // nothing that counts vouches for it
-	TLSALookup                 // the TLSA records can not be looked up
+	TLSALookup                 // the TLSA records cannot be looked up
 	TLSAUnusable               // none of the TLSA records is usable
 	NotListed                  // the MTA-STS policy does not list the host
 	MXLevelTooLow              // too little vouches for the host's name

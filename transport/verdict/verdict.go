@@ -137,10 +137,10 @@ type Verdict struct {
 	Reason string
 	// Rule is the same for machines: what Judge blames when Need is not met.
 	Rule Rule
-	// Noted is what testing mode lets pass; nil: nothing.
-	Noted *Failure
+	// TestingRefusal is what testing mode lets pass; nil: nothing.
+	TestingRefusal *Failure
 
-	testing bool // an MTA-STS policy in testing mode applies to the certificate
+	testedWebPKI bool // an MTA-STS policy in testing mode applies to the certificate
 }
 
 // Plaintext reports whether the message may travel in the clear.
@@ -175,7 +175,7 @@ func Decide(f Facts, rules Rules, demands Demands) Verdict {
 func (v *Verdict) dane(f Facts) {
 	switch {
 	case f.TLSA.State == TLSAFailed:
-		v.Refusal = failure(5, DANE, TLSALookup, fmt.Sprintf("the TLSA records can not be looked up: %v", f.TLSA.Err))
+		v.Refusal = failure(5, DANE, TLSALookup, fmt.Sprintf("the TLSA records cannot be looked up: %v", f.TLSA.Err))
 		v.Reason = "TLSA records unknown"
 	case f.TLSA.State == TLSANone:
 	case f.TLSA.Set.Usable():
@@ -200,9 +200,9 @@ func (v *Verdict) sts(f Facts) {
 	}
 	if policy.Mode == mtasts.ModeTesting {
 		if !listed {
-			v.Noted = failure(5, MTASTS, NotListed, "MTA-STS testing: the policy does not list this host")
+			v.TestingRefusal = failure(5, MTASTS, NotListed, "MTA-STS testing: the policy does not list this host")
 		}
-		v.testing = v.Need != NeedDANE
+		v.testedWebPKI = v.Need != NeedDANE
 		if v.Need == NeedNothing {
 			v.Reason = "MTA-STS policy in testing mode: TLS if offered"
 		}

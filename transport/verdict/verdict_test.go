@@ -158,7 +158,7 @@ func TestTable(t *testing.T) {
 				t.Error("no reason is given")
 			}
 			if v.Plaintext() && v.Refusal == nil && v.Judge(&plain) != nil {
-				t.Error("plaintext is dialled although it can not pass")
+				t.Error("plaintext is dialled although it cannot pass")
 			}
 		})
 	}
@@ -207,10 +207,10 @@ func TestExtension(t *testing.T) {
 // Testing mode lets everything pass and tells what it would have refused.
 func TestTestingModeNotes(t *testing.T) {
 	v := Decide(Facts{Host: host, STS: policy(mtasts.ModeTesting, "mx9.example.org")}, Rules{MTASTS: true}, Demands{})
-	if v.Noted == nil || v.Noted.Cause != NotListed || !strings.Contains(v.Noted.Text, "does not list") {
-		t.Errorf("a host that is not listed: %+v", v.Noted)
+	if v.TestingRefusal == nil || v.TestingRefusal.Cause != NotListed || !strings.Contains(v.TestingRefusal.Text, "does not list") {
+		t.Errorf("a host that is not listed: %+v", v.TestingRefusal)
 	}
-	if n := v.TestingFailure(&webpki); n != v.Noted {
+	if n := v.TestingFailure(&webpki); n != v.TestingRefusal {
 		t.Errorf("a host that is not listed, with a valid certificate: %+v", n)
 	}
 	v = Decide(Facts{Host: host, STS: policy(mtasts.ModeTesting, host)}, Rules{MTASTS: true}, Demands{})

@@ -24,7 +24,7 @@ func asks() []ask {
 	return []ask{
 		{domain: "dane-ee.example", want: "dane-only"},
 		{domain: "dane-hosted.example", want: "dane"},
-		{domain: "dane-bogus.example", want: "TEMP 4.7.5 mx.dane-bogus.example: the TLSA records can not be looked up"},
+		{domain: "dane-bogus.example", want: "TEMP 4.7.5 mx.dane-bogus.example: the TLSA records cannot be looked up"},
 		{domain: "sts.example", want: "secure match=mx.sts.example servername=hostname"},
 		{domain: "sts-not-listed.example", want: "TEMP 4.7.5 mx.sts-not-listed.example: the domain's MTA-STS policy does not list this host"},
 		{domain: "both.example", want: "dane-only"},

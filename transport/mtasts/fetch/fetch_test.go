@@ -128,7 +128,7 @@ func TestFetchDefaultsToPort443(t *testing.T) {
 }
 
 func TestFetchJudgesTheAnswer(t *testing.T) {
-	large := policy + "pad: " + strings.Repeat("x", mtasts.MaxPolicySize-len(policy)-5)
+	large := policy + "pad: " + strings.Repeat("x", 64<<10-len(policy)-5)
 	tests := []struct {
 		name    string // with the section of RFC 8461
 		handler http.HandlerFunc

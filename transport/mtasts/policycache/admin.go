@@ -12,7 +12,7 @@ type Stats struct {
 	Hits         uint64 // of which memory answered alone
 	RecordChecks uint64 // TXT look-ups
 	Fetches      uint64 // policy fetches, whatever came of them
-	Refreshes    uint64 // of which nobody waited for
+	Refreshes    uint64 // of which no look-up waited for
 	// Failures counts by kind: mtasts.FailureDNS and mtasts.FailureRecord of
 	// TXT look-ups, the others of fetches.
 	Failures      [mtasts.Failures]uint64
@@ -22,7 +22,7 @@ type Stats struct {
 	Flights       int    // domains being looked up or refreshed now
 }
 
-// Add adds what other Policies count, and hold now.
+// Add adds what another Cache counts, and holds now.
 func (s *Stats) Add(o *Stats) {
 	s.Lookups += o.Lookups
 	s.Hits += o.Hits
@@ -39,33 +39,33 @@ func (s *Stats) Add(o *Stats) {
 }
 
 // Stats gives the counters as of now.
-func (p *Cache) Stats() Stats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.stats
-	s.Domains, s.Memory, s.Flights = p.memory.Len(), p.memory.Cost(), len(p.flights)
+func (c *Cache) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Domains, s.Memory, s.Flights = c.memory.Len(), c.memory.Cost(), len(c.flights)
 	return s
 }
 
 // Cached tells what is known of a domain without asking the DNS or the web: what
 // memory knows, else what the store does, else Failed without an Err. The error
 // is mtasts.ErrDomain or the store's.
-func (p *Cache) Cached(domain string) (Entry, error) {
+func (c *Cache) Cached(domain string) (Entry, error) {
 	name, err := mtasts.Domain(domain)
 	if err != nil {
 		return Entry{Domain: domain}, err
 	}
-	p.mu.Lock()
-	now := p.cfg.Now()
-	st, ok := p.memory.Get(name)
+	c.mu.Lock()
+	now := c.cfg.Now()
+	st, ok := c.memory.Get(name)
 	if ok && st.loaded {
 		e := st.entry(now)
-		p.mu.Unlock()
+		c.mu.Unlock()
 		return e, nil
 	}
-	p.mu.Unlock()
+	c.mu.Unlock()
 	found := state{domain: name}
-	cached, ok, err := p.cfg.Store.Load(name)
+	cached, ok, err := c.cfg.Store.Load(name)
 	if err != nil {
 		return Entry{Domain: name}, err
 	}
@@ -78,16 +78,16 @@ func (p *Cache) Cached(domain string) (Entry, error) {
 // Domains gives the domains with a cached policy, sorted. Those of the store may
 // have expired; Cached tells. With an error, that of the store, the domains are
 // those in memory.
-func (p *Cache) Domains() ([]string, error) {
-	domains, err := p.cfg.Store.Domains()
-	p.mu.Lock()
-	now := p.cfg.Now()
-	for name, st := range p.memory.All() {
+func (c *Cache) Domains() ([]string, error) {
+	domains, err := c.cfg.Store.Domains()
+	c.mu.Lock()
+	now := c.cfg.Now()
+	for name, st := range c.memory.All() {
 		if st.valid(now) {
 			domains = append(domains, name)
 		}
 	}
-	p.mu.Unlock()
+	c.mu.Unlock()
 	slices.Sort(domains)
 	return slices.Compact(domains), err
 }
@@ -96,18 +96,18 @@ func (p *Cache) Domains() ([]string, error) {
 // Lookup begins anew. What is being fetched just then is kept again. The error
 // is mtasts.ErrDomain, or the store's; then memory has forgotten, and a restart
 // may remember.
-func (p *Cache) Flush(domain string) error {
+func (c *Cache) Flush(domain string) error {
 	name, err := mtasts.Domain(domain)
 	if err != nil {
 		return err
 	}
-	err = p.cfg.Store.Remove(name)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, ok := p.memory.Get(name); !ok && p.flights[name] == nil && err == nil {
+	err = c.cfg.Store.Remove(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.memory.Get(name); !ok && c.flights[name] == nil && err == nil {
 		return nil
 	}
-	st := p.remembered(name)
+	st := c.remembered(name)
 	// What could not be removed is not loaded again.
 	*st = state{domain: name, used: st.used, loaded: err != nil}
 	return err

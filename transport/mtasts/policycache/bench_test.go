@@ -28,18 +28,18 @@ func BenchmarkWarmLookup(b *testing.B) {
 	for _, domains := range []int{10, 1000, 50_000} {
 		b.Run(fmt.Sprint(domains), func(b *testing.B) {
 			s := steady{enforce("mx1.example.org", "mx2.example.org")}
-			p := New(Config{Resolver: s, Fetcher: s, Store: store.NewRAM(256 << 20), Memory: 256 << 20})
-			defer p.Close()
+			c := New(Config{Resolver: s, Fetcher: s, Store: store.NewRAM(256 << 20), Memory: 256 << 20})
+			defer c.Close()
 			names := make([]string, domains)
 			for i := range names {
 				names[i] = fmt.Sprintf("d%d.example", i)
-				if e, err := p.Lookup(b.Context(), names[i]); err != nil || e.State != HasPolicy {
+				if e, err := c.Lookup(b.Context(), names[i]); err != nil || e.State != HasPolicy {
 					b.Fatal(e, err)
 				}
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if e, _ := p.Lookup(b.Context(), names[i%domains]); e.Source != SourceCache {
+				if e, _ := c.Lookup(b.Context(), names[i%domains]); e.Source != SourceCache {
 					b.Fatal(describe(e))
 				}
 			}

@@ -11,7 +11,7 @@ import (
 )
 
 // flight is the one piece of work under way for a domain: a check of store,
-// record and policy that look-ups wait for, or a refresh that nobody does.
+// record and policy that look-ups wait for, or a refresh that none waits for.
 type flight struct {
 	st        *state
 	refresh   bool
@@ -20,92 +20,92 @@ type flight struct {
 	fetched   bool          // a policy was fetched; read after done
 }
 
-// start begins a flight for a domain that has none. The caller holds p.mu and
+// start begins a flight for a domain that has none. The caller holds c.mu and
 // knows that Close was not called.
-func (p *Cache) start(st *state, refresh bool) *flight {
-	f := &flight{st: st, refresh: refresh, waitUntil: time.Now().Add(FirstWait), done: make(chan struct{})}
-	p.flights[st.domain] = f
-	p.work.Go(func() { p.run(f) })
+func (c *Cache) start(st *state, refresh bool) *flight {
+	f := &flight{st: st, refresh: refresh, waitUntil: time.Now().Add(firstWait), done: make(chan struct{})}
+	c.flights[st.domain] = f
+	c.work.Go(func() { c.run(f) })
 	return f
 }
 
-// tryRefresh begins a refresh when there is a place for it; otherwise the
-// sweeper will. The caller holds p.mu.
-func (p *Cache) tryRefresh(st *state) {
+// tryRefresh begins a refresh when there is a slot for it; otherwise the
+// sweeper will. The caller holds c.mu.
+func (c *Cache) tryRefresh(st *state) {
 	select {
-	case p.refreshes <- struct{}{}:
-		p.start(st, true)
+	case c.refreshes <- struct{}{}:
+		c.start(st, true)
 	default:
 	}
 }
 
 // run does a flight's work in its order.
-func (p *Cache) run(f *flight) {
+func (c *Cache) run(f *flight) {
 	if !f.refresh {
-		p.load(f.st)
-		p.checkRecord(f.st)
+		c.load(f.st)
+		c.checkRecord(f.st)
 	}
-	job, id := p.plan(f)
+	job, id := c.plan(f)
 	if job != jobUrgent {
 		close(f.done) // there is nothing to wait for
 	}
 	var write func() error
 	if job != jobNone {
-		write = p.fetch(f, id)
+		write = c.fetch(f, id)
 	}
 	if job == jobUrgent {
 		close(f.done) // the answer does not wait for the disk
 	}
 	if write != nil {
-		p.noteStore(write())
+		c.noteStore(write())
 	}
-	p.mu.Lock()
-	delete(p.flights, f.st.domain)
-	p.mu.Unlock()
+	c.mu.Lock()
+	delete(c.flights, f.st.domain)
+	c.mu.Unlock()
 	if f.refresh {
-		<-p.refreshes
+		<-c.refreshes
 	}
 }
 
 // load asks the store once.
-func (p *Cache) load(st *state) {
-	p.mu.Lock()
+func (c *Cache) load(st *state) {
+	c.mu.Lock()
 	loaded := st.loaded
-	p.mu.Unlock()
+	c.mu.Unlock()
 	if loaded {
 		return
 	}
-	cached, ok, err := p.cfg.Store.Load(st.domain)
+	cached, ok, err := c.cfg.Store.Load(st.domain)
 	if errors.Is(err, store.ErrDamaged) {
-		p.cfg.Log.Warn("cached MTA-STS policy ignored", slog.String("domain", st.domain), slog.Any("error", err))
+		c.cfg.Log.Warn("cached MTA-STS policy ignored", slog.String("domain", st.domain), slog.Any("error", err))
 	} else if err != nil {
-		p.noteStore(err)
+		c.noteStore(err)
 	}
-	lot := p.cfg.Jitter()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	jitter := c.cfg.Jitter()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	st.loaded = true
 	if !ok || err != nil || cached.Domain != st.domain || cached.Policy.Mode == mtasts.ModeNone {
 		return
 	}
-	now := p.cfg.Now()
-	st.keep(cached, now, lot)
+	now := c.cfg.Now()
+	st.keep(cached, now, jitter)
 	st.expire(now)
-	p.memory.Put(st.domain, st, st.cost())
+	c.memory.Put(st.domain, st, st.cost())
 }
 
 // checkRecord asks for the TXT record when the last answer is over.
-func (p *Cache) checkRecord(st *state) {
-	p.mu.Lock()
-	due := !p.cfg.Now().Before(st.recheck)
-	p.mu.Unlock()
+func (c *Cache) checkRecord(st *state) {
+	c.mu.Lock()
+	due := !c.cfg.Now().Before(st.recheck)
+	c.mu.Unlock()
 	if !due {
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, recordTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, recordTimeout)
 	defer cancel()
-	answer, err := p.cfg.Resolver.TXT(ctx, mtasts.RecordName(st.domain))
-	if p.ctx.Err() != nil {
+	answer, err := c.cfg.Resolver.TXT(ctx, mtasts.RecordName(st.domain))
+	if c.ctx.Err() != nil {
 		return // closing says nothing about the domain
 	}
 	var rec mtasts.Record
@@ -123,14 +123,14 @@ func (p *Cache) checkRecord(st *state) {
 		}
 	}
 	if problem != nil {
-		p.cfg.Log.Info("no usable MTA-STS record", slog.String("domain", st.domain),
+		c.cfg.Log.Info("no usable MTA-STS record", slog.String("domain", st.domain),
 			slog.String("failure", problem.Failure.String()), slog.Any("error", problem))
 	}
 
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := p.cfg.Now()
-	p.stats.RecordChecks++
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.cfg.Now()
+	c.stats.RecordChecks++
 	st.record, st.recordID, st.problem = known, rec.ID, problem
 	if known == recordUnknown {
 		st.recheck = now.Add(recordRetry)
@@ -141,7 +141,7 @@ func (p *Cache) checkRecord(st *state) {
 		st.failure = nil // of a policy that is no more promised
 	}
 	if problem != nil {
-		p.stats.Failures[problem.Failure]++
+		c.stats.Failures[problem.Failure]++
 	}
 }
 
@@ -155,12 +155,12 @@ const (
 )
 
 // plan decides whether the flight fetches, and for which id.
-func (p *Cache) plan(f *flight) (job, string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	st, now := f.st, p.cfg.Now()
+func (c *Cache) plan(f *flight) (job, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st, now := f.st, c.cfg.Now()
 	switch {
-	case p.closed:
+	case c.closed:
 	case !f.refresh && st.wantsFetch(now):
 		if st.mayWait(now) {
 			return jobQuiet, st.recordID
@@ -176,48 +176,48 @@ func (p *Cache) plan(f *flight) (job, string) {
 
 // fetch gets the policy for an id, takes the outcome into the state, and
 // returns what then must be written to the store.
-func (p *Cache) fetch(f *flight, id string) (write func() error) {
-	policy, failure := p.ask(f)
-	if p.ctx.Err() != nil {
+func (c *Cache) fetch(f *flight, id string) (write func() error) {
+	policy, failure := c.ask(f)
+	if c.ctx.Err() != nil {
 		return nil // closing says nothing about the domain
 	}
 	if failure != nil {
-		p.logFailure(f.st.domain, failure, p.noteFailure(f, id, failure))
+		c.logFailure(f.st.domain, failure, c.noteFailure(f, id, failure))
 		return nil
 	}
-	p.cfg.Log.Info("MTA-STS policy fetched", slog.String("domain", f.st.domain), slog.String("id", id),
+	c.cfg.Log.Info("MTA-STS policy fetched", slog.String("domain", f.st.domain), slog.String("id", id),
 		slog.String("mode", policy.Mode.String()), slog.Duration("max_age", policy.MaxAge))
-	return p.notePolicy(f, id, policy)
+	return c.notePolicy(f, id, policy)
 }
 
 // notePolicy takes a fetched policy into the state.
-func (p *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write func() error) {
-	now, lot, st := p.cfg.Now(), p.cfg.Jitter(), f.st
+func (c *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write func() error) {
+	now, jitter, st := c.cfg.Now(), c.cfg.Jitter(), f.st
 	fetched := store.Policy{Domain: st.domain, ID: id, Fetched: now.UTC().Truncate(time.Second), Policy: policy}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.countFetch(f)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.countFetch(f)
 	f.fetched = true
 	st.failure, st.failedID = nil, ""
 	if policy.Mode == mtasts.ModeNone || policy.MaxAge == 0 {
 		st.end(id, policy.MaxAge, now)
-		write = func() error { return p.cfg.Store.Remove(fetched.Domain) }
+		write = func() error { return c.cfg.Store.Remove(fetched.Domain) }
 	} else {
-		st.keep(fetched, now, lot)
-		write = func() error { return p.cfg.Store.Save(fetched) }
+		st.keep(fetched, now, jitter)
+		write = func() error { return c.cfg.Store.Save(fetched) }
 	}
-	p.memory.Put(st.domain, st, st.cost())
+	c.memory.Put(st.domain, st, st.cost())
 	return write
 }
 
 // noteFailure takes a failed fetch into the state and tells when the policy that
 // stays in force ends, zero if there is none.
-func (p *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.countFetch(f)
-	p.stats.Failures[failure.Failure]++
-	now := p.cfg.Now()
+func (c *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.countFetch(f)
+	c.stats.Failures[failure.Failure]++
+	now := c.cfg.Now()
 	f.st.fail(id, failure, now)
 	if f.st.valid(now) {
 		return f.st.ends
@@ -225,33 +225,33 @@ func (p *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until 
 	return time.Time{}
 }
 
-// countFetch counts. The caller holds p.mu.
-func (p *Cache) countFetch(f *flight) {
-	p.stats.Fetches++
+// countFetch counts. The caller holds c.mu.
+func (c *Cache) countFetch(f *flight) {
+	c.stats.Fetches++
 	if f.refresh {
-		p.stats.Refreshes++
+		c.stats.Refreshes++
 	}
 }
 
 // ask fetches a policy within its bounds.
-func (p *Cache) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
-	if !f.refresh { // a refresh has its place already
-		// Nobody waits longer for the fetch than this, so it need not queue
-		// longer for its place.
-		patience := time.NewTimer(FirstWait)
-		defer patience.Stop()
+func (c *Cache) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
+	if !f.refresh { // a refresh has its slot already
+		// No look-up waits longer for the fetch than this, so it need not
+		// queue longer for its slot.
+		queued := time.NewTimer(firstWait)
+		defer queued.Stop()
 		select {
-		case p.fetches <- struct{}{}:
-			defer func() { <-p.fetches }()
-		case <-patience.C:
+		case c.fetches <- struct{}{}:
+			defer func() { <-c.fetches }()
+		case <-queued.C:
 			return mtasts.Policy{}, &mtasts.Error{Failure: mtasts.FailureFetch, Err: errBusy}
-		case <-p.ctx.Done():
+		case <-c.ctx.Done():
 			return mtasts.Policy{}, &mtasts.Error{Failure: mtasts.FailureFetch, Err: ErrClosed}
 		}
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, FetchTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
 	defer cancel()
-	policy, err := p.cfg.Fetcher.Fetch(ctx, f.st.domain)
+	policy, err := c.cfg.Fetcher.Fetch(ctx, f.st.domain)
 	if err == nil {
 		return policy, nil
 	}
@@ -263,88 +263,88 @@ func (p *Cache) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
 }
 
 // logFailure warns that a refresh failed, long before the cached policy ends
-// (RFC 8461 §3.3, §10.2): somebody should ask the domain. One that never worked
+// (RFC 8461 §3.3, §10.2): the administrator may ask the domain. One that never worked
 // is the domain's own matter. Policies of mode none are never cached, so that
 // their silence needs no care.
-func (p *Cache) logFailure(domain string, failure *mtasts.Error, until time.Time) {
+func (c *Cache) logFailure(domain string, failure *mtasts.Error, until time.Time) {
 	attrs := []any{slog.String("domain", domain), slog.String("failure", failure.Failure.String()), slog.Any("error", failure)}
 	switch {
 	case !until.IsZero():
-		p.cfg.Log.Warn("MTA-STS policy not refreshed; the cached one stays in force", append(attrs, slog.Time("until", until))...)
+		c.cfg.Log.Warn("MTA-STS policy not refreshed; the cached one stays in force", append(attrs, slog.Time("until", until))...)
 	case errors.Is(failure, errBusy):
-		p.cfg.Log.Debug("MTA-STS policy not fetched; deliveries go on without", attrs...)
+		c.cfg.Log.Debug("MTA-STS policy not fetched; deliveries go on without", attrs...)
 	default:
-		p.cfg.Log.Info("MTA-STS policy not fetched; deliveries go on without", attrs...)
+		c.cfg.Log.Info("MTA-STS policy not fetched; deliveries go on without", attrs...)
 	}
 }
 
 // noteStore logs the first of a series of the store's failures, and their end.
-func (p *Cache) noteStore(err error) {
-	p.mu.Lock()
-	before := p.storeFailed
-	p.storeFailed = err != nil
+func (c *Cache) noteStore(err error) {
+	c.mu.Lock()
+	before := c.storeFailed
+	c.storeFailed = err != nil
 	if err != nil {
-		p.stats.StoreFailures++
+		c.stats.StoreFailures++
 	}
-	p.mu.Unlock()
+	c.mu.Unlock()
 	switch {
 	case err != nil && !before:
-		p.cfg.Log.Error("MTA-STS policies cannot be stored; they are kept in memory alone", slog.Any("error", err))
+		c.cfg.Log.Error("MTA-STS policies cannot be stored; they are kept in memory alone", slog.Any("error", err))
 	case err == nil && before:
-		p.cfg.Log.Info("MTA-STS policies are stored again")
+		c.cfg.Log.Info("MTA-STS policies are stored again")
 	}
 }
 
-// sweep refreshes policies near their end, whether or not somebody asks.
-func (p *Cache) sweep() {
+// sweep refreshes policies near their end, whether or not they are asked for.
+func (c *Cache) sweep() {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-p.ctx.Done():
+		case <-c.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		for _, st := range p.due() {
+		for _, st := range c.due() {
 			select {
-			case <-p.ctx.Done():
+			case <-c.ctx.Done():
 				return
-			case p.refreshes <- struct{}{}:
+			case c.refreshes <- struct{}{}:
 			}
-			if !p.startRefresh(st) {
-				<-p.refreshes
+			if !c.startRefresh(st) {
+				<-c.refreshes
 			}
 		}
 	}
 }
 
 // due gives the domains to refresh.
-func (p *Cache) due() []*state {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (c *Cache) due() []*state {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var due []*state
-	now := p.cfg.Now()
-	for _, st := range p.memory.All() {
-		if p.isDue(st, now) {
+	now := c.cfg.Now()
+	for _, st := range c.memory.All() {
+		if c.isDue(st, now) {
 			due = append(due, st)
 		}
 	}
 	return due
 }
 
-// isDue decides about one domain. The caller holds p.mu.
-func (p *Cache) isDue(st *state, now time.Time) bool {
-	return st.valid(now) && !now.Before(st.refresh) && now.Sub(st.used) < keepWarm && p.flights[st.domain] == nil
+// isDue decides about one domain. The caller holds c.mu.
+func (c *Cache) isDue(st *state, now time.Time) bool {
+	return st.valid(now) && !now.Before(st.refresh) && now.Sub(st.used) < keepWarm && c.flights[st.domain] == nil
 }
 
-// startRefresh begins a refresh that has its place, if it is still due.
-func (p *Cache) startRefresh(st *state) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed || !p.isDue(st, p.cfg.Now()) {
+// startRefresh begins a refresh that has its slot, if it is still due.
+func (c *Cache) startRefresh(st *state) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || !c.isDue(st, c.cfg.Now()) {
 		return false
 	}
-	p.start(st, true)
+	c.start(st, true)
 	return true
 }
 

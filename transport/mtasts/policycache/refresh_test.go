@@ -16,60 +16,60 @@ import (
 // "Refresh ahead of expiry in the background, spread out."
 func TestRefreshIsSpreadOut(t *testing.T) {
 	for _, tt := range []struct {
-		lot float64
-		at  float64 // of the policy's life
+		jitter float64
+		at     float64 // of the policy's life
 	}{{0, 0.7}, {0.5, 0.8}, {1, 0.9}} {
-		t.Run(fmt.Sprint(tt.lot), func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world, p *Cache) {
-				w.lot = tt.lot
-				first := w.look(p)
+		t.Run(fmt.Sprint(tt.jitter), func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world, c *Cache) {
+				w.jitter = tt.jitter
+				first := w.look(c)
 				due := first.Fetched.Add(time.Duration(tt.at * float64(week)))
 				time.Sleep(time.Until(due.Add(-time.Minute)))
 				synctest.Wait()
 				w.wantCalls(1, 1)
-				time.Sleep(3 * time.Minute) // nobody asks: the sweeper does it
+				time.Sleep(3 * time.Minute) // no look-up: the sweeper does it
 				synctest.Wait()
 				w.wantCalls(0, 1)
-				e := w.look(p)
+				e := w.look(c)
 				w.wantPolicy(e, "1", "mx1.example.org", SourceCache)
-				if !e.Expires.After(first.Expires) || p.Stats().Refreshes != 1 {
-					t.Errorf("expires %v, before %v; %+v", e.Expires, first.Expires, p.Stats())
+				if !e.Expires.After(first.Expires) || c.Stats().Refreshes != 1 {
+					t.Errorf("expires %v, before %v; %+v", e.Expires, first.Expires, c.Stats())
 				}
 			})
 		})
 	}
 }
 
-// A refresh keeps nobody waiting, and look-ups begin it as well as the sweeper.
+// No look-up waits for a refresh, and look-ups begin it as well as the sweeper.
 func TestRefreshDelaysNobody(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world, p *Cache) {
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		w.policy.MaxAge = 100 * time.Second // of which the 80th begins the refresh
-		w.look(p)
+		w.look(c)
 		w.set(func() { w.policy, w.webWait = enforce("mx2.example.org"), 15*time.Second })
 		time.Sleep(81 * time.Second)
 		for range 3 {
-			e, took := w.timed(p)
+			e, took := w.timed(c)
 			w.wantPolicy(e, "1", "mx1.example.org", SourceCache)
 			if took != 0 {
 				t.Errorf("waited %v", took)
 			}
 		}
 		time.Sleep(16 * time.Second)
-		w.wantPolicy(w.look(p), "1", "mx2.example.org", SourceCache)
+		w.wantPolicy(w.look(c), "1", "mx2.example.org", SourceCache)
 		w.wantCalls(1, 2)
 	})
 }
 
 // Nor does it delay a look-up that finds the TXT record's TTL over meanwhile.
 func TestRefreshDelaysNobodyWhoWouldCheck(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world, p *Cache) {
-		w.look(p)
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
+		w.look(c)
 		w.set(func() { w.webWait = 90 * time.Minute })
-		for p.Stats().Flights == 0 {
+		for c.Stats().Flights == 0 {
 			time.Sleep(sweepEvery)
 			synctest.Wait()
 		}
-		e, took := w.timed(p)
+		e, took := w.timed(c)
 		w.wantPolicy(e, "1", "mx1.example.org", SourceCache)
 		if took != 0 {
 			t.Errorf("waited %v", took)
@@ -84,44 +84,44 @@ func TestRefreshWithoutRecord(t *testing.T) {
 		"unknown": func(w *world) { w.txtErr = errServfail },
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world, p *Cache) {
+			inWorld(t, func(t *testing.T, w *world, c *Cache) {
 				start := time.Now()
-				w.look(p)
+				w.look(c)
 				w.set(func() { trouble(w) })
 				for time.Since(start) < 3*week {
 					time.Sleep(week / 20)
-					w.wantPolicy(w.look(p), "1", "mx1.example.org", SourceCache)
+					w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceCache)
 				}
 			})
 		})
 	}
 }
 
-// A policy that nobody asks for is refreshed for thirty days and then left to
+// A policy that is not asked for is refreshed for thirty days and then left to
 // end.
 func TestRefreshEndsWhenNobodyAsks(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world, p *Cache) {
-		w.look(p)
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
+		w.look(c)
 		time.Sleep(keepWarm + 2*week)
 		synctest.Wait()
-		refreshes := p.Stats().Refreshes
+		refreshes := c.Stats().Refreshes
 		if refreshes < 4 || refreshes > 6 { // every 0.8 weeks for 30 days
 			t.Errorf("%d refreshes", refreshes)
 		}
 		time.Sleep(2 * week)
 		synctest.Wait()
-		if more := p.Stats().Refreshes; more != refreshes {
-			t.Errorf("%d more refreshes of a policy that nobody wants", more-refreshes)
+		if more := c.Stats().Refreshes; more != refreshes {
+			t.Errorf("%d more refreshes of a policy that is not wanted", more-refreshes)
 		}
-		w.wantPolicy(w.look(p), "1", "mx1.example.org", SourceFetched)
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
 	})
 }
 
 // RFC 8461 §3.3: failing refreshes are warned of, again and again, but not for
 // ever more often than makes sense.
 func TestFailingRefreshIsWarnedOf(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world, p *Cache) {
-		w.look(p)
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
+		w.look(c)
 		w.set(func() { w.webErr = errDown })
 		time.Sleep(week)
 		synctest.Wait()
@@ -130,17 +130,17 @@ func TestFailingRefreshIsWarnedOf(t *testing.T) {
 		if warned < 20 || warned > 80 || w.logs.count("until=") != warned {
 			t.Errorf("%d warnings", warned)
 		}
-		if s := p.Stats(); s.Failures[mtasts.FailureFetch] != uint64(warned) || s.Refreshes != uint64(warned) {
+		if s := c.Stats(); s.Failures[mtasts.FailureFetch] != uint64(warned) || s.Refreshes != uint64(warned) {
 			t.Errorf("%+v", s)
 		}
 	})
 }
 
 func TestManyRefreshesAtOnceAreBounded(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world, p *Cache) {
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		const many = 100
 		for i := range many {
-			if _, err := p.Lookup(t.Context(), fmt.Sprintf("d%d.example", i)); err != nil {
+			if _, err := c.Lookup(t.Context(), fmt.Sprintf("d%d.example", i)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -148,8 +148,8 @@ func TestManyRefreshesAtOnceAreBounded(t *testing.T) {
 		time.Sleep(week*8/10 + 5*time.Minute)
 		synctest.Wait()
 		w.set(func() {
-			if w.most != maxRefreshes || p.Stats().Refreshes != many {
-				t.Errorf("%d at once, %d in all", w.most, p.Stats().Refreshes)
+			if w.most != maxRefreshes || c.Stats().Refreshes != many {
+				t.Errorf("%d at once, %d in all", w.most, c.Stats().Refreshes)
 			}
 		})
 	})
@@ -164,32 +164,32 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.store = fs
-		p := w.open()
-		first := w.look(p)
-		p.Close()
+		c := w.open()
+		first := w.look(c)
+		c.Close()
 		w.wantCalls(1, 1)
 
 		time.Sleep(time.Hour)
 		w.set(func() { w.webErr = errDown })
-		p = w.open()
-		e := w.look(p)
+		c = w.open()
+		e := w.look(c)
 		w.wantPolicy(e, "1", "mx1.example.org", SourceCache)
 		if !e.Expires.Equal(first.Expires) || !e.Fetched.Equal(first.Fetched) {
 			t.Errorf("fetched %v, expires %v; before the restart %v, %v", e.Fetched, e.Expires, first.Fetched, first.Expires)
 		}
-		p.Close()
+		c.Close()
 		w.wantCalls(1, 0)
 
 		// The DNS is down as well: the policy holds until its end, and no longer.
 		w.set(func() { w.txtErr = errServfail })
 		time.Sleep(time.Until(first.Expires) - time.Second)
-		p = w.open()
-		w.wantPolicy(w.look(p), "1", "mx1.example.org", SourceCache)
-		p.Close()
+		c = w.open()
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceCache)
+		c.Close()
 		time.Sleep(time.Second)
-		p = w.open()
-		w.wantNone(w.look(p), Failed, mtasts.FailureDNS)
-		p.Close()
+		c = w.open()
+		w.wantNone(w.look(c), Failed, mtasts.FailureDNS)
+		c.Close()
 	})
 }
 
@@ -202,11 +202,11 @@ func TestDamagedFileIsReplaced(t *testing.T) {
 		if err := os.WriteFile(path, []byte("mxpipe mta-sts pol"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p := w.open()
-		w.wantPolicy(w.look(p), "1", "mx1.example.org", SourceFetched)
-		p.Close()
-		if w.logs.count("ignored") != 1 || p.Stats().StoreFailures != 0 {
-			t.Errorf("a damaged file: %d log lines, %+v", w.logs.count("ignored"), p.Stats())
+		c := w.open()
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
+		c.Close()
+		if w.logs.count("ignored") != 1 || c.Stats().StoreFailures != 0 {
+			t.Errorf("a damaged file: %d log lines, %+v", w.logs.count("ignored"), c.Stats())
 		}
 		if got, ok, err := w.store.Load(domain); !ok || err != nil || got.ID != "1" {
 			t.Errorf("%+v, %t, %v", got, ok, err)
@@ -251,34 +251,34 @@ func TestFullDisk(t *testing.T) {
 		w := newWorld(t)
 		b := &broken{Store: w.store, saveErr: errors.New("no space left on device"), loadErr: errors.New("input/output error")}
 		w.store = b
-		p := w.open()
-		defer p.Close()
+		c := w.open()
+		defer c.Close()
 		for i := range 20 {
-			e, err := p.Lookup(t.Context(), fmt.Sprintf("d%d.example", i))
+			e, err := c.Lookup(t.Context(), fmt.Sprintf("d%d.example", i))
 			if err != nil || e.State != HasPolicy {
 				t.Errorf("%s, %v", describe(e), err)
 			}
 		}
 		synctest.Wait()
-		if w.logs.count("cannot be stored") != 1 || p.Stats().StoreFailures != 40 {
-			t.Errorf("%d log lines, %+v", w.logs.count("cannot be stored"), p.Stats())
+		if w.logs.count("cannot be stored") != 1 || c.Stats().StoreFailures != 40 {
+			t.Errorf("%d log lines, %+v", w.logs.count("cannot be stored"), c.Stats())
 		}
 		w.wantCalls(20, 20)
 		for i := range 20 {
-			if e, _ := p.Lookup(t.Context(), fmt.Sprintf("d%d.example", i)); e.Source != SourceCache {
+			if e, _ := c.Lookup(t.Context(), fmt.Sprintf("d%d.example", i)); e.Source != SourceCache {
 				t.Errorf("%s", describe(e))
 			}
 		}
 		w.wantCalls(0, 0)
 
 		b.saveErr, b.loadErr = nil, nil
-		w.look(p)
+		w.look(c)
 		synctest.Wait()
 		if w.logs.count("stored again") != 1 {
 			t.Error("the end of it is not logged")
 		}
 		b.saveErr = errors.New("no space left on device")
-		if _, err := p.Lookup(t.Context(), "next.example"); err != nil {
+		if _, err := c.Lookup(t.Context(), "next.example"); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
@@ -294,10 +294,10 @@ func TestSlowDisk(t *testing.T) {
 		w := newWorld(t)
 		b := &broken{Store: w.store, hang: make(chan struct{})}
 		w.store = b
-		p := w.open()
-		defer p.Close()
+		c := w.open()
+		defer c.Close()
 		for range 3 {
-			if e, took := w.timed(p); took != 0 || e.State != HasPolicy {
+			if e, took := w.timed(c); took != 0 || e.State != HasPolicy {
 				t.Errorf("waited %v: %s", took, describe(e))
 			}
 		}
@@ -308,17 +308,17 @@ func TestSlowDisk(t *testing.T) {
 // A fetch time in the future, as of a clock that was wrong: believed for max_age
 // from now at most, and refreshed at once.
 func TestFileFromTheFuture(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world, p *Cache) {
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		future := time.Now().UTC().Truncate(time.Second).Add(10 * 365 * 24 * time.Hour)
 		w.store.Save(store.Policy{Domain: domain, ID: "1", Fetched: future, Policy: enforce("mx0.example.org")})
-		e := w.look(p)
+		e := w.look(c)
 		w.wantPolicy(e, "1", "mx0.example.org", SourceCache)
 		if !e.Expires.Equal(time.Now().Add(week)) {
 			t.Errorf("expires %v", e.Expires)
 		}
-		w.look(p)
+		w.look(c)
 		synctest.Wait()
-		w.wantPolicy(w.look(p), "1", "mx1.example.org", SourceCache)
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceCache)
 		if got, _, _ := w.store.Load(domain); got.Fetched.After(time.Now()) {
 			t.Error("the file was not replaced")
 		}
@@ -334,12 +334,12 @@ func TestClockThatWasBehind(t *testing.T) {
 		w.store.Save(store.Policy{Domain: domain, ID: "1", Fetched: fetched, Policy: enforce("mx0.example.org")})
 		w.webErr = errDown
 		behind := -50 * 365 * 24 * time.Hour
-		p := New(Config{Resolver: w, Fetcher: w, Store: w.store, Now: func() time.Time { return time.Now().Add(behind) }})
-		defer p.Close()
-		w.wantPolicy(w.look(p), "1", "mx0.example.org", SourceCache)
+		c := New(Config{Resolver: w, Fetcher: w, Store: w.store, Now: func() time.Time { return time.Now().Add(behind) }})
+		defer c.Close()
+		w.wantPolicy(w.look(c), "1", "mx0.example.org", SourceCache)
 		synctest.Wait()
 		behind = 0
-		e := w.look(p)
+		e := w.look(c)
 		w.wantPolicy(e, "1", "mx0.example.org", SourceCache)
 		if !e.Expires.Equal(fetched.Add(week)) {
 			t.Errorf("expires %v", e.Expires)
@@ -351,16 +351,16 @@ func TestClockThatWasBehind(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		p := New(Config{Resolver: w, Fetcher: w, Store: w.store, Memory: 10_000})
-		defer p.Close()
+		c := New(Config{Resolver: w, Fetcher: w, Store: w.store, Memory: 10_000})
+		defer c.Close()
 		for i := range 100 {
-			p.Lookup(t.Context(), fmt.Sprintf("d%d.example", i))
+			c.Lookup(t.Context(), fmt.Sprintf("d%d.example", i))
 		}
-		if s := p.Stats(); s.Memory > 10_000 || s.Domains >= 100 || s.Domains < 5 {
+		if s := c.Stats(); s.Memory > 10_000 || s.Domains >= 100 || s.Domains < 5 {
 			t.Errorf("%+v", s)
 		}
 		w.wantCalls(100, 100)
-		if e, _ := p.Lookup(t.Context(), "d0.example"); e.State != HasPolicy || e.Source != SourceCache {
+		if e, _ := c.Lookup(t.Context(), "d0.example"); e.State != HasPolicy || e.Source != SourceCache {
 			t.Errorf("%s", describe(e))
 		}
 		w.wantCalls(1, 0)
@@ -372,15 +372,15 @@ func TestFlightOutlivesMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.webWait = 8 * time.Second
-		p := New(Config{Resolver: w, Fetcher: w, Store: w.store, Memory: 1000})
-		defer p.Close()
-		go p.Lookup(t.Context(), domain)
+		c := New(Config{Resolver: w, Fetcher: w, Store: w.store, Memory: 1000})
+		defer c.Close()
+		go c.Lookup(t.Context(), domain)
 		synctest.Wait()
 		for i := range 5 {
-			go p.Lookup(t.Context(), fmt.Sprintf("d%d.example", i))
+			go c.Lookup(t.Context(), fmt.Sprintf("d%d.example", i))
 		}
 		synctest.Wait()
-		w.wantPolicy(w.look(p), "1", "mx1.example.org", SourceFetched)
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
 		w.wantCalls(6, 6)
 	})
 }
@@ -390,43 +390,43 @@ func TestBackOffOutlivesMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.webWait, w.webErr = 8*time.Second, errDown
-		p := New(Config{Resolver: w, Fetcher: w, Store: w.store, Memory: 1000})
-		defer p.Close()
-		go p.Lookup(t.Context(), domain)
+		c := New(Config{Resolver: w, Fetcher: w, Store: w.store, Memory: 1000})
+		defer c.Close()
+		go c.Lookup(t.Context(), domain)
 		synctest.Wait()
-		go p.Lookup(t.Context(), "other.example")
+		go c.Lookup(t.Context(), "other.example")
 		synctest.Wait()
-		w.wantNone(w.look(p), Failed, mtasts.FailureFetch)
-		w.wantNone(w.look(p), Failed, mtasts.FailureFetch)
+		w.wantNone(w.look(c), Failed, mtasts.FailureFetch)
+		w.wantNone(w.look(c), Failed, mtasts.FailureFetch)
 		w.wantCalls(2, 2)
 	})
 }
 
 // A policy of mode none is never stored; one that lies there is none.
 func TestStoredModeNone(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world, p *Cache) {
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		w.texts = nil
 		w.store.Save(store.Policy{Domain: domain, ID: "1", Fetched: time.Now().UTC(), Policy: mtasts.Policy{MaxAge: week}})
-		if e, err := p.Cached(domain); err != nil || e.State == HasPolicy {
+		if e, err := c.Cached(domain); err != nil || e.State == HasPolicy {
 			t.Errorf("Cached: %s, %v", describe(e), err)
 		}
-		w.wantNone(w.look(p), NoPolicy, mtasts.FailureNone)
+		w.wantNone(w.look(c), NoPolicy, mtasts.FailureNone)
 	})
 }
 
 func TestAdministration(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world, p *Cache) {
-		if e, err := p.Cached(domain); err != nil || e.State != Failed {
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
+		if e, err := c.Cached(domain); err != nil || e.State != Failed {
 			t.Errorf("unknown: %s, %v", describe(e), err)
 		}
-		w.look(p)
+		w.look(c)
 		w.store.Save(store.Policy{Domain: "stored.example", ID: "7", Fetched: time.Now().UTC(), Policy: enforce("mx.stored.example")})
 		synctest.Wait()
-		if got, err := p.Domains(); err != nil || !slices.Equal(got, []string{domain, "stored.example"}) {
+		if got, err := c.Domains(); err != nil || !slices.Equal(got, []string{domain, "stored.example"}) {
 			t.Errorf("Domains() = %v, %v", got, err)
 		}
 		for name, id := range map[string]string{"Example.ORG": "1", "stored.example": "7"} {
-			if e, err := p.Cached(name); err != nil || e.State != HasPolicy || e.ID != id || e.Source != SourceCache {
+			if e, err := c.Cached(name); err != nil || e.State != HasPolicy || e.ID != id || e.Source != SourceCache {
 				t.Errorf("Cached(%s) = %s, %v", name, describe(e), err)
 			}
 		}
@@ -434,24 +434,24 @@ func TestAdministration(t *testing.T) {
 
 		w.set(func() { w.webErr = errDown; w.texts = txt("2") })
 		time.Sleep(ttl)
-		w.look(p) // begins a back-off
+		w.look(c) // begins a back-off
 		w.set(func() { w.webErr, w.policy = nil, enforce("mx2.example.org") })
 		w.wantCalls(1, 1)
 		for _, name := range []string{"EXAMPLE.org", "stored.example", "never.example"} {
-			if err := p.Flush(name); err != nil {
+			if err := c.Flush(name); err != nil {
 				t.Errorf("Flush(%s): %v", name, err)
 			}
 		}
-		if got, err := p.Domains(); err != nil || len(got) != 0 {
+		if got, err := c.Domains(); err != nil || len(got) != 0 {
 			t.Errorf("after Flush: %v, %v", got, err)
 		}
-		w.wantPolicy(w.look(p), "2", "mx2.example.org", SourceFetched)
+		w.wantPolicy(w.look(c), "2", "mx2.example.org", SourceFetched)
 		w.wantCalls(1, 1)
 		for _, name := range []string{"[192.0.2.1]", "../x"} {
-			if _, err := p.Cached(name); !errors.Is(err, mtasts.ErrDomain) {
+			if _, err := c.Cached(name); !errors.Is(err, mtasts.ErrDomain) {
 				t.Errorf("Cached(%s): %v", name, err)
 			}
-			if err := p.Flush(name); !errors.Is(err, mtasts.ErrDomain) {
+			if err := c.Flush(name); !errors.Is(err, mtasts.ErrDomain) {
 				t.Errorf("Flush(%s): %v", name, err)
 			}
 		}
@@ -464,15 +464,15 @@ func TestFlushOnAReadOnlyDisk(t *testing.T) {
 		w := newWorld(t)
 		b := &broken{Store: w.store}
 		w.store = b
-		p := w.open()
-		defer p.Close()
-		w.look(p)
+		c := w.open()
+		defer c.Close()
+		w.look(c)
 		synctest.Wait()
 		b.saveErr = errors.New("read-only file system")
-		if err := p.Flush(domain); !errors.Is(err, b.saveErr) {
+		if err := c.Flush(domain); !errors.Is(err, b.saveErr) {
 			t.Errorf("Flush: %v", err)
 		}
-		w.wantPolicy(w.look(p), "1", "mx1.example.org", SourceFetched)
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
 		w.wantCalls(2, 2)
 	})
 }

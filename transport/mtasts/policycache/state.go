@@ -70,7 +70,7 @@ type Entry struct {
 	// RecordID is the id in the TXT record that is there now; empty when there
 	// is none or it is not known.
 	RecordID string
-	// Err is what last went wrong and was not mended since; it may stand
+	// Err is what last went wrong and was not put right since; it may stand
 	// beside a policy, and beside NoPolicy when a record is there that does
 	// not count. nil when all is well.
 	Err *mtasts.Error
@@ -103,7 +103,7 @@ const (
 )
 
 // state is what is remembered of a domain. Its methods are the decisions, from
-// values to values; Policies locks.
+// values to values; Cache locks.
 type state struct {
 	domain string
 	used   time.Time // by a look-up
@@ -141,7 +141,7 @@ func (st *state) valid(now time.Time) bool { return st.policy != nil && now.Befo
 
 // expire drops a policy whose time is over. One whose end was put forward,
 // because the clock was behind when it was loaded, is loaded again: with the
-// clock mended, the store may say otherwise.
+// clock right again, the store may say otherwise.
 func (st *state) expire(now time.Time) {
 	if st.policy == nil || st.valid(now) {
 		return
@@ -184,14 +184,14 @@ func (st *state) wantsFetch(now time.Time) bool {
 }
 
 // keep takes a policy into the state: at a fetch, or from the store.
-func (st *state) keep(p store.Policy, now time.Time, lot float64) {
+func (st *state) keep(p store.Policy, now time.Time, jitter float64) {
 	from := p.Fetched
 	st.clamped = from.After(now.Add(time.Second))
 	if st.clamped {
 		from = now
 	}
 	st.policy, st.ends = &p, from.Add(p.Policy.MaxAge)
-	st.refresh = from.Add(time.Duration(float64(p.Policy.MaxAge) * (0.7 + 0.2*lot)))
+	st.refresh = from.Add(time.Duration(float64(p.Policy.MaxAge) * (0.7 + 0.2*jitter)))
 	if st.clamped {
 		st.refresh = now
 	}
@@ -202,7 +202,7 @@ func (st *state) keep(p store.Policy, now time.Time, lot float64) {
 // for the policy's life, and at least for as long as after a failure.
 func (st *state) end(id string, maxAge time.Duration, now time.Time) {
 	st.policy, st.clamped = nil, false
-	st.endedID, st.ended = id, now.Add(max(maxAge, BackOff))
+	st.endedID, st.ended = id, now.Add(max(maxAge, backOff))
 }
 
 // fail takes note of a failed fetch.
@@ -211,9 +211,9 @@ func (st *state) fail(id string, failure *mtasts.Error, now time.Time) {
 	if errors.Is(failure, errBusy) {
 		return // not the domain's fault: no back-off
 	}
-	st.failedID, st.retry = id, now.Add(BackOff)
+	st.failedID, st.retry = id, now.Add(backOff)
 	if st.valid(now) {
-		pause := max(BackOff, min(maxRefresh, st.ends.Sub(now)/10))
+		pause := max(backOff, min(maxRefresh, st.ends.Sub(now)/10))
 		if next := now.Add(pause); st.refresh.Before(next) {
 			st.refresh = next
 		}

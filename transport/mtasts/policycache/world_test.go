@@ -33,10 +33,10 @@ var (
 // world is a DNS, a web and a store on the clock of testing/synctest. What a
 // domain answers can change at any time.
 type world struct {
-	t     *testing.T
-	store store.Store
-	lot   float64
-	logs  logBuffer
+	t      *testing.T
+	store  store.Store
+	jitter float64
+	logs   logBuffer
 
 	mu      sync.Mutex
 	texts   []string      // TXT records; nil: proven to be none
@@ -51,7 +51,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, store: store.NewRAM(1 << 20), lot: 0.5, texts: txt("1"), policy: enforce("mx1.example.org")}
+	return &world{t: t, store: store.NewRAM(1 << 20), jitter: 0.5, texts: txt("1"), policy: enforce("mx1.example.org")}
 }
 
 func txt(id string) []string { return []string{"v=spf1 -all", "v=STSv1; id=" + id + ";"} }
@@ -110,7 +110,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 func (w *world) open() *Cache {
 	return New(Config{
-		Resolver: w, Fetcher: w, Store: w.store, Jitter: func() float64 { return w.lot },
+		Resolver: w, Fetcher: w, Store: w.store, Jitter: func() float64 { return w.jitter },
 		Log: slog.New(slog.NewTextHandler(&w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }
@@ -150,28 +150,28 @@ func (l *logBuffer) count(text string) int {
 	return strings.Count(l.b.String(), text)
 }
 
-// inWorld runs a test with a world and its Policies on a clock of its own.
-func inWorld(t *testing.T, test func(t *testing.T, w *world, p *Cache)) {
+// inWorld runs a test with a world and its Cache on a clock of its own.
+func inWorld(t *testing.T, test func(t *testing.T, w *world, c *Cache)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		p := w.open()
-		defer p.Close()
-		test(t, w, p)
+		c := w.open()
+		defer c.Close()
+		test(t, w, c)
 	})
 }
 
 // look looks the domain up and says what came of it, and how long it took.
-func (w *world) look(p *Cache) Entry {
+func (w *world) look(c *Cache) Entry {
 	w.t.Helper()
-	e, _ := w.timed(p)
+	e, _ := w.timed(c)
 	return e
 }
 
-func (w *world) timed(p *Cache) (Entry, time.Duration) {
+func (w *world) timed(c *Cache) (Entry, time.Duration) {
 	w.t.Helper()
 	start := time.Now()
-	e, err := p.Lookup(w.t.Context(), domain)
+	e, err := c.Lookup(w.t.Context(), domain)
 	if err != nil {
 		w.t.Errorf("Lookup: %v", err)
 	}

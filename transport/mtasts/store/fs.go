@@ -66,8 +66,8 @@ type FS struct {
 
 // NewFS makes a store in a directory. It reads nothing yet, so that a start with
 // many policies is as fast as one with none. The error is that of making the
-// directory; the store can be used all the same, and fails until somebody
-// mends it.
+// directory; the store can be used all the same, and fails until the directory
+// can be used.
 func NewFS(cfg FSConfig) (*FS, error) {
 	if cfg.MaxFiles <= 0 {
 		cfg.MaxFiles = 10_000

@@ -256,7 +256,7 @@ func TestFSDoesNotSaveWhatItWouldNotReadBack(t *testing.T) {
 		"no mx":   {Domain: "example.org", ID: "1", Fetched: day, Policy: mtasts.Policy{Mode: mtasts.ModeEnforce}},
 		"bad mx":  {Domain: "example.org", ID: "1", Fetched: day, Policy: mtasts.Policy{Mode: mtasts.ModeEnforce, MX: []string{"a b"}}},
 		"year":    {Domain: "example.org", ID: "1", Fetched: day.AddDate(9000, 0, 0), Policy: sample("example.org", "1").Policy},
-		"max_age": {Domain: "example.org", ID: "1", Fetched: day, Policy: mtasts.Policy{MaxAge: 2 * mtasts.MaxAge}},
+		"max_age": {Domain: "example.org", ID: "1", Fetched: day, Policy: mtasts.Policy{MaxAge: 2 * 31557600 * time.Second}},
 	} {
 		if err := f.Save(p); err == nil {
 			t.Errorf("%s: saved", name)
@@ -354,7 +354,7 @@ func TestFSWithoutItsDirectory(t *testing.T) {
 		t.Error("NewFS without error")
 	}
 
-	// Somebody mends it while we run.
+	// It is put right while we run.
 	os.Remove(dir)
 	if err := f.Remove("example.org"); err != nil {
 		t.Errorf("Remove: %v", err)

@@ -40,10 +40,6 @@ type Policy struct {
 	Policy mtasts.Policy
 }
 
-// Expires is when the policy may no longer be used: MaxAge after it was
-// fetched (RFC 8461 §3.2).
-func (p Policy) Expires() time.Time { return p.Fetched.Add(p.Policy.MaxAge) }
-
 // Cost is about how many bytes of memory the policy takes.
 func (p Policy) Cost() int64 {
 	cost := 300 + len(p.Domain) + len(p.ID)

@@ -1,6 +1,6 @@
-// Package policycache answers the question "which MTA-STS policy does this domain
-// have now?" (RFC 8461 §5.1), fast and again and again. It joins the TXT record,
-// the fetched policy and the store, and remembers all three.
+// Package policycache answers the question "which MTA-STS policy does this
+// domain have now?" (RFC 8461 §5.1), fast and again and again. It joins the TXT
+// record, the fetched policy and the store, and remembers all three.
 //
 // # What a look-up does
 //
@@ -11,15 +11,15 @@
 //  3. A fetch has a minute. The look-up that began it, or that came upon it,
 //     waits until ten seconds after it began and then goes on with what is
 //     there; the fetch goes on, and later look-ups have its result. This holds
-//     for a changed id as well: an administrator who mended a policy expects it
+//     for a changed id as well: an administrator who fixed a policy expects it
 //     to count at once, and a look-up that cannot have it in time falls back on
 //     the old one.
 //  4. After a failed fetch that id is left alone for five minutes (§3.3). A new
-//     id may be fetched at once. While an old policy is in force, nobody waits
-//     for the second fetch of an id and those after it.
+//     id may be fetched at once. While an old policy is in force, no
+//     look-up waits for the second fetch of an id and those after it.
 //
-// There is one such flight for each domain at a time; everyone who needs it
-// shares it.
+// There is one such flight for each domain at a time, which all look-ups share
+// that need it.
 //
 // # What outlives what
 //
@@ -29,10 +29,10 @@
 // newly fetched policy changes it: another one replaces it, and one of mode none
 // or with max_age 0 ends it (§8.3).
 //
-// Near its end, in the last tenth to three tenths of its life by lot, a policy
-// is fetched again in the background whatever the record says (§10.2), as long
-// as somebody asked for it in the last thirty days. Such a refresh delays
-// nobody. When it fails it is tried again after a tenth of the time that is
+// Near its end, in the last tenth to three tenths of its life at random, a
+// policy is fetched again in the background whatever the record says (§10.2),
+// as long as it was asked for in the last thirty days. Such a refresh delays
+// no look-up. When it fails it is tried again after a tenth of the time that is
 // left, at most six hours and at least five minutes, and each failure is a
 // warning in the log (§3.3).
 //
@@ -59,13 +59,13 @@ import (
 
 // The times of MTA-STS, as DESIGN and RFC 8461 §3.3 set them.
 const (
-	FirstWait    = 10 * time.Second // how long a look-up waits for a flight, from the flight's start
-	FetchTimeout = time.Minute      // for one fetch
-	BackOff      = 5 * time.Minute  // after a failed fetch
+	firstWait    = 10 * time.Second // how long a look-up waits for a flight, from the flight's start
+	fetchTimeout = time.Minute      // for one fetch
+	backOff      = 5 * time.Minute  // after a failed fetch
 )
 
 const (
-	recordTimeout = 30 * time.Second    // for one TXT look-up, whatever the resolver's own patience
+	recordTimeout = 30 * time.Second    // for one TXT look-up, whatever the resolver's own time-out
 	recordRetry   = 30 * time.Second    // after a failed TXT look-up
 	minRecordTTL  = 10 * time.Second    // a TTL of 0 still counts for one burst of mail
 	maxRecordTTL  = 24 * time.Hour      // RFC 8461 §8.1: updates must be seen
@@ -79,9 +79,9 @@ const (
 
 // ErrClosed says that Close was called. The caller is shutting down and gives
 // its message back, temporarily.
-var ErrClosed = errors.New("the MTA-STS policies are closed")
+var ErrClosed = errors.New("the MTA-STS policy cache is closed")
 
-// ErrPending is the cause of an Entry that is Failed because FirstWait is over
+// ErrPending is the cause of an Entry that is Failed because firstWait is over
 // while the look-up goes on.
 var ErrPending = errors.New("the policy did not arrive in time; the fetch goes on")
 
@@ -115,7 +115,7 @@ type Fetcher interface {
 	Fetch(ctx context.Context, domain string) (mtasts.Policy, error)
 }
 
-// Config says what Policies work with. Resolver, Fetcher and Store must be set.
+// Config says what a Cache works with. Resolver, Fetcher and Store must be set.
 type Config struct {
 	Resolver Resolver
 	Fetcher  Fetcher
@@ -141,8 +141,8 @@ type Cache struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // flights and the sweeper
 
-	fetches   chan struct{} // a place for each fetch at once
-	refreshes chan struct{} // a place for each refresh at once
+	fetches   chan struct{} // a slot for each fetch at once
+	refreshes chan struct{} // a slot for each refresh at once
 
 	mu          sync.Mutex // never held across I/O
 	closed      bool
@@ -152,7 +152,7 @@ type Cache struct {
 	storeFailed bool // and that was logged
 }
 
-// New makes Policies and starts the goroutine that refreshes them.
+// New makes a Cache and starts the goroutine that refreshes its policies.
 func New(cfg Config) *Cache {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -166,33 +166,33 @@ func New(cfg Config) *Cache {
 	if cfg.Memory <= 0 {
 		cfg.Memory = memoryDefault
 	}
-	p := &Cache{
+	c := &Cache{
 		cfg:       cfg,
 		fetches:   make(chan struct{}, maxFetches),
 		refreshes: make(chan struct{}, maxRefreshes),
 		memory:    lru.New[*state](cfg.Memory),
 		flights:   make(map[string]*flight),
 	}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.work.Go(p.sweep)
-	return p
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.work.Go(c.sweep)
+	return c
 }
 
 // Close cancels what is under way and waits for it. Look-ups that wait return
 // ErrClosed.
-func (p *Cache) Close() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.cancel()
-	p.work.Wait()
+func (c *Cache) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.work.Wait()
 }
 
 // Lookup gives a domain's policy as of now. It waits only when memory does not
-// know, and at most FirstWait. The error is that of the context, or ErrClosed;
+// know, and at most firstWait. The error is that of the context, or ErrClosed;
 // everything that went wrong with the policy itself is in the Entry. A name that
 // cannot have a policy, such as an address literal, has none.
-func (p *Cache) Lookup(ctx context.Context, domain string) (Entry, error) {
+func (c *Cache) Lookup(ctx context.Context, domain string) (Entry, error) {
 	name, err := mtasts.Domain(domain)
 	if err != nil {
 		return Entry{Domain: domain, State: NoPolicy, Err: &mtasts.Error{Failure: mtasts.FailureNone, Err: err}}, nil
@@ -200,43 +200,43 @@ func (p *Cache) Lookup(ctx context.Context, domain string) (Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return Entry{Domain: name}, err
 	}
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
 		return Entry{Domain: name}, ErrClosed
 	}
-	now := p.cfg.Now()
-	p.stats.Lookups++
-	st := p.remembered(name)
+	now := c.cfg.Now()
+	c.stats.Lookups++
+	st := c.remembered(name)
 	st.used = now
 	st.expire(now)
-	f := p.flights[name]
+	f := c.flights[name]
 	need := st.need(now)
 	if need != needCheck || f != nil && f.refresh && st.valid(now) {
-		p.stats.Hits++
+		c.stats.Hits++
 		if need == needRefresh && f == nil {
-			p.tryRefresh(st)
+			c.tryRefresh(st)
 		}
 		e := st.entry(now)
-		p.mu.Unlock()
+		c.mu.Unlock()
 		return e, nil
 	}
 	if f == nil {
-		f = p.start(st, false)
+		f = c.start(st, false)
 	}
-	p.mu.Unlock()
-	return p.await(ctx, f)
+	c.mu.Unlock()
+	return c.await(ctx, f)
 }
 
 // await waits for a flight and tells what is known then.
-func (p *Cache) await(ctx context.Context, f *flight) (Entry, error) {
-	patience := time.NewTimer(time.Until(f.waitUntil))
-	defer patience.Stop()
+func (c *Cache) await(ctx context.Context, f *flight) (Entry, error) {
+	waited := time.NewTimer(time.Until(f.waitUntil))
+	defer waited.Stop()
 	done := false
 	select {
 	case <-f.done:
 		done = true
-	case <-patience.C:
+	case <-waited.C:
 		select { // both may have happened
 		case <-f.done:
 			done = true
@@ -245,12 +245,12 @@ func (p *Cache) await(ctx context.Context, f *flight) (Entry, error) {
 	case <-ctx.Done():
 		return Entry{Domain: f.st.domain}, ctx.Err()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
 		return Entry{Domain: f.st.domain}, ErrClosed
 	}
-	now := p.cfg.Now()
+	now := c.cfg.Now()
 	f.st.expire(now)
 	e := f.st.entry(now)
 	switch {
@@ -267,15 +267,15 @@ func (p *Cache) await(ctx context.Context, f *flight) (Entry, error) {
 }
 
 // remembered gives a domain's state, a new one if memory has none. The caller
-// holds p.mu.
-func (p *Cache) remembered(domain string) *state {
-	if st, ok := p.memory.Get(domain); ok {
+// holds c.mu.
+func (c *Cache) remembered(domain string) *state {
+	if st, ok := c.memory.Get(domain); ok {
 		return st
 	}
 	st := &state{domain: domain}
-	if f := p.flights[domain]; f != nil {
+	if f := c.flights[domain]; f != nil {
 		st = f.st // memory forgot it while it was on its way
 	}
-	p.memory.Put(domain, st, st.cost())
+	c.memory.Put(domain, st, st.cost())
 	return st
 }

@@ -1,0 +1,402 @@
+package tlsreport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"hash/fnv"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// The rules of sending.
+const (
+	// Spread is the time after midnight over which the reports are sent.
+	Spread = 4 * time.Hour
+	// Window is how long a report is tried, from its turn.
+	Window = 24 * time.Hour
+	// MaxDaily is how many reports leave on one day.
+	MaxDaily = 1000
+	// queued is how many sessions wait to be counted.
+	queued = 8192
+	// firstRetry and maxRetry bound the time between two tries.
+	firstRetry = 15 * time.Minute
+	maxRetry   = 4 * time.Hour
+	// every is how often it is looked whether a report is due.
+	every = time.Minute
+	// workers is how many reports are on their way at once.
+	workers = 4
+	// lookupTimeout bounds the look-up of a domain's record.
+	lookupTimeout = 30 * time.Second
+)
+
+// Resolver gives the TXT records of a name, each with its strings joined; none
+// when there are none. It follows CNAMEs.
+type Resolver interface {
+	TXT(ctx context.Context, name string) ([]string, error)
+}
+
+// Courier takes a report to a place. *Carrier is one.
+type Courier interface {
+	Mail(ctx context.Context, to string, message []byte) error
+	Post(ctx context.Context, uri string, gz []byte) error
+}
+
+// Config is what a Reporter is made of.
+type Config struct {
+	Sender
+	From    string   // the address reports come from
+	Exclude []string // domains that get none; ".example" is what is below
+	MaxSize int      // of a compressed report, in bytes; 0: 10 MB
+	Dir     string   // "": nothing is kept over a restart
+	Record  Resolver
+	Courier Courier
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Session is one connection's outcome.
+type Session struct {
+	At      time.Time
+	Domain  string // the policy domain, that the report goes to
+	Policy  Policy
+	Failure *Failure // nil: success
+}
+
+// Reporter counts sessions and sends the reports. Make one with Open, and end
+// it with Close. It is safe for concurrent use.
+type Reporter struct {
+	cfg     Config
+	queue   chan Session
+	dropped atomic.Uint64 // sessions that found the queue full
+	sent    atomic.Uint64
+	failed  atomic.Uint64
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu      sync.Mutex // never held while something is sent or looked up
+	journal *Journal
+	ledger  *ledger
+	today   string            // the day that leaving counts
+	leaving int               // reports that left on it
+	next    map[job]time.Time // when a report is next looked at; absent: now
+	warned  bool              // the disk did not take something, and that was logged
+}
+
+// Stats are what was counted since Open.
+type Stats struct {
+	Sent    uint64 // reports that a place took
+	Failed  uint64 // tries that failed
+	Dropped uint64 // sessions that were not counted: too many at once, or too many domains
+}
+
+// Open reads what is kept in cfg.Dir and begins to count. The error says what
+// could not be read; the Reporter works all the same, unless it is nil.
+func Open(cfg Config) (*Reporter, error) {
+	cfg.MaxSize = cmp.Or(cfg.MaxSize, 10_000_000)
+	r := &Reporter{cfg: cfg, queue: make(chan Session, queued), next: map[job]time.Time{}}
+	now := cfg.Now()
+	var failed, failedToo error
+	r.journal, failed = OpenJournal(cfg.Dir, now)
+	r.ledger, failedToo = openLedger(cfg.Dir, now)
+	for _, a := range r.ledger.places {
+		if a.State == Sent && a.At.UTC().Format(time.DateOnly) == now.UTC().Format(time.DateOnly) {
+			r.leaving++
+		}
+	}
+	r.today = now.UTC().Format(time.DateOnly)
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.done.Go(r.countAll)
+	r.done.Go(r.sendAll)
+	return r, errors.Join(failed, failedToo)
+}
+
+// Observe counts a session. It never waits.
+func (r *Reporter) Observe(s Session) {
+	select {
+	case r.queue <- s:
+	default:
+		r.dropped.Add(1)
+	}
+}
+
+// Stats gives the counters.
+func (r *Reporter) Stats() Stats {
+	return Stats{Sent: r.sent.Load(), Failed: r.failed.Load(), Dropped: r.dropped.Load()}
+}
+
+// Close counts what is in the queue, gives up what is being sent, and writes
+// down the rest. Nothing may be observed any more.
+func (r *Reporter) Close() error {
+	r.cancel()
+	r.done.Wait()
+	r.drain()
+	r.ledger.close()
+	return r.journal.Close()
+}
+
+// countAll counts what is in the queue.
+func (r *Reporter) countAll() {
+	for {
+		select {
+		case s := <-r.queue:
+			r.count(s)
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+// sendAll sends what is due, when it is.
+func (r *Reporter) sendAll() {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.sendDue()
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+// drain counts what is in the queue now.
+func (r *Reporter) drain() {
+	for {
+		select {
+		case s := <-r.queue:
+			r.count(s)
+		default:
+			return
+		}
+	}
+}
+
+func (r *Reporter) count(s Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note(r.journal.Add(s.At, s.Domain, s.Policy, s.Failure))
+}
+
+// note logs that the disk does not take what it should, once until it does.
+// The caller holds r.mu.
+func (r *Reporter) note(err error) {
+	if err != nil && !r.warned {
+		r.cfg.Log.Warn("TLS report counts cannot be written; they are kept in memory", "error", err)
+	}
+	r.warned = err != nil
+}
+
+// due is when a domain's report of a day has its turn.
+func due(domain string, day time.Time) time.Time {
+	h := fnv.New64a()
+	h.Write([]byte(domain))
+	return startOf(day).Add(24*time.Hour + time.Duration(h.Sum64()%uint64(Spread)))
+}
+
+// job is a domain's report of a day.
+type job struct {
+	domain string
+	day    time.Time
+}
+
+// sendDue sends what is due, several reports at once, and tidies up.
+func (r *Reporter) sendDue() {
+	now := r.cfg.Now()
+	r.mu.Lock()
+	r.note(errors.Join(r.journal.Tidy(now), r.ledger.forget(now)))
+	var jobs []job
+	for _, day := range r.journal.Days() {
+		for _, domain := range r.journal.Counts(day).Domains() {
+			// An hour more than Window, so that who is late is written down.
+			turn, j := due(domain, day), job{domain, day}
+			if !now.Before(turn) && now.Before(turn.Add(Window+time.Hour)) && !now.Before(r.next[j]) {
+				jobs = append(jobs, j)
+			}
+		}
+	}
+	maps.DeleteFunc(r.next, func(j job, _ time.Time) bool { return !kept(j.day, now) })
+	r.mu.Unlock()
+	var all errgroup.Group
+	all.SetLimit(workers)
+	for _, j := range jobs {
+		if r.ctx.Err() != nil {
+			break
+		}
+		all.Go(func() error {
+			_ = r.sendReport(j, false) // written down, and logged, by place
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if _, decided := r.next[j]; !decided || !now.Before(r.next[j]) {
+				r.next[j] = now.Add(firstRetry)
+			}
+			return nil
+		})
+	}
+	_ = all.Wait()
+}
+
+// excluded reports whether a domain gets no reports.
+func (r *Reporter) excluded(domain string) bool {
+	return slices.ContainsFunc(r.cfg.Exclude, func(e string) bool {
+		return e == domain || strings.HasPrefix(e, ".") && strings.HasSuffix(domain, e)
+	})
+}
+
+// settled reports whether nothing is left to be done, without asking the DNS.
+func (r *Reporter) settled(domain, day string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for at, a := range r.ledger.places {
+		if at.day == day && at.domain == domain {
+			if !a.State.over() {
+				return false
+			}
+			n++
+		}
+	}
+	return n > 0
+}
+
+// sendReport sends a report to the places that do not have it; now: also to
+// those that wait for their next try.
+func (r *Reporter) sendReport(j job, now bool) (failed error) {
+	if r.excluded(j.domain) || r.settled(j.domain, j.day.Format(time.DateOnly)) {
+		r.finish(j)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, lookupTimeout)
+	records, err := r.cfg.Record.TXT(ctx, "_smtp._tls."+j.domain)
+	cancel()
+	if err != nil {
+		return err // asked again at the next look
+	}
+	targets, _, ok := Targets(records)
+	if !ok || len(targets) == 0 {
+		r.finish(j)
+		return nil
+	}
+	r.mu.Lock()
+	report := NewReport(r.cfg.Sender, j.domain, j.day, r.journal.Counts(j.day))
+	r.mu.Unlock()
+	if report == nil {
+		return nil
+	}
+	for _, t := range targets {
+		failed = errors.Join(failed, r.sendTo(t, report, now))
+	}
+	return failed
+}
+
+// finish says that nothing is left to be done for a report.
+func (r *Reporter) finish(j job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next[j] = j.day.Add(7 * 24 * time.Hour)
+}
+
+// sendTo sends a report to one place, if it is its time.
+func (r *Reporter) sendTo(t Target, report *Report, now bool) error {
+	a, err := r.begin(t, report, now)
+	if err != nil || a.State != Trying {
+		return err
+	}
+	err = r.carry(t, report)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a.At = r.cfg.Now()
+	switch {
+	case err == nil:
+		a.State = Sent
+		r.sent.Add(1)
+	case errors.Is(err, ErrRefused):
+		a.State, a.Error = Refused, err.Error()
+	default:
+		a.State, a.Error = Waiting, err.Error()
+		r.leaving--
+	}
+	if err != nil {
+		r.failed.Add(1)
+	}
+	r.cfg.Log.Info("TLS report of "+a.Day+": "+string(a.State), "domain", a.Domain, "to", a.URI, "error", err)
+	r.note(r.ledger.put(a))
+	return err
+}
+
+// begin writes down that a report is being sent to a place. The state of what
+// it gives is Trying only if that is to be done now.
+func (r *Reporter) begin(t Target, report *Report, atOnce bool) (attempt, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.cfg.Now()
+	day := report.Range.Start
+	at := place{day.Format(time.DateOnly), report.domain, t.URI}
+	a, tried := r.ledger.places[at]
+	if !tried {
+		a = attempt{Day: at.day, Domain: at.domain, URI: at.uri}
+	}
+	switch {
+	case a.State.over():
+		return a, nil
+	case a.State == Trying: // by somebody else
+		a.State = Waiting
+		return a, nil
+	case now.After(due(report.domain, day).Add(Window)):
+		a.State, a.At = Late, now
+		err := r.ledger.put(a)
+		r.note(err)
+		return a, err
+	case tried && !atOnce && now.Sub(a.At) < retryAfter(a.Tries) && !now.Before(a.At):
+		return a, nil
+	case !r.mayLeave(now):
+		a.State = Waiting
+		return a, nil
+	}
+	a.State, a.At, a.Tries, a.Error = Trying, now, a.Tries+1, ""
+	if err := r.ledger.put(a); err != nil {
+		r.note(err)
+		return a, err // what cannot be written down cannot be sent once
+	}
+	r.leaving++
+	return a, nil
+}
+
+// carry makes what a place gets, and takes it there.
+func (r *Reporter) carry(t Target, report *Report) error {
+	limit := r.cfg.MaxSize
+	if t.Max > 0 {
+		limit = min(limit, t.Max)
+	}
+	gz, err := report.Gzip(limit)
+	if err != nil {
+		return errors.Join(ErrRefused, err)
+	}
+	if t.Mail == "" {
+		return r.cfg.Courier.Post(r.ctx, t.URI, gz)
+	}
+	return r.cfg.Courier.Mail(r.ctx, t.Mail, report.Message(r.cfg.From, t.Mail, r.cfg.Sender, gz, r.cfg.Now()))
+}
+
+// mayLeave holds the number of reports of one day. The caller holds r.mu.
+func (r *Reporter) mayLeave(now time.Time) bool {
+	if today := now.UTC().Format(time.DateOnly); today > r.today {
+		r.today, r.leaving = today, 0
+	}
+	return r.leaving < MaxDaily
+}
+
+// retryAfter is the time from the last try to the next.
+func retryAfter(tries int) time.Duration {
+	return min(firstRetry<<min(max(tries-1, 0), 10), maxRetry)
+}

@@ -1,0 +1,49 @@
+package limit
+
+// Scope is what a limit counts by. The scopes stand in the order of the
+// configuration's manual. One call acquires them from the last to the first, so
+// that All, the widest, comes last.
+type Scope uint8
+
+// The scopes. A new one needs its words in the table below, and keys of its own
+// in the configuration's manual; configuration, status, metrics and texts take
+// the rest from here.
+const (
+	All         Scope    = iota // everything; its key is ""
+	IP                          // one remote address
+	Source                      // one sender domain
+	Destination                 // one destination: a recipient domain, or the next hop in its place
+	Scopes                      // how many of them can be configured
+	Host        = Scopes        // one remote host, in the errors of a Pacer
+)
+
+// words are a scope's names.
+type words struct {
+	key  string // in the configuration, and in status and metrics
+	noun string // for one of its keys, in texts for people
+}
+
+var scopes = [...]words{
+	All:         {"all", "all mail"},
+	IP:          {"ip", "address"},
+	Source:      {"source", "sender domain"},
+	Destination: {"destination", "destination"},
+	Host:        {"host", "host"},
+}
+
+// Word gives the scope's key in the configuration, which status and metrics
+// use as well.
+func (s Scope) Word() string {
+	if int(s) >= len(scopes) {
+		return "unknown"
+	}
+	return scopes[s].key
+}
+
+// String gives the word for one of the scope's keys, in texts for people.
+func (s Scope) String() string {
+	if int(s) >= len(scopes) {
+		return "unknown"
+	}
+	return scopes[s].noun
+}
