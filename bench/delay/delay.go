@@ -77,8 +77,8 @@ func (p *Proxy) Trips() int {
 	return p.trips
 }
 
-// Conns is the number of connections so far.
-func (p *Proxy) Conns() int {
+// connections is the number of connections so far.
+func (p *Proxy) connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.conns

@@ -73,8 +73,8 @@ func TestTrips(t *testing.T) {
 		hear(3)
 		conn.Close()
 		p.Stop()
-		if p.Conns() != 1 {
-			t.Errorf("%d connections", p.Conns())
+		if p.connections() != 1 {
+			t.Errorf("%d connections", p.connections())
 		}
 	}
 }

@@ -52,7 +52,7 @@ func TestSink(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if err := s.Wait(ctx, 6); err != nil {
+			if err := s.wait(ctx, 6); err != nil {
 				t.Fatal(err)
 			}
 			c := s.Counters()

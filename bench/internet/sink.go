@@ -83,8 +83,8 @@ func (s *Sink) Counters() Counters {
 	}
 }
 
-// Wait waits until so many messages were accepted since the start.
-func (s *Sink) Wait(ctx context.Context, messages int64) error {
+// wait waits until so many messages were accepted since the start.
+func (s *Sink) wait(ctx context.Context, messages int64) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for s.messages.Load() < messages {

@@ -27,30 +27,9 @@ var (
 	ErrTooLong = errors.New("reply too long")
 )
 
-// Reader reads replies off one connection. It is for one goroutine.
-type Reader struct {
-	br *bufio.Reader
-}
-
-// NewReader returns a Reader of src. A *bufio.Reader is used as it is, not
-// buffered again.
-func NewReader(src io.Reader) *Reader {
-	if br, ok := src.(*bufio.Reader); ok {
-		return &Reader{br}
-	}
-	return &Reader{bufio.NewReader(src)}
-}
-
-// Read is [Read] on the Reader's connection.
-func (r *Reader) Read() (Reply, error) { return Read(r.br) }
-
-// Buffered returns how many octets have arrived behind the last reply. Behind
-// the reply to STARTTLS there must be none, or someone in the middle has put
-// words into the server's mouth; behind the reply to the last command neither,
-// since every command has exactly one reply (RFC 5321 §4.2).
-func (r *Reader) Buffered() int { return r.br.Buffered() }
-
-// Read reads one reply. An end of the connection before the first octet of it
+// Read reads one reply, and not a byte more: what has arrived after it stays
+// buffered in br, where the caller can see that a server, or someone in the
+// middle, said more than it was asked. An end of the connection before the first octet of it
 // is io.EOF, one inside of it io.ErrUnexpectedEOF; other errors of the
 // connection, time-outs among them, come as they are. A reply that breaks the
 // rules or bounds is ErrMalformed or ErrTooLong.

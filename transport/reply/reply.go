@@ -49,12 +49,6 @@ type Reply struct {
 // Class returns the first digit of the code, 2 to 5, or 0 without a reply.
 func (r Reply) Class() int { return r.Code / 100 }
 
-// Positive reports a 2yz reply: the command was completed.
-func (r Reply) Positive() bool { return r.Class() == 2 }
-
-// Intermediate reports a 3yz reply: the server waits for the rest.
-func (r Reply) Intermediate() bool { return r.Class() == 3 }
-
 // Temporary reports a 4yz reply: refused, but may be tried again.
 func (r Reply) Temporary() bool { return r.Class() == 4 }
 

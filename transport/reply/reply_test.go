@@ -160,21 +160,16 @@ func TestMalformedErrorShowsTheLine(t *testing.T) {
 	}
 }
 
-func TestReaderBuffered(t *testing.T) {
+func TestReadLeavesWhatCameAfter(t *testing.T) {
 	br := reader("220 go\r\n250 injected\r\n")
-	r := NewReader(br)
-	if _, err := r.Read(); err != nil {
+	if _, err := Read(br); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.Buffered(); got != len("250 injected\r\n") {
+	if got := br.Buffered(); got != len("250 injected\r\n") {
 		t.Errorf("Buffered = %d", got)
 	}
-	if got, err := r.Read(); err != nil || got.Lines[0] != "injected" || r.Buffered() != 0 {
-		t.Errorf("got %v, %v, %d left", got, err, r.Buffered())
-	}
-	plain := NewReader(strings.NewReader("250 x\r\n"))
-	if got, err := plain.Read(); err != nil || got.Code != 250 {
-		t.Errorf("got %v, %v", got, err)
+	if got, err := Read(br); err != nil || got.Lines[0] != "injected" || br.Buffered() != 0 {
+		t.Errorf("got %v, %v, %d left", got, err, br.Buffered())
 	}
 }
 
@@ -217,11 +212,13 @@ func TestCut(t *testing.T) {
 }
 
 func TestClasses(t *testing.T) {
-	for code, want := range map[int][4]bool{
-		250: {true}, 354: {false, true}, 421: {false, false, true}, 550: {false, false, false, true}, 0: {},
-	} {
+	type class struct {
+		digit                int
+		temporary, permanent bool
+	}
+	for code, want := range map[int]class{250: {2, false, false}, 354: {3, false, false}, 421: {4, true, false}, 550: {5, false, true}, 0: {}} {
 		r := Reply{Code: code}
-		if got := [4]bool{r.Positive(), r.Intermediate(), r.Temporary(), r.Permanent()}; got != want {
+		if got := (class{r.Class(), r.Temporary(), r.Permanent()}); got != want {
 			t.Errorf("%d: %v", code, got)
 		}
 	}

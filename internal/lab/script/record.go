@@ -156,8 +156,8 @@ func (s *Server) Err() error {
 	return nil
 }
 
-// WaitOpen waits until the n-th connection, counted from 1, was accepted.
-func (s *Server) WaitOpen(ctx context.Context, n int) error {
+// waitOpen waits until the n-th connection, counted from 1, was accepted.
+func (s *Server) waitOpen(ctx context.Context, n int) error {
 	return s.await(ctx, func() bool { return len(s.players) >= n })
 }
 

@@ -264,7 +264,7 @@ func TestHowTheServerLeaves(t *testing.T) {
 func TestGate(t *testing.T) {
 	s := start(t, nil, "WAIT first\nS: 220 late\nMARK said\nSLEEP 1ms\nWAIT second\nEND")
 	conn := dial(t, s)
-	if err := s.WaitOpen(t.Context(), 1); err != nil {
+	if err := s.waitOpen(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	conn.SetReadDeadline(time.Now().Add(time.Millisecond))
@@ -370,7 +370,7 @@ func TestCloseCutsShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	dial(t, s)
-	if err := s.WaitOpen(t.Context(), 1); err != nil {
+	if err := s.waitOpen(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	waited := make(chan error)

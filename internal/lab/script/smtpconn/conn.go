@@ -263,9 +263,6 @@ func (c *Conn) Record() Record {
 	}
 }
 
-// Remote returns the client's address.
-func (c *Conn) Remote() net.Addr { return c.raw.RemoteAddr() }
-
 // Bye ends the connection in good order: TLS says close_notify first.
 func (c *Conn) Bye() error { return c.cur.Close() }
 
