@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/coreos/go-systemd/v22/activation"
+
 	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
@@ -31,7 +33,7 @@ func activatedDaemon(file string) {
 	if err == nil {
 		log := logging.New(cfg.Log, os.Stderr)
 		var d *Daemon
-		if d, err = New(Options{Config: cfg, Log: log}); err == nil {
+		if d, err = New(context.Background(), Options{Config: cfg, Sockets: activation.Files(true), Log: log}); err == nil {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 			defer stop()
 			err = d.Serve(ctx)

@@ -6,8 +6,8 @@
 // policyd/runtime, sockets that of policyd/listen, the log that of
 // policyd/logging, and each front end is a package of its own.
 //
-// At start the configuration's transports are made, the sockets taken from
-// systemd or opened, and readiness is told. While it runs, HUP replaces the
+// At start the state directory is locked, the sockets taken from systemd or
+// opened, the configuration's transports made, and readiness is told. While it runs, HUP replaces the
 // transports by those of the newly read configuration, all of them or none;
 // what the new configuration does not change is kept, with its caches and idle
 // connections. At the end no new work is taken, deliveries may go on for
@@ -30,7 +30,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -61,6 +60,8 @@ const (
 type Options struct {
 	// Config is the configuration to begin with.
 	Config *config.Config
+	// Sockets are those that systemd handed over, by name.
+	Sockets []*os.File
 	// HangUp tells to read the configuration again, with Load. Nil: never.
 	HangUp <-chan os.Signal
 	Load   func() (*config.Config, error)
@@ -74,6 +75,8 @@ type Options struct {
 type Daemon struct {
 	options    Options
 	log        *slog.Logger
+	stateDir   stateDir
+	sockets    listen.Sockets
 	served     *served.Store
 	spool      *spool.Spool
 	runtime    *runtime.Runtime
@@ -93,36 +96,69 @@ type Daemon struct {
 }
 
 // New makes a daemon, which must be served. An error is for the administrator:
-// the state directory cannot be used, or the configuration asks for what this
-// host lacks.
-func New(o Options) (*Daemon, error) {
-	cfg := o.Config
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	memory, err := served.Open(filepath.Join(cfg.StateDir, "served"), time.Now)
-	if err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
+// a socket or the state directory cannot be used, or the configuration asks for
+// what this host lacks.
+//
+// The sockets come before the disk: a daemon that must not be, because there is
+// another one, ends before it has touched anything.
+func New(ctx context.Context, o Options) (*Daemon, error) {
 	d := &Daemon{
-		options: o,
-		log:     o.Log.Logger,
-		served:  memory,
-		spool:   spool.New(cfg.StateDir, cfg.MaxMessageSize),
-		slots:   cfg.MaxDeliveries,
-		cfg:     cfg,
+		options:  o,
+		log:      o.Log.Logger,
+		stateDir: stateDir{path: o.Config.StateDir},
+		spool:    spool.New(o.Config.StateDir, o.Config.MaxMessageSize),
+		reports:  tlsrpt.New(o.Config.TLSRPT.Socket, o.Log.Logger),
+		slots:    o.Config.MaxDeliveries,
+		cfg:      o.Config,
 	}
 	d.state.started = time.Now()
 	d.state.read = d.state.started
 	d.metrics = metrics.New(o.Version, d.counts)
-	d.reports = tlsrpt.New(cfg.TLSRPT.Socket, d.log)
 	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer})
+	err := d.claim(ctx)
+	if err == nil {
+		err = d.load()
+	}
+	if err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// claim makes sure that there is no other daemon, and takes what there can be
+// one of only: the sockets and the state directory.
+func (d *Daemon) claim(ctx context.Context) error {
+	err := d.stateDir.claim()
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	makers := d.frontEndMakers()
+	served := func(k listen.EndpointKind) bool { return makers[k] != nil }
+	if d.sockets, err = listen.Open(ctx, d.options.Sockets, &d.options.Config.Listen, served, d.log); err != nil {
+		return err
+	}
+	err = d.stateDir.make()
+	if errors.Is(err, errors.ErrUnsupported) {
+		d.log.Warn("nothing keeps a second mxpolicyd from using the same state directory", "error", err)
+		err = nil
+	}
+	return err
+}
+
+// load reads what is in the state directory, and makes what the configuration
+// says.
+func (d *Daemon) load() error {
+	cfg := d.options.Config
+	var err error
+	if d.served, err = served.Open(filepath.Join(cfg.StateDir, "served"), time.Now); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory cannot be written; large messages have to wait, and who was served is not remembered", "error", err)
 	}
 	if err := d.runtime.Apply(cfg); err != nil {
-		d.runtime.Close()
-		return nil, err
+		return err
 	}
 	d.dispatcher = intake.New(intake.Config{
 		Transport: d.forDelivery,
@@ -131,28 +167,30 @@ func New(o Options) (*Daemon, error) {
 		Slots:     semaphore.NewWeighted(int64(d.slots)),
 		Logger:    d.log,
 	})
-	return d, nil
+	return nil
+}
+
+// close lets go of everything. Nothing is under way any more.
+func (d *Daemon) close() {
+	d.runtime.Close()
+	d.sockets.Close()
+	d.stateDir.release()
 }
 
 // Serve serves until ctx ends or a socket cannot be served any more, and
 // returns when all work is done or given up. It is called once.
 func (d *Daemon) Serve(ctx context.Context) error {
-	defer d.runtime.Close()
+	defer d.close()
 	if err := d.reports.Start(); err != nil {
 		return fmt.Errorf("tlsrpt: %w", err)
 	}
 	defer d.reports.Close() // while records can still be looked up
 	makers := d.frontEndMakers()
-	served := func(k listen.EndpointKind) bool { return makers[k] != nil }
-	all, err := listen.Open(ctx, activation.Files(true), &d.options.Config.Listen, served, d.log)
-	if err != nil {
-		return err
-	}
 	deliveries, giveUp := context.WithCancelCause(context.Background())
 	defer giveUp(nil)
 
 	front, taking := errgroup.WithContext(ctx)
-	for _, l := range all {
+	for _, l := range d.sockets {
 		d.log.Info("serving", "socket", l.Endpoint.String(), "address", l.Addr().String())
 		end := d.addFrontEnd(l.Endpoint, makers[l.Kind])
 		front.Go(func() error { return end.Serve(taking, deliveries, l.Listener) })
@@ -166,7 +204,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	chores.Go(func() { d.options.Log.FlushLoop(alive) })
 	d.ready()
 
-	err = front.Wait()
+	err := front.Wait()
 	if err != nil {
 		d.log.Error("a socket cannot be served any more", "error", err)
 	}

@@ -50,11 +50,7 @@ func TestNoSocket(t *testing.T) {
 	l := newLab(t)
 	cfg := l.parse(strings.Replace(l.yaml("", "", ""), "listen:", "listen: {} #", 1))
 	log := logging.New(cfg.Log, l.logged)
-	d, err := New(Options{Config: cfg, Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Serve(t.Context()); !errors.Is(err, listen.ErrNoSocket) {
+	if _, err := New(t.Context(), Options{Config: cfg, Log: log}); !errors.Is(err, listen.ErrNoSocket) {
 		t.Errorf("%v", err)
 	}
 	if n := l.systemd.Count("READY=1"); n != 0 {
@@ -169,11 +165,16 @@ func spoilSocket(t *testing.T, path string) {
 // written is logged, and mail goes on.
 func TestStateDirectory(t *testing.T) {
 	try := func(l *lab) error {
-		cfg := l.parse(l.yaml("", "", ""))
+		if os.Mkdir(l.dir+"/run", 0o700) == nil {
+			if err := os.Chmod(l.dir+"/run", 0o777); err != nil { // whatever the umask
+				return err
+			}
+		}
+		cfg := l.parse(strings.Replace(l.yaml("", "", ""), "/pipe.sock", "/run/pipe.sock", 1))
 		log := logging.New(cfg.Log, l.logged)
-		d, err := New(Options{Config: cfg, Log: log})
+		d, err := New(t.Context(), Options{Config: cfg, Log: log})
 		if err == nil {
-			d.runtime.Close()
+			d.close()
 		}
 		return err
 	}

@@ -109,7 +109,7 @@ func (l *lab) daemon(text string) *running {
 	r := &running{lab: l, hangUp: make(chan os.Signal), ended: make(chan error, 1), text: text}
 	log := logging.New(config.Log{Level: slog.LevelInfo}, l.logged)
 	var err error
-	r.Daemon, err = New(Options{Config: l.parse(text), HangUp: r.hangUp, Load: r.load, Log: log, Version: "7.7.7"})
+	r.Daemon, err = New(l.t.Context(), Options{Config: l.parse(text), HangUp: r.hangUp, Load: r.load, Log: log, Version: "7.7.7"})
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -147,15 +147,16 @@ func newReporting(t *testing.T, c *collector, domains ...world.Domain) *reportin
 		t.Fatal(err)
 	}
 	cfg, err := config.Parse("test.yaml", fmt.Appendf(nil, `hostname: client.example
-state_dir: %s
-dns: {servers: ["%s"]}
-tlsrpt: {socket: %s}
-mx_auth: {all: {dnssec: {}, dane: {}, mtasts: {cache: ram, https_port: %d}}}
+state_dir: %[1]s
+listen: {pipe: {path: %[1]s/pipe.sock}}
+dns: {servers: ["%[2]s"]}
+tlsrpt: {socket: %[3]s}
+mx_auth: {all: {dnssec: {}, dane: {}, mtasts: {cache: ram, https_port: %[4]d}}}
 transports:
   default:
     mx_auth: all
-    port: %d
-    tls_client: {root_ca: %s}
+    port: %[5]d
+    tls_client: {root_ca: %[6]s}
     overrides: [{match: named.example, nexthop: sts.example}]
   strict: {mx_auth: {local_policy: {min_tls_level: encrypted}}, port: %[5]d}
 `, dir, w.Resolver(), c.path, w.HTTPSPort(), w.Port(), roots), config.Environment{})
@@ -164,7 +165,7 @@ transports:
 	}
 	r := &reporting{T: t, world: w, logged: testlog.New()}
 	log := logging.New(cfg.Log, r.logged)
-	if r.Daemon, err = New(Options{Config: cfg, Log: log}); err != nil {
+	if r.Daemon, err = New(t.Context(), Options{Config: cfg, Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.reports.Start(); err != nil {
@@ -172,7 +173,7 @@ transports:
 	}
 	t.Cleanup(func() {
 		r.reports.Close()
-		r.runtime.Close()
+		r.close()
 	})
 	return r
 }

@@ -160,6 +160,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/spf13/cobra"
 
 	"github.com/mxpipe/mxpipe/policyd"
@@ -249,7 +250,9 @@ func serve(ctx context.Context, file string, load loader) error {
 	log := logging.New(cfg.Log, os.Stderr)
 	log.Info("starting", "version", version, "config", file)
 	again := func() (*config.Config, error) { return config.Reload(file, config.System()) }
-	d, err := policyd.New(policyd.Options{Config: cfg, HangUp: hangUp, Load: again, Version: version, Log: log})
+	d, err := policyd.New(ctx, policyd.Options{
+		Config: cfg, Sockets: activation.Files(true), HangUp: hangUp, Load: again, Version: version, Log: log,
+	})
 	if err != nil {
 		return err
 	}

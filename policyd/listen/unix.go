@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mxpipe/mxpipe/internal/safeio"
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
 
@@ -21,7 +22,7 @@ import (
 // A socket file that nobody listens on any more is replaced. Nobody may connect
 // before the socket has its group and mode.
 func openUnix(ctx context.Context, s *config.Socket) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(s.Path), 0o755); err != nil {
+	if err := safeio.MkdirAll(filepath.Dir(s.Path), 0o755); err != nil {
 		return nil, err
 	}
 	if err := removeStale(ctx, s.Path); err != nil {
@@ -66,8 +67,11 @@ func removeStale(ctx context.Context, path string) error {
 	return err
 }
 
-// chown gives a socket its group and mode.
+// chown gives a socket its owner, its group and its mode.
 func chown(s *config.Socket) error {
+	if err := safeio.GiveSocket(s.Path); err != nil {
+		return err
+	}
 	if s.Group != "" {
 		gid, err := groupID(s.Group)
 		if err != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mxpipe/mxpipe/internal/safeio"
 )
 
 // A record's file is text. The first line has the format's name and version and
@@ -99,24 +101,10 @@ func (m *Store) load(name string) map[string]string {
 // writeWhole writes a file so that it is there whole or not at all, and for
 // good.
 func writeWhole(dir, name string, text []byte) error {
-	f, err := os.CreateTemp(dir, tempPrefix)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name))
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	defer root.Close()
+	return safeio.WriteFile(root, name, tempPrefix, text)
 }

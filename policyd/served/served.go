@@ -37,6 +37,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mxpipe/mxpipe/internal/safeio"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -97,7 +98,7 @@ func Open(dir string, now func() time.Time) (*Store, error) {
 }
 
 func open(dir string, now func() time.Time, b bounds) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := safeio.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	entries, err := os.ReadDir(dir)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"cmp"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/mxpipe/mxpipe/internal/safeio"
 )
 
 const (
@@ -81,7 +82,7 @@ func NewFS(cfg FSConfig) (*FS, error) {
 	if cfg.ReadOnly {
 		return &FS{cfg: cfg}, nil
 	}
-	return &FS{cfg: cfg}, os.MkdirAll(cfg.Dir, 0o700)
+	return &FS{cfg: cfg}, safeio.MkdirAll(cfg.Dir, 0o700)
 }
 
 // Load gives a domain's policy. It reads a regular file of at most 65 KiB and
@@ -152,7 +153,7 @@ func (f *FS) Save(p Policy) error {
 	if f.cfg.ReadOnly {
 		return nil
 	}
-	if err := os.MkdirAll(f.cfg.Dir, 0o700); err != nil {
+	if err := safeio.MkdirAll(f.cfg.Dir, 0o700); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(f.cfg.Dir)
@@ -176,55 +177,19 @@ func (f *FS) Save(p Policy) error {
 }
 
 // replaceFile puts text in the place of name, whatever lies there.
-func replaceFile(root *os.Root, name string, text []byte) (err error) {
-	temp := tempPrefix + rand.Text()
-	file, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreMissing(root.Remove(temp)))
-		}
-	}()
-	_, err = file.Write(text)
+func replaceFile(root *os.Root, name string, text []byte) error {
+	err := safeio.WriteFile(root, name, tempPrefix, text)
 	if err == nil {
-		err = file.Sync()
+		return nil
 	}
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
+	// Only a directory withstands a rename.
+	if info, failed := root.Lstat(name); failed != nil || !info.IsDir() {
 		return err
 	}
-	if err = root.Rename(temp, name); err != nil {
-		// Only a directory withstands a rename.
-		info, statErr := root.Lstat(name)
-		if statErr != nil || !info.IsDir() {
-			return err
-		}
-		if err = root.RemoveAll(name); err != nil {
-			return err
-		}
-		if err = root.Rename(temp, name); err != nil {
-			return err
-		}
-	}
-	return syncDir(root)
-}
-
-// syncDir makes a rename last.
-func syncDir(root *os.Root) error {
-	dir, err := root.Open(".")
-	if err != nil {
+	if err := root.RemoveAll(name); err != nil {
 		return err
 	}
-	defer dir.Close()
-	// Some file systems cannot; the name is then as safe as they make it.
-	if err := dir.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
-		return err
-	}
-	return nil
+	return safeio.WriteFile(root, name, tempPrefix, text)
 }
 
 // Remove removes a domain's file, or whatever lies in its place.
@@ -251,7 +216,7 @@ func (f *FS) Remove(domain string) error {
 		return err
 	}
 	f.count(-1, -before)
-	return syncDir(root)
+	return safeio.SyncDir(root)
 }
 
 // Domains gives the domains that have files, by their names alone.
