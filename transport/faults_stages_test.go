@@ -56,8 +56,8 @@ var stages = map[string]faultStage{
 	"chunk":      {before: bdat + "S: 250 ok\nS: 250 ok\nBDAT\n", positive: "250 taken", chunking: ChunkingWaiting},
 	"rset":       {before: hello + "S: 250 mx\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 550 5.1.1 nobody\nC: RSET\n", positive: "250 ok"},
 	"quit":       {before: hello + sequence + "S: 250 2.0.0 taken\nC: QUIT\n", positive: "221 bye"},
-	"idle":       {before: hello + sequence + "S: 250 2.0.0 taken\n", positive: "250 ok", pooled: true, second: true},
-	"tlsidle":    {before: secured + sequence + "S: 250 2.0.0 taken\n", positive: "250 ok", pooled: true, second: true, tls: true},
+	"idle":       {before: hello + sequence + "S: 250 2.0.0 taken\nWAIT idle\n", positive: "250 ok", pooled: true, second: true},
+	"tlsidle":    {before: secured + sequence + "S: 250 2.0.0 taken\nWAIT idle\n", positive: "250 ok", pooled: true, second: true, tls: true},
 	"warm":       {before: hello + sequence + "S: 250 2.0.0 taken\nC: MAIL *\n", positive: "250 ok", pooled: true, second: true},
 	"tcp":        {},
 	"mx":         {},
@@ -148,11 +148,20 @@ func (c *cell) dialogues() []string {
 	if isReply(c.fault) {
 		text += s.rest
 	}
+	if c.idle() && !c.leaves(text) {
+		text += "MARK said\n"
+	}
+	if c.idle() && strings.Contains(text, "ENDLESS") {
+		text = strings.Replace(text, "ENDLESS", "MARK said\nENDLESS", 1)
+	}
 	if c.fault == "no" && c.stage == "ehlo" {
 		text += "C: HELO *\nS: 550 5.7.1 not from you\n"
 	}
 	return c.ending(text)
 }
+
+// idle tells whether the fault meets a connection that nobody talks over.
+func (c *cell) idle() bool { return strings.HasSuffix(stages[c.stage].before, "WAIT idle\n") }
 
 // leaves tells whether a dialogue's last step ends it.
 func (c *cell) leaves(text string) bool {

@@ -73,10 +73,8 @@ mail                              twice                                     4.5.
 rcpt,data,flight,bdat             twice                                     4.5.0   none       last drop
 # Behind the reply to STARTTLS it is an attack.
 starttls,starttls!                twice                                     4.7.5   none       next drop
-# The answer to the message itself was in its place.
-dot,chunk,tlsdot                  twice                                     2.0.0   none       last drop
-last                              twice                                     4.5.0   none       last drop
-dot,last,chunk,tlsdot             leaves                                    2.0.0   none       last drop
+# A success is one only when the replies add up.
+dot,last,chunk,tlsdot             twice,leaves                              4.5.0   none       last drop
 
 # The server goes away, and says so. It has refused the message by that.
 greeting,ehlo,helo,ehlo2,ehlo2!   421                                       4.3.2   none       next drop

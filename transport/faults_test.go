@@ -319,6 +319,14 @@ func (m *matrix) run(ctx context.Context, c *cell) {
 			return
 		}
 	}
+	if c.idle() {
+		c.server.Open("idle")
+		if strings.Contains(c.dialogues()[0], "MARK said") {
+			c.server.WaitMark(ctx, "said")
+		} else {
+			c.server.Wait(ctx, 1)
+		}
+	}
 	c.received = deliver()
 	if c.server != nil {
 		c.server.Open("over")

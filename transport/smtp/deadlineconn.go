@@ -3,6 +3,7 @@ package smtp
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -12,18 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deadlineConn is a network connection none of whose waits is unbounded. Reads end
-// at an absolute time, set for each reply; writes end when the peer takes
+// deadlineConn is a network connection none of whose waits is unbounded. Reads
+// end at an absolute time, set for each reply; writes end when the peer takes
 // nothing for a while, however large the write is; both end when the bound
 // context ends.
+//
+// While polling is set, a read takes what has arrived and waits for nothing.
+// That is what it takes to look at what the server has said under TLS:
+// crypto/tls reads several records at once and keeps those that it has not
+// opened, where neither its buffer nor the kernel shows them.
 type deadlineConn struct {
 	net.Conn
-	stall time.Duration // the longest a write may make no progress
+	stall   time.Duration // the longest a write may make no progress
+	polling bool          // changed and asked by the goroutine that reads
 
-	mu      sync.Mutex
-	ctx     context.Context // the bound one
-	unbind  func() bool
-	givenUp bool
+	mu         sync.Mutex
+	ctx        context.Context // the bound one
+	unbind     func() bool
+	givenUp    bool
+	writesOver bool
 }
 
 // past is a deadline that ends every wait at once.
@@ -37,7 +45,7 @@ func (s *deadlineConn) bind(ctx context.Context) {
 		s.unbind()
 	}
 	s.ctx = ctx
-	s.Conn.SetDeadline(time.Time{})
+	s.Conn.SetDeadline(s.until(time.Time{}))
 	s.unbind = context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -76,12 +84,80 @@ func (s *deadlineConn) until(t time.Time) time.Time {
 	return t
 }
 
+// errWouldBlock is what a read ends with that found nothing while polling. It
+// is temporary, so that crypto/tls does not keep it.
+var errWouldBlock net.Error = wouldBlock{}
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "nothing has arrived" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
+
+// Read implements net.Conn.
+func (s *deadlineConn) Read(p []byte) (int, error) {
+	if s.polling {
+		return s.readNow(p)
+	}
+	return s.Conn.Read(p)
+}
+
+// readNow reads what has arrived. The kernel is asked past Go's deadlines,
+// which may have passed while the connection was idle; a connection without a
+// descriptor is asked with a deadline that has passed.
+func (s *deadlineConn) readNow(p []byte) (n int, err error) {
+	raw := s.descriptor()
+	if raw == nil {
+		s.Conn.SetReadDeadline(past)
+		if n, err = s.Conn.Read(p); n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			err = errWouldBlock
+		}
+		return n, err
+	}
+	failed := raw.Control(func(fd uintptr) {
+		for {
+			if n, _, err = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT); err != unix.EINTR {
+				return
+			}
+		}
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case err == unix.EAGAIN:
+		return 0, errWouldBlock
+	case err != nil:
+		return 0, os.NewSyscallError("recvfrom", err)
+	case n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// descriptor gives the kernel's side of the connection; nil: it has none, or
+// is closed.
+func (s *deadlineConn) descriptor() syscall.RawConn {
+	conn, ok := s.Conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
 // Write writes all of p unless the peer takes nothing of it for the stall time.
 func (s *deadlineConn) Write(p []byte) (int, error) {
 	done := 0
 	for {
 		s.mu.Lock()
-		s.Conn.SetWriteDeadline(s.until(time.Now().Add(s.stall)))
+		end := s.until(time.Now().Add(s.stall))
+		if s.writesOver {
+			end = past
+		}
+		s.Conn.SetWriteDeadline(end)
 		s.mu.Unlock()
 		n, err := s.Conn.Write(p[done:])
 		done += n
@@ -91,11 +167,27 @@ func (s *deadlineConn) Write(p []byte) (int, error) {
 	}
 }
 
-// over reports whether all waits have ended, and not just one.
+// over reports whether all waits to write have ended, and not just one.
 func (s *deadlineConn) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.givenUp || s.ctx.Err() != nil
+	return s.givenUp || s.writesOver || s.ctx.Err() != nil
+}
+
+// endWrites has the write under way fail unless the kernel has taken all of
+// it, and all later ones, until writes are allowed again.
+func (s *deadlineConn) endWrites() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writesOver = true
+	s.Conn.SetWriteDeadline(past)
+}
+
+// allowWrites ends endWrites.
+func (s *deadlineConn) allowWrites() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writesOver = false
 }
 
 // giveUp ends all waits, of now and of later.
@@ -106,34 +198,13 @@ func (s *deadlineConn) giveUp() {
 	s.Conn.SetDeadline(past)
 }
 
-// unacknowledged reports whether the other side's kernel is known to lack some
-// of what was sent (tcp(7), SIOCOUTQ). What it lacks, nobody there has read.
-func (s *deadlineConn) unacknowledged() bool {
-	n := 0
-	if conn, ok := s.Conn.(syscall.Conn); ok {
-		if raw, err := conn.SyscallConn(); err == nil {
-			raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-		}
+// unacknowledged gives how many bytes of what was sent the other side's kernel
+// is known to lack (tcp(7), SIOCOUTQ). What it lacks, nobody there has read.
+func (s *deadlineConn) unacknowledged() (n int) {
+	if raw := s.descriptor(); raw != nil {
+		raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
 	}
-	return n > 0
-}
-
-// readable reports whether there is something to read, the end included.
-func (s *deadlineConn) readable() bool {
-	conn, ok := s.Conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return true
-	}
-	var waits bool
-	err = raw.Control(func(fd uintptr) {
-		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		waits = err == unix.EAGAIN
-	})
-	return err != nil || !waits
+	return n
 }
 
 // Close closes the connection at once and lets the bound context go.

@@ -19,6 +19,8 @@ type Report struct {
 	// Ending is what the transaction ended in, and says which of the other
 	// fields mean something.
 	Ending Ending
+	// Confirmation says what came of the NOOP behind a message by BDAT.
+	Confirmation Confirmation
 	// Err is what failed, at Stage: the last thing that the server may have
 	// acted on.
 	Err   error
@@ -81,6 +83,25 @@ func (e Ending) String() string {
 	}
 	return "unknown ending"
 }
+
+// Confirmation is what a server that was given its first message by BDAT
+// answered to the NOOP at the flight's end (RFC 2920 §3.1). Servers exist that
+// answer BDAT with more than one reply, and when the true one comes late, it
+// comes where the reply to NOOP is due. What is neither 2yz nor 500 nor 502
+// there is out of step.
+type Confirmation uint8
+
+// The confirmations.
+const (
+	// Unasked: there was no NOOP, or no time to wait for the reply to it.
+	Unasked Confirmation = iota
+	// Confirmed: 2yz. The server counts as we do.
+	Confirmed
+	// Unconfirmed: 500, 502, ten seconds of silence, or the end of the
+	// connection, which leave the reply to the message as it is; or, with
+	// OutOfStep, any other reply. The host is better given DATA.
+	Unconfirmed
+)
 
 // ConnUsable says whether the connection is in step and goes on.
 func (e Ending) ConnUsable() bool { return e == Answered }

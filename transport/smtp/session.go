@@ -78,6 +78,7 @@ type Session struct {
 	r    lazyReader
 	ext  Extensions
 	tls  *tls.Conn // conn, or nil when there is no TLS
+	noop bool      // NOOP was said behind a message, which is not done twice
 }
 
 // Open takes over a connection and reads the greeting. On error the
@@ -165,7 +166,7 @@ func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 	if err != nil || r.Code != 220 {
 		return s.failure(ctx, outcome.STARTTLS, r, err)
 	}
-	if s.r.Buffered() > 0 {
+	if s.unasked() == errUnasked {
 		return &Error{Stage: outcome.Handshake, Err: ErrInjection}
 	}
 	conn := tls.Client(s.raw, config)
@@ -185,8 +186,13 @@ func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 func (s *Session) Trace(trace func(who, line string)) { s.cfg.Trace = trace }
 
 // Stale reports whether an idle session is of no use any more: the server has
-// closed it, or said something unasked. It asks the kernel, not the server.
-func (s *Session) Stale() bool { return s.r.Buffered() > 0 || s.raw.readable() }
+// closed it, or said something unasked. It opens what has arrived, and asks
+// the server nothing.
+func (s *Session) Stale() bool {
+	s.r.borrow()
+	defer s.r.giveBack()
+	return s.unasked() != nil
+}
 
 // Reset ends a failed transaction (RFC 5321 §4.1.1.5).
 func (s *Session) Reset(ctx context.Context) error {
@@ -214,26 +220,40 @@ func (s *Session) Close() { s.raw.Close() }
 // errUnasked says that a reply is there that nothing was asked for, be it late
 // or made up: from now on each would be taken for the answer to the command
 // before, at worst the one to RCPT for the one to the message.
-var errUnasked = fmt.Errorf("%w: one more than there were commands", reply.ErrMalformed)
+var errUnasked = errOutOfStep("one more than there were commands")
 
-// inStep fails when replies have arrived before anything was asked. It sees
-// those that came together with the reply before.
-func (s *Session) inStep() error {
+// unasked fails when the server has said something that was not asked for, or
+// has ended the connection. It opens all that has arrived, be it in our
+// buffer, in crypto/tls or in the kernel, and waits for nothing.
+func (s *Session) unasked() error {
 	if s.r.Buffered() > 0 {
 		return errUnasked
 	}
-	return nil
+	s.raw.polling = true
+	_, err := s.r.Peek(1)
+	s.raw.polling = false
+	switch {
+	case err == nil:
+		return errUnasked
+	case errors.Is(err, errWouldBlock):
+		return nil
+	}
+	return err
 }
 
 // command sends one line and waits for its reply.
 func (s *Session) command(line string) (reply.Reply, error) {
-	if err := s.inStep(); err != nil {
+	return s.commandWithin(line, s.cfg.CommandTimeout)
+}
+
+func (s *Session) commandWithin(line string, timeout time.Duration) (reply.Reply, error) {
+	if err := s.unasked(); err != nil {
 		return reply.Reply{}, err
 	}
 	if err := s.writeLine(s.conn, line); err != nil {
 		return reply.Reply{}, err
 	}
-	return s.readReply(s.cfg.CommandTimeout)
+	return s.readReply(timeout)
 }
 
 // errControl is a defect of the caller: addresses are checked long before.

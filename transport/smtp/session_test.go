@@ -218,7 +218,9 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"MAIL", "C: MAIL FROM:<*>\nS: 451 4.3.0 not now\nC: QUIT\nS: 221 bye", []int{451, 0, 0, 0, 0}},
 		{"every RCPT", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 550 no\nC: RCPT TO:<c@*>\nS: 450 later\nC: QUIT\nS: 221 bye", []int{250, 550, 450, 0, 0}},
-		{"421 at RCPT", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 421 closing\nC: QUIT\nS: 221 bye", []int{250, 421, 0, 0, 0}},
+		{"421 at RCPT", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 421 closing\nC: RCPT TO:<c@*>\nS: 421 closing\nC: QUIT\nS: 221 bye", []int{250, 421, 421, 0, 0}},
+		{"421 at RCPT, and it goes", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 421 closing\nDROP", []int{250, 421, 0, 0, 0}},
+		{"421 at one RCPT, and it stays", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 421 not him\nC: RCPT TO:<c@*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 taken\nC: QUIT\nS: 221 bye", []int{250, 421, 250, 354, 250}},
 		{"DATA", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 250 ok\nC: RCPT TO:<c@*>\nS: 250 ok\nC: DATA\nS: 554 no\nC: QUIT\nS: 221 bye", []int{250, 250, 250, 554, 0}},
 		{"DATA with 250", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 250 ok\nC: RCPT TO:<c@*>\nS: 250 ok\nC: DATA\nS: 250 ok\nC: QUIT\nS: 221 bye", []int{250, 250, 250, 250, 0}},
 		{"the message", "C: MAIL FROM:<*>\nS: 250 ok\nC: RCPT TO:<b@*>\nS: 250 ok\nC: RCPT TO:<c@*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 552 too big\nC: QUIT\nS: 221 bye", []int{250, 250, 250, 354, 552}},

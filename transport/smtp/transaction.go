@@ -24,9 +24,16 @@ type Transaction struct {
 	Chunking   Chunking
 	Ret        string // RFC 3461 §4.3: "", "FULL" or "HDRS"
 	EnvID      string // RFC 3461 §4.4, plain text
-	// BeforeFinal is called right before the end of the data is written: from then
-	// on the server may have accepted the message, whatever happens, and only
-	// the context that Point returns ends the wait for its reply.
+	// Confirm has a message that goes by BDAT followed by NOOP, so that a reply
+	// too many shows even when the true one comes late (see Confirmation). It
+	// is for the first message by BDAT to a host, and has no effect on a
+	// connection where it was done before.
+	Confirm bool
+	// BeforeFinal is called when the message was written whole and only the
+	// reply to it is waited for. From then on the server may have accepted it,
+	// and the context of Send does not end the wait before SubmissionTimeout
+	// is over; the context that BeforeFinal returns always does. Until then
+	// the context of Send ends everything, and nothing was accepted.
 	BeforeFinal func() context.Context
 }
 
@@ -62,19 +69,25 @@ const commandRoom = 600
 // Replies are matched to commands strictly in their order, and are read while
 // commands and message are still being written, so that neither side can
 // block the other with full buffers.
+//
+// It ends when ctx does, at the latest SubmissionTimeout after the last byte of
+// the message was written, whatever the server drips.
 func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	s.begin(ctx)
 	t := &transfer{
 		Session: s, ctx: ctx, tx: tx,
 		report: &Report{Ending: Answered, Rcpts: make([]reply.Reply, len(tx.Recipients))},
-		w:      s.cfg.Buffers.writer(s.conn),
+		sent:   meter{Writer: s.conn},
 	}
-	if err := s.inStep(); err != nil {
+	t.w = s.cfg.Buffers.writer(&t.sent)
+	defer t.release()
+	if err := s.unasked(); err != nil {
 		t.fail(CutOff, outcome.MAIL, err)
 		return t.report
 	}
 	t.brief = tx.Size+int64(len(tx.Recipients)+1)*commandRoom <= writeSize
 	t.chunked = s.ext.Chunking && tx.Chunking != ChunkingOff
+	t.confirm = t.chunked && tx.Confirm && !s.noop
 	switch {
 	case t.chunked && s.ext.Pipelining && tx.Chunking == ChunkingPipelined:
 		t.oneFlight()
@@ -83,13 +96,7 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	default:
 		t.inSequence()
 	}
-	// A reply that nothing was asked for: from now on nobody could tell which
-	// command a reply belongs to.
-	if s.r.Buffered() > 0 && t.report.Ending == Answered {
-		t.report.Ending = Closing
-	}
-	s.cfg.Buffers.backWriter(t.w)
-	s.rest()
+	t.addUp()
 	return t.report
 }
 

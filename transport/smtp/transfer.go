@@ -5,8 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"strconv"
-	"sync/atomic"
+	"time"
 
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/outcome"
@@ -16,46 +17,58 @@ import (
 // transfer is one transaction under way.
 type transfer struct {
 	*Session
-	ctx     context.Context
+	ctx     context.Context // what ends the waits now
 	tx      *Transaction
 	report  *Report
 	w       *bufio.Writer
 	chunked bool
 	brief   bool // all of it fits into one write, which no reply has to be read for
-	cutOff  bool // the connection failed before the server had all of the flight
+	confirm bool // NOOP follows the chunk
+	leaving bool // the last reply was 421
+	stopped bool // further replies are due that nobody waits for
+
+	sent meter // what the connection took
+	end  int64 // how much it has to take for the message to be whole; 0: not known yet
+	undo func()
+}
+
+// meter counts what a connection takes.
+type meter struct {
+	io.Writer
+	n int64
+}
+
+func (m *meter) Write(p []byte) (int, error) {
+	n, err := m.Writer.Write(p)
+	m.n += int64(n)
+	return n, err
+}
+
+// release gives back what the transaction used.
+func (t *transfer) release() {
+	if t.undo != nil {
+		t.undo()
+	}
+	t.cfg.Buffers.backWriter(t.w)
+	t.rest()
 }
 
 // oneFlight sends everything at once (RFC 2920 §3.1, RFC 3030 §4.2). From the
 // first byte on the server may end up with the message, so whatever happens
 // is judged as if the whole message had been sent.
 func (t *transfer) oneFlight() {
-	t.point()
 	list := append(t.envelope(), pendingReply{outcome.Final, &t.report.Final})
-	_, early, err := t.fly(list, func() error {
+	f := t.fly(list, true, func() error {
 		if err := t.writeEnvelope(); err != nil {
 			return err
 		}
 		return t.writeChunk()
 	})
-	switch {
-	case err != nil:
-		t.lose(outcome.Final, err)
-	case early:
-		t.early()
-	case t.report.Accepted() > 0 && t.inStep() != nil && !t.leaving():
-		// Which of the replies was that to the message, nobody can tell.
-		t.outOfStep(t.inStep())
-	case t.report.Accepted() == 0:
+	t.judge(f)
+	if t.report.Ending == Answered && t.report.Accepted() == 0 {
 		// A server that forgot to swallow the chunk would run it as commands.
 		t.report.Ending = Closing
 	}
-}
-
-// leaving tells whether the server has said 421 behind the replies that were
-// due, as it may when it closes after each message.
-func (t *transfer) leaving() bool {
-	ahead, _ := t.r.Peek(min(3, t.r.Buffered()))
-	return string(ahead) == "421"
 }
 
 // pipelined sends the envelope in one flight, with DATA at its end unless the
@@ -65,17 +78,19 @@ func (t *transfer) pipelined() {
 	if !t.chunked {
 		list = append(list, pendingReply{outcome.DATA, &t.report.Data})
 	}
-	read, _, err := t.fly(list, func() error {
+	f := t.fly(list, false, func() error {
 		if err := t.writeEnvelope(); err != nil || t.chunked {
 			return err
 		}
 		return t.writeLine(t.w, "DATA")
 	})
 	switch {
-	case err != nil:
+	case f.err != nil && !t.wentAway(f.err):
 		// There is no message without its content.
-		t.fail(CutOff, list[min(read, len(list)-1)].stage, err)
-	case t.report.Ending == Closing:
+		t.fail(CutOff, list[min(f.read, len(list)-1)].stage, f.err)
+	case f.err != nil, t.stopped:
+	case !f.whole:
+		t.fail(CutOff, list[0].stage, errUnasked)
 	case t.report.Accepted() == 0:
 		// A go-ahead for nobody: the way out is an empty message, which might
 		// be delivered, or the end of the connection.
@@ -90,21 +105,14 @@ func (t *transfer) pipelined() {
 // inSequence sends each command after the reply to the one before. A refused
 // MAIL leaves RCPT unsaid, and without an accepted recipient there is no DATA.
 func (t *transfer) inSequence() {
-	var err error
-	if t.report.Mail, err = t.command(t.mailCommand(t.tx)); err != nil {
-		t.fail(CutOff, outcome.MAIL, err)
+	if !t.ask(outcome.MAIL, t.mailCommand(t.tx), &t.report.Mail) {
 		return
 	}
 	if !outcome.ForReply(outcome.MAIL, t.report.Mail, 0).Accepted {
 		return
 	}
 	for i := range t.tx.Recipients {
-		if t.report.Rcpts[i], err = t.command(t.rcptCommand(t.tx, i)); err != nil {
-			t.fail(CutOff, outcome.RCPT, err)
-			return
-		}
-		if t.report.Rcpts[i].Code == 421 {
-			t.report.Ending = Closing
+		if !t.ask(outcome.RCPT, t.rcptCommand(t.tx, i), &t.report.Rcpts[i]) {
 			return
 		}
 	}
@@ -112,71 +120,150 @@ func (t *transfer) inSequence() {
 		return
 	}
 	if !t.chunked {
-		if t.report.Data, err = t.command("DATA"); err != nil {
-			t.fail(CutOff, outcome.DATA, err)
-			return
-		}
-		if t.report.Data.Code != 354 {
+		if !t.ask(outcome.DATA, "DATA", &t.report.Data) || t.report.Data.Code != 354 {
 			return
 		}
 	}
 	t.message()
 }
 
+// ask sends one command of a server's that does not do PIPELINING.
+func (t *transfer) ask(stage outcome.Stage, line string, into *reply.Reply) bool {
+	timeout := t.cfg.CommandTimeout
+	if t.leaving {
+		timeout = min(timeout, silence)
+	}
+	var err error
+	if *into, err = t.commandWithin(line, timeout); err != nil {
+		if !t.wentAway(err) {
+			t.fail(CutOff, stage, err)
+		}
+		return false
+	}
+	t.heard(stage, *into)
+	return true
+}
+
+// heard notes what a reply says about the connection.
+func (t *transfer) heard(stage outcome.Stage, r reply.Reply) {
+	t.leaving = r.Code == 421
+	if t.leaving && (stage == outcome.RCPT || stage == outcome.Final) {
+		t.report.Ending = Closing
+	}
+}
+
+// wentAway tells whether the connection ended as the server had announced with
+// 421, the last that it said: nobody's message was accepted.
+func (t *transfer) wentAway(err error) bool {
+	return t.leaving && t.ctx.Err() == nil && (ended(err) || errors.Is(err, os.ErrDeadlineExceeded))
+}
+
 // message sends the message itself to a server that waits for it.
 func (t *transfer) message() {
-	if err := t.inStep(); err != nil {
-		t.fail(CutOff, outcome.Body, err)
-		return
-	}
-	var whole atomic.Bool
-	_, early, err := t.fly([]pendingReply{{outcome.Final, &t.report.Final}}, func() error {
-		write := t.writeData
-		if t.chunked {
-			t.point()
-			write = t.writeChunk
+	if err := t.unasked(); err != nil {
+		if !t.wentAway(err) {
+			t.fail(CutOff, outcome.Body, err)
 		}
-		err := write()
-		// What is left is in the buffer: with its last byte the server may
-		// have the message, so the flush already counts as the end.
-		whole.Store(err == nil)
-		return err
-	})
+		return
+	}
+	t.judge(t.fly([]pendingReply{{outcome.Final, &t.report.Final}}, true, func() error {
+		if t.chunked {
+			return t.writeChunk()
+		}
+		return t.writeData()
+	}))
+}
+
+// judge says what became of the message that was in a flight.
+func (t *transfer) judge(f flown) {
 	switch {
-	case err != nil && whole.Load():
-		t.lose(outcome.Final, err)
-	case err != nil:
-		t.fail(CutOff, outcome.Body, err)
-	case early || !whole.Load():
-		t.early()
-	}
-}
-
-// early judges a reply to the message that came before the message was written
-// whole: as a refusal it counts, and it can be nothing else.
-func (t *transfer) early() {
-	if t.report.Final.Temporary() || t.report.Final.Permanent() {
+	case t.stopped:
+	case f.err == nil && f.whole:
+		t.confirmed(f.written)
+	case f.err == nil && (t.report.Final.Temporary() || t.report.Final.Permanent()):
 		t.report.Ending = Early
-		return
+	case f.err == nil:
+		t.outOfStep(errOutOfStep("the message was accepted before it was sent whole"))
+	case t.leaving && ended(f.err):
+		// As it had said that it would.
+	case f.unseen:
+		t.fail(CutOff, f.stage, f.err)
+	case f.mute:
+		t.fail(Ended, outcome.Final, f.err)
+	default:
+		t.fail(Lost, outcome.Final, f.err)
 	}
-	t.outOfStep(errOutOfStep("the message was answered before it was sent"))
 }
 
-// lose notes the connection's failure after the end of the message had been
-// sent.
-func (t *transfer) lose(stage outcome.Stage, err error) {
-	if t.cutOff {
-		t.fail(CutOff, stage, err)
+// confirmed waits for the reply to the NOOP behind the message, if there was
+// one. asked says that it has left.
+func (t *transfer) confirmed(asked bool) {
+	final := t.report.Final
+	switch {
+	case !t.confirm || final.Code == 421:
+		return
+	case !asked:
+		t.report.Ending = Closing
 		return
 	}
-	t.fail(Lost, stage, err)
+	var r reply.Reply
+	var err error
+	if t.ext.Pipelining {
+		r, err = t.readReply(silence)
+	} else if final.Class() == 2 {
+		t.noop = true
+		r, err = t.commandWithin("NOOP", silence)
+	} else {
+		return
+	}
+	switch {
+	case err == nil && outcome.ForReply(outcome.RSET, r, 0).Accepted:
+		t.report.Confirmation = Confirmed
+	case err == nil && (r.Code == 500 || r.Code == 502):
+		t.report.Confirmation = Unconfirmed
+	case err != nil && t.ctx.Err() != nil:
+		t.report.Ending = Closing // it was us who did not wait
+	case err != nil && (ended(err) || errors.Is(err, os.ErrDeadlineExceeded)):
+		t.report.Ending, t.report.Confirmation = Closing, Unconfirmed
+	default:
+		t.outOfStep(errOutOfStep("the reply to NOOP is none: " + r.Text()))
+		t.report.Confirmation = Unconfirmed
+	}
 }
 
-// outOfStep notes that the replies do not add up.
-func (t *transfer) outOfStep(err error) {
-	*t.report = Report{Rcpts: make([]reply.Reply, len(t.tx.Recipients))}
-	t.fail(OutOfStep, outcome.Final, err)
+// addUp looks whether the replies that were believed so far can be: as many as
+// there were commands, and none that contradicts another.
+func (t *transfer) addUp() {
+	r := t.report
+	if r.Ending != Answered && r.Ending != Closing || t.stopped {
+		return
+	}
+	accepted := r.Accepted()
+	final := outcome.ForReply(outcome.Final, r.Final, 1).Accepted
+	switch {
+	case refused(outcome.MAIL, r.Mail) && (accepted > 0 || r.Data.Code == 354 || final):
+		t.outOfStep(errOutOfStep("the sender was refused and the rest accepted"))
+		return
+	case accepted == 0 && final:
+		t.outOfStep(errOutOfStep("every recipient was refused and the message accepted"))
+		return
+	case accepted == 0 && r.Final.Code != 0:
+		return // what follows is a chunk that was not swallowed
+	}
+	switch err := t.unasked(); {
+	case err == errUnasked:
+		t.outOfStep(err)
+	case err != nil && r.Ending == Answered && r.Final.Code != 0:
+		r.Ending = Closing // with the reply it went
+	}
 }
+
+func refused(stage outcome.Stage, r reply.Reply) bool {
+	return r.Code != 0 && !outcome.ForReply(stage, r, 1).Accepted
+}
+
+// outOfStep notes that the replies do not add up, so that none of them counts.
+func (t *transfer) outOfStep(err error) { t.fail(OutOfStep, outcome.Final, err) }
 
 // fail notes the connection's failure. When the context ended, its cause is
 // the reason, not the deadline that it set off.
@@ -187,6 +274,10 @@ func (t *transfer) fail(ending Ending, stage outcome.Stage, err error) {
 	case t.ctx.Err() != nil:
 		err = context.Cause(t.ctx)
 	}
+	if ending == Ended || ending == OutOfStep || errors.Is(err, errUnasked) {
+		*t.report = Report{Rcpts: make([]reply.Reply, len(t.tx.Recipients))}
+	}
+	t.report.Final = reply.Reply{}
 	t.report.Ending, t.report.Stage, t.report.Err = ending, stage, err
 }
 
@@ -211,12 +302,46 @@ func (t *transfer) writeEnvelope() error {
 	return nil
 }
 
+// afterwards has the rest of the transaction end at the later of its own time
+// and SubmissionTimeout from now on, the message having been written whole.
+func (t *transfer) afterwards() {
+	own, after := t.ctx, context.WithoutCancel(t.ctx)
+	if t.tx.BeforeFinal != nil {
+		after = t.tx.BeforeFinal()
+	}
+	late, cancel := context.WithCancelCause(after)
+	patience := t.cfg.SubmissionTimeout
+	begin, over := time.Now(), make(chan struct{})
+	stop := context.AfterFunc(own, func() {
+		defer close(over)
+		timer := time.NewTimer(patience - time.Since(begin))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel(os.ErrDeadlineExceeded)
+		case <-late.Done():
+		}
+	})
+	t.undo = func() {
+		cancel(nil)
+		if !stop() {
+			<-over
+		}
+	}
+	t.ctx = late
+	t.raw.bind(late)
+}
+
 // writeChunk writes the message as one chunk, the last (RFC 3030 §2).
 func (t *transfer) writeChunk() error {
 	if err := t.writeLine(t.w, "BDAT "+strconv.FormatInt(t.tx.Size, 10)+" LAST"); err != nil {
 		return err
 	}
-	return t.copy(t.w)
+	if err := t.copy(t.w); err != nil || !t.confirm || !t.ext.Pipelining {
+		return err
+	}
+	t.end, t.noop = t.sent.n+int64(t.w.Buffered()), true
+	return t.writeLine(t.w, "NOOP")
 }
 
 // writeData writes the message with its dots stuffed, and its end.
@@ -225,21 +350,7 @@ func (t *transfer) writeData() error {
 	if err := t.copy(dots); err != nil {
 		return err
 	}
-	// All of it is on its way before the end is, so that a delivery can be
-	// cancelled up to here.
-	if err := t.w.Flush(); err != nil {
-		return err
-	}
-	t.point()
 	return dots.Close()
-}
-
-// point passes the point from which on the server may have the message.
-func (t *transfer) point() {
-	if t.tx.BeforeFinal != nil {
-		t.ctx = t.tx.BeforeFinal()
-		t.raw.bind(t.ctx)
-	}
 }
 
 // contentError is a failure to read the message: our trouble, not the server's.
