@@ -32,7 +32,7 @@ type mail struct {
 	text      []byte // with CRLF
 }
 
-// message makes a message of so many octets.
+// message makes a message of so many bytes.
 func message(size int) []byte {
 	const line = "This line stands in the message as often as it takes to fill it.\r\n"
 	head := "From: <a@sender.bench>\r\nTo: <b@hosts.bench>\r\nSubject: a message to measure with\r\n\r\n"

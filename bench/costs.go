@@ -31,7 +31,7 @@ type counts struct {
 // runtime count, not what a clock shows.
 func (b *bench) costs() error {
 	s := b.report.Section("What one warm message of 10 KB costs mxpolicyd, by TLS to a host that offers CHUNKING and PIPELINING",
-		"One message at a time. Octets are those that read(2) and write(2) moved: the message comes in once and goes out",
+		"One message at a time. Bytes are those that read(2) and write(2) moved: the message comes in once and goes out",
 		"once, encrypted. System calls are counted by strace, if it is there, in a run of their own.")
 	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
@@ -58,8 +58,8 @@ func (b *bench) costs() error {
 		each := func(a, b float64) float64 { return (b - a) / float64(messages) }
 		s.Add(front.name+": allocations", "", each(before.allocations, after.allocations))
 		s.Add(front.name+": memory allocated", "KiB", each(before.allocated, after.allocated)/1024)
-		s.Add(front.name+": octets read", "KiB", each(float64(before.io.OctetsRead), float64(after.io.OctetsRead))/1024)
-		s.Add(front.name+": octets written", "KiB", each(float64(before.io.OctetsOut), float64(after.io.OctetsOut))/1024)
+		s.Add(front.name+": bytes read", "KiB", each(float64(before.io.BytesRead), float64(after.io.BytesRead))/1024)
+		s.Add(front.name+": bytes written", "KiB", each(float64(before.io.BytesWritten), float64(after.io.BytesWritten))/1024)
 		s.Add(front.name+": flights to the server", "", each(float64(before.flights), float64(after.flights)))
 		s.Add(front.name+": DNS questions", "", each(float64(before.questions), float64(after.questions)))
 		calls, err := b.trace(d, work)

@@ -36,7 +36,7 @@ func TestChoose(t *testing.T) {
 func TestMessage(t *testing.T) {
 	for _, size := range []int{1 << 10, 10 << 10, 1 << 20} {
 		if got := message(size); len(got) != size || string(got[size-2:]) != "\r\n" {
-			t.Errorf("%d octets, want %d", len(got), size)
+			t.Errorf("%d bytes, want %d", len(got), size)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func (b *bench) idle() error {
 
 // gathered is a daemon's memory with idle connections.
 type gathered struct {
-	each  float64 // octets for each connection
+	each  float64 // bytes for each connection
 	whole measure.Memory
 }
 

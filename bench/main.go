@@ -60,7 +60,7 @@ var parts = []part{
 	{"cold", "deliveries over new connections", (*bench).cold},
 	{"tables", "socketmap look-ups", (*bench).tables},
 	{"starts", "the daemon's start with 10,000 cached policies", (*bench).starts},
-	{"costs", "system calls, allocations and octets of one message", (*bench).costs},
+	{"costs", "system calls, allocations and bytes of one message", (*bench).costs},
 	{"flights", "round trips and time of a message, 50 ms away", (*bench).flights},
 	{"sharing", "connections for many senders to many domains on few hosts", (*bench).sharing},
 	{"idle", "memory and descriptors of idle connections", (*bench).idle},

@@ -218,7 +218,7 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 				t.Errorf("sent, but not by DANE: %s", f.text)
 			}
 		})
-		// RFC 7672 §2.1.2: records that can not be validated.
+		// RFC 7672 §2.1.2: records that cannot be validated.
 		t.Run("broken TLSA signature", func(t *testing.T) {
 			t.Parallel()
 			refused(t, broken, `4\.7\.5`, `mx1\.broken\.example: the TLSA records cannot be looked up: `, func() error {

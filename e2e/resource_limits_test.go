@@ -26,7 +26,7 @@ import (
 // more.
 var (
 	heldMessages = flag.Int("held", 100, "deliveries at once that slow servers hold")
-	heldSize     = flag.Int("held-size", 3<<20, "octets of each message")
+	heldSize     = flag.Int("held-size", 3<<20, "bytes of each message")
 )
 
 // send has the daemon deliver a short message.
@@ -201,7 +201,7 @@ func TestDescriptorLimit(t *testing.T) {
 	}
 }
 
-// A state directory that is full or can not be written costs what needs it, and
+// A state directory that is full or cannot be written costs what needs it, and
 // nothing once it can be written again.
 func TestStateDirectoryComesBack(t *testing.T) {
 	t.Parallel()
@@ -314,7 +314,7 @@ func room(t *testing.T, path string) [2]uint64 {
 	return [2]uint64{fs.Bfree, fs.Ffree}
 }
 
-// readOnly makes a file system one that can not be written, as soon as the
+// readOnly makes a file system one that cannot be written, as soon as the
 // kernel has ended what was being written there.
 func readOnly(t *testing.T, path string) error {
 	t.Helper()
@@ -460,7 +460,7 @@ func TestHeldDeliveries(t *testing.T) {
 	}
 	under := usageOf(pid)
 	each := (under.memory - before.memory) / *heldMessages
-	t.Logf("%d deliveries of %d octets held: %s, before: %s, %d KiB for each", *heldMessages, *heldSize, under, before, each)
+	t.Logf("%d deliveries of %d bytes held: %s, before: %s, %d KiB for each", *heldMessages, *heldSize, under, before, each)
 	// Until the spool's bound for all of them is reached each has a megabyte in
 	// memory, and some garbage.
 	if most := 150<<10 + *heldMessages*256; under.memory-before.memory > most {

@@ -11,7 +11,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/message"
 )
 
-// mixtures lists every mixture of CR, LF and dot of one to longest octets.
+// mixtures lists every mixture of CR, LF and dot of one to longest bytes.
 func mixtures(longest int) []string {
 	list := []string{""}
 	var all []string
@@ -44,7 +44,7 @@ func canonical(t *testing.T, text string) []byte {
 
 // SMTP smuggling: whatever stands around an end of data, the remote server
 // sees one message, and no bare CR or LF ever travels (RFC 5321 §2.3.8). All
-// mixtures of up to eight octets go in the middle of messages, those of up to
+// mixtures of up to eight bytes go in the middle of messages, those of up to
 // four also as the very end of one, through the real mxpipe and daemon, by
 // DATA and by BDAT.
 func TestSmuggling(t *testing.T) {

@@ -97,7 +97,7 @@ func (d *delivery) connect(ctx context.Context, p *plan.Host, budget time.Durati
 	return nil, failed
 }
 
-// deadKey is what a host is remembered by when it can not be reached.
+// deadKey is what a host is remembered by when it cannot be reached.
 func (p *profile) deadKey(h *plan.Host) string {
 	return p.id + " " + h.Host.Name + ":" + strconv.Itoa(int(h.Port))
 }

@@ -110,7 +110,7 @@ func (d *delivery) refuse() *status.Error {
 }
 
 // suited parts the recipients that this server can take from those that it
-// can not: for its SIZE limit, or because it lacks SMTPUTF8. Another host may
+// cannot: for its SIZE limit, or because it lacks SMTPUTF8. Another host may
 // do better.
 func (d *delivery) suited(c *hostConn, rcpts []*recipient) (send, left []*recipient) {
 	ext := c.session.Extensions()

@@ -48,7 +48,7 @@ type Peer struct {
 // Message is the content of a message, in canonical form (package message).
 // It is read several times, and by several goroutines at once.
 type Message struct {
-	Content io.ReaderAt // Facts.Size octets
+	Content io.ReaderAt // Facts.Size bytes
 	Facts   message.Facts
 	Header  message.Header
 }

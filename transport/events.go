@@ -136,7 +136,7 @@ type Stats struct {
 	Deliveries int                       // under way now
 	Open       int                       // connections that are open now, idle ones included
 	Opened     uint64                    // connections made
-	Dead       int                       // hosts that can not be reached now
+	Dead       int                       // hosts that cannot be reached now
 	Slowed     int                       // hosts that complained of too much, and are spared now
 	Pool       pool.Stats                // of the idle connections
 	Limits     [limit.Scopes]limit.Stats // those of overrides included

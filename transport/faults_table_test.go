@@ -56,7 +56,7 @@ starttls                          line,lines,reply,unknown,mixed,garbage,binary,
 starttls!                         line,lines,reply,unknown,mixed,garbage,binary,nulcode 4.7.5 none next drop
 data,body,bdat,dot,last,chunk,tlsdot line,lines,reply,unknown,mixed,garbage,binary,nulcode 4.5.0 none last drop
 
-# A reply that this command can not have.
+# A reply that this command cannot have.
 greeting,ehlo,helo,ehlo2,ehlo2!   wrong                                     4.5.0   none       next drop
 mail,rcpt                         wrong                                     4.5.0   none       next quit
 flight                            wrong                                     4.5.0   none       next quit

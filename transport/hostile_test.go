@@ -29,11 +29,11 @@ type cost struct {
 	time    time.Duration
 	memory  uint64 // allocated meanwhile, by the lab's servers too
 	queries int    // DNS
-	logged  int    // octets of the log
+	logged  int    // bytes of the log
 }
 
 func (c cost) String() string {
-	return fmt.Sprintf("%v, %d KiB allocated, %d DNS queries, %d octets of log: %v %s",
+	return fmt.Sprintf("%v, %d KiB allocated, %d DNS queries, %d bytes of log: %v %s",
 		c.time.Round(time.Millisecond), c.memory>>10, c.queries, c.logged, c.result.Code, c.result.Text)
 }
 
@@ -88,7 +88,7 @@ func TestHostileDomains(t *testing.T) {
 		words          string       // what every mail server says
 		want           string
 		calls, queries int    // the most
-		memory         uint64 // the most, in octets
+		memory         uint64 // the most, in bytes
 	}
 	list := func(n int, format string, args ...any) string {
 		var b strings.Builder
@@ -151,10 +151,10 @@ func TestHostileDomains(t *testing.T) {
 func (c cost) bounded(t *testing.T, l *lab) {
 	t.Helper()
 	if len(c.result.Text) > 900 || strings.ContainsFunc(c.result.Text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		t.Errorf("not a line of at most 900 octets: %q", c.result.Text)
+		t.Errorf("not a line of at most 900 bytes: %q", c.result.Text)
 	}
 	if c.logged > 16<<10 {
-		t.Errorf("%d octets of log", c.logged)
+		t.Errorf("%d bytes of log", c.logged)
 	}
 }
 
@@ -252,7 +252,7 @@ func TestLargestPolicy(t *testing.T) {
 	}
 	t.Logf("%d patterns read in %v, %d KiB allocated", len(p.MX), took, (after.TotalAlloc-before.TotalAlloc)>>10)
 	if got := after.TotalAlloc - before.TotalAlloc; got > 16<<20 {
-		t.Errorf("%d octets allocated for 64 KiB", got)
+		t.Errorf("%d bytes allocated for 64 KiB", got)
 	}
 	for what, text := range map[string]string{
 		"128 KiB":              head + lines + lines + tail,

@@ -81,7 +81,7 @@ func (d *delivery) report(took time.Duration) {
 	}
 }
 
-// maxText leaves room for the rest of a status line, which has 900 octets.
+// maxText leaves room for the rest of a status line, which has 900 bytes.
 const maxText = 700
 
 // maxTried bounds what the log tells of the hosts that were tried before: a
@@ -89,7 +89,7 @@ const maxText = 700
 const maxTried = 8 << 10
 
 // clean makes a text fit for logs and bounces, whatever a stranger wrote into
-// a certificate or a record: one printable line of at most maxText octets.
+// a certificate or a record: one printable line of at most maxText bytes.
 func clean(text string) string { return reply.Cut(reply.Clean(text), maxText) }
 
 func quote(s string) string {

@@ -13,7 +13,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
-// mixtures gives every text of CR, LF and dot of one octet to max octets.
+// mixtures gives every text of CR, LF and dot of one byte to max bytes.
 func mixtures(max int) (all []string) {
 	last := []string{""}
 	for range max {
@@ -27,10 +27,10 @@ func mixtures(max int) (all []string) {
 	return all
 }
 
-// TestSmuggling has every mixture of CR, LF and dot up to eight octets stand
+// TestSmuggling has every mixture of CR, LF and dot up to eight bytes stand
 // in a message, and at its end, before a server that ends DATA at CRLF.CRLF and
 // takes whatever comes behind it for commands. What it gets is one message, and
-// the canonical form of what was sent (package message), octet by octet, by
+// the canonical form of what was sent (package message), byte by byte, by
 // DATA as by BDAT. Of texts with one canonical form one is sent: nothing behind
 // the canonical form knows what it was made of.
 func TestSmuggling(t *testing.T) {

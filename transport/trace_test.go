@@ -82,7 +82,7 @@ func TestTraces(t *testing.T) {
 		t.Errorf("once more: %v", err)
 	}
 	if traces.Stop("1.example") || !traces.Stop("2.example") || traces.Stop("2.example") {
-		t.Error("what is over can be stopped, or what is not can not")
+		t.Error("what is over can be stopped, or what is not cannot")
 	}
 	if n := len(traces.List()); n != MaxTraces-2 {
 		t.Errorf("%d are left", n)

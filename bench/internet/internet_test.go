@@ -56,7 +56,7 @@ func TestSink(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := s.Counters()
-			if c.Connections != 2 || c.Messages != 6 || c.Octets < 6*int64(len(text)) {
+			if c.Connections != 2 || c.Messages != 6 || c.Bytes < 6*int64(len(text)) {
 				t.Errorf("%+v", c)
 			}
 			handshakes, resumed := int64(2), int64(1)

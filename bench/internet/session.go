@@ -129,17 +129,17 @@ func (x *session) data() error {
 	if err := x.flush(); err != nil {
 		return err
 	}
-	octets := 0
+	size := 0
 	for start := true; ; {
 		line, err := x.r.ReadSlice('\n')
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}
 		if start && string(line) == ".\r\n" {
-			x.taken(octets)
+			x.taken(size)
 			return nil
 		}
-		octets += len(line)
+		size += len(line)
 		start = err == nil
 	}
 }
@@ -165,9 +165,9 @@ func (x *session) chunk(arg string) error {
 	return nil
 }
 
-func (x *session) taken(octets int) {
+func (x *session) taken(size int) {
 	x.messages.Add(1)
-	x.octets.Add(int64(octets))
+	x.size.Add(int64(size))
 	x.rcpts = 0
 	x.say("250 2.0.0 queued\r\n")
 }

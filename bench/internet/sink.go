@@ -35,14 +35,14 @@ type Sink struct {
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 
-	connections, open, handshakes, resumed, messages, octets, flights atomic.Int64
+	connections, open, handshakes, resumed, messages, size, flights atomic.Int64
 }
 
 // Counters are what a Sink has counted since it was started.
 type Counters struct {
 	Connections, Open   int64
 	Handshakes, Resumed int64 // resumed ones are handshakes too
-	Messages, Octets    int64 // of messages that were accepted
+	Messages, Bytes     int64 // of messages that were accepted
 	Flights             int64 // answers that were waited for, those to EHLO and the like included
 }
 
@@ -79,7 +79,7 @@ func (s *Sink) Counters() Counters {
 	return Counters{
 		Connections: s.connections.Load(), Open: s.open.Load(),
 		Handshakes: s.handshakes.Load(), Resumed: s.resumed.Load(),
-		Messages: s.messages.Load(), Octets: s.octets.Load(), Flights: s.flights.Load(),
+		Messages: s.messages.Load(), Bytes: s.size.Load(), Flights: s.flights.Load(),
 	}
 }
 

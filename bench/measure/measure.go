@@ -115,8 +115,8 @@ func MemoryOf(pid int) (Memory, error) {
 
 // IO is what a process has moved by system calls.
 type IO struct {
-	Reads, Writes         int64 // calls
-	OctetsRead, OctetsOut int64
+	Reads, Writes           int64 // calls
+	BytesRead, BytesWritten int64
 }
 
 // IOOf reads a process's books.
@@ -126,7 +126,7 @@ func IOOf(pid int) (io IO, err error) {
 		return io, err
 	}
 	for name, into := range map[string]*int64{
-		"syscr:": &io.Reads, "syscw:": &io.Writes, "rchar:": &io.OctetsRead, "wchar:": &io.OctetsOut,
+		"syscr:": &io.Reads, "syscw:": &io.Writes, "rchar:": &io.BytesRead, "wchar:": &io.BytesWritten,
 	} {
 		if *into, err = field(text, name); err != nil {
 			return io, err

@@ -63,7 +63,7 @@ func TestOwnMemoryAndIO(t *testing.T) {
 		t.Fatal(err)
 	}
 	after, err := IOOf(os.Getpid())
-	if err != nil || after.OctetsRead-before.OctetsRead < 500 || after.Reads <= before.Reads {
+	if err != nil || after.BytesRead-before.BytesRead < 500 || after.Reads <= before.Reads {
 		t.Errorf("%+v, then %+v, %v", before, after, err)
 	}
 }

@@ -164,7 +164,7 @@ func TestSandbox(t *testing.T) {
 		return err
 	}
 	if err := inside("echo x >/var/lib/mxpolicyd/probe && rm /var/lib/mxpolicyd/probe && echo x >/tmp/probe"); err != nil {
-		t.Errorf("it can not write its own state: %v", err)
+		t.Errorf("it cannot write its own state: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(m.root, "tmp/probe")); err == nil {
 		t.Error("what it writes to /tmp is everybody's")

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// fields reads a file of accounts, such as passwd(5). One that can not be read
+// fields reads a file of accounts, such as passwd(5). One that cannot be read
 // has none.
 func (h Host) fields(file string) (lines [][]string) {
 	text, _ := os.ReadFile(h.Etc + "/" + file)

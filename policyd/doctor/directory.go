@@ -21,7 +21,7 @@ type directory struct {
 	what string // what it is called in findings
 	path string
 	key  string // that names it
-	lost string // what comes of it when it can not be written
+	lost string // what comes of it when it cannot be written
 	room int64  // bytes that should be free
 }
 
@@ -98,7 +98,7 @@ func (h Host) missing(d directory) finding.Finding {
 		parent = filepath.Dir(parent)
 	}
 	if volume, err := h.Filesystem(parent); err == nil && volume.ReadOnly {
-		return fail("mount it writeable, or name another "+d.key, "%s %s: it is not there and can not be made, as %s is read-only: %s", d.what, d.path, parent, d.lost)
+		return fail("mount it writeable, or name another "+d.key, "%s %s: it is not there and cannot be made, as %s is read-only: %s", d.what, d.path, parent, d.lost)
 	}
 	return ok("%s %s: it is made at start", d.what, d.path)
 }

@@ -6,7 +6,7 @@
 // A good finding is said as well, so that the list shows what was looked at. A
 // warning works, but not as well or as safely as it could; a failure means that
 // mail is held up, bounced, or sent with less protection than was configured.
-// Either has its mend, in one line. What can not be seen from here is not
+// Either has its mend, in one line. What cannot be seen from here is not
 // guessed.
 //
 // Each check is made of two parts: one that looks at the machine, and one that

@@ -93,7 +93,7 @@ func TestBrokenSetUps(t *testing.T) {
 		{"resolver that refuses", func(p *patient) { p.dns.Rcode = dns.RcodeRefused }, fail, "REFUSED", "access-control"},
 		{"resolver that is none", func(p *patient) { p.dns.RA = false }, fail, "does not look names up for others", "recursive"},
 		{"resolver without EDNS", func(p *patient) { p.dns.EDNS = 0 }, warn, "knows no EDNS", "DNS proxy"},
-		{"resolver with small EDNS", func(p *patient) { p.dns.EDNS = 512 }, warn, "takes only 512 octets", "edns-buffer-size"},
+		{"resolver with small EDNS", func(p *patient) { p.dns.EDNS = 512 }, warn, "takes only 512 bytes", "edns-buffer-size"},
 		{"resolver without TCP", func(p *patient) { p.dns.NoTCP = true }, fail, "no answer by TCP", "port 53"},
 		{"slow resolver", func(p *patient) { p.Slow, p.dns.Slow = time.Millisecond, 5*time.Millisecond }, warn, "for an answer that it has", "on this host"},
 		{"trust_ad none", func(p *patient) { p.replace("timeout: 20s", "timeout: 20s, trust_ad: none") }, warn, "dns.trust_ad is none", "trust_ad: loopback"},
@@ -139,7 +139,7 @@ func TestBrokenSetUps(t *testing.T) {
 		}, fail, "/policies: its mode 0777", "chmod 700"},
 		// The sockets.
 		{"socket for everybody", func(p *patient) { p.access("pipe", 0o666) }, fail, "lets everybody on this host send mail", "0660"},
-		{"socket for its owner alone", func(p *patient) { p.access("pipe", 0o600) }, fail, "the mail server's user can not use it", "group: mxpipe"},
+		{"socket for its owner alone", func(p *patient) { p.access("pipe", 0o600) }, fail, "the mail server's user cannot use it", "group: mxpipe"},
 		{"admin socket for a group", func(p *patient) { p.access("admin", 0o660) }, warn, "lets others than root rule the daemon", "0600"},
 		{"daemon that does not run", func(p *patient) {
 			p.running = false
@@ -219,9 +219,9 @@ func TestBrokenSetUps(t *testing.T) {
 			p.must(err, closed.Close())
 			p.units = []Unit{{Name: "socketmap", Listen: []string{closed.Addr().String()}}}
 		}, fail, "nobody listens: mxpolicyd is not running", "systemctl enable --now"},
-		{"Postfix that can not be asked", func(p *patient) {
+		{"Postfix that cannot be asked", func(p *patient) {
 			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
-		}, warn, "can not be read: bad parameter", "postfix check"},
+		}, warn, "cannot be read: bad parameter", "postfix check"},
 		{"Exim that nothing leads from", func(p *patient) {
 			p.Exim = func(context.Context) (mailserver.EximOutput, error) {
 				return mailserver.EximOutput{Transports: "remote_smtp transport:\ndriver = smtp\n"}, nil
@@ -394,7 +394,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-// No Postfix is no mistake, and a configuration that can not be read is one.
+// No Postfix is no mistake, and a configuration that cannot be read is one.
 func TestNothingToSee(t *testing.T) {
 	t.Parallel()
 	p := fit(t)

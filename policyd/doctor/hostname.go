@@ -131,7 +131,7 @@ func judgeName(s sender, found seen) (all []finding.Finding) {
 	}
 	var good []string
 	for ip, err := range found.failed {
-		all = append(all, warn("have whoever owns the address mend its reverse DNS", "hostname %s: the name of %s can not be looked up: %v", s.name, ip, err))
+		all = append(all, warn("have whoever owns the address mend its reverse DNS", "hostname %s: the name of %s cannot be looked up: %v", s.name, ip, err))
 	}
 	for ip, names := range found.names {
 		mend := "ask whoever gave you " + ip.String() + " to have it resolve to " + s.name

@@ -25,7 +25,7 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		all = append(all, warn("run \"postfix check\"", "Postfix: its configuration can not be read: %v", err))
+		all = append(all, warn("run \"postfix check\"", "Postfix: its configuration cannot be read: %v", err))
 	default:
 		all = mailserver.Postfix(ours, main, master)
 		for _, c := range mailserver.PostfixCallers(ours, main, master) {
@@ -36,7 +36,7 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		all = append(all, warn("run \"exim -bV\"", "Exim: its configuration can not be read: %v", err))
+		all = append(all, warn("run \"exim -bV\"", "Exim: its configuration cannot be read: %v", err))
 	default:
 		all = append(all, mailserver.Exim(ours, exim)...)
 		for _, c := range mailserver.EximCallers(ours, exim) {

@@ -35,7 +35,7 @@ func praise(p *resolver.Probe) string {
 	if p.Counts && p.AD {
 		text = "validates"
 	}
-	return fmt.Sprintf("%s, in %s, with EDNS of %d octets and by TCP", text, p.Took.Round(100*time.Microsecond), p.EDNS)
+	return fmt.Sprintf("%s, in %s, with EDNS of %d bytes and by TCP", text, p.Took.Round(100*time.Microsecond), p.EDNS)
 }
 
 // judgeResolver finds what is wrong with one server. others tells that one of
@@ -43,7 +43,7 @@ func praise(p *resolver.Probe) string {
 func (h Host) judgeResolver(p *resolver.Probe, cfg *config.Config, others bool) []finding.Finding {
 	who := resolverName(p)
 	if !p.Used {
-		return []finding.Finding{warn("take it off dns.servers, or off /etc/resolv.conf", "%s: not asked, since its answers can not be trusted like those of the others (dns.trust_ad)", who)}
+		return []finding.Finding{warn("take it off dns.servers, or off /etc/resolv.conf", "%s: not asked, since its answers cannot be trusted like those of the others (dns.trust_ad)", who)}
 	}
 	if p.Err != nil {
 		return []finding.Finding{judgeFailure(p, others)}
@@ -59,10 +59,10 @@ func (h Host) judgeResolver(p *resolver.Probe, cfg *config.Config, others bool) 
 	case p.EDNS == 0:
 		all = append(all, warn("use another resolver, or remove the DNS proxy in front of it", "%s: it knows no EDNS, which DNSSEC needs, and every larger answer has to be asked for twice", who))
 	case p.EDNS < leastEDNS:
-		all = append(all, warn("have it take 1232 octets (unbound: edns-buffer-size)", "%s: it takes only %d octets by UDP", who, p.EDNS))
+		all = append(all, warn("have it take 1232 bytes (unbound: edns-buffer-size)", "%s: it takes only %d bytes by UDP", who, p.EDNS))
 	}
 	if p.TCP != nil {
-		all = append(all, fail("have it listen at TCP port 53 too, and let that through", "%s: no answer by TCP, so large MX and TLSA sets can not be read: %v", who, p.TCP))
+		all = append(all, fail("have it listen at TCP port 53 too, and let that through", "%s: no answer by TCP, so large MX and TLSA sets cannot be read: %v", who, p.TCP))
 	}
 	if p.Took > h.Slow {
 		all = append(all, warn("use a resolver on this host (apt install unbound)", "%s: it takes %s for an answer that it has", who, p.Took.Round(time.Millisecond)))

@@ -209,7 +209,7 @@ func (h Host) judgeAccess(l listener, mode fs.FileMode, stat *syscall.Stat_t) []
 	}
 	switch {
 	case mode&0o022 == 0:
-		return []finding.Finding{fail(setting, "%s lets nobody in but %s, so the mail server's user can not use it", who, h.users(mode, stat))}
+		return []finding.Finding{fail(setting, "%s lets nobody in but %s, so the mail server's user cannot use it", who, h.users(mode, stat))}
 	case mode&0o002 == 0 && stat.Gid == 0:
 		return []finding.Finding{fail(setting, "%s is for the group %s, in which no mail server's user should be", who, group)}
 	case mode&0o002 == 0 && len(members) == 0:
@@ -218,7 +218,7 @@ func (h Host) judgeAccess(l listener, mode fs.FileMode, stat *syscall.Stat_t) []
 	return nil
 }
 
-// reachable finds directories on the way to a socket that its users can not
+// reachable finds directories on the way to a socket that its users cannot
 // pass.
 func (h Host) reachable(l listener, users string) []finding.Finding {
 	if l.duty != forAdmin {

@@ -14,7 +14,7 @@ import (
 
 // conclude answers with one status for all recipients. When the mail server
 // will try recipients again that have the message, they are written down
-// first; the same when it can not be told that they have it. A try that comes
+// first; the same when it cannot be told that they have it. A try that comes
 // after the answer may begin at once.
 func (r *request) conclude(d *intake.Delivery, w *watch) {
 	merged := make([]outcome.Result, len(d.Results))

@@ -54,7 +54,7 @@ func New(dispatcher *intake.Dispatcher, loops *accept.Loops) *Server {
 }
 
 // Serve accepts connections until ctx ends, closes l and returns nil; an error
-// means that l can not be served any more. Connections may be open then: see
+// means that l cannot be served any more. Connections may be open then: see
 // Wait. Those that have not sent an envelope by the end of ctx are turned away;
 // the others go on until deliveries, a context of its own, ends.
 func (s *Server) Serve(ctx, deliveries context.Context, l net.Listener) error {

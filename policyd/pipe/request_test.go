@@ -278,7 +278,7 @@ func TestMixedOutcomeWithoutAQueueID(t *testing.T) {
 	b.WantCalls("a b", "a b")
 }
 
-// What can not be written down is in the log, and changes nothing else.
+// What cannot be written down is in the log, and changes nothing else.
 func TestCanNotRemember(t *testing.T) {
 	b := serve(t, func(b *bench) {
 		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
@@ -389,7 +389,7 @@ func TestLargeMessage(t *testing.T) {
 	conn := b.connect(raw)
 	want(t, answer(conn), "2.0.0 ")
 	if got := b.Calls()[0].Body; got != strings.ReplaceAll(body, "\n", "\r\n") {
-		t.Errorf("%d octets arrived, not the ones that were sent", len(got))
+		t.Errorf("%d bytes arrived, not the ones that were sent", len(got))
 	}
 }
 

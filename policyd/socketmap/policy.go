@@ -26,7 +26,7 @@ const (
 	// Encrypt: TLS with any certificate.
 	Encrypt
 	// DANE: at a host with TLSA records a certificate that matches, TLS with
-	// any certificate if none is usable, no delivery if they can not be looked
+	// any certificate if none is usable, no delivery if they cannot be looked
 	// up; at a host without TLSA records the same as May.
 	DANE
 	// DANEOnly: a certificate that matches a TLSA record of a host from a

@@ -24,7 +24,7 @@ const (
 	usable               // TLSA records
 	unusable             // TLSA records of which none can be used
 	failed               // its TLSA records cannot be looked up
-	unknown              // its addresses can not be looked up
+	unknown              // its addresses cannot be looked up
 	sorts
 )
 

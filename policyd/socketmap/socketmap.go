@@ -41,7 +41,7 @@
 //     host where that fails. So one host's bad DNS spoils only that host.
 //  3. dane-only, if the MX set is signed and some hosts have usable TLSA
 //     records but others must show more than nothing, as under an MTA-STS
-//     policy. Postfix can not say "DANE where there is DANE, else MTA-STS"; it
+//     policy. Postfix cannot say "DANE where there is DANE, else MTA-STS"; it
 //     passes over the hosts without TLSA records, and DANE outranks MTA-STS.
 //  4. NOTFOUND or may, if nothing is asked of any host.
 //  5. encrypt, if nothing more than TLS is asked of any host.
@@ -151,7 +151,7 @@ type Server struct {
 func New(cfg Config, loops *accept.Loops) *Server { return &Server{cfg, loops} }
 
 // Serve accepts connections until ctx ends, closes l and returns nil; an error
-// means that l can not be served any more. At the end of ctx a request that has
+// means that l cannot be served any more. At the end of ctx a request that has
 // come is still answered, and its connection then closed: see Wait. Look-ups
 // under way are cancelled when deliveries, a context of its own, ends.
 func (s *Server) Serve(ctx, deliveries context.Context, l net.Listener) error {

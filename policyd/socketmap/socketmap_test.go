@@ -420,7 +420,7 @@ func FuzzServer(f *testing.F) {
 		var sending sync.WaitGroup
 		sending.Go(func() {
 			conn.Write(in)
-			b.stop() // net.Pipe can not be closed for one direction
+			b.stop() // net.Pipe cannot be closed for one direction
 		})
 		out, _ := io.ReadAll(bufio.NewReader(conn))
 		sending.Wait()

@@ -10,8 +10,8 @@
 //     line would be the end of the message, and the rest commands, for the
 //     next (SMTP smuggling). Were the CR made a line end, this program itself
 //     would make the line that was never there.
-//  2. A line of more than [MaxLine] octets is folded: a piece of 998 octets,
-//     then CRLF and one blank and up to 997 octets more, as often as needed.
+//  2. A line of more than [MaxLine] bytes is folded: a piece of 998 bytes,
+//     then CRLF and one blank and up to 997 bytes more, as often as needed.
 //     RFC 5321 §4.5.3.1.6 allows 1,000 with CRLF. Postfix's smtp(8) cuts at the
 //     same places (smtp_line_length_limit), wherever that is in the text; a
 //     cleverer cut would help some readers, but would surprise whoever knows
@@ -19,14 +19,14 @@
 //  3. A last line without an end gets one. An empty message becomes one empty
 //     line, so that the canonical form ends with CRLF without exception.
 //
-// Nothing else changes: neither NUL nor octets above 127, nor leading dots,
+// Nothing else changes: neither NUL nor bytes above 127, nor leading dots,
 // which are the matter of [DotWriter] and only of DATA. On the way the facts
 // are gathered that the choice of SMTP extensions depends on ([Facts]).
 //
 // A [HeaderReader] collects the header section, bounded, for the few fields
 // that steer a delivery. A [DotWriter] makes the canonical form fit for DATA.
 //
-// All of them take octets in pieces of any size and give the same for every
+// All of them take bytes in pieces of any size and give the same for every
 // way of cutting; a Write allocates no memory, apart from the header section
 // that a HeaderReader keeps. None is safe for concurrent use.
 package message
@@ -38,7 +38,7 @@ import (
 	"io"
 )
 
-// MaxLine is the most octets of a line in the canonical form, its CRLF not
+// MaxLine is the most bytes of a line in the canonical form, its CRLF not
 // counted.
 const MaxLine = 998
 
@@ -47,13 +47,13 @@ var ErrClosed = errors.New("write to a message that is complete")
 
 // Facts are what a [Canonicalizer] has seen.
 type Facts struct {
-	// Size is the length of the canonical form in octets, as for the SIZE
+	// Size is the length of the canonical form in bytes, as for the SIZE
 	// parameter of MAIL (RFC 1870 §5) and for BDAT.
 	Size int64
 	// HeaderSize is the part of Size up to the empty line that ends the
 	// header section, without it; the whole Size when there is none.
 	HeaderSize int64
-	// EightBit: an octet above 127 is somewhere in the message (RFC 6152).
+	// EightBit: a byte above 127 is somewhere in the message (RFC 6152).
 	EightBit bool
 	// HeaderEightBit: one is in the header section (RFC 6532).
 	HeaderEightBit bool
@@ -73,21 +73,21 @@ const bufferSize = 32 << 10
 type Canonicalizer struct {
 	dst     io.Writer
 	buf     []byte
-	flushed int64 // octets handed to dst
+	flushed int64 // bytes handed to dst
 	facts   Facts
 	err     error // of dst, or ErrClosed; sticky
 
-	col    int  // octets of the current line of the canonical form
-	mail   int  // letters of "MAIL" that the line began with; noMail: it can not any more
-	cr     bool // the last octet was a CR, and nobody knows yet of which kind
+	col    int  // bytes of the current line of the canonical form
+	mail   int  // letters of "MAIL" that the line began with; noMail: it cannot any more
+	cr     bool // the last byte was a CR, and nobody knows yet of which kind
 	body   bool // the header section is over
-	high   bool // the piece at hand has octets above 127
+	high   bool // the piece at hand has bytes above 127
 	anyCR  bool // the piece at hand has a CR
 	closed bool
 }
 
 // noMail marks a line that does not begin with MAIL. A line has no more than
-// MaxLine octets, so it never equals a column.
+// MaxLine bytes, so it never equals a column.
 const noMail = MaxLine + 1
 
 // NewCanonicalizer returns a Canonicalizer that writes to dst, in pieces of
@@ -190,7 +190,7 @@ func (c *Canonicalizer) stray() {
 	c.content(blank)
 }
 
-// content adds octets other than CR and LF to the line, and folds it.
+// content adds bytes other than CR and LF to the line, and folds it.
 func (c *Canonicalizer) content(b []byte) {
 	if c.mail == c.col {
 		c.matchMail(b)
@@ -224,7 +224,7 @@ func (c *Canonicalizer) endLine() {
 	c.col, c.mail = 0, 0
 }
 
-// matchMail compares the first four octets of a line, as they come.
+// matchMail compares the first four bytes of a line, as they come.
 func (c *Canonicalizer) matchMail(b []byte) {
 	for _, o := range b {
 		if o|0x20 != "mail"[c.mail] {
@@ -259,7 +259,7 @@ func (c *Canonicalizer) flush() {
 
 func (c *Canonicalizer) size() int64 { return c.flushed + int64(len(c.buf)) }
 
-// hasHigh reports whether an octet is above 127, 32 of them at a time.
+// hasHigh reports whether a byte is above 127, 32 of them at a time.
 func hasHigh(b []byte) bool {
 	const high = 0x8080808080808080
 	for len(b) >= 32 {

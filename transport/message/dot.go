@@ -11,7 +11,7 @@ import (
 // form. It buffers nothing: what Write took has gone to the underlying writer.
 type DotWriter struct {
 	w      io.Writer
-	inLine bool // the last octet was not an LF; at the start, none is
+	inLine bool // the last byte was not an LF; at the start, none is
 }
 
 // NewDotWriter returns a DotWriter onto w.
@@ -19,7 +19,7 @@ func NewDotWriter(w io.Writer) *DotWriter { return &DotWriter{w: w} }
 
 var dot = []byte(".")
 
-// Write takes the next piece. It returns how many octets of p were written,
+// Write takes the next piece. It returns how many bytes of p were written,
 // stuffed dots not counted, and the underlying writer's error.
 func (d *DotWriter) Write(p []byte) (int, error) {
 	if len(p) == 0 {

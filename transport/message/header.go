@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// MaxHeader is the most octets of the header section that a [HeaderReader]
+// MaxHeader is the most bytes of the header section that a [HeaderReader]
 // keeps.
 const MaxHeader = 256 << 10
 

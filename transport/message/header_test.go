@@ -48,7 +48,7 @@ func TestHeaderValues(t *testing.T) {
 			t.Errorf("%s: got %q", test.ref, got)
 		}
 		if !reflect.DeepEqual(whole, single) {
-			t.Errorf("%s: octet by octet %q", test.ref, single.fields)
+			t.Errorf("%s: byte by byte %q", test.ref, single.fields)
 		}
 		if whole.Truncated() {
 			t.Errorf("%s: truncated", test.ref)
@@ -94,7 +94,7 @@ func TestHeaderIsBounded(t *testing.T) {
 		t.Errorf("truncated %v, done %v", got.Truncated(), h.Done())
 	}
 	if cap(h.buf) > 2*MaxHeader {
-		t.Errorf("%d octets kept", cap(h.buf))
+		t.Errorf("%d bytes kept", cap(h.buf))
 	}
 	exact := "A: " + strings.Repeat("x", 1024-len("A: \r\n\r\n")) + "\r\n\r\n"
 	if got := header(fill, exact); got.Truncated() || len(got.Values("A")) != 1 {

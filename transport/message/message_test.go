@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// naive is the canonical form by the plainest means: one octet at a time, over
+// naive is the canonical form by the plainest means: one byte at a time, over
 // the whole message.
 func naive(in string) string {
 	var lines [][]byte
@@ -117,7 +117,7 @@ func check(t testing.TB, in, out string) {
 			t.Fatalf("%q: a bare CR or LF in %q", in, out)
 		}
 		if len(line) > MaxLine {
-			t.Fatalf("%q: a line of %d octets", in, len(line))
+			t.Fatalf("%q: a line of %d bytes", in, len(line))
 		}
 	}
 }
@@ -134,7 +134,7 @@ func checkDots(t testing.TB, out, data string) {
 }
 
 // TestEveryMixture goes through every string of CR, LF, dot and a letter up to
-// eight octets, in one piece and cut in two at every position.
+// eight bytes, in one piece and cut in two at every position.
 func TestEveryMixture(t *testing.T) {
 	const alphabet = "\r\n.a"
 	const longest = 8
@@ -189,13 +189,13 @@ func TestCanonicalizer(t *testing.T) {
 		{"smuggling: LF dot LF", "a\n.\nMAIL\n", "a\r\n.\r\nMAIL\r\n"},
 		{"smuggling: CR LF dot CR", "a\r\n.\rb", "a\r\n. b\r\n"},
 		{"NUL and 8 bit stay (RFC 6152)", "a\x00\xff\n", "a\x00\xff\r\n"},
-		{"998 octets are not folded", x + "\n", x + "\r\n"},
-		{"998 octets without end", x, x + "\r\n"},
-		{"999 octets", x + "y\n", x + "\r\n y\r\n"},
+		{"998 bytes are not folded", x + "\n", x + "\r\n"},
+		{"998 bytes without end", x, x + "\r\n"},
+		{"999 bytes", x + "y\n", x + "\r\n y\r\n"},
 		{"998 + 997", x + x[:997] + "\n", x + "\r\n " + x[:997] + "\r\n"},
 		{"998 + 998", x + x[:997] + "y\n", x + "\r\n " + x[:997] + "\r\n y\r\n"},
-		{"998 octets and a bare CR", x + "\r\ry\n", x + "\r\n   y\r\n"},
-		{"998 octets and a bare CR at the end", x + "\r", x + "\r\n  \r\n"},
+		{"998 bytes and a bare CR", x + "\r\ry\n", x + "\r\n   y\r\n"},
+		{"998 bytes and a bare CR at the end", x + "\r", x + "\r\n  \r\n"},
 		{"a folded piece never starts with a dot", x + "." + "\n", x + "\r\n .\r\n"},
 	} {
 		if want := naive(test.in); want != test.want {
@@ -204,7 +204,7 @@ func TestCanonicalizer(t *testing.T) {
 		whole, _ := canonical(t, test.in)
 		single, _ := canonical(t, strings.Split(test.in, "")...)
 		if whole != test.want || single != test.want {
-			t.Errorf("%s: got %q, octet by octet %q", test.ref, whole, single)
+			t.Errorf("%s: got %q, byte by byte %q", test.ref, whole, single)
 		}
 	}
 }
@@ -217,9 +217,9 @@ func TestFoldAtEveryLength(t *testing.T) {
 		check(t, in, want)
 		for cut := 0; cut <= len(in); cut++ {
 			if got, f := canonical(t, in[:cut], in[cut:]); got != want {
-				t.Fatalf("%d octets, cut at %d: differs", n, cut)
+				t.Fatalf("%d bytes, cut at %d: differs", n, cut)
 			} else if f.Folds != int64(strings.Count(want, "\r\n")-3) {
-				t.Fatalf("%d octets: %d folds", n, f.Folds)
+				t.Fatalf("%d bytes: %d folds", n, f.Folds)
 			}
 		}
 	}
@@ -280,7 +280,7 @@ func TestFacts(t *testing.T) {
 		_, whole := canonical(t, test.in)
 		_, single := canonical(t, strings.Split(test.in, "")...)
 		if whole != test.want || single != test.want {
-			t.Errorf("%s: got %+v, octet by octet %+v, want %+v", test.why, whole, single, test.want)
+			t.Errorf("%s: got %+v, byte by byte %+v, want %+v", test.why, whole, single, test.want)
 		}
 	}
 }
@@ -318,7 +318,7 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
-// failAt takes a number of octets, then no more.
+// failAt takes a number of bytes, then no more.
 type failAt struct{ left int }
 
 func (f *failAt) Write(p []byte) (int, error) {
@@ -341,12 +341,12 @@ func TestDotWriter(t *testing.T) {
 		whole := dotted(t, test.in)
 		single := dotted(t, strings.Split(test.in, "")...)
 		if whole != test.want || single != test.want {
-			t.Errorf("%s: got %q, octet by octet %q", test.ref, whole, single)
+			t.Errorf("%s: got %q, byte by byte %q", test.ref, whole, single)
 		}
 	}
 }
 
-// Of a write that fails, no more octets are claimed than were taken.
+// Of a write that fails, no more bytes are claimed than were taken.
 func TestDotWriterErrors(t *testing.T) {
 	const in = ".a\r\n.b\r\nc\r\n"
 	for room := range len(in) + 2 {

@@ -8,7 +8,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-// MaxText is the most octets of the text that [Merge] gives: with the code in
+// MaxText is the most bytes of the text that [Merge] gives: with the code in
 // front of it, a line stays below 900.
 const MaxText = 880
 
@@ -25,7 +25,7 @@ type Result struct {
 // results of that class share, otherwise X.0.0 (RFC 3463 §3.1). The text says
 // how many went which way and names them, those who decided the answer first,
 // with as many of their texts as there is room for. It is printable and at
-// most MaxText octets long. No results at all is trouble of our own: 4.3.0.
+// most MaxText bytes long. No results at all is trouble of our own: 4.3.0.
 func Merge(results []Result) (status.Code, string) {
 	if len(results) == 0 {
 		return status.New(status.Temporary, 3, 0), "no recipient has a result"
@@ -83,7 +83,7 @@ func (g *group) add(r Result) {
 	g.results = append(g.results, r)
 }
 
-// list names all recipients within room octets. Names come before texts: the
+// list names all recipients within room bytes. Names come before texts: the
 // room for each text is an equal share of what the names leave, and if even
 // the names do not fit, the rest of them is counted.
 func list(groups []group, total, room int) string {

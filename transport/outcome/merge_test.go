@@ -60,7 +60,7 @@ func TestMergeIsBounded(t *testing.T) {
 				}
 				code, line := Merge(results)
 				if len(line) > MaxText || !utf8.ValidString(line) || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
-					t.Fatalf("%d×%d×%d: %d octets: %q", n, name, text, len(line), line)
+					t.Fatalf("%d×%d×%d: %d bytes: %q", n, name, text, len(line), line)
 				}
 				if code.Class != status.Temporary {
 					t.Fatalf("%d: class %d", n, code.Class)
@@ -82,7 +82,7 @@ func TestMergeIsBounded(t *testing.T) {
 	}
 	_, line := Merge([]Result{{"a@x", status.New(2, 0, 0), strings.Repeat("x", 2000)}})
 	if len(line) != MaxText {
-		t.Errorf("one result: %d octets", len(line))
+		t.Errorf("one result: %d bytes", len(line))
 	}
 }
 

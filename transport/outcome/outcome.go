@@ -240,7 +240,7 @@ func protocolError(stage Stage, accepted int) Decision {
 // 452 says so, and 552 in servers that follow RFC 821 (RFC 5321 §4.5.3.1.10),
 // unless their enhanced code names another reason, as 4.2.2 and 5.2.2 name a
 // full mailbox. X.5.3 says so behind any code (RFC 3463 §3.6): a new
-// transaction is what it asks for. It can not go on for ever, since each
+// transaction is what it asks for. It cannot go on for ever, since each
 // transaction that ends so has had a recipient accepted.
 func tooMany(r reply.Reply) bool {
 	enhanced, ok := enhancedCode(r)

@@ -7,7 +7,7 @@ import (
 )
 
 // Clean makes a text from outside fit for a log line, a status line or a
-// terminal: tabs and line ends become blanks; other control characters, octets
+// terminal: tabs and line ends become blanks; other control characters, bytes
 // that are not UTF-8, and invisible characters that turn or hide what stands
 // around them become "?". The result is one line of valid UTF-8.
 func Clean(text string) string {

@@ -11,10 +11,10 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-// The bounds of one reply. RFC 5321 §4.5.3.1.5 allows 512 octets a line; real
+// The bounds of one reply. RFC 5321 §4.5.3.1.5 allows 512 bytes a line; real
 // servers exceed it.
 const (
-	MaxLine  = 2000 // octets of a line, without its end
+	MaxLine  = 2000 // bytes of a line, without its end
 	MaxLines = 100
 )
 
@@ -29,7 +29,7 @@ var (
 
 // Read reads one reply, and not a byte more: what has arrived after it stays
 // buffered in br, where the caller can see that a server, or someone in the
-// middle, said more than it was asked. An end of the connection before the first octet of it
+// middle, said more than it was asked. An end of the connection before the first byte of it
 // is io.EOF, one inside of it io.ErrUnexpectedEOF; other errors of the
 // connection, time-outs among them, come as they are. A reply that breaks the
 // rules or bounds is ErrMalformed or ErrTooLong.
@@ -127,7 +127,7 @@ func endOff(line []byte) ([]byte, error) {
 	line = bytes.TrimSuffix(line, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	if len(line) > MaxLine {
-		return nil, fmt.Errorf("%w: a line of more than %d octets", ErrTooLong, MaxLine)
+		return nil, fmt.Errorf("%w: a line of more than %d bytes", ErrTooLong, MaxLine)
 	}
 	return line, nil
 }

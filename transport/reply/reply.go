@@ -2,7 +2,7 @@
 //
 // A reply is one or more lines, each of three digits, a separator and a text.
 // All lines but the last have "-" as the separator, and all bear the same
-// code. [Read] takes one reply off a buffered connection, and not one octet
+// code. [Read] takes one reply off a buffered connection, and not one byte
 // more, so that under PIPELINING the next call finds the next reply.
 //
 // In order: a line is taken up to its LF, its end (CRLF, or the bare LF that
@@ -13,7 +13,7 @@
 // It refuses what could shift replies against commands or fill the memory: a
 // code that does not begin with 2 to 5, a continuation line with another code
 // than the first, any other separator, an empty line, a line of more than
-// [MaxLine] octets, a reply of more than [MaxLines] lines. After a refusal
+// [MaxLine] bytes, a reply of more than [MaxLines] lines. After a refusal
 // nobody can tell which command the next line belongs to; the connection has
 // to be closed.
 //
@@ -30,7 +30,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-// MaxText is the most octets that [Reply.Text] gives.
+// MaxText is the most bytes that [Reply.Text] gives.
 const MaxText = 600
 
 // Reply is one reply of a server. The zero Reply stands for none at all.
@@ -58,7 +58,7 @@ func (r Reply) Permanent() bool { return r.Class() == 5 }
 // Text gives the whole reply on one line for logs and bounces, as in
 // "550 5.1.1 no such user": the code once, then the lines joined by blanks,
 // an enhanced status code that each line repeats (RFC 2034 §4) given once. It
-// is printable and at most MaxText octets long; what was cut off shows as
+// is printable and at most MaxText bytes long; what was cut off shows as
 // "...". Without a reply it is "no reply".
 func (r Reply) Text() string {
 	if r.Code == 0 {
@@ -88,7 +88,7 @@ func (r Reply) Text() string {
 	return Cut(b.String(), MaxText)
 }
 
-// Cut shortens a text to at most n octets, without splitting a character, and
+// Cut shortens a text to at most n bytes, without splitting a character, and
 // shows by "..." that something is missing. A text that fits is returned as
 // it is.
 func Cut(text string, n int) string {

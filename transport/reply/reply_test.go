@@ -53,7 +53,7 @@ func TestRead(t *testing.T) {
 	} {
 		for name, br := range map[string]*bufio.Reader{
 			"whole":      reader(test.in + "221 next\r\n"),
-			"by octets":  bufio.NewReaderSize(iotest.OneByteReader(strings.NewReader(test.in+"221 next\r\n")), 16),
+			"by bytes":   bufio.NewReaderSize(iotest.OneByteReader(strings.NewReader(test.in+"221 next\r\n")), 16),
 			"big buffer": bufio.NewReaderSize(strings.NewReader(test.in+"221 next\r\n"), 1<<16),
 		} {
 			r, err := Read(br)
@@ -120,7 +120,7 @@ func TestReadMostLines(t *testing.T) {
 	}
 }
 
-// An endless line must be given up after little more than MaxLine octets, not
+// An endless line must be given up after little more than MaxLine bytes, not
 // read into memory.
 func TestReadIsBounded(t *testing.T) {
 	src := &countReader{}
@@ -128,7 +128,7 @@ func TestReadIsBounded(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	if src.n > MaxLine+1024 {
-		t.Errorf("read %d octets of an endless line", src.n)
+		t.Errorf("read %d bytes of an endless line", src.n)
 	}
 }
 
@@ -192,7 +192,7 @@ func TestText(t *testing.T) {
 	}
 	got := Reply{Code: 550, Lines: []string{long, long}}.Text()
 	if len(got) > MaxText || !utf8.ValidString(got) || !strings.HasSuffix(got, "é...") {
-		t.Errorf("cut badly: %d octets, %q", len(got), got)
+		t.Errorf("cut badly: %d bytes, %q", len(got), got)
 	}
 }
 
@@ -229,7 +229,7 @@ func printable(s string) bool {
 }
 
 // FuzzRead holds Read to its promises whatever arrives, and to the same answer
-// however the octets are cut into pieces.
+// however the bytes are cut into pieces.
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
 		"250 ok\r\n", "250-a\r\n250 b\r\n", "250\n", "550 5.1.1 x\r\n", "250-a\r\n550 b\r\n", "2500\r\n",

@@ -180,7 +180,7 @@ func TestFromResolvConf(t *testing.T) {
 	}
 }
 
-// FuzzAnswer gives the octets of a datagram to the reader of answers.
+// FuzzAnswer gives the bytes of a datagram to the reader of answers.
 func FuzzAnswer(f *testing.F) {
 	query := newQuery(question{"x.example.", TypeMX})
 	query.Id = 0x1234

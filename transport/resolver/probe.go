@@ -21,7 +21,7 @@ type Probe struct {
 	// Recursive tells that the server looks names up for others (RA).
 	Recursive bool
 	// EDNS is the size of the answers that the server takes by UDP itself, in
-	// octets (RFC 6891 §6.2.3); 0: it knows no EDNS.
+	// bytes (RFC 6891 §6.2.3); 0: it knows no EDNS.
 	EDNS uint16
 	// Took is how long the second answer took, which the cache had.
 	Took time.Duration

@@ -416,7 +416,7 @@ func TestNames(t *testing.T) {
 	s := lab(t, zone)
 	r := open(t, resolver.Config{}, s)
 	label := strings.Repeat("a", 63)
-	long := strings.Join([]string{label, label, label, strings.Repeat("b", 61)}, ".") // 253 octets
+	long := strings.Join([]string{label, label, label, strings.Repeat("b", 61)}, ".") // 253 bytes
 	for _, name := range []string{"_25._tcp.mx.example.org", label + ".example", long, "a/b.example"} {
 		if _, err := r.Lookup(t.Context(), name, resolver.TypeA); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -144,7 +144,7 @@ var (
 
 // normalName brings a name to the one form that is asked for and compared:
 // lower case, absolute, escapes as the library writes them. Labels have up to
-// 63 octets, the whole up to 255 (RFC 1035 §2.3.4).
+// 63 bytes, the whole up to 255 (RFC 1035 §2.3.4).
 func normalName(name string) (string, error) {
 	if name == "" || name == "." || len(name) > 1100 {
 		return "", errName
@@ -190,7 +190,7 @@ func isPlain(name string) bool {
 			return false
 		}
 	}
-	// In the wire form there is one octet more before the first label, and
+	// In the wire form there is one byte more before the first label, and
 	// one at the end.
 	return label > 0 && len(name) <= 253
 }

@@ -18,8 +18,8 @@ var (
 	ErrNexthop = errors.New("want domain, [host], [IPv4] or [IPv6:address], with :port or without")
 )
 
-// maxText bounds the text of a destination. 253 octets is a domain name's
-// bound; international names take more octets before they are A-labels.
+// maxText bounds the text of a destination. 253 bytes is a domain name's
+// bound; international names take more bytes before they are A-labels.
 const maxText = 1100
 
 // Destination is where mail is to go: a domain, a host, or an address. It is

@@ -72,7 +72,7 @@ func (r *lazyReader) giveBack() {
 	}
 }
 
-// Buffered is how many octets have arrived that nobody has read.
+// Buffered is how many bytes have arrived that nobody has read.
 func (r *lazyReader) Buffered() int {
 	if r.Reader == nil {
 		return 0

@@ -17,7 +17,7 @@ type Extensions struct {
 	RequireTLS          bool  // RFC 8689
 	EnhancedStatusCodes bool  // RFC 2034
 	Size                bool  // RFC 1870
-	MaxSize             int64 // octets; 0: the server named no limit
+	MaxSize             int64 // bytes; 0: the server named no limit
 
 	// Keywords holds every line as it came, for people to read.
 	Keywords []string

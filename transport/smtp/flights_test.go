@@ -166,7 +166,7 @@ func TestPipelinedRefusals(t *testing.T) {
 	}
 }
 
-// A server whose replies outnumber the commands can not be trusted any more.
+// A server whose replies outnumber the commands cannot be trusted any more.
 func TestMoreRepliesThanCommands(t *testing.T) {
 	server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 PIPELINING\nC: MAIL FROM:<*>\nC: RCPT TO:<*>\nC: DATA\n"+
 		`RAW "250 ok\r\n250 ok\r\n354 go\r\n"`+"\nBODY\n"+`RAW "250 ok\r\n250 ok again\r\n"`+"\nREST")

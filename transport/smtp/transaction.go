@@ -16,7 +16,7 @@ import (
 type Transaction struct {
 	From       address.Address
 	Recipients []Recipient
-	Content    io.Reader // canonical form (package message), Size octets
+	Content    io.Reader // canonical form (package message), Size bytes
 	Size       int64
 	EightBit   bool // the content is not ASCII, or was declared so
 	UTF8       bool // the transaction needs SMTPUTF8; the caller checked that it is offered

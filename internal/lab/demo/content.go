@@ -47,7 +47,7 @@ func newContent() (content, error) {
 
 // message writes a message as a mail server hands it over: lines end with LF.
 // Its text has what goes wrong on bad roads: a line that starts with a dot, one
-// that starts with From, octets over 127, white space at an end.
+// that starts with From, bytes over 127, white space at an end.
 func (c *content) message(m *message) []byte {
 	to := make([]string, len(m.to))
 	for i, local := range m.to {

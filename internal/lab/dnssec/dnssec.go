@@ -116,7 +116,7 @@ func below(name, above string) bool { return name != above && dns.IsSubDomain(ab
 
 // orderKey gives a string for a name, so that strings.Compare of two of them is
 // the canonical order of the names (RFC 4034 §6.1): labels from the right,
-// octet by octet. The separator sorts before every octet of a label.
+// byte by byte. The separator sorts before every byte of a label.
 func orderKey(name string) string {
 	var wire [255]byte
 	n, err := dns.PackDomainName(dns.CanonicalName(name), wire[:], 0, nil, false)

@@ -26,7 +26,7 @@ const (
 	WrongQuestion              // another name in the question
 	NoQuestion                 // a good answer with the question left out
 	NotResponse                // the QR flag is not set
-	Garbage                    // the right header and question, then octets that are no records
+	Garbage                    // the right header and question, then bytes that are no records
 	LyingCount                 // the header promises records, the message ends before them
 	NoFollow                   // the first CNAME record alone
 	Referral                   // no records and the name servers of the root, as a server says that does not recurse
@@ -34,7 +34,7 @@ const (
 	NoEDNS                     // FORMERR to a query with EDNS
 )
 
-// respond makes the octets of an answer, nil for none.
+// respond makes the bytes of an answer, nil for none.
 func (s *Server) respond(query *dns.Msg, fault Fault, overTCP bool) []byte {
 	found := s.zones.ask(query.Question[0], fault != NoFollow)
 	reply := new(dns.Msg).SetReply(query)

@@ -145,7 +145,7 @@ func (x *session) chunked(size int64, last bool) error {
 	if last && (action.Reply == "" || positive(action.Reply)) {
 		return x.final()
 	}
-	ok, err := x.conclude(action, x.coded(250, "2.0.0", fmt.Sprintf("%d octets received", size)), nil)
+	ok, err := x.conclude(action, x.coded(250, "2.0.0", fmt.Sprintf("%d bytes received", size)), nil)
 	if err != nil {
 		return err
 	}

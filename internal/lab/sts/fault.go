@@ -79,7 +79,7 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request, done <-chan struct{
 	case NotHTTP:
 		raw(w, "220 mail.example ESMTP\r\n")
 	case Oversize:
-		text := s.Policy + strings.Repeat("x-padding: sixty-four octets of it, over and over, to the very end\r\n", 1000)
+		text := s.Policy + strings.Repeat("x-padding: sixty-four bytes of it, over and over, to the very end\r\n", 1000)
 		w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 		s.body(w, status, text)
 	case Endless:
@@ -121,7 +121,7 @@ func (s *site) body(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text)
 }
 
-// raw sends octets that no library would, and closes the connection.
+// raw sends bytes that no library would, and closes the connection.
 func raw(w http.ResponseWriter, text string) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {

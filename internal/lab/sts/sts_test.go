@@ -41,7 +41,7 @@ func publish(t *testing.T, s *sts.Server, domain string, site sts.Site) {
 }
 
 // answer is what a client sees. The error is that of the request or of the
-// body, of which 100,000 octets are read.
+// body, of which 100,000 bytes are read.
 type answer struct {
 	status int
 	kind   string
