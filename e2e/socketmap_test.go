@@ -25,10 +25,13 @@ func (n *internet) smtp(t *testing.T, resolver string) *postfix {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mainCF := string(text)
+	var mainCF string
+	for _, command := range regexp.MustCompile(`(?m)^postconf -e '(.*)'$`).FindAllStringSubmatch(string(text), -1) {
+		mainCF += command[1] + "\n"
+	}
 	for old, own := range map[string]string{
-		"unix:/run/mxpolicyd/socketmap.sock:": "unix:" + n.d.socketmap() + ":",
-		"/etc/ssl/certs/ca-certificates.crt":  n.roots,
+		"inet:127.0.0.1:8463:":               "unix:" + n.d.socketmap() + ":",
+		"/etc/ssl/certs/ca-certificates.crt": n.roots,
 	} {
 		if strings.Count(mainCF, old) != 1 {
 			t.Fatalf("contrib/postfix/main.cf.socketmap does not have %q once", old)

@@ -48,7 +48,7 @@ file 644 "$built/copyright" $doc/copyright
 for text in "$top/README.md" "$top"/docs/security.md "$top"/docs/upgrading.md "$top"/docs/first-message.md; do
 	file 644 "$text" "$doc/${text##*/}"
 done
-find "$top/contrib" -type f | while read -r text; do
+find "$top/contrib" -type f ! -name "*.go" | while read -r text; do
 	file 644 "$text" "$doc/contrib/${text#"$top"/contrib/}"
 done
 for text in "$here"/examples/*; do

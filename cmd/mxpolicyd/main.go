@@ -3,6 +3,7 @@
 //	mxpolicyd serve                the daemon, in the foreground
 //	mxpolicyd check-config         one line for each mistake; exit status 1
 //	mxpolicyd doctor               is this host fit, and what mends it
+//	mxpolicyd setup postfix|exim   tell the mail server, after showing what changes
 //	mxpolicyd explain DOMAIN       what a message to DOMAIN would meet, and why
 //	mxpolicyd status               what the daemon is doing
 //	mxpolicyd cache list           what is cached, by domain
@@ -21,6 +22,9 @@
 //	--json             of doctor, explain, status, cache and trace: JSON, in the form
 //	                   that package policyd/admin describes
 //	--transport T      of explain: as transport T would deliver
+//	--way WAY          of setup: pipe, lmtp or, with Postfix, socketmap
+//	--dry-run          of setup: show what would change, and change nothing
+//	--undo             of setup: take back what it has changed
 //	--connect          of explain: connect to each host, up to MAIL
 //	--connect HOST     of doctor: try a connection to that mail server too
 //	--watch            of status: go on, in place on a terminal, every two seconds
@@ -212,6 +216,7 @@ func command() *cobra.Command {
 			},
 		},
 		doctorCommand(load),
+		setupCommand(load, file),
 		explainCommand(load),
 		statusCommand(load),
 		cacheCommand(load),

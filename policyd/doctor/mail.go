@@ -116,6 +116,13 @@ func (i identity) denied(info fs.FileInfo, bit fs.FileMode) int {
 	return int(stat.Gid)
 }
 
+// OurSide is what a mail server's configuration must agree with, and whether
+// systemd holds the daemon's sockets.
+func (h Host) OurSide(ctx context.Context, cfg *config.Config) (d mailserver.Daemon, systemd bool) {
+	units := h.Units(ctx)
+	return ourSide(cfg, units), len(units) > 0
+}
+
 // ourSide is what a mail server's configuration must agree with.
 func ourSide(cfg *config.Config, units []Unit) mailserver.Daemon {
 	d := mailserver.Daemon{

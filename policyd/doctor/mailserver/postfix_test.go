@@ -32,6 +32,11 @@ func contrib(t *testing.T, name string) string {
 	return b.String()
 }
 
+// postconfLines gives the settings of a file of commands.
+func postconfLines(text string) string {
+	return strings.NewReplacer("postconf -e '", "", "'\n", "\n").Replace(text)
+}
+
 // shipped gives contrib/postfix as postconf prints it, and what else a sound Postfix has.
 func shipped(t *testing.T) (main, master string) {
 	t.Helper()
@@ -83,7 +88,7 @@ func TestShippedPostfix(t *testing.T) {
 		t.Errorf("want one finding, about LMTP: %+v", list)
 	}
 
-	list = Postfix(ours, "compatibility_level = 3.6\nenable_long_queue_ids = yes\n"+contrib(t, "postfix/main.cf.socketmap"), "smtp unix - - n - - smtp\n")
+	list = Postfix(ours, "compatibility_level = 3.6\n"+postconfLines(contrib(t, "postfix/main.cf.socketmap")), "smtp unix - - y - - smtp\n")
 	check(t, list, finding.OK, "", "")
 	if len(list) != 1 || !strings.HasPrefix(list[0].What, "Postfix, smtp_tls_policy_maps: ") {
 		t.Errorf("want one finding, about the socketmap: %+v", list)

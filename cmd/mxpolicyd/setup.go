@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/console"
+	"github.com/mxpipe/mxpipe/policyd/doctor"
+	"github.com/mxpipe/mxpipe/policyd/setup"
+)
+
+func setupCommand(load loader, file *string) *cobra.Command {
+	var way string
+	var dryRun, undo bool
+	cmd := &cobra.Command{
+		Use:       "setup postfix|exim",
+		Short:     "Tell the mail server to use mxpolicyd, after showing what changes",
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"postfix", "exim"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, out, server := cmd.Context(), cmd.OutOrStdout(), args[0]
+			m := setup.NewMachine(filepath.Dir(*file))
+			var plan setup.Plan
+			do := m.Do
+			if undo {
+				back, err := m.Undo(ctx, server)
+				if err != nil {
+					return err
+				}
+				plan, do = back, m.Finish
+			} else {
+				cfg, err := load()
+				if err != nil {
+					return err
+				}
+				daemon, systemd := doctor.System(admin.NewClient(adminPath(cfg))).OurSide(ctx, cfg)
+				if plan, err = m.Plan(ctx, server, setup.Way(way), setup.ThisHost(daemon, *file, systemd)); err != nil {
+					return err
+				}
+			}
+			fmt.Fprint(out, plan.Diff())
+			if len(plan.Notes) > 0 {
+				fmt.Fprint(out, console.Findings(screen(cmd), &plan.Notes))
+			}
+			switch {
+			case plan.Empty() && !undo:
+				fmt.Fprintf(out, "%s is set up like this already: nothing changes\n", server)
+				return nil
+			case dryRun:
+				fmt.Fprintln(out, "nothing was changed (--dry-run)")
+				return nil
+			}
+			if err := do(ctx, plan); err != nil {
+				return err
+			}
+			if undo {
+				fmt.Fprintf(out, "%s is as it was before\n", server)
+			} else {
+				fmt.Fprintf(out, "done; \"mxpolicyd doctor\" looks at it, and \"mxpolicyd setup %s --undo\" takes it back\n", server)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&way, "way", string(setup.Pipe), "`WAY`: pipe, lmtp or, with Postfix, socketmap")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change, and change nothing")
+	cmd.Flags().BoolVar(&undo, "undo", false, "take back what setup has changed")
+	return cmd
+}
