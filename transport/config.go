@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -111,6 +112,17 @@ const (
 	ChunkingWaiting                   // BDAT after the recipients' replies
 	ChunkingOff                       // DATA
 )
+
+// use is the same in the words of package smtp.
+func (c Chunking) use() smtp.Chunking {
+	switch c {
+	case ChunkingPipelined:
+		return smtp.ChunkingPipelined
+	case ChunkingWaiting:
+		return smtp.ChunkingWaiting
+	}
+	return smtp.ChunkingOff
+}
 
 // TLSClient is the tls_client block.
 type TLSClient struct {

@@ -43,7 +43,7 @@ func (l *lab) watch() *watched {
 }
 
 // outline says in a line what an attempt shows.
-func (a Attempt) outline() string {
+func outline(a *Attempt) string {
 	words := []string{a.Proof.Level().String()}
 	if !a.Addr.IsValid() {
 		words[0] = "not dialled"
@@ -99,7 +99,7 @@ func TestEventOfAVerdict(t *testing.T) {
 				t.Fatalf("%d events: %+v", len(events), events)
 			}
 			e := events[0]
-			got := strings.Fields(e.Attempts[0].outline())
+			got := strings.Fields(outline(&e.Attempts[0]))
 			want := strings.Fields(tt.want)
 			slices.Sort(got)
 			slices.Sort(want)

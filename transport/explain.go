@@ -12,6 +12,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -51,6 +52,9 @@ type HostExplanation struct {
 	Probe     *Probe         // nil: it was not dialled
 	Err       *status.Error  // why its addresses are not known; the rest is empty then
 }
+
+// Probe is what a real connection to a host showed.
+type Probe = session.Probe
 
 // Forecast is what an Explanation comes to, for a message that comes now.
 type Forecast uint8
@@ -179,7 +183,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 	}
 	found, err := p.planner.Plan(ctx, dest)
 	if err != nil {
-		e.Err = statusOf(ctx, err, dest.String())
+		e.Err = status.From(err, status.New(status.Temporary, 4, 3), dest.String())
 		return e
 	}
 	e.Route, e.STS, e.Err = found.Route, found.Policy, found.Err
@@ -188,7 +192,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 	all.SetLimit(probesAtOnce)
 	for i := range e.Hosts {
 		all.Go(func() error {
-			e.Hosts[i] = t.explainHost(ctx, p, &found.Hosts[i], depth)
+			e.Hosts[i] = p.explainHost(ctx, &found.Hosts[i], depth)
 			return nil
 		})
 	}
@@ -197,19 +201,15 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 }
 
 // explainHost explains one host of a plan.
-func (t *Transport) explainHost(ctx context.Context, p *profile, h *plan.Host, depth Depth) HostExplanation {
+func (p *profile) explainHost(ctx context.Context, h *plan.Host, depth Depth) HostExplanation {
 	e := HostExplanation{Host: h.Host, Addresses: h.Addresses, Facts: h.Facts, Verdict: h.Verdict, Err: h.Err}
 	if h.Err != nil {
 		return e
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(p.cfg.ConnectTimeout, probeTime))
-	defer cancel()
-	if t.idle != nil {
-		e.Idle = t.idle.Count(p.poolKey(h))
-	}
+	e.Idle = p.dialer.IdleCount(h)
 	if depth == Connect && h.Verdict.Refusal == nil {
-		e.Probe = t.probe(ctx, p, h)
+		e.Probe = p.dialer.Probe(ctx, h)
 	}
-	e.Dead = t.dead.State(p.deadKey(h))
+	e.Dead = p.dialer.DeadState(h)
 	return e
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/bench/delay"
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
-	"github.com/mxpipe/mxpipe/transport/pool"
+	"github.com/mxpipe/mxpipe/transport/session"
 )
 
 // TestRoundTrips counts what a message costs on the line, by what waits for
@@ -81,7 +81,7 @@ func TestRoundTrips(t *testing.T) {
 			pass("warm", tt.warm)
 			if tt.resumed > 0 {
 				server.DropConnections()
-				stale := func(_ pool.Key, c *link) bool { return c.session.Stale() }
+				stale := func(c session.IdleConn) bool { return c.Stale }
 				for l.idle.Retire(stale) == 0 {
 					time.Sleep(time.Millisecond)
 				}

@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/limit"
-	"github.com/mxpipe/mxpipe/transport/pool"
+	"github.com/mxpipe/mxpipe/transport/session"
 )
 
 // flight is what a client sends at once, and what the server answers to it.
@@ -353,11 +354,8 @@ func TestOnce(t *testing.T) {
 					t.Errorf("%s: %d copies over %d connections, and the answer is %v %s", what, copies, conns, r.Code, r.Text)
 				}
 				server.plan(end{}) // nobody breaks off what is left
-				l.idle.Retire(func(pool.Key, *link) bool { return true })
-				marks := &l.transport.noChunking // a broken BDAT shall not be avoided here
-				marks.mu.Lock()
-				clear(marks.until)
-				marks.mu.Unlock()
+				l.idle.Retire(func(session.IdleConn) bool { return true })
+				l.transport.base.delivery.Hosts = delivery.NewHosts() // a broken BDAT shall not be avoided here
 			}
 		})
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/dane"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
-	"github.com/mxpipe/mxpipe/transport/pool"
+	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -167,7 +167,7 @@ func TestPoisoning(t *testing.T) {
 			for i := range poison {
 				for j := range poison {
 					first, second := &poison[i], &poison[j]
-					l.idle.Retire(func(pool.Key, *link) bool { return true })
+					l.idle.Retire(func(session.IdleConn) bool { return true })
 					asked1, proof1 := v.expected(first, cert)
 					asked2, proof2 := v.expected(second, cert)
 					if got, want := pass(i).Code.Class == 2, v.passes(&asked1, &proof1); got != want {
@@ -220,8 +220,8 @@ func (v *victim) passes(asked *verdict.Verdict, proof *verdict.Proof) bool {
 // holds reports whether the pool has a connection that was proven by a set of
 // TLSA records.
 func (l *lab) holds(fingerprint string) (found bool) {
-	l.idle.Retire(func(_ pool.Key, c *link) bool {
-		found = found || c.proof.DANE != nil && c.proof.TLSA == fingerprint
+	l.idle.Retire(func(c session.IdleConn) bool {
+		found = found || c.Proof.DANE != nil && c.Proof.TLSA == fingerprint
 		return false
 	})
 	return found

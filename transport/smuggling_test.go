@@ -61,7 +61,7 @@ func TestSmuggling(t *testing.T) {
 	texts = append(texts, mixtures(5)...)
 	seen := map[string]bool{}
 	texts = slices.DeleteFunc(texts, func(text string) bool {
-		form, _ := io.ReadAll(msg(t, text).reader())
+		form, _ := io.ReadAll(reader(msg(t, text)))
 		if lines := strings.ReplaceAll(string(form), "\r\n", ""); strings.ContainsAny(lines, "\r\n") {
 			t.Errorf("%.100q has the canonical form %.100q", text, form)
 		}
@@ -98,7 +98,7 @@ func smuggle(t *testing.T, keywords mx.Keyword, texts []string) {
 		all.Go(func() {
 			for text := range next {
 				m := msg(t, text)
-				want, _ := io.ReadAll(m.reader())
+				want, _ := io.ReadAll(reader(m))
 				r := l.transport.Deliver(t.Context(), envelope(e.to), m)[0]
 				got := e.server.Messages()
 				e.server.Forget()

@@ -30,7 +30,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := l.transport.Snapshot()
-	if s.Name != "default" || s.Idle.Idle != 1 || len(s.IdleHosts) != 1 || s.IdleHosts[0] != (IdleHost{"mx1.a.example", l.port, 1}) {
+	if s.Name != "default" || s.Idle.Idle != 1 || len(s.IdleHosts) != 1 || s.IdleHosts[0] != (IdleHost{Host: "mx1.a.example", Port: l.port, Count: 1}) {
 		t.Errorf("idle: %+v, %+v", s.Idle, s.IdleHosts)
 	}
 	if len(s.InProgress) != 1 {

@@ -82,7 +82,7 @@ func TestDeadHostComesBack(t *testing.T) {
 	hole := l.blackHole("mx1.a.example")
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.start(func(c *Config) { c.CommandTimeout = 2 * time.Second })
-	l.transport.dead = deadhost.New(deadhost.Options{Min: time.Millisecond, Max: time.Millisecond})
+	l.transport.conns.Dead = deadhost.New(deadhost.Options{Min: time.Millisecond, Max: time.Millisecond})
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {

@@ -29,23 +29,26 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"log/slog"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/transport/address"
-	"github.com/mxpipe/mxpipe/transport/deadhost"
-	"github.com/mxpipe/mxpipe/transport/dial"
+	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -83,39 +86,37 @@ type Deps struct {
 	Observe func(*Event)
 }
 
+// Idle keeps the idle connections of transports.
+type Idle = session.Idle
+
+// NewIdle makes a pool of at most total idle connections.
+func NewIdle(total int) *Idle { return session.NewIdle(total) }
+
 // Transport delivers messages in the way that one Config says. It is safe for
 // concurrent use.
 type Transport struct {
 	base      *profile
 	overrides []override
 	log       *slog.Logger
-	idle      *Idle
 	traces    *Traces
-	underway  inProgress
 	observe   func(*Event)
 
-	connections atomic.Int64  // open now
-	opened      atomic.Uint64 // connections made
-
-	pacer      *limit.Pacer
-	dead       *deadhost.Hosts
-	noChunking noChunkingHosts
 	plans      *plan.Cache
-	buffers    smtp.Buffers
+	conns      *session.Conns
+	hosts      *delivery.Hosts
+	inProgress inProgress
 
-	ctx     context.Context // ends with Close
-	stop    context.CancelCauseFunc
-	closing sync.WaitGroup // connections saying goodbye
+	ctx  context.Context // ends with Close
+	stop context.CancelCauseFunc
 }
 
 // profile is a Config with what was made from it.
 type profile struct {
-	cfg     *Config
-	id      string // the transport's name, and the override's match
-	planner *plan.Planner
-	dialer  *dial.Dialer
-	tls     *tlsClient
-	limits  *limit.Limits
+	cfg      *Config
+	planner  *plan.Planner
+	dialer   *session.Dialer
+	limits   *limit.Limits
+	delivery delivery.Config
 }
 
 type override struct {
@@ -127,48 +128,46 @@ type override struct {
 // New makes a transport. An error means that the Config is impossible; it is
 // for whoever wrote the configuration.
 func New(cfg *Config, deps Deps) (*Transport, error) {
-	t := &Transport{
-		log: deps.Logger, idle: deps.Idle, traces: deps.Traces, observe: deps.Observe,
-		pacer: limit.NewPacer(limit.Pacing{}),
-		dead:  deadhost.New(deadhost.Options{}),
-		plans: plan.NewCache(),
-	}
-	var err error
-	if t.base, err = t.newProfile(cfg, plan.Config{}, deps); err != nil {
+	t := &Transport{log: deps.Logger, traces: deps.Traces, observe: deps.Observe, plans: plan.NewCache(), hosts: delivery.NewHosts()}
+	t.ctx, t.stop = context.WithCancelCause(context.Background())
+	t.conns = session.NewConns(t.ctx, deps.Idle)
+	if err := t.configure(cfg, deps); err != nil {
+		t.Close()
 		return nil, err
 	}
+	return t, nil
+}
+
+// configure makes the profiles.
+func (t *Transport) configure(cfg *Config, deps Deps) (err error) {
+	if t.base, err = t.newProfile(cfg, plan.Config{}, limit.New(limit.Config{Limits: cfg.Limits}), deps); err != nil {
+		return err
+	}
 	for _, o := range cfg.Overrides {
+		limits := t.base.limits // one count for both
+		if o.Config.Limits != cfg.Limits {
+			limits = limit.New(limit.Config{Limits: o.Config.Limits})
+		}
 		over := override{match: o.Match}
 		own := plan.Config{Override: o.Match, OwnPolicies: !reflect.DeepEqual(o.Config.MXAuth, cfg.MXAuth)}
-		if over.profile, err = t.newProfile(o.Config, own, deps); err != nil {
-			return nil, err
-		}
-		if o.Config.Limits == cfg.Limits {
-			over.limits = t.base.limits // one count for both
+		if over.profile, err = t.newProfile(o.Config, own, limits, deps); err != nil {
+			return err
 		}
 		if o.Nexthop != "" {
 			if over.nexthop, err = route.ParseNexthop(o.Nexthop); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		t.overrides = append(t.overrides, over)
 	}
-	t.ctx, t.stop = context.WithCancelCause(context.Background())
-	return t, nil
+	return nil
 }
 
 // newProfile makes a profile. planning says which override it is for.
-func (t *Transport) newProfile(cfg *Config, planning plan.Config, deps Deps) (*profile, error) {
-	client, err := newTLSClient(&cfg.TLSClient)
+func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.Limits, deps Deps) (*profile, error) {
+	client, err := session.NewTLS(session.TLSConfig(cfg.TLSClient))
 	if err != nil {
 		return nil, err
-	}
-	p := &profile{
-		cfg:    cfg,
-		id:     strings.TrimSpace(cfg.Name + " " + planning.Override),
-		dialer: &dial.Dialer{LocalIPs: cfg.LocalIP},
-		tls:    client,
-		limits: limit.New(limit.Config{Limits: cfg.Limits}),
 	}
 	planning.Resolver, planning.Self, planning.ForceIPv4, planning.Port = deps.Resolver, deps.Self, cfg.ForceIPv4, cfg.Port
 	planning.Self.Hostname, planning.Self.LocalIP = cfg.Hostname, cfg.LocalIP
@@ -178,11 +177,23 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, deps Deps) (*p
 		planning.Rules.MinTLS, planning.Rules.MinMX = local.MinTLS, local.MinMX
 	}
 	if sts := cfg.MXAuth.MTASTS; sts != nil && deps.Policies != nil {
-		if planning.Policies, err = deps.Policies(sts, client.roots); err != nil {
+		if planning.Policies, err = deps.Policies(sts, client.Roots()); err != nil {
 			return nil, err
 		}
 	}
-	p.planner = plan.New(planning)
+	p := &profile{cfg: cfg, planner: plan.New(planning), limits: limits}
+	p.dialer = session.New(session.Config{
+		Name:           strings.TrimSpace(cfg.Name + " " + planning.Override),
+		Hostname:       cfg.Hostname,
+		LocalIPs:       cfg.LocalIP,
+		ConnectTimeout: cfg.ConnectTimeout, CommandTimeout: cfg.CommandTimeout, SubmissionTimeout: cfg.SubmissionTimeout,
+		ReuseLimit: cfg.ConnReuseLimit, IdleCount: cfg.ConnMaxIdleCount, IdleTime: cfg.ConnMaxIdleTime,
+		Debug: cfg.Debug, TLS: client, Limits: limits,
+	}, t.conns)
+	p.delivery = delivery.Config{
+		Planner: p.planner, Dialer: p.dialer, Limits: limits, Conns: t.conns, Hosts: t.hosts,
+		Chunking: cfg.Chunking.use(), ConnectTimeout: cfg.ConnectTimeout, End: t.ctx,
+	}
 	return p, nil
 }
 
@@ -209,7 +220,7 @@ func (t *Transport) Abort() { t.stop(ErrStopping) }
 func (t *Transport) Close() {
 	t.Abort()
 	t.plans.Close()
-	t.closing.Wait()
+	t.conns.Wait()
 }
 
 // Plan gives a domain's plan as of now, for a mail server that finds the hosts
@@ -247,52 +258,107 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 		}
 		return results
 	}
-
 	list := t.split(env, results)
+	if len(list) == 1 { // as nearly always
+		t.deliver(ctx, list[0], sender, env, msg, results)
+		return results
+	}
 	var all errgroup.Group
 	all.SetLimit(maxDestinations)
-	for _, d := range list {
-		d.env, d.msg, d.sender = env, msg, sender
-		d.demands = demands(d.cfg, env, msg)
-		d.log = t.log.With("id", env.ID, "queue_id", env.QueueID, "transport", d.cfg.Name)
-		d.traced = t.traces.cover(d)
-		if len(list) == 1 { // as nearly always
-			d.deliver(ctx, results)
-			return results
-		}
+	for _, p := range list {
 		all.Go(func() error {
-			d.deliver(ctx, results)
+			t.deliver(ctx, p, sender, env, msg, results)
 			return nil
 		})
 	}
-	all.Wait()
+	_ = all.Wait() // nobody returns an error
 	return results
 }
 
 // deliver does the work of one destination, and tells of it.
-func (d *delivery) deliver(ctx context.Context, results []Result) {
-	start := time.Now()
-	d.underway.begin(d, start)
-	defer d.underway.end(d)
-	d.run(ctx)
-	d.report(time.Since(start))
-	d.tell(start)
-	for _, r := range d.rcpts {
-		results[r.index].set(r.result, d.env.ID)
+func (t *Transport) deliver(ctx context.Context, p *part, sender address.Address, env *Envelope, msg *Message, results []Result) {
+	m := p.message(env, msg)
+	m.Sender = sender
+	m.Log = t.log.With("id", env.ID, "queue_id", env.QueueID, "transport", p.profile.cfg.Name)
+	m.Traced = t.traces.Covers(p.target.Domain)
+	for i := range m.Recipients {
+		m.Traced = m.Traced || t.traces.Covers(m.Recipients[i].Address.ASCII)
 	}
+	d := delivery.New(&p.profile.delivery, m)
+	defer t.inProgress.begin(d, InProgress{
+		ID: env.ID, QueueID: env.QueueID, Destination: p.target.String(), Recipients: len(m.Recipients), Since: time.Now(),
+	})()
+	d.Run(ctx)
+	for i, at := range p.indexes {
+		results[at].set(d.Result(i), env.ID)
+	}
+	if t.observe == nil {
+		return
+	}
+	found := d.Found()
+	e := &Event{
+		Transport: p.profile.cfg.Name, Destination: p.target.Destination, Named: p.target.Named,
+		TLSRequiredNo: m.Demands.TLSRequiredNo,
+		Took:          found.Took, Phases: found.Phases, STS: found.STS, Attempts: found.Attempts,
+	}
+	e.Results = e.result[:0]
+	for i := range p.indexes {
+		e.Results = append(e.Results, d.Result(i).Code)
+	}
+	e.Phases[PhaseWait] += max(env.Waited, 0)
+	t.observe(e)
+}
+
+// part is the recipients of an envelope that have one destination.
+type part struct {
+	profile *profile
+	target  plan.Target
+	rcpts   []smtp.Recipient
+	indexes []int // in the envelope
+}
+
+// message makes the message for a part, but for what every part has.
+func (p *part) message(env *Envelope, msg *Message) *delivery.Message {
+	m := &delivery.Message{
+		Target: p.target, Recipients: p.rcpts, Content: msg.Content, Facts: msg.Facts,
+		Demands:  demands(p.profile.cfg, env, msg),
+		EightBit: env.EightBit, SMTPUTF8: env.SMTPUTF8, Ret: env.Ret, EnvID: env.EnvID,
+		Quarantined: env.Quarantined,
+	}
+	if name, value, ok := strings.Cut(p.profile.cfg.QuarantineHeader, ":"); ok {
+		m.Quarantined = m.Quarantined || msg.Header.Has(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	if env.Peer != (Peer{}) {
+		m.LogTail = []any{"uid", env.Peer.UID, "pid", env.Peer.PID}
+	}
+	return m
+}
+
+// reject gives a recipient for whom there is nothing to try its result.
+func (t *Transport) reject(env *Envelope, r *Result, why *status.Error) {
+	r.set(why, env.ID)
+	if t.observe != nil {
+		t.observe(&Event{Transport: t.base.cfg.Name, Results: []status.Code{why.Code}})
+	}
+	said := "refused"
+	if why.Code.Class == status.Temporary {
+		said = "deferred"
+	}
+	t.log.Info(said, "id", env.ID, "queue_id", env.QueueID, "transport", t.base.cfg.Name,
+		"from", reply.Line(env.Sender), "to", reply.Line(r.Recipient), "dsn", why.Code.String(), "text", reply.Line(why.Error()))
 }
 
 // split sorts the recipients by destination, in the order of their first
 // recipients. Recipients that have none get their result here.
-func (t *Transport) split(env *Envelope, results []Result) []*delivery {
-	var list []*delivery
+func (t *Transport) split(env *Envelope, results []Result) []*part {
+	var list []*part
 	// Named or not: what leads nowhere is the fault of one address, and not of
 	// another that a next hop sent there.
 	type key struct {
-		*profile
-		plan.Target
+		profile *profile
+		target  plan.Target
 	}
-	byKey := map[key]*delivery{}
+	byKey := map[key]*part{}
 	for i, r := range env.Recipients {
 		addr, err := address.Parse(r.Address)
 		if err == nil && addr.IsNull() {
@@ -302,22 +368,20 @@ func (t *Transport) split(env *Envelope, results []Result) []*delivery {
 			t.reject(env, &results[i], &status.Error{Code: status.New(status.Permanent, 1, 3), Text: "recipient " + quote(r.Address), Err: err})
 			continue
 		}
-		p, dest, failed := t.destination(addr, env.Nexthop)
+		profile, target, failed := t.destination(addr, env.Nexthop)
 		if failed != nil {
 			t.reject(env, &results[i], failed)
 			continue
 		}
-		k := key{p, dest}
-		d := byKey[k]
-		if d == nil {
-			d = &delivery{Transport: t, profile: p, target: dest}
-			if t.observe != nil {
-				d.event = newEvent()
-			}
-			byKey[k] = d
-			list = append(list, d)
+		k := key{profile, target}
+		p := byKey[k]
+		if p == nil {
+			p = &part{profile: profile, target: target}
+			byKey[k] = p
+			list = append(list, p)
 		}
-		d.rcpts = append(d.rcpts, recipient{index: i, Recipient: smtp.Recipient{Address: addr, Notify: r.Notify, ORcpt: r.ORcpt}})
+		p.indexes = append(p.indexes, i)
+		p.rcpts = append(p.rcpts, smtp.Recipient{Address: addr, Notify: r.Notify, ORcpt: r.ORcpt})
 	}
 	return list
 }
@@ -378,17 +442,91 @@ func matches(pattern, domain string) bool {
 	return domain == pattern
 }
 
-// later says goodbye over a session, without anybody waiting for it.
-func (t *Transport) later(s *smtp.Session) { t.afterwards(s.Quit) }
-
-// afterwards runs what no delivery has to wait for.
-func (t *Transport) afterwards(f func(ctx context.Context)) {
-	t.closing.Go(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, goodbyeTimeout)
-		defer cancel()
-		f(ctx)
-	})
+func quote(s string) string {
+	if len(s) > 200 {
+		s = s[:200] + "..."
+	}
+	return strconv.QuoteToASCII(s)
 }
 
-// goodbyeTimeout is how long the replies to RSET and QUIT may take.
-const goodbyeTimeout = 10 * time.Second
+// Stats gives the counters. It is safe for concurrent use, also after Close.
+func (t *Transport) Stats() Stats {
+	conns := t.conns.Stats()
+	s := Stats{
+		Deliveries: t.inProgress.len(), Open: conns.Open, Opened: conns.Opened,
+		Dead: conns.Dead, Slowed: t.hosts.Pacer.Slowed(), Pool: conns.Pool,
+	}
+	for scope := range limit.Scopes {
+		s.Limits[scope].Add(t.base.limits.Stats(scope))
+		for _, o := range t.overrides {
+			if o.limits != t.base.limits {
+				s.Limits[scope].Add(o.limits.Stats(scope))
+			}
+		}
+	}
+	return s
+}
+
+// Snapshot tells what the transport is doing, and what its pool holds: a pool
+// is a transport's own.
+func (t *Transport) Snapshot() Snapshot {
+	s := Snapshot{
+		Name: t.base.cfg.Name, InProgress: t.inProgress.list(), Dead: t.conns.DeadHosts(), Slowed: t.hosts.Pacer.List(),
+		Idle: t.conns.Stats().Pool, IdleHosts: t.conns.IdleHosts(), Limits: limitStates("", t.base.limits),
+	}
+	for _, o := range t.overrides {
+		if o.limits != t.base.limits {
+			s.Limits = append(s.Limits, limitStates(o.match, o.limits)...)
+		}
+	}
+	return s
+}
+
+// limitStates gives the scopes in which something is limited.
+func limitStates(override string, l *limit.Limits) (all []LimitState) {
+	for scope := range limit.Scopes {
+		if _, limited := l.KeyState(scope, ""); limited {
+			all = append(all, LimitState{override, scope, l.Stats(scope)})
+		}
+	}
+	return all
+}
+
+// inProgress are the deliveries that have not ended.
+type inProgress struct {
+	mu  sync.Mutex
+	all map[*delivery.Delivery]InProgress
+}
+
+// begin notes a delivery, and gives what is to be called at its end.
+func (p *inProgress) begin(d *delivery.Delivery, one InProgress) (end func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all == nil {
+		p.all = map[*delivery.Delivery]InProgress{}
+	}
+	p.all[d] = one
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.all, d)
+	}
+}
+
+func (p *inProgress) len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.all)
+}
+
+func (p *inProgress) list() []InProgress {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]InProgress, 0, len(p.all))
+	for d, one := range p.all {
+		one.Host = d.Host()
+		list = append(list, one)
+	}
+	slices.SortFunc(list, func(a, b InProgress) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	return list
+}

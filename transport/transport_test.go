@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -358,3 +359,6 @@ func TestDelivery(t *testing.T) {
 		t.Errorf("body %q, want %q", got, want)
 	}
 }
+
+// reader gives a message's content from its start.
+func reader(m *Message) io.Reader { return io.NewSectionReader(m.Content, 0, m.Facts.Size) }

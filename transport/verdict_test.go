@@ -12,6 +12,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 
 	"github.com/miekg/dns"
@@ -219,7 +220,7 @@ func (sc *scene) probe(t *testing.T, e *Explanation, result Result) {
 			t.Error("it was not dialled")
 		}
 	case seen.Err != nil:
-		if seen.Err.Code != result.Code || !strings.Contains(timeless(result.Text), timeless(clean(seen.Err.Error()))) {
+		if seen.Err.Code != result.Code || !strings.Contains(timeless(result.Text), timeless(reply.Line(seen.Err.Error()))) {
 			t.Errorf("it said %v %q, the delivery %v %q", seen.Err.Code, seen.Err, result.Code, result.Text)
 		}
 	case !strings.Contains(result.Text, "("+seen.Via+", id="):

@@ -26,7 +26,6 @@ package plan
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -139,9 +138,5 @@ func failure(ctx context.Context, err error, host string) *status.Error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	var s *status.Error
-	if errors.As(err, &s) {
-		return s
-	}
-	return &status.Error{Code: status.New(status.Temporary, 4, 3), Host: host, Err: err}
+	return status.From(err, status.New(status.Temporary, 4, 3), host)
 }

@@ -42,3 +42,10 @@ func plain(text string) bool {
 	}
 	return true
 }
+
+// maxLine leaves room for the rest of a status line, which has 900 bytes.
+const maxLine = 700
+
+// Line makes a text fit for logs and bounces, whatever a stranger wrote into a
+// certificate or a record: one printable line of at most 700 bytes.
+func Line(text string) string { return Cut(Clean(text), maxLine) }

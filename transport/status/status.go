@@ -10,6 +10,7 @@
 package status
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 )
@@ -128,3 +129,12 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// From gives err as the Error that it is or wraps, or else makes one of it.
+func From(err error, code Code, host string) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Code: code, Host: host, Err: err}
+}

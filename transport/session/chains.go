@@ -1,4 +1,4 @@
-package transport
+package session
 
 import (
 	"crypto/sha256"
@@ -11,7 +11,7 @@ import (
 // maxChains bounds the chains that are remembered.
 const maxChains = 4000
 
-// verifiedChains remembers certificate chains that the roots of one tlsClient vouch
+// verifiedChains remembers certificate chains that the roots of one TLS vouch
 // for, each for one name. Whether they do depends on nothing but the chain, the
 // name, and the time, which is looked at anew: so what was found out once
 // holds as long as all certificates are valid, and a new connection to the same
@@ -45,8 +45,8 @@ func chainKeyOf(name string, chain []*x509.Certificate) (key chainKey) {
 	return key
 }
 
-// holds reports whether the chain was vouched for, and is valid now.
-func (v *verifiedChains) holds(key chainKey, now time.Time) bool {
+// has reports whether the chain was vouched for, and is valid now.
+func (v *verifiedChains) has(key chainKey, now time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	valid, ok := v.chains[key]

@@ -1,4 +1,4 @@
-package transport
+package session
 
 import (
 	"crypto/tls"
@@ -20,7 +20,10 @@ func TestVouched(t *testing.T) {
 	}
 	show := func(spec ca.Spec) []*x509.Certificate {
 		t.Helper()
-		cert := issue(t, authority, spec)
+		cert, err := authority.Issue(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
 		chain := []*x509.Certificate{cert.Leaf}
 		for _, raw := range cert.Certificate[1:] {
 			parsed, err := x509.ParseCertificate(raw)
@@ -31,14 +34,14 @@ func TestVouched(t *testing.T) {
 		}
 		return chain
 	}
-	client, err := newTLSClient(&TLSClient{})
+	client, err := NewTLS(TLSConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	client.roots = authority.Pool()
 	prove := func(host string, chain []*x509.Certificate, now time.Time) string {
 		v := verdict.Verdict{Host: host}
-		return client.prove(tls.ConnectionState{PeerCertificates: chain}, &v, now).WebPKI
+		return client.proofOf(tls.ConnectionState{PeerCertificates: chain}, &v, now).WebPKI
 	}
 	chain := show(ca.Spec{Names: []string{"mx.example", "mx2.example"}, NotBefore: now.Add(-3 * time.Hour)})
 	if got := prove("mx.example", chain, now.Add(2*time.Hour)); got != "" {
@@ -48,7 +51,7 @@ func TestVouched(t *testing.T) {
 		t.Fatal("a sound chain is not vouched for")
 	}
 	remembered := func(host string, chain []*x509.Certificate, at time.Time) bool {
-		return client.vouched.holds(chainKeyOf(host, chain), at)
+		return client.chains.has(chainKeyOf(host, chain), at)
 	}
 	for name, tt := range map[string]struct {
 		host  string
@@ -71,10 +74,10 @@ func TestVouched(t *testing.T) {
 	}
 	// What is remembered and what is found out anew must agree.
 	for _, at := range []time.Time{now, now.Add(2 * time.Hour), now.Add(-4 * time.Hour)} {
-		fresh, _ := newTLSClient(&TLSClient{})
+		fresh, _ := NewTLS(TLSConfig{})
 		fresh.roots = client.roots
 		v := verdict.Verdict{Host: "mx.example"}
-		if got, want := prove("mx.example", chain, at), fresh.prove(tls.ConnectionState{PeerCertificates: chain}, &v, at).WebPKI; got != want {
+		if got, want := prove("mx.example", chain, at), fresh.proofOf(tls.ConnectionState{PeerCertificates: chain}, &v, at).WebPKI; got != want {
 			t.Errorf("%v: remembered %q, anew %q", at.Sub(now), got, want)
 		}
 	}
@@ -84,9 +87,9 @@ func TestVouched(t *testing.T) {
 		t.Error("a certificate for another name is remembered")
 	}
 	for range maxChains + 10 {
-		client.vouched.add(chainKey{byte(len(client.vouched.chains)), byte(len(client.vouched.chains) >> 8)}, chain)
+		client.chains.add(chainKey{byte(len(client.chains.chains)), byte(len(client.chains.chains) >> 8)}, chain)
 	}
-	if n := len(client.vouched.chains); n > maxChains {
+	if n := len(client.chains.chains); n > maxChains {
 		t.Errorf("%d chains are remembered", n)
 	}
 }

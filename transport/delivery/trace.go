@@ -1,4 +1,4 @@
-package transport
+package delivery
 
 import (
 	"errors"
@@ -13,10 +13,10 @@ import (
 	"github.com/mxpipe/mxpipe/transport/route"
 )
 
-// MaxTraces bounds the domains that are traced at once.
-const MaxTraces = 100
+// maxTraces bounds the domains that are traced at once.
+const maxTraces = 100
 
-// ErrTraces says that MaxTraces domains are traced already. The administrator
+// ErrTraces says that maxTraces domains are traced already. The administrator
 // ends one of them, or waits.
 var ErrTraces = errors.New("too many domains are being traced")
 
@@ -37,7 +37,7 @@ func (t *Traces) Start(domain string, until time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	if _, there := t.until[domain]; !there && len(t.until) >= MaxTraces {
+	if _, there := t.until[domain]; !there && len(t.until) >= maxTraces {
 		return ErrTraces
 	}
 	if t.until == nil {
@@ -73,55 +73,37 @@ func (t *Traces) sweep(now time.Time) {
 	t.number.Store(int32(len(t.until)))
 }
 
-// cover reports whether a delivery is to a domain that is traced: that of a
-// recipient, or the next hop's.
-func (t *Traces) cover(d *delivery) bool {
-	if t == nil || t.number.Load() == 0 {
+// Covers reports whether a domain is traced, given as A-labels in lower case;
+// an empty one is not.
+func (t *Traces) Covers(domain string) bool {
+	if t == nil || domain == "" || t.number.Load() == 0 {
 		return false
 	}
-	all := t.List()
-	if _, ok := all[d.target.Domain]; ok && d.target.Domain != "" {
-		return true
-	}
-	for i := range d.rcpts {
-		if _, ok := all[d.rcpts[i].Address.ASCII]; ok {
-			return true
-		}
-	}
-	return false
-}
-
-// trace gives what logs the dialogue over a connection; nil: it is not logged.
-// It keeps nothing of the delivery, which it may outlive in the pool.
-func (d *delivery) trace(c *hostConn) func(who, line string) {
-	if !d.cfg.Debug && !d.traced {
-		return nil
-	}
-	log := d.log.With("host", c.host.Host.Name, "address", c.addr.String())
-	return func(who, line string) { log.Info("smtp", who, reply.Clean(line)) }
+	_, ok := t.List()[domain]
+	return ok
 }
 
 // traceRoute logs which hosts a traced message may go to.
-func (d *delivery) traceRoute(way *route.Route) {
-	if !d.traced {
+func (d *Delivery) traceRoute(way *route.Route) {
+	if !d.msg.Traced {
 		return
 	}
 	hosts := make([]string, len(way.Hosts))
 	for i, h := range way.Hosts {
 		hosts[i] = h.Name
 	}
-	d.log.Info("route", "destination", d.target.String(), "kind", way.Kind.String(), "secure", way.Secure, "hosts", strings.Join(hosts, ","))
+	d.msg.Log.Info("route", "destination", d.msg.Target.String(), "kind", way.Kind.String(), "secure", way.Secure, "hosts", strings.Join(hosts, ","))
 }
 
 // traceVerdict logs what a host must show before it gets a traced message.
-func (d *delivery) traceVerdict(p *plan.Host) {
-	if !d.traced {
+func (d *Delivery) traceVerdict(h *plan.Host) {
+	if !d.msg.Traced {
 		return
 	}
 	refused := ""
-	if p.Verdict.Refusal != nil {
-		refused = clean(p.Verdict.Refusal.Text)
+	if h.Verdict.Refusal != nil {
+		refused = reply.Line(h.Verdict.Refusal.Text)
 	}
-	d.log.Info("verdict", "host", p.Host.Name, "mx_level", p.Verdict.MX.String(), "need", p.Verdict.Need.String(),
-		"reason", clean(p.Verdict.Reason), "refused", refused)
+	d.msg.Log.Info("verdict", "host", h.Host.Name, "mx_level", h.Verdict.MX.String(), "need", h.Verdict.Need.String(),
+		"reason", reply.Line(h.Verdict.Reason), "refused", refused)
 }

@@ -1,4 +1,4 @@
-package transport
+package session
 
 import (
 	"context"
@@ -58,31 +58,34 @@ func (p *Probe) noTLS(err error) {
 	}
 }
 
-// probe connects to a host. Whether it is dead by what deliveries saw makes no
+// Probe connects to a host. Whether it is dead by what deliveries saw makes no
 // difference; a host that answers is not dead any more.
-func (t *Transport) probe(ctx context.Context, p *profile, h *plan.Host) *Probe {
+func (d *Dialer) Probe(ctx context.Context, h *plan.Host) *Probe {
+	timeout := min(d.cfg.ConnectTimeout, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	seen := &Probe{}
-	d := &delivery{
-		Transport: t, profile: p, env: &Envelope{}, log: slog.New(slog.DiscardHandler),
-		demands: verdict.Demands{Relaxed: true}, watch: seen,
+	r := &Request{Host: h, Log: slog.New(slog.DiscardHandler), Record: &Record{}}
+	o := opening{
+		Dialer: d, Request: r, attempt: &deadhost.Attempt{},
+		probe: seen, budget: timeout,
 	}
-	c, reasons := d.reach(ctx, h, &deadhost.Attempt{}, min(p.cfg.ConnectTimeout, probeTime))
+	c, reasons := o.tryAddresses(ctx)
 	if c == nil {
 		seen.Err = outcome.MostTemporary(reasons)
 		if seen.TLS != nil {
-			seen.Proof = p.tls.prove(*seen.TLS, &h.Verdict, time.Now())
+			seen.Proof = d.cfg.TLS.proofOf(*seen.TLS, &h.Verdict, time.Now())
 		}
 		return seen
 	}
-	defer c.place.Release()
-	t.dead.Answered(d.deadKey(h))
-	seen.Addr, seen.Via, seen.Extensions, seen.Proof = c.addr, c.via(), c.session.Extensions(), c.proof
-	if c.tested != nil {
-		seen.Note = c.tested.Text
+	d.conns.Dead.Answered(d.deadKey(h))
+	seen.Addr, seen.Via, seen.Extensions, seen.Proof = c.addr, c.Via(), c.Extensions(), c.proof
+	if c.TestingFailure != nil {
+		seen.Note = c.TestingFailure.Text
 	}
-	t.later(c.session)
+	c.Quit()
 	return seen
 }
 
-// probeTime bounds a probe: whoever asked for it is waiting at a terminal.
-const probeTime = time.Minute
+// probeTimeout bounds a probe: whoever asked for it is waiting at a terminal.
+const probeTimeout = time.Minute

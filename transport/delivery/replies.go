@@ -1,12 +1,44 @@
-package transport
+package delivery
 
 import (
 	"errors"
 
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
+
+// applyReplies turns the server's replies into results. It gives back the
+// recipients for whom the next host should be tried, those who did not fit into
+// this transaction, and what has become of the connection.
+func (d *Delivery) applyReplies(c *session.Conn, rcpts []*recipient, report *smtp.Report) (nextHost, nextTx []*recipient, state outcome.ConnState) {
+	for i, r := range rcpts {
+		decision, text := decide(report, i)
+		state = max(state, decision.Conn)
+		reason := &status.Error{Code: decision.Code, Host: c.Host.Host.Name, Via: c.Via(), Text: text}
+		r.conn = c
+		switch {
+		case decision.MoreLater:
+			nextTx = append(nextTx, r)
+		case decision.NextHost:
+			r.reasons = append(r.reasons, reason)
+			nextHost = append(nextHost, r)
+		default:
+			// The host spoke for the domain: what other hosts failed with
+			// before no longer matters.
+			r.result = reason
+		}
+	}
+	if len(nextHost) > 0 {
+		d.noteTried(nextHost[0].reasons[len(nextHost[0].reasons)-1])
+	}
+	if !report.Ending.ConnUsable() {
+		state = outcome.Close
+	}
+	return nextHost, nextTx, state
+}
 
 // errNoAnswer is said of a recipient about whom a report says nothing, which
 // would be a defect of ours.

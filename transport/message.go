@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/message"
+	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -53,16 +54,22 @@ type Message struct {
 	Header  message.Header
 }
 
-// reader gives the content from its start.
-func (m *Message) reader() io.Reader {
-	return io.NewSectionReader(m.Content, 0, m.Facts.Size)
-}
-
 // Result is what became of one recipient.
 type Result struct {
 	Recipient string      // as in the envelope
 	Code      status.Code // its class is what the mail server acts on
 	Text      string      // one printable line for the mail server's log and bounces
+}
+
+// set fills the result in. The text ends with our delivery's id, by which the
+// log of mxpolicyd tells the whole story.
+func (r *Result) set(s *status.Error, id string) {
+	r.Code = s.Code
+	r.Text = reply.Line(s.Error()) + " ("
+	if s.Via != "" {
+		r.Text += s.Via + ", "
+	}
+	r.Text += "id=" + id + ")"
 }
 
 // NewID makes a name for a delivery: short, so that it fits a log line, and

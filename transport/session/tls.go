@@ -1,4 +1,4 @@
-package transport
+package session
 
 import (
 	"crypto/tls"
@@ -12,20 +12,30 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// tlsClient is what tls_client makes: the ground of every handshake.
-type tlsClient struct {
+// TLSConfig restricts and equips TLS: the tls_client block, as in
+// transport.TLSClient.
+type TLSConfig struct {
+	MinVersion, MaxVersion uint16   // of crypto/tls
+	Ciphers                []uint16 // TLS 1.2 cipher suites of crypto/tls; empty: Go's choice
+	Curves                 []uint16 // of crypto/tls CurveID; empty: Go's choice
+	RootCA                 []string // absolute paths of PEM files of roots trusted beside the system's
+	Cert, Key              string   // absolute paths of PEM files of a client certificate; both or neither
+}
+
+// TLS is what a TLSConfig makes: the ground of every handshake.
+type TLS struct {
 	base     *tls.Config
 	roots    *x509.CertPool // the system's and the configured ones
 	sessions tls.ClientSessionCache
-	vouched  verifiedChains
+	chains   verifiedChains
 }
 
 // maxSessions bounds the TLS sessions that are kept for resumption.
 const maxSessions = 2000
 
-// newTLSClient reads the files that tls_client names.
-func newTLSClient(cfg *TLSClient) (*tlsClient, error) {
-	c := &tlsClient{base: &tls.Config{
+// NewTLS reads the files that a TLSConfig names.
+func NewTLS(cfg TLSConfig) (*TLS, error) {
+	c := &TLS{base: &tls.Config{
 		MinVersion:   cfg.MinVersion,
 		MaxVersion:   cfg.MaxVersion,
 		CipherSuites: cfg.Ciphers,
@@ -63,11 +73,14 @@ func newTLSClient(cfg *TLSClient) (*tlsClient, error) {
 	return c, nil
 }
 
+// Roots are the roots that vouch for certificates.
+func (c *TLS) Roots() *x509.CertPool { return c.roots }
+
 // config makes the configuration of one handshake. What the server proves is
 // written to proof, and the handshake fails with a *verdict.Failure when that
 // is not enough: one handshake, judged once, also when a session is resumed.
 // The connection keeps the configuration, but not what it is judged by.
-func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config {
+func (c *TLS) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config {
 	cfg := c.base.Clone()
 	cfg.ServerName = certName(v.Names[0])
 	if v.Need == verdict.NeedWebPKI && cfg.MinVersion < tls.VersionTLS12 {
@@ -80,7 +93,7 @@ func (c *tlsClient) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config
 
 // verifier is how one handshake is judged.
 type verifier struct {
-	client  *tlsClient
+	client  *TLS
 	verdict *verdict.Verdict // nil when it was judged
 	proof   *verdict.Proof
 }
@@ -93,7 +106,7 @@ func (j *verifier) verify(state tls.ConnectionState) error {
 	}
 	// An idle connection must not keep all that was found out about a host.
 	j.verdict = nil
-	*j.proof = j.client.prove(state, v, time.Now())
+	*j.proof = j.client.proofOf(state, v, time.Now())
 	if f := v.Judge(j.proof); f != nil {
 		return f
 	}
@@ -117,9 +130,9 @@ func (s scopedSessions) Put(key string, state *tls.ClientSessionState) {
 	s.ClientSessionCache.Put(s.prefix+key, state)
 }
 
-// prove finds out what a server's certificate proves: by the verdict's TLSA
+// proofOf finds out what a server's certificate proves: by the verdict's TLSA
 // records where there are some, and by WebPKI for the host's name in any case.
-func (c *tlsClient) prove(state tls.ConnectionState, v *verdict.Verdict, now time.Time) verdict.Proof {
+func (c *TLS) proofOf(state tls.ConnectionState, v *verdict.Verdict, now time.Time) verdict.Proof {
 	p := verdict.Proof{TLS: state.Version}
 	chain := state.PeerCertificates
 	if len(chain) == 0 {
@@ -135,7 +148,7 @@ func (c *tlsClient) prove(state tls.ConnectionState, v *verdict.Verdict, now tim
 		}
 	}
 	key := chainKeyOf(v.Host, chain)
-	if c.vouched.holds(key, now) {
+	if c.chains.has(key, now) {
 		p.WebPKI = v.Host
 		return p
 	}
@@ -148,7 +161,7 @@ func (c *tlsClient) prove(state tls.ConnectionState, v *verdict.Verdict, now tim
 		p.PKIErr = err
 		return p
 	}
-	c.vouched.add(key, chains[0])
+	c.chains.add(key, chains[0])
 	p.WebPKI = v.Host
 	return p
 }

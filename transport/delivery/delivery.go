@@ -1,0 +1,261 @@
+// Package delivery brings one message to the recipients of one target.
+//
+// The order of work:
+//
+//  1. A place within the limits (package limit).
+//  2. The route and the domain's policy (package plan).
+//  3. For each host in turn what it must show (package plan again). A host that
+//     fails its verdict already is not dialled.
+//  4. A connection that satisfies the verdict, idle or new (package session).
+//  5. One transaction, or several when the recipients are many. What each
+//     reply means is looked up in package outcome, which also says whether
+//     another host may still do better.
+//
+// Recipients that no host took get the most temporary of the reasons: a
+// message is refused for good only when nothing is left that could change.
+//
+// A delivery ends early when its context does, until the end of the data is
+// on its way; from then on only the server's answer, the submission time-out
+// or [Config.End] end it, because the server may have accepted the message and
+// the answer is the only way to know.
+//
+// Package delivery knows no overrides, no other targets of a message, and not
+// who asked.
+package delivery
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/message"
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/session"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// Config is how the deliveries of one transport, or of one of its overrides,
+// are made. It is not changed while one is under way.
+type Config struct {
+	Planner        *plan.Planner
+	Dialer         *session.Dialer
+	Limits         *limit.Limits
+	Conns          *session.Conns
+	Hosts          *Hosts        // what deliveries of the transport remember of hosts
+	Chunking       smtp.Chunking // the most that is made of CHUNKING
+	ConnectTimeout time.Duration // for the look-ups of one host and TCP to all of its addresses together
+	// End ends the wait for servers that may have a message already.
+	End context.Context
+}
+
+// Message is one message for the recipients of one target.
+type Message struct {
+	Target     plan.Target
+	Sender     address.Address
+	Recipients []smtp.Recipient
+	Content    io.ReaderAt // Facts.Size bytes in canonical form (package message)
+	Facts      message.Facts
+	Demands    verdict.Demands
+
+	EightBit    bool   // BODY=8BITMIME was declared
+	SMTPUTF8    bool   // RFC 6531
+	Ret         string // RFC 3461 §4.3: "", "FULL" or "HDRS"
+	EnvID       string // RFC 3461 §4.4, plain text
+	Quarantined bool   // it goes nowhere
+
+	Log     *slog.Logger // names the message
+	LogTail []any        // what the lines about results tell besides
+	Traced  bool         // its way is logged step by step
+}
+
+// Delivery is a Message on its way.
+type Delivery struct {
+	cfg     *Config
+	msg     *Message
+	rcpts   []recipient
+	permit  limit.Permit
+	tried   []string // each host's reason, for the log
+	current atomic.Pointer[string]
+	record  *session.Record
+	found   Found
+}
+
+// recipient is one recipient of a delivery.
+type recipient struct {
+	*smtp.Recipient
+	reasons []*status.Error // why each host tried so far did not take it
+	conn    *session.Conn   // the last one it was offered over
+	result  *status.Error   // what became of it in the end
+}
+
+// New makes a delivery, for one Run.
+func New(cfg *Config, msg *Message) *Delivery {
+	d := &Delivery{cfg: cfg, msg: msg, rcpts: make([]recipient, len(msg.Recipients)), record: &session.Record{}}
+	for i := range d.rcpts {
+		d.rcpts[i].Recipient = &msg.Recipients[i]
+	}
+	return d
+}
+
+// Host names the host that the delivery is dealing with; empty: none yet. It is
+// safe for concurrent use.
+func (d *Delivery) Host() string {
+	if host := d.current.Load(); host != nil {
+		return *host
+	}
+	return ""
+}
+
+// Result says, after Run, what became of a recipient.
+func (d *Delivery) Result(i int) *status.Error { return d.rcpts[i].result }
+
+// Found gives, after Run, what was found on the way.
+func (d *Delivery) Found() Found {
+	f := d.found
+	r := d.record
+	f.Phases[PhaseWait] += r.Wait
+	f.Phases[PhaseConnect], f.Phases[PhaseGreeting], f.Phases[PhaseTLS] = r.Connect, r.Greeting, r.TLS
+	for i := range d.rcpts {
+		if c := d.rcpts[i].conn; c != nil && d.rcpts[i].result.Code.Class == status.Success {
+			r.Attempts[c.Attempt].Delivered = true
+		}
+	}
+	f.Attempts = r.Attempts
+	return f
+}
+
+// Run takes the hosts in their order until every recipient has its result.
+func (d *Delivery) Run(ctx context.Context) {
+	start := time.Now()
+	left := make([]*recipient, len(d.rcpts))
+	for i := range d.rcpts {
+		left[i] = &d.rcpts[i]
+	}
+	d.run(ctx, left)
+	d.found.Took = time.Since(start)
+	d.logResults()
+}
+
+func (d *Delivery) run(ctx context.Context, left []*recipient) {
+	if d.msg.Quarantined {
+		setResult(left, &status.Error{Code: status.New(status.Permanent, 7, 0), Text: "the message is quarantined"})
+		return
+	}
+	destination := d.msg.Target.String()
+	d.permit = d.cfg.Limits.Permit()
+	defer d.permit.Release()
+	start := time.Now()
+	err := d.permit.Acquire(ctx, limit.Want{Scope: limit.All},
+		limit.Want{Scope: limit.Source, Key: d.msg.Sender.ASCII}, limit.Want{Scope: limit.Destination, Key: destination})
+	d.addPhase(PhaseWait, start)
+	if err != nil {
+		setResult(left, statusOf(ctx, err, destination))
+		return
+	}
+	way := d.lookupRoute(ctx)
+	if way.Err != nil {
+		setResult(left, way.Err)
+		return
+	}
+	d.traceRoute(&way.Route)
+	for i := range way.Route.Hosts {
+		host := &way.Route.Hosts[i]
+		d.current.Store(&host.Name)
+		left = d.tryHost(ctx, way, *host, left)
+		if len(left) == 0 {
+			return
+		}
+		if ctx.Err() != nil {
+			// The hosts that were not tried might have taken it.
+			left = d.skipHost(left, statusOf(ctx, nil, destination))
+			break
+		}
+	}
+	if way.Route.Truncated() && len(left) > 0 {
+		left = d.skipHost(left, &status.Error{Code: status.New(status.Temporary, 4, 4), Text: destination + " has more mail servers than are tried"})
+	}
+	for _, r := range left {
+		r.result = outcome.MostTemporary(r.reasons)
+	}
+}
+
+// lookupRoute finds the hosts, and what is known of the domain's policy.
+func (d *Delivery) lookupRoute(ctx context.Context) *plan.Plan {
+	defer d.addPhase(PhaseDNS, time.Now())
+	way := d.cfg.Planner.Route(ctx, d.msg.Target, d.msg.Demands)
+	d.found.STS = way.STS
+	return way
+}
+
+// splitByExtensions parts the recipients that this server can take from those
+// that it cannot: for its SIZE limit, or because it lacks SMTPUTF8. Another
+// host may do better.
+func (d *Delivery) splitByExtensions(c *session.Conn, rcpts []*recipient) (send, left []*recipient) {
+	ext, size := c.Extensions(), d.msg.Facts.Size
+	if ext.MaxSize > 0 && size > ext.MaxSize {
+		return nil, d.skipHost(rcpts, &status.Error{Code: status.New(status.Permanent, 3, 4), Host: c.Host.Host.Name,
+			Text: "the message has " + bytes(size) + ", the server takes at most " + bytes(ext.MaxSize)})
+	}
+	if ext.SMTPUTF8 {
+		return rcpts, nil
+	}
+	noUTF8 := &status.Error{Code: status.New(status.Permanent, 6, 7), Host: c.Host.Host.Name,
+		Text: "the message needs SMTPUTF8, which the server does not offer"}
+	if d.msg.Sender.NeedsUTF8() || d.msg.SMTPUTF8 && d.msg.Facts.HeaderEightBit {
+		return nil, d.skipHost(rcpts, noUTF8)
+	}
+	for _, r := range rcpts {
+		if r.Address.NeedsUTF8() {
+			left = append(left, r)
+		} else {
+			send = append(send, r)
+		}
+	}
+	return send, d.skipHost(left, noUTF8)
+}
+
+func bytes(n int64) string { return strconv.FormatInt(n, 10) + " bytes" }
+
+// skipHost notes why a host was passed over and gives the recipients back.
+func (d *Delivery) skipHost(rcpts []*recipient, err *status.Error) []*recipient {
+	if len(rcpts) > 0 {
+		d.noteTried(err)
+	}
+	for _, r := range rcpts {
+		r.reasons = append(r.reasons, err)
+	}
+	return rcpts
+}
+
+// noteTried keeps a host's reason for the log line of the delivery.
+func (d *Delivery) noteTried(err *status.Error) {
+	d.tried = append(d.tried, err.Code.String()+" "+reply.Line(err.Error()))
+}
+
+// setResult gives all of rcpts the same result.
+func setResult(rcpts []*recipient, err *status.Error) {
+	for _, r := range rcpts {
+		r.result = err
+	}
+}
+
+// statusOf takes an error as it is, or says why ctx ended.
+func statusOf(ctx context.Context, err error, host string) *status.Error {
+	code := status.New(status.Temporary, 4, 3)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	} else if errors.Is(err, limit.ErrBusy) {
+		code.Detail = 5
+	}
+	return status.From(err, code, host)
+}

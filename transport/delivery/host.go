@@ -1,0 +1,278 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"io"
+	"regexp"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/session"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/status"
+)
+
+const (
+	// maxPipelinedChunk is the largest message that is sent before the recipients'
+	// replies are known, in bytes.
+	maxPipelinedChunk = 256 << 10
+	// maxRcptsPerTx is how many recipients a transaction has at most: what
+	// every server must take (RFC 5321 §4.5.3.1.8).
+	maxRcptsPerTx = 100
+)
+
+// hostDelivery is one host's part in a delivery: as many transactions as its
+// recipients need, over one connection if that lasts.
+type hostDelivery struct {
+	*Delivery
+	request  session.Request
+	host     *plan.Host
+	conn     *session.Conn // nil: none
+	chunked  bool          // the last message over it went by BDAT
+	maxRcpts int           // recipients that one transaction takes
+}
+
+// tryHost offers the message to one host and gives back the recipients for
+// whom the next one should be tried.
+func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, host route.Host, rcpts []*recipient) []*recipient {
+	start := time.Now()
+	h := d.cfg.Planner.Host(ctx, way, host, d.msg.Demands)
+	d.addPhase(PhaseDNS, start)
+	if h.Err != nil {
+		return d.skipHost(rcpts, h.Err)
+	}
+	d.traceVerdict(&h)
+	if f := h.Verdict.Refusal; f != nil {
+		d.record.Add(session.Attempt{Facts: &h.Facts, Verdict: &h.Verdict, Failure: f})
+		return d.skipHost(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})
+	}
+	wait := time.Now()
+	permit, err := d.cfg.Hosts.Pacer.Acquire(ctx, host.Name)
+	d.addPhase(PhaseWait, wait)
+	if err != nil {
+		return d.skipHost(rcpts, waitError(ctx, err, host.Name))
+	}
+	v := &hostDelivery{Delivery: d, host: &h, maxRcpts: maxRcptsPerTx}
+	v.request = session.Request{
+		Host: &h, TLSRequiredNo: d.msg.Demands.TLSRequiredNo, Destination: d.msg.Target.String(),
+		Budget: d.cfg.ConnectTimeout - time.Since(start),
+		Log:    d.msg.Log, Traced: d.msg.Traced, Record: d.record,
+	}
+	left := v.run(ctx, rcpts)
+	v.backOff(&permit, rcpts, left)
+	return left
+}
+
+// waitError is the reason of a host that there is no turn at.
+func waitError(ctx context.Context, err error, host string) *status.Error {
+	if errors.Is(err, limit.ErrBusy) {
+		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: host, Err: err}
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return &status.Error{Code: outcome.ForError(outcome.Connect, err, 0).Code, Host: host, Err: err}
+}
+
+// backOff slows down towards a host that complained of too many connections.
+func (v *hostDelivery) backOff(permit *limit.HostPermit, rcpts, left []*recipient) {
+	for _, r := range rcpts {
+		said := r.result
+		if said == nil && len(r.reasons) > 0 {
+			said = r.reasons[len(r.reasons)-1]
+		}
+		if said != nil && isTooMany(said.Text) {
+			if permit.Slow() {
+				v.msg.Log.Info("the host complains of too many connections, slowing down", "host", v.host.Host.Name, "text", said.Text)
+				v.cfg.Conns.Retire(v.host.Host.Name) // it counts them too
+			}
+			break
+		}
+	}
+	permit.Release(len(left) < len(rcpts))
+}
+
+// tooManyConnections finds what servers say with 421 and 451 when there is too
+// much at once; no code says it by itself.
+var tooManyConnections = regexp.MustCompile(`(?i)^4[25]1\b.*(too many|too much|concurren|simultaneous|rate.?limit|(connection|session)s?\b.*(limit|exceed|rate)|(limit|exceed).*\b(connection|session))`)
+
+// isTooMany says whether a reply asks for fewer connections.
+func isTooMany(text string) bool { return tooManyConnections.MatchString(text) }
+
+// run makes transactions until every recipient had its turn.
+func (v *hostDelivery) run(ctx context.Context, rcpts []*recipient) (left []*recipient) {
+	for len(rcpts) > 0 {
+		if failed := v.getConn(ctx, true); failed != nil {
+			return append(left, v.skipHost(rcpts, failed)...)
+		}
+		batch := rcpts[:min(len(rcpts), v.maxRcpts)]
+		rcpts = rcpts[len(batch):]
+		send, unsuited := v.splitByExtensions(v.conn, batch)
+		left = append(left, unsuited...)
+		if len(send) > 0 {
+			nextHost, nextTx := v.transact(ctx, send)
+			left = append(left, nextHost...)
+			rcpts = append(nextTx, rcpts...)
+		}
+	}
+	if v.conn != nil {
+		v.conn.Put()
+		v.conn = nil
+	}
+	return left
+}
+
+// getConn sees to it that there is a connection, an idle one if that will do.
+func (v *hostDelivery) getConn(ctx context.Context, idle bool) (failed *status.Error) {
+	if v.conn != nil {
+		return nil
+	}
+	if idle {
+		if v.conn, failed = v.cfg.Dialer.Idle(ctx, &v.request); v.conn != nil || failed != nil {
+			return failed
+		}
+	}
+	v.conn, failed = v.cfg.Dialer.Connect(ctx, &v.request)
+	return failed
+}
+
+// dropConn closes a connection that is of no use any more.
+func (v *hostDelivery) dropConn() {
+	v.conn.Close()
+	v.conn = nil
+}
+
+// transact runs one transaction, a second time over a new connection if the
+// first was for nothing.
+func (v *hostDelivery) transact(ctx context.Context, rcpts []*recipient) (nextHost, nextTx []*recipient) {
+	report := v.send(ctx, rcpts)
+	for ctx.Err() == nil && v.shouldRetry(report) {
+		v.dropConn()
+		if failed := v.getConn(ctx, false); failed != nil {
+			return v.skipHost(rcpts, failed), nil
+		}
+		report = v.send(ctx, rcpts)
+	}
+	nextHost, nextTx, state := v.applyReplies(v.conn, rcpts, report)
+	if len(nextTx) > 0 {
+		v.maxRcpts = max(1, len(rcpts)-len(nextTx))
+	}
+	v.putConn(ctx, report, state, len(nextTx) > 0)
+	return nextHost, nextTx
+}
+
+// shouldRetry says whether a transaction that failed may be run once more, as
+// if nothing had been: when a connection that had been idle died before the
+// server can have accepted the message, or when the server does not know the
+// BDAT that it offers.
+func (v *hostDelivery) shouldRetry(report *smtp.Report) bool {
+	if v.conn.Reused && (report.Ending.SafeToRetry() || report.Mail.Code == 421) {
+		return true
+	}
+	return v.chunked && refusesChunk(report)
+}
+
+// refusesChunk reports whether the server does not know the BDAT that it
+// offers: some device between us and the server takes it for noise.
+func refusesChunk(report *smtp.Report) bool {
+	return report.Final.Code >= 500 && report.Final.Code <= 502 && report.Accepted() > 0
+}
+
+// breaksChunk reports whether a message by BDAT went wrong in a way that DATA
+// may not. BDAT is not to blame for a connection that was dead by then, and
+// for none that we ended.
+func (v *hostDelivery) breaksChunk(ctx context.Context, report *smtp.Report) bool {
+	switch {
+	case !v.chunked || ctx.Err() != nil || v.cfg.End.Err() != nil:
+		return false
+	case v.conn.Reused && (report.Mail.Code == 0 || report.Mail.Code == 421):
+		return false
+	}
+	return refusesChunk(report) || report.Err != nil && !report.Ending.SafeToRetry() && report.Stage >= outcome.Body
+}
+
+// send runs one transaction.
+func (v *hostDelivery) send(ctx context.Context, rcpts []*recipient) *smtp.Report {
+	defer v.addPhase(PhaseTransaction, time.Now())
+	tx := &smtp.Transaction{
+		From:        v.msg.Sender,
+		Recipients:  make([]smtp.Recipient, len(rcpts)),
+		Content:     io.NewSectionReader(v.msg.Content, 0, v.msg.Facts.Size),
+		Size:        v.msg.Facts.Size,
+		EightBit:    v.msg.Facts.EightBit || v.msg.EightBit,
+		UTF8:        v.useUTF8(rcpts),
+		RequireTLS:  v.msg.Demands.RequireTLS,
+		Chunking:    v.chunking(),
+		Ret:         v.ret(),
+		EnvID:       v.msg.EnvID,
+		BeforeFinal: func() context.Context { return v.cfg.End },
+	}
+	for i, r := range rcpts {
+		tx.Recipients[i] = *r.Recipient
+	}
+	v.chunked = tx.Chunking != smtp.ChunkingOff && v.conn.Extensions().Chunking
+	report := v.conn.Send(ctx, tx)
+	if v.breaksChunk(ctx, report) {
+		v.cfg.Hosts.noChunking.add(v.host.Host.Name)
+	}
+	return report
+}
+
+// useUTF8 says whether the transaction is one with SMTPUTF8 (RFC 6531 §3.1).
+func (v *hostDelivery) useUTF8(rcpts []*recipient) bool {
+	use := v.msg.SMTPUTF8 || v.msg.Sender.NeedsUTF8()
+	for _, r := range rcpts {
+		use = use || r.Address.NeedsUTF8()
+	}
+	return use && v.conn.Extensions().SMTPUTF8
+}
+
+// chunking says how a server that offers CHUNKING gets the message. One that
+// refuses every recipient and forgets to swallow the chunk runs the message as
+// commands; without a MAIL line in it nothing can come of that.
+func (v *hostDelivery) chunking() smtp.Chunking {
+	switch {
+	case v.cfg.Chunking == smtp.ChunkingOff || v.cfg.Hosts.noChunking.has(v.host.Host.Name):
+		return smtp.ChunkingOff
+	case v.cfg.Chunking == smtp.ChunkingPipelined && v.msg.Facts.Size <= maxPipelinedChunk && !v.msg.Facts.LineStartsWithMAIL:
+		return smtp.ChunkingPipelined
+	}
+	return smtp.ChunkingWaiting
+}
+
+// ret gives the RET parameter: a bounce of a message that requires TLS bears
+// no more than its header (RFC 8689 §5).
+func (v *hostDelivery) ret() string {
+	if v.msg.Demands.RequireTLS && v.msg.Ret == "FULL" {
+		return "HDRS"
+	}
+	return v.msg.Ret
+}
+
+// putConn keeps the connection for the next transaction, or gives it away.
+// Nobody waits for a goodbye.
+func (v *hostDelivery) putConn(ctx context.Context, report *smtp.Report, state outcome.ConnState, more bool) {
+	c := v.conn
+	switch {
+	case !report.Ending.ConnUsable():
+		c.Close()
+	case state == outcome.Close:
+		c.Quit()
+	case c.Spent():
+		c.Put() // the pool closes it, and counts that
+	case state == outcome.Reset && more:
+		if c.Reset(ctx) == nil {
+			return
+		}
+		c.Close()
+	case state == outcome.Reset:
+		c.PutAfterReset()
+	default:
+		return
+	}
+	v.conn = nil
+}

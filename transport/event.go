@@ -1,0 +1,52 @@
+package transport
+
+import (
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/delivery"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/session"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// Event is what a delivery found: one message on its way to the recipients of
+// one destination. It is for metrics and for TLS reports. Whoever gets one may
+// keep it, and changes nothing that it points to.
+type Event struct {
+	Transport     string            // the transport's name
+	Destination   route.Destination // zero for a recipient that has none
+	Named         bool              // the administrator named the destination; the domain's own policies do not count then
+	TLSRequiredNo bool              // "TLS-Required: No": no policy was asked for
+	Results       []status.Code     // one for each recipient
+	Took          time.Duration
+	Phases        [Phases]time.Duration // as in delivery.Found
+	STS           verdict.STS           // what was known of the domain's MTA-STS policy
+	Attempts      []Attempt             // the hosts that were judged, in the order of trying
+
+	result [1]status.Code // most deliveries are of one recipient
+}
+
+// Attempt is one host, or one of its addresses, with which TLS came about or
+// did not.
+type Attempt = session.Attempt
+
+// Phase is a part of a delivery's time.
+type Phase = delivery.Phase
+
+// The phases of a delivery.
+const (
+	PhaseWait        = delivery.PhaseWait
+	PhaseDNS         = delivery.PhaseDNS
+	PhaseConnect     = delivery.PhaseConnect
+	PhaseGreeting    = delivery.PhaseGreeting
+	PhaseTLS         = delivery.PhaseTLS
+	PhaseTransaction = delivery.PhaseTransaction
+	Phases           = delivery.Phases
+)
+
+// Traces are the domains whose mail is logged in full for a while.
+type Traces = delivery.Traces
+
+// ErrTraces says that too many domains are traced already.
+var ErrTraces = delivery.ErrTraces

@@ -1,0 +1,123 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"net/netip"
+	"strings"
+
+	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// Conn is a connection that may carry the message it was asked for: greeted,
+// and judged. It belongs to one goroutine at a time, and is ended by exactly
+// one of Put, PutAfterReset, Quit and Close, which give back the place at the
+// remote address; what its fields and Addr, Local, Proof and Via tell can be
+// read also after that.
+type Conn struct {
+	Host           *plan.Host
+	Reused         bool             // it served a message before
+	TestingFailure *verdict.Failure // what a policy in testing mode has against it
+	TLSErr         error            // why it is in the clear although the server offers STARTTLS
+	Attempt        int              // its place in the Record
+
+	dialer      *Dialer
+	destination string        // that it is counted under when it is idle
+	permit      *limit.Permit // at the address
+	*persistConn
+}
+
+// Addr is the remote address.
+func (c *Conn) Addr() netip.Addr { return c.addr }
+
+// Proof is what the server proved.
+func (c *Conn) Proof() *verdict.Proof { return &c.proof }
+
+// Extensions are those of the last EHLO reply.
+func (c *Conn) Extensions() smtp.Extensions { return c.session.Extensions() }
+
+// Send runs one transaction.
+func (c *Conn) Send(ctx context.Context, tx *smtp.Transaction) *smtp.Report {
+	c.served++
+	return c.session.Send(ctx, tx)
+}
+
+// Reset ends a failed transaction, so that another can follow.
+func (c *Conn) Reset(ctx context.Context) error { return c.session.Reset(ctx) }
+
+// Spent reports whether the connection has carried as many messages as it may.
+func (c *Conn) Spent() bool { return c.served >= c.dialer.cfg.ReuseLimit }
+
+// Put gives the connection back for other messages.
+func (c *Conn) Put() {
+	c.putIdle()
+	c.permit.Release()
+}
+
+// PutAfterReset gives the connection back after a failed transaction, when it
+// has been reset; nobody waits for that.
+func (c *Conn) PutAfterReset() {
+	c.conns.later(func(ctx context.Context) {
+		if c.session.Reset(ctx) == nil {
+			c.putIdle()
+		} else {
+			c.session.Close()
+		}
+	})
+	c.permit.Release()
+}
+
+// Quit says goodbye and closes the connection; nobody waits for that.
+func (c *Conn) Quit() {
+	c.persistConn.Close()
+	c.permit.Release()
+}
+
+// Close closes the connection without a word.
+func (c *Conn) Close() {
+	c.session.Close()
+	c.permit.Release()
+}
+
+// record notes a connection that was judged: one that carries the message, or
+// one that failed a policy.
+func (c *Conn) record(r *Record, failed *verdict.Failure) {
+	c.Attempt = r.Add(Attempt{
+		Facts: &c.Host.Facts, Verdict: &c.Host.Verdict,
+		Addr: c.addr, Local: c.local, Proof: c.proof,
+		Failure: failed, TestingFailure: c.TestingFailure, TLSErr: c.TLSErr, Reused: c.Reused,
+	})
+}
+
+// Via says where the message went, and how safely: a status.Error's Via.
+func (c *Conn) Via() string {
+	via := c.addr.String()
+	switch {
+	case c.proof.TLS == 0 && c.Reused:
+		return via + ", plaintext, reused"
+	case c.proof.TLS == 0:
+		return via + ", plaintext"
+	case c.proof.DANE != nil && c.Host.Verdict.MX < verdict.MXDNSSEC:
+		// Never to be read as secure delivery to the domain (RFC 7672 §2.2.1).
+		via += ", dane for an unsigned MX"
+	case c.proof.DANE != nil:
+		via += ", dane"
+	case c.Host.Verdict.Need == verdict.NeedWebPKI:
+		via += ", mtasts"
+	case c.proof.WebPKI != "":
+		via += ", webpki"
+	default:
+		via += ", encrypted"
+	}
+	via += ", " + tlsVersion(c.proof.TLS)
+	if c.Reused {
+		via += ", reused"
+	}
+	return via
+}
+
+// tlsVersion names a TLS version without a blank, for texts and logs.
+func tlsVersion(v uint16) string { return strings.ReplaceAll(tls.VersionName(v), " ", "") }

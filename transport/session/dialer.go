@@ -1,0 +1,234 @@
+// Package session gets a connection to one host that may carry a message: an
+// idle one that fits, or a new one, which is dialled, greeted and judged.
+//
+// [Dialer.Idle] takes from the pool what the verdict is satisfied with (package
+// pool). [Dialer.Connect] makes a new connection, unless the host was found
+// dead lately (package deadhost): its addresses are raced (package dial);
+// greeting, EHLO and STARTTLS follow (package smtp), and what the server proves
+// is judged by the verdict while the handshake lasts. When one address does
+// not come as far as a transaction the others are tried. [Dialer.Probe] does
+// the same for somebody who only wants to look, and ends before MAIL.
+//
+// Where the verdict allows plaintext and the handshake fails, the message goes
+// in the clear over a second connection (opportunistic TLS, RFC 7435): no
+// attacker gains what stripping STARTTLS would not have given.
+//
+// Package session knows what [plan.Host] says of a host, and limits by address;
+// it knows no recipients, no results and no overrides.
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/dial"
+	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// maxGreetings bounds how many addresses of one host are tried that accept a
+// connection but do not come as far as a mail transaction.
+const maxGreetings = 5
+
+// Config is how one transport, or one of its overrides, connects.
+type Config struct {
+	// Name is that of the settings. A connection made under one name is used
+	// under no other.
+	Name              string
+	Hostname          string       // for EHLO
+	LocalIPs          []netip.Addr // source addresses, at most one of each family
+	ConnectTimeout    time.Duration
+	CommandTimeout    time.Duration
+	SubmissionTimeout time.Duration
+	ReuseLimit        int // messages over one connection; 0: no reuse
+	IdleCount         int // idle connections for one destination
+	IdleTime          time.Duration
+	Debug             bool // the dialogue is logged
+	TLS               *TLS
+	Limits            *limit.Limits
+}
+
+// Dialer gets connections. It is safe for concurrent use.
+type Dialer struct {
+	cfg   Config
+	conns *Conns
+}
+
+// New makes a Dialer.
+func New(cfg Config, conns *Conns) *Dialer { return &Dialer{cfg, conns} }
+
+// Request is what a connection is wanted for.
+type Request struct {
+	Host          *plan.Host
+	TLSRequiredNo bool          // the message has "TLS-Required: No", and it may be honoured
+	Destination   string        // the idle connection is counted under it
+	Budget        time.Duration // what is left of connect_timeout; Connect takes from it
+	Log           *slog.Logger  // for the dialogue
+	Traced        bool          // the dialogue is logged, as with Config.Debug
+	Record        *Record       // what is found is written there
+}
+
+// trace gives what logs the dialogue over a connection; nil: it is not logged.
+// It keeps nothing of the request, which it may outlive in the pool.
+func (d *Dialer) trace(r *Request, addr netip.Addr) func(who, line string) {
+	if !d.cfg.Debug && !r.Traced {
+		return nil
+	}
+	log := r.Log.With("host", r.Host.Host.Name, "address", addr.String())
+	return func(who, line string) { log.Info("smtp", who, reply.Clean(line)) }
+}
+
+// Connect opens a session with a host: its addresses are raced, and when one
+// does not come as far as a transaction the ones left are tried. A host that
+// was found dead lately is not even tried. The error is the most temporary of
+// the addresses' reasons.
+func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error) {
+	start := time.Now()
+	defer func() { r.Budget -= time.Since(start) }()
+	attempt, err := d.conns.Dead.Begin(ctx, d.deadKey(r.Host))
+	Spend(&r.Record.Connect, start)
+	if err != nil {
+		var dead *deadhost.Dead
+		if errors.As(err, &dead) {
+			dead.Host = "the host" // the reason names it, and our key for it is for nobody to read
+		}
+		return nil, hostError(ctx, r.Host, outcome.Connect, err)
+	}
+	defer attempt.Abandoned()
+	o := opening{Dialer: d, Request: r, attempt: &attempt, budget: r.Budget}
+	c, reasons := o.tryAddresses(ctx)
+	if c != nil {
+		return c, nil
+	}
+	failed := outcome.MostTemporary(reasons)
+	if ctx.Err() == nil {
+		said := *failed
+		said.Host = ""        // as above
+		attempt.Failed(&said) // unless it greeted, which was said already
+	}
+	return nil, failed
+}
+
+// deadKey is what a host is remembered by when it cannot be reached.
+func (d *Dialer) deadKey(h *plan.Host) string {
+	return d.cfg.Name + " " + h.Host.Name + ":" + strconv.Itoa(int(h.Port))
+}
+
+// DeadState tells whether mail for a host fails fast now; nil: it does not.
+func (d *Dialer) DeadState(h *plan.Host) *deadhost.Dead { return d.conns.Dead.State(d.deadKey(h)) }
+
+// acquireAddr acquires a place at one remote address.
+func (d *Dialer) acquireAddr(ctx context.Context, addr netip.Addr) (*limit.Permit, error) {
+	permit := d.cfg.Limits.Permit()
+	err := permit.Acquire(ctx, limit.Want{Scope: limit.IP, Key: addr.String()})
+	return &permit, err
+}
+
+// opening is one try to open a session with a host.
+type opening struct {
+	*Dialer
+	*Request
+	attempt *deadhost.Attempt
+	probe   *Probe        // what is to be seen of the connection; nil but for a probe
+	budget  time.Duration // for TCP
+}
+
+// tryAddresses tries the addresses of a host until one of them comes as far as
+// a transaction, and gives the reasons of those that did not.
+func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
+	var reasons []*status.Error
+	left := o.Host.Addresses.Addrs
+	for len(left) > 0 && len(reasons) < maxGreetings {
+		start := time.Now()
+		conn, addr, err := o.dial(ctx, left)
+		o.budget -= time.Since(start)
+		if err != nil {
+			reasons = append(reasons, hostError(ctx, o.Host, outcome.Connect, err))
+			if errors.Is(err, limit.ErrBusy) {
+				o.attempt.Abandoned() // it was us who did not try
+			}
+			break
+		}
+		c := &Conn{
+			Host: o.Host, dialer: o.Dialer, destination: o.Destination, permit: conn.permit,
+			persistConn: &persistConn{addr: addr, local: localAddr(conn), tlsRequiredNo: o.TLSRequiredNo, conns: o.conns},
+		}
+		if err = o.open(ctx, c, conn); err == nil {
+			c.TestingFailure = c.Host.Verdict.TestingFailure(&c.proof)
+			c.record(o.Record, nil)
+			return c, reasons
+		}
+		var failed *verdict.Failure
+		if errors.As(err, &failed) {
+			c.record(o.Record, failed)
+		}
+		c.permit.Release()
+		reason := hostError(ctx, o.Host, outcome.Greeting, err)
+		reason.Via = addr.String()
+		reasons = append(reasons, reason)
+		if ctx.Err() != nil {
+			break
+		}
+		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return a == addr })
+	}
+	return nil, reasons
+}
+
+// limitedConn is a TCP connection with the place at the remote address that it
+// holds. Whoever closes it gives the place back.
+type limitedConn struct {
+	net.Conn
+	permit *limit.Permit
+}
+
+// Close implements net.Conn.
+func (c *limitedConn) Close() error {
+	defer c.permit.Release()
+	return c.Conn.Close()
+}
+
+// dial connects to one of the addresses within the budget, and to none that
+// there is no place at.
+func (o *opening) dial(ctx context.Context, addrs []netip.Addr) (*limitedConn, netip.Addr, error) {
+	defer Spend(&o.Record.Connect, time.Now())
+	ctx, cancel := context.WithTimeout(ctx, o.budget)
+	defer cancel()
+	dialer := dial.Dialer{LocalIPs: o.cfg.LocalIPs}
+	dialer.Connect = func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
+		permit, err := o.acquireAddr(ctx, remote.Addr())
+		if err != nil {
+			return nil, err
+		}
+		conn, err := dial.TCP(ctx, local, remote)
+		if err != nil {
+			permit.Release()
+			return nil, err
+		}
+		return &limitedConn{count(conn.(*net.TCPConn), &o.conns.open), permit}, nil
+	}
+	conn, addr, err := dialer.Dial(ctx, addrs, o.Host.Port)
+	if err != nil {
+		return nil, addr, err
+	}
+	o.conns.opened.Add(1)
+	return conn.(*limitedConn), addr, nil
+}
+
+// localAddr gives this host's address of a connection.
+func localAddr(conn net.Conn) netip.Addr {
+	if addr, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+		return addr.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,66 @@
+package transport
+
+import (
+	"time"
+
+	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/pool"
+	"github.com/mxpipe/mxpipe/transport/session"
+)
+
+// Stats are what a transport counts beside its events: since it was made, and
+// now.
+type Stats struct {
+	Deliveries int                       // under way now
+	Open       int                       // connections that are open now, idle ones included
+	Opened     uint64                    // connections made
+	Dead       int                       // hosts that cannot be reached now
+	Slowed     int                       // hosts that complained of too much, and are spared now
+	Pool       pool.Stats                // of the idle connections
+	Limits     [limit.Scopes]limit.Stats // those of overrides included
+}
+
+// Add adds what another transport counts, and has now.
+func (s *Stats) Add(o *Stats) {
+	s.Deliveries += o.Deliveries
+	s.Open += o.Open
+	s.Opened += o.Opened
+	s.Dead += o.Dead
+	s.Slowed += o.Slowed
+	s.Pool.Add(&o.Pool)
+	for scope := range o.Limits {
+		s.Limits[scope].Add(o.Limits[scope])
+	}
+}
+
+// Snapshot is what a transport is doing at a moment.
+type Snapshot struct {
+	Name       string
+	InProgress []InProgress // the oldest first
+	Idle       pool.Stats
+	IdleHosts  []IdleHost      // idle connections by host
+	Dead       []deadhost.Dead // their Host is "host:port"
+	Slowed     []limit.Paced   // hosts that complained of too many connections
+	Limits     []LimitState    // one for each scope that has a limit
+}
+
+// InProgress is a delivery that has not ended: the recipients of one message at
+// one destination.
+type InProgress struct {
+	ID, QueueID string
+	Destination string
+	Host        string // that it is dealing with; empty before there is a route
+	Recipients  int
+	Since       time.Time
+}
+
+// IdleHost is how many idle connections there are to one host.
+type IdleHost = session.IdleHost
+
+// LimitState is what a limit has to do.
+type LimitState struct {
+	Override string // that the limit belongs to; empty: the transport itself
+	Scope    limit.Scope
+	limit.Stats
+}
