@@ -82,7 +82,7 @@ func (a adminAPI) Status() admin.Status {
 	s.Resolver.Servers, s.Policies, s.Transports = []string{}, []admin.Policies{}, []admin.Transport{}
 	if inUse.Resolver != nil {
 		st := inUse.Resolver.Stats()
-		s.Resolver = admin.Resolver{Servers: inUse.Servers, Entries: st.Entries, Hits: st.Hits, Misses: st.Misses, Refreshes: st.Refreshes, Failures: st.Failures}
+		s.Resolver = admin.Resolver{Servers: inUse.Servers, Entries: st.Entries, Hits: st.Hits, Misses: st.Misses, Refreshes: st.Refreshes, Failures: st.Failures, Bytes: st.Bytes, MaxBytes: st.MaxBytes}
 	}
 	for _, c := range inUse.Policies {
 		st := c.Stats()
@@ -105,7 +105,7 @@ func (a adminAPI) Status() admin.Status {
 func (a adminAPI) CacheList() (admin.CacheList, error) {
 	l := admin.CacheList{Policies: []admin.CachedPolicy{}, Names: []admin.CachedName{}}
 	err := a.caches(func(r *resolver.Resolver, caches []runtime.Policies) (err error) {
-		l.Names = admin.NewNames(r.Cached())
+		l.Names = admin.NewNames(r.Cached(), r.CachedFailures())
 		for _, c := range caches {
 			domains, failed := c.Domains()
 			err = errors.Join(err, failed)
@@ -129,6 +129,11 @@ func (a adminAPI) Cached(domain string) (admin.Cached, error) {
 		for _, answer := range r.Cached() {
 			if name := strings.TrimSuffix(answer.Name, "."); name == domain || strings.HasSuffix(name, "."+domain) {
 				d.Answers = append(d.Answers, admin.NewAnswer(&answer))
+			}
+		}
+		for _, failure := range r.CachedFailures() {
+			if name := strings.TrimSuffix(failure.Name, "."); name == domain || strings.HasSuffix(name, "."+domain) {
+				d.Answers = append(d.Answers, admin.NewFailure(failure))
 			}
 		}
 		slices.SortFunc(d.Answers, func(a, b admin.Answer) int {

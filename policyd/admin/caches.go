@@ -22,7 +22,7 @@ type CachedPolicy struct {
 	MTASTS
 }
 
-// CachedName is a name about which the DNS cache has answers.
+// CachedName is a name about which the DNS cache has answers or failures.
 type CachedName struct {
 	Name    string    `json:"name"`
 	Types   []string  `json:"types"`
@@ -36,14 +36,16 @@ type Cached struct {
 	Answers  []Answer       `json:"dns"`
 }
 
-// Answer is an answer of the DNS.
+// Answer is an answer of the DNS, or its failure to give one.
 type Answer struct {
 	Name      string    `json:"name"`
 	Type      string    `json:"type"`
-	State     string    `json:"state"`               // exists, no data, no such name
+	State     string    `json:"state"`               // exists, no data, no such name, failed
 	Signed    bool      `json:"signed"`              // DNSSEC vouches for it
 	Canonical string    `json:"canonical,omitempty"` // the end of the name's aliases, where there are some
 	Records   []string  `json:"records"`
+	Omitted   int       `json:"omitted,omitempty"` // records beyond those that are kept
+	Error     string    `json:"error,omitempty"`   // why it failed
 	Expires   time.Time `json:"expires"`
 }
 
@@ -73,7 +75,7 @@ func NewCachedPolicy(e *policycache.Entry, dir string) CachedPolicy {
 func NewAnswer(from *resolver.Answer) Answer {
 	a := Answer{
 		Name: name(from.Name), Type: from.Type.String(), State: from.Existence.String(),
-		Signed: from.Secure, Records: []string{}, Expires: from.Expires.UTC(),
+		Signed: from.Secure, Records: []string{}, Omitted: from.Omitted, Expires: from.Expires.UTC(),
 	}
 	if from.Canonical != from.Name {
 		a.Canonical = name(from.Canonical)
@@ -86,17 +88,30 @@ func NewAnswer(from *resolver.Answer) Answer {
 	return a
 }
 
-// NewNames lists the names of answers.
-func NewNames(all []resolver.Answer) []CachedName {
+// NewFailure writes a failure that the DNS cache remembers.
+func NewFailure(e *resolver.Error) Answer {
+	return Answer{
+		Name: name(e.Name), Type: e.Type.String(), State: "failed", Records: []string{}, Error: clean(e.Error()), Expires: e.Expires.UTC(),
+	}
+}
+
+// NewNames lists the names of answers and failures.
+func NewNames(all []resolver.Answer, failures []*resolver.Error) []CachedName {
 	byName := map[string]CachedName{}
-	for _, a := range all {
-		n := byName[a.Name]
-		n.Types = append(n.Types, a.Type.String())
-		if n.Name == "" || a.Expires.Before(n.Expires) {
-			n.Expires = a.Expires.UTC()
+	add := func(absolute string, qtype resolver.Type, expires time.Time) {
+		n := byName[absolute]
+		n.Types = append(n.Types, qtype.String())
+		if n.Name == "" || expires.Before(n.Expires) {
+			n.Expires = expires.UTC()
 		}
-		n.Name = name(a.Name)
-		byName[a.Name] = n
+		n.Name = name(absolute)
+		byName[absolute] = n
+	}
+	for i := range all {
+		add(all[i].Name, all[i].Type, all[i].Expires)
+	}
+	for _, e := range failures {
+		add(e.Name, e.Type, e.Expires)
 	}
 	names := []CachedName{}
 	for _, key := range slices.Sorted(maps.Keys(byName)) {

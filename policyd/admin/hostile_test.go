@@ -110,7 +110,9 @@ func TestStrangersWordsAreHarmless(t *testing.T) {
 		Records: resolver.Texts{hostile},
 	}
 	harmless(t, NewAnswer(&answer))
-	harmless(t, NewNames([]resolver.Answer{answer}))
+	unanswered := &resolver.Error{Name: "b.example.", Type: resolver.TypeMX, Kind: resolver.Malformed, Err: errors.New(hostile)}
+	harmless(t, NewFailure(unanswered))
+	harmless(t, NewNames([]resolver.Answer{answer}, []*resolver.Error{unanswered}))
 	harmless(t, NewTransport(transport.Snapshot{
 		Name: "default", InProgress: []transport.InProgress{{QueueID: hostile, Destination: hostile, Host: hostile}},
 		IdleHosts: []transport.IdleHost{{Host: hostile}}, Dead: []deadhost.Dead{{Host: hostile, Cause: "refused"}},

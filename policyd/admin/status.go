@@ -31,6 +31,8 @@ type Resolver struct {
 	Misses    uint64   `json:"misses"`
 	Refreshes uint64   `json:"refreshes"`
 	Failures  uint64   `json:"failures"`
+	Bytes     int64    `json:"bytes"`     // that the entries take
+	MaxBytes  int64    `json:"max_bytes"` // that they may take
 }
 
 // Policies is one MTA-STS cache; transports share one where they can.

@@ -68,8 +68,14 @@ func Cached(s Screen, c *admin.Cached) string {
 		if a.Signed {
 			state += ", DNSSEC-signed"
 		}
+		if a.Omitted > 0 {
+			state += fmt.Sprintf(" of %d", len(a.Records)+a.Omitted)
+		}
 		if a.Canonical != "" {
 			state += ", at " + a.Canonical
+		}
+		if a.Error != "" {
+			state += " (" + a.Error + ")"
 		}
 		p.hang(a.Name+" "+a.Type+": ", bold, none, state+", asked again "+p.in(a.Expires))
 		for _, r := range a.Records {

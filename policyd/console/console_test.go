@@ -128,6 +128,16 @@ func TestStatusInPlace(t *testing.T) {
 	}
 }
 
+func TestSize(t *testing.T) {
+	for bytes, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1.0 KiB", 1024: "1.0 KiB", 10 << 10: "10 KiB", 999 << 10: "999 KiB", 128 << 20: "128 MiB", 5 << 40: "5.0 TiB", 1 << 60: "1048576 TiB",
+	} {
+		if got := size(bytes); got != want {
+			t.Errorf("%d: %q, want %q", bytes, got, want)
+		}
+	}
+}
+
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", -time.Hour: "0s", 59 * time.Second: "59s", time.Minute: "1m", 61 * time.Second: "1m1s", 90 * time.Minute: "1h30m",

@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,8 +22,8 @@ func Status(s Screen, st *admin.Status) string {
 	if st.Overdue > 0 {
 		p.coloured("", red, count(st.Overdue, "delivery", "deliveries")+" should have ended long ago")
 	}
-	p.item("DNS", fmt.Sprintf("%s; %s cached, %s from the cache, %s failed", strings.Join(st.Resolver.Servers, ", "),
-		count(st.Resolver.Entries, "answer", "answers"), share(st.Resolver.Hits, st.Resolver.Misses), numbered(st.Resolver.Failures, "look-up", "look-ups")))
+	p.item("DNS", fmt.Sprintf("%s; %s cached in %s of %s, %s from the cache, %s failed", strings.Join(st.Resolver.Servers, ", "),
+		count(st.Resolver.Entries, "answer", "answers"), size(st.Resolver.Bytes), size(st.Resolver.MaxBytes), share(st.Resolver.Hits, st.Resolver.Misses), numbered(st.Resolver.Failures, "look-up", "look-ups")))
 	for _, c := range st.Policies {
 		place := "in memory"
 		if c.Dir != "" {
@@ -132,4 +133,17 @@ func numbered(n uint64, one, many string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %s", n, many)
+}
+
+// size gives a number of bytes in few digits, as in "3.4 MiB".
+func size(bytes int64) string {
+	unit, amount := 0, float64(bytes)
+	for ; amount >= 1000 && unit < 4; unit++ {
+		amount /= 1024
+	}
+	digits := 0
+	if unit > 0 && amount < 10 {
+		digits = 1
+	}
+	return strconv.FormatFloat(amount, 'f', digits, 64) + " " + [...]string{"B", "KiB", "MiB", "GiB", "TiB"}[unit]
 }

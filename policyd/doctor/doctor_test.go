@@ -93,6 +93,7 @@ func TestBrokenSetUps(t *testing.T) {
 		{"resolver that refuses", func(p *patient) { p.dns.Rcode = dns.RcodeRefused }, fail, "REFUSED", "access-control"},
 		{"resolver that is none", func(p *patient) { p.dns.RA = false }, fail, "does not look names up for others", "recursive"},
 		{"resolver without EDNS", func(p *patient) { p.dns.EDNS = 0 }, warn, "knows no EDNS", "DNS proxy"},
+		{"resolver that refuses EDNS", func(p *patient) { p.dns.RefusesEDNS = true }, fail, "it refuses EDNS and is asked without, so there is no DNSSEC", "validating resolver"},
 		{"resolver with small EDNS", func(p *patient) { p.dns.EDNS = 512 }, warn, "takes only 512 bytes", "edns-buffer-size"},
 		{"resolver without TCP", func(p *patient) { p.dns.NoTCP = true }, fail, "no answer by TCP", "port 53"},
 		{"slow resolver", func(p *patient) { p.Slow, p.dns.Slow = time.Millisecond, 5*time.Millisecond }, warn, "for an answer that it has", "on this host"},

@@ -28,6 +28,7 @@ func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 // zero habits, but for Rcode, are those of a bad one.
 type nameServer struct {
 	AD, RA, NoTCP bool
+	RefusesEDNS   bool
 	EDNS          uint16
 	Rcode         int  // to everything that is to be validated
 	Unchecked     bool // what is not to be validated gets an answer all the same
@@ -89,6 +90,10 @@ func (n *nameServer) serve(t *testing.T) (addr string) {
 func (n *nameServer) answer(q *dns.Msg) *dns.Msg {
 	r := new(dns.Msg).SetReply(q)
 	r.RecursionAvailable, r.AuthenticatedData = n.RA, n.AD && !q.CheckingDisabled
+	if n.RefusesEDNS && q.IsEdns0() != nil {
+		r.Rcode, r.AuthenticatedData = dns.RcodeFormatError, false
+		return r
+	}
 	if n.EDNS > 0 {
 		r.SetEdns0(n.EDNS, true)
 	}

@@ -56,6 +56,8 @@ func (h Host) judgeResolver(p *resolver.Probe, cfg *config.Config, others bool) 
 		all = append(all, judgeTrust(p, cfg)...)
 	}
 	switch {
+	case p.NoEDNS && usesDNSSEC(cfg):
+		// judgeTrust says so.
 	case p.EDNS == 0:
 		all = append(all, warn("use another resolver, or remove the DNS proxy in front of it", "%s: it knows no EDNS, which DNSSEC needs, and every larger answer has to be asked for twice", who))
 	case p.EDNS < leastEDNS:
@@ -99,6 +101,9 @@ func judgeTrust(p *resolver.Probe, cfg *config.Config) []finding.Finding {
 	case !p.Counts:
 		return []finding.Finding{fail("run a validating resolver here (apt install unbound), and set dns: {servers: [127.0.0.1]}",
 			"%s: it is not on this host, so its AD flag does not count, %s", who, lost)}
+	case p.NoEDNS:
+		return []finding.Finding{fail("run a validating resolver here (apt install unbound), and set dns: {servers: [127.0.0.1]}",
+			"%s: it refuses EDNS and is asked without, %s", who, lost)}
 	case !p.AD && strings.HasPrefix(p.Server, "127.0.0.53:"):
 		return []finding.Finding{fail("set DNSSEC=yes in /etc/systemd/resolved.conf, or run unbound and set dns: {servers: [127.0.0.1]}",
 			"%s: systemd-resolved answers without AD, %s", who, lost)}

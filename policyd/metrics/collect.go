@@ -26,7 +26,7 @@ func newCollector(counts func() Counts) *collector {
 		reloadSuccessful, reloadTime, logMessages, inProgress, messages, maxDeliveries, messagesBusy,
 		connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired,
 		limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts,
-		cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries,
+		cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries, cacheBytes, cacheMaxBytes,
 		dnsUp, dnsDuration, dnsAnswers, dnsFailures, stsFailures, stsStoreFailures, tlsrptSent, tlsrptLost, socketmapLookups,
 	} {
 		c.descs[d.Name] = prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
@@ -120,6 +120,8 @@ func (s scrape) caches(c *Counts) {
 	s.put(cacheFailures, c.DNS.Failures, "dns")
 	s.put(cacheEvictions, c.DNS.Evictions, "dns")
 	s.show(cacheEntries, float64(c.DNS.Entries), "dns")
+	s.show(cacheBytes, float64(c.DNS.Bytes), "dns")
+	s.show(cacheMaxBytes, float64(c.DNS.MaxBytes), "dns")
 	sts := &c.Policies
 	var failed uint64
 	for _, n := range sts.Failures {

@@ -31,7 +31,7 @@ func All() []Metric {
 		[]Metric{inProgress, messages, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
 		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
-		[]Metric{cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries},
+		[]Metric{cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries, cacheBytes, cacheMaxBytes},
 		[]Metric{dnsUp, dnsDuration, dnsAnswers, dnsFailures},
 		[]Metric{stsFailures, stsStoreFailures},
 		[]Metric{tlsrptSent, tlsrptLost},
@@ -124,6 +124,10 @@ var (
 		"Entries that had to make room for others before they expired. A steady rise means that the cache is too small for this host's mail."}
 	cacheEntries = Metric{"mxpolicyd_cache_entries", Gauge, []string{"cache"},
 		"Entries in the cache now. When it stops growing while evictions rise, the cache is full."}
+	cacheBytes = Metric{"mxpolicyd_cache_bytes", Gauge, []string{"cache"},
+		"Memory that the entries take. When it stays at its bound and evictions rise, the cache is full."}
+	cacheMaxBytes = Metric{"mxpolicyd_cache_max_bytes", Gauge, []string{"cache"},
+		"Memory that the entries may take; beyond it those used last make the others go."}
 )
 
 // The resolvers of dns.servers.

@@ -44,11 +44,14 @@ type received struct {
 // newQuery makes the message for a question. AD asks for the AD flag in the
 // answer (RFC 6840 §5.7), as DO does.
 func newQuery(q question) *dns.Msg {
-	query := new(dns.Msg).SetQuestion(q.name, uint16(q.qtype))
+	query := plainQuery(q)
 	query.AuthenticatedData = true
 	query.SetEdns0(udpSize, true)
 	return query
 }
+
+// plainQuery makes the message without EDNS, for servers of before 1999.
+func plainQuery(q question) *dns.Msg { return new(dns.Msg).SetQuestion(q.name, uint16(q.qtype)) }
 
 // exchange sends a query over a fresh socket, whose port the kernel picks at
 // random, and waits for the answer to it.

@@ -9,6 +9,7 @@ import (
 type ServerStats struct {
 	Server   string        // host:port
 	Down     bool          // it did not answer lately, and is asked last now
+	NoEDNS   bool          // it takes no EDNS, and is asked without now
 	Queries  uint64        // questions put to it, each with its repetition by TCP
 	Secure   uint64        // answers with an AD flag that counts
 	Insecure uint64        // answers without one
@@ -34,6 +35,7 @@ func (r *Resolver) Servers() []ServerStats {
 	for i, s := range r.servers {
 		all[i] = s.health.stats()
 		all[i].Server, all[i].Down = s.addr, s.down.Load() > now
+		all[i].NoEDNS = s.plain.Load() > now
 	}
 	return all
 }

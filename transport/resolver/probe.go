@@ -20,6 +20,9 @@ type Probe struct {
 	AD     bool       // the answer was validated
 	// Recursive tells that the server looks names up for others (RA).
 	Recursive bool
+	// NoEDNS tells that the server refuses EDNS, and answers without it. Then
+	// nothing that it says is validated.
+	NoEDNS bool
 	// EDNS is the size of the answers that the server takes by UDP itself, in
 	// bytes (RFC 6891 §6.2.3); 0: it knows no EDNS.
 	EDNS uint16
@@ -35,7 +38,7 @@ type Probe struct {
 
 // ProbeServers asks each of a Config's servers for the SOA record of a signed
 // name, in presentation form; "." is one. The error is that of New. It takes at
-// most four times the Timeout.
+// most five times the Timeout.
 func ProbeServers(ctx context.Context, cfg Config, name string) ([]Probe, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 5 * time.Second
@@ -80,7 +83,13 @@ func (p *Probe) ask(ctx context.Context, cfg *Config, name string) {
 		if opt := got.msg.IsEdns0(); opt != nil {
 			p.EDNS = opt.UDPSize()
 		}
-		if rcode := got.msg.Rcode; rcode != dns.RcodeSuccess {
+		rcode := got.msg.Rcode
+		if refusesEDNS(kindOfRcode(rcode)) {
+			if plain, err := exchange(ctx, udp, p.Server, plainQuery(q), cfg.Timeout); err == nil && plain.msg.Rcode == dns.RcodeSuccess {
+				p.NoEDNS, p.EDNS, p.Recursive, rcode = true, 0, plain.msg.RecursionAvailable, dns.RcodeSuccess
+			}
+		}
+		if rcode != dns.RcodeSuccess {
 			p.Err = &Error{Name: name, Type: q.qtype, Kind: kindOfRcode(rcode), Server: p.Server, Err: extendedError(got.msg)}
 		}
 		p.signatures(got.msg)

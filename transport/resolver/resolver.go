@@ -11,7 +11,8 @@
 //     UDP from a fresh socket with EDNS, DO and AD, and by TCP when an answer
 //     is truncated. What does not match the question is no answer to it. A
 //     server that answers SERVFAIL, REFUSED, NOTIMP, FORMERR or nonsense is
-//     passed over for the next one.
+//     skipped for the next one; one that takes no EDNS at all is asked without,
+//     and its AD does not count.
 //  4. The answer's CNAME records are followed from the name to the records.
 //     Records beside that chain are ignored. Where the server did not follow
 //     it to the end, the target is asked for by itself.
@@ -118,7 +119,8 @@ func New(cfg Config) (*Resolver, error) {
 		Cost:  cost,
 		Now:   cfg.Now,
 		// Every server times out in every round, by UDP and then by TCP,
-		// and once more when it is asked whether it is there at all.
+		// and once more when it is asked whether it is there at all. (One
+		// that refuses EDNS is not silent, and is asked twice more.)
 		Timeout: 2*cfg.Timeout*time.Duration(cfg.Attempts*len(servers)) + aliveTime*time.Duration(len(servers)),
 	})
 	return r, nil
@@ -315,12 +317,11 @@ func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
 	return response{}, reason
 }
 
-// askServer puts one question to one server.
-func (r *Resolver) askServer(ctx context.Context, s *server, q question) (response, *Error) {
+// put puts one question to one server, in such a form.
+func (r *Resolver) put(ctx context.Context, s *server, q question, query *dns.Msg) (response, *Error) {
 	fail := func(kind Kind, err error) (response, *Error) {
 		return response{}, &Error{Name: q.name, Type: q.qtype, Kind: kind, Server: s.addr, Err: err}
 	}
-	query := newQuery(q)
 	got, err := exchange(ctx, udp, s.addr, query, r.cfg.Timeout)
 	if errors.Is(err, errTruncated) {
 		// RFC 2181 §9: a truncated answer says nothing but that there is more.
@@ -336,7 +337,10 @@ func (r *Resolver) askServer(ctx context.Context, s *server, q question) (respon
 	if err != nil {
 		return fail(Malformed, err)
 	}
-	p.secure = got.msg.AuthenticatedData && r.cfg.TrustAD.trusts(got.from)
+	p.secure = got.msg.AuthenticatedData && query.IsEdns0() != nil && r.cfg.TrustAD.trusts(got.from)
+	if got.msg.AuthenticatedData {
+		s.gaveAD.Store(true)
+	}
 	return p, nil
 }
 

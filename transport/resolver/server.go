@@ -43,6 +43,7 @@ type server struct {
 	addr  string       // host:port
 	local bool         // at a loopback address, or called localhost
 	down  atomic.Int64 // until when it is asked last, Unix nanoseconds
+	edns
 	health
 }
 

@@ -32,6 +32,7 @@ const (
 	Referral                   // no records and the name servers of the root, as a server says that does not recurse
 	NoSOA                      // negative answers without an SOA record (RFC 2308 §2.1 type 4, §2.2 type 3)
 	NoEDNS                     // FORMERR to a query with EDNS
+	NoEDNSLying                // NOTIMP to a query with EDNS, and AD in every answer to one without
 )
 
 // respond makes the bytes of an answer, nil for none.
@@ -67,6 +68,11 @@ func (s *Server) respond(query *dns.Msg, fault Fault, overTCP bool) []byte {
 	case NoEDNS:
 		if query.IsEdns0() != nil {
 			fail(reply, dns.RcodeFormatError)
+		}
+	case NoEDNSLying:
+		reply.AuthenticatedData = true
+		if query.IsEdns0() != nil {
+			fail(reply, dns.RcodeNotImplemented)
 		}
 	case Silent:
 		return nil

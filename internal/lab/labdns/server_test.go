@@ -117,7 +117,7 @@ func TestFaults(t *testing.T) {
 	for fault, rcode := range map[labdns.Fault]int{
 		labdns.Normal: dns.RcodeSuccess, labdns.ServFail: dns.RcodeServerFailure, labdns.Bogus: dns.RcodeServerFailure,
 		labdns.Refused: dns.RcodeRefused, labdns.NotImp: dns.RcodeNotImplemented, labdns.FormErr: dns.RcodeFormatError,
-		labdns.BareRefused: dns.RcodeRefused, labdns.NoEDNS: dns.RcodeFormatError,
+		labdns.BareRefused: dns.RcodeRefused, labdns.NoEDNS: dns.RcodeFormatError, labdns.NoEDNSLying: dns.RcodeNotImplemented,
 	} {
 		s.SetFault("mx.example.org", dns.TypeA, fault)
 		if r := ask(t, s, "mx.example.org", dns.TypeA, "udp"); r.Rcode != rcode {
