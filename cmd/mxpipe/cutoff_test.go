@@ -165,16 +165,18 @@ func killMailServer(t *testing.T, mxpipe, path string, size, files int) (string,
 }
 
 func TestParent(t *testing.T) {
-	if s := findParent(); s.pid != os.Getppid() || s.gone() {
-		t.Errorf("our own parent %d counts as gone: %+v", os.Getppid(), s)
+	p := findParent()
+	if p.pid != os.Getppid() || p.fd == noParentFD || p.gone() {
+		t.Errorf("our own parent %d counts as gone: %+v", os.Getppid(), p)
 	}
-	if !(parent{pid: os.Getppid(), lost: true}).gone() {
+	unix.Close(p.fd)
+	if !(parent{pid: os.Getppid(), fd: noParentFD, lost: true}).gone() {
 		t.Error("a parent that was lost from the start counts as there")
 	}
-	if !(parent{pid: os.Getpid()}).gone() {
+	if !(parent{pid: os.Getpid(), fd: noParentFD}).gone() {
 		t.Error("a parent that is not our parent any more counts as there")
 	}
-	if !(parent{pid: -1}).gone() {
+	if !(parent{pid: -1, fd: noParentFD}).gone() {
 		t.Error("a parent that /proc does not know counts as there")
 	}
 }
@@ -183,8 +185,8 @@ func TestParent(t *testing.T) {
 // of the dead.
 func TestParentOf(t *testing.T) {
 	for ppid, lost := range map[int]bool{0: true, 1: true, 2: false, 4711: false} {
-		if s := parentOf(ppid); s.lost != lost || s.pid != ppid {
-			t.Errorf("parent %d: %+v", ppid, s)
+		if p := parentOf(ppid); p.lost != lost || p.pid != ppid {
+			t.Errorf("parent %d: %+v", ppid, p)
 		}
 	}
 }

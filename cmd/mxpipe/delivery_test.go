@@ -235,12 +235,20 @@ func TestTimeout(t *testing.T) {
 
 // A daemon that takes no connections makes connect wait once its queue is full.
 func TestTimeoutWhileConnecting(t *testing.T) {
+	path := fullSocket(t)
+	deliver(t, strings.NewReader(shortMessage), "--timeout=300ms", "--socket", path, "-f", "s@example.org", "r@example.net").
+		wants(t, 75, "4.4.7 gave up after 300ms, waiting for the daemon to take connections at "+path)
+}
+
+// fullSocket makes a socket whose queue is full and stays so.
+func fullSocket(t *testing.T) string {
+	t.Helper()
 	path := filepath.Join(filepath.Dir(serve(t, func(net.Conn) {})), "full")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
+	t.Cleanup(func() { unix.Close(fd) })
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		t.Fatal(err)
 	}
@@ -252,15 +260,13 @@ func TestTimeoutWhileConnecting(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(waiting)
+		t.Cleanup(func() { unix.Close(waiting) })
 		if err := unix.Connect(waiting, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {
-			break
+			return path
 		} else if err != nil {
 			t.Fatal(err)
 		}
 	}
-	deliver(t, strings.NewReader(shortMessage), "--timeout=300ms", "--socket", path, "-f", "s@example.org", "r@example.net").
-		wants(t, 75, "4.4.7 gave up after 300ms, waiting for the daemon to take connections at "+path)
 }
 
 func TestStdinThatIsNoMessage(t *testing.T) {

@@ -107,6 +107,24 @@
 //
 // Once the message is committed and the daemon has it, killing mxpipe cancels the
 // delivery as long as the final dot was not sent.
+//
+// # The orphan
+//
+// A mail server that is stopped, or crashes, in the middle of a delivery keeps
+// the message and sends it again when it is back. So an mxpipe whose parent is
+// gone has nobody left to tell: it watches its parent from its start to its end,
+// by a pidfd beside the socket, and ends as soon as the parent is dead, in
+// whatever it waits for. An answer that it has not read by then it leaves
+// unread. The daemon notices either: before the final dot it cancels the
+// delivery, after it it waits for the outcome and writes it down, so that the
+// next try is answered and not delivered again. What is left is the instant
+// between the answer's being read and the end of mxpipe, of which a mail server
+// that dies then learns nothing; SMTP itself has the like between its last two
+// parties.
+//
+// Where the kernel has no pidfd (before 5.3, or behind a filter of system calls)
+// the parent's id is compared instead: once a second, and before an answer is
+// read.
 package main
 
 import (

@@ -24,10 +24,16 @@ import (
 const roleVariable = "MXPIPE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleVariable) == "mail server" {
+	switch role := os.Getenv(roleVariable); role {
+	case "":
+		leaks.VerifyTestMain(m)
+	case "mail server":
 		playMailServer(os.Args[1:])
+	case "parent":
+		playParent(os.Args[1:])
+	default:
+		panic("no such role: " + role)
 	}
-	leaks.VerifyTestMain(m)
 }
 
 // built is the real program, built once.

@@ -8,20 +8,46 @@ import (
 )
 
 // parent is the process that started us. As long as it lives, the end of
-// standard input is its word that the message is whole.
+// standard input is its word that the message is whole, and there is somebody
+// to hear what became of it.
 type parent struct {
 	pid  int
+	fd   int  // its pidfd, which poll(2) reports once it is dead; noParentFD without
 	lost bool // it was gone before we could learn who it was
 }
 
+// noParentFD is the pidfd of a parent where there are none: a kernel before
+// 5.3, or a filter that does not know the system call. Then the parent's id is
+// compared now and then. poll(2) passes over it.
+const noParentFD = -1
+
 // findParent must run before anything else takes time.
-func findParent() parent { return parentOf(unix.Getppid()) }
+func findParent() parent {
+	p := parentOf(unix.Getppid())
+	if p.lost {
+		return p
+	}
+	if fd, err := unix.PidfdOpen(p.pid, 0); err == nil {
+		p.fd = fd
+	}
+	// Had it died before the pidfd was open, its id could be another's by then;
+	// ours would have changed.
+	p.lost = p.replaced()
+	return p
+}
 
 // parentOf takes the parent that we began with for the process that started us,
 // unless it cannot be: process 1 takes in the children of the dead, and 0 stands
 // for a process outside our process namespace, whose death does not show. No
 // mail server starts us from either.
-func parentOf(ppid int) parent { return parent{pid: ppid, lost: ppid <= 1} }
+func parentOf(ppid int) parent {
+	return parent{pid: ppid, fd: noParentFD, lost: ppid <= 1}
+}
+
+// replaced reports whether somebody else is our parent now, as happens when a
+// parent is dead. The kernel changes a parent before it reports the death to a
+// pidfd.
+func (p parent) replaced() bool { return unix.Getppid() != p.pid }
 
 // unseen is how long a parent that /proc does not show is given, in
 // milliseconds, to finish dying.
@@ -31,10 +57,10 @@ const unseen = 100
 // after standard input ended and before the message is committed.
 //
 // The kernel closes a dying process's files first and gives its children to
-// another parent later, so the parent's id alone misses most deaths. The exiting
-// flag is set before the files are closed. It is read before the parent's id: if
-// the id is still the same afterwards, the flag was that of our parent, and not
-// of a newer process with its id.
+// another parent later, so neither the parent's id nor its pidfd tells of most
+// deaths in time. The exiting flag is set before the files are closed. It is
+// read before the parent's id: if the id is still the same afterwards, the flag
+// was that of our parent, and not of a newer process with its id.
 func (p parent) gone() bool {
 	if p.lost {
 		return true
@@ -42,9 +68,9 @@ func (p parent) gone() bool {
 	dying, seen := exiting(readStat(p.pid))
 	if !seen {
 		// What this wait returns does not matter: the id decides.
-		_, _ = unix.Poll(nil, unseen)
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, unseen)
 	}
-	return dying || unix.Getppid() != p.pid
+	return dying || p.replaced()
 }
 
 // readStat returns /proc/PID/stat, or "" when it cannot be read.
@@ -67,7 +93,7 @@ func readStat(pid int) string {
 func exiting(stat string) (yes, ok bool) {
 	// The command's name stands in parentheses and may itself hold any
 	// character, so the fields are counted from the last one.
-	const flagsField = 6  // behind the name: state, ppid, pgrp, session, tty, tpgid, flags
+	const flagsField = 6  // after the name: state, ppid, pgrp, session, tty, tpgid, flags
 	const pfExiting = 0x4 // PF_EXITING, which Linux has had at this place since version 1
 	end := strings.LastIndexByte(stat, ')')
 	fields := strings.Fields(stat[end+1:])

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,8 +12,8 @@ import (
 )
 
 // bufferSize is the size of the pieces in which a message is handed on, and so
-// of what mxpipe holds of any message. A message that fits goes to
-// the daemon with its envelope and its commit in one write.
+// of what mxpipe holds of any message. A message that fits goes to the daemon
+// with its envelope and its commit in one write.
 const bufferSize = wire.MaxData
 
 // session is one message on its way to the daemon.
@@ -30,7 +31,7 @@ func (s *session) run() result {
 		return failure(err)
 	}
 	committed := err == nil
-	a, err := wire.ReadAnswer(socketReader{s.socket, s.clock})
+	a, err := wire.ReadAnswer(answerReader{s})
 	if err != nil {
 		return failure(s.unanswered(err, committed))
 	}
@@ -76,7 +77,7 @@ func (s *session) send() error {
 		if end {
 			out = wire.AppendCommit(out)
 		}
-		if err := send(s.socket, out, s.clock); err != nil || end {
+		if err := s.write(out); err != nil || end {
 			return err
 		}
 		out = out[:0]
@@ -84,15 +85,14 @@ func (s *session) send() error {
 }
 
 // open connects to the daemon and returns the start of the request, with room
-// for n bytes of message behind it.
+// for n bytes of message after it.
 func (s *session) open(n int) ([]byte, error) {
-	var err error
-	if s.socket, err = dial(s.opt.socket, s.clock); err != nil {
+	if err := s.dial(); err != nil {
 		return nil, err
 	}
 	left := s.clock.left()
 	if left <= 0 {
-		return nil, s.clock.expired("the daemon to take connections at " + s.opt.socket)
+		return nil, s.clock.expired(s.accepting())
 	}
 	e := s.opt.envelope
 	e.Timeout = left - margin(left)
@@ -113,13 +113,12 @@ func margin(left time.Duration) time.Duration {
 // fill reads standard input until piece is full or the input ends. It returns
 // errSpoke when the daemon has something to say meanwhile.
 func (s *session) fill(piece []byte) (n int, end bool, err error) {
-	// poll passes over the socket while it is -1.
-	fds := []unix.PollFd{{Fd: stdin, Events: unix.POLLIN}, {Fd: int32(s.socket), Events: unix.POLLIN}}
 	for n < len(piece) {
-		if err := s.clock.wait(fds, "the message on standard input"); err != nil {
+		_, ofSocket, err := s.wait(unix.POLLIN, unix.POLLIN, "the message on standard input")
+		if err != nil {
 			return 0, false, err
 		}
-		if spoken(fds[1].Revents) {
+		if spoken(ofSocket) {
 			return 0, false, errSpoke
 		}
 		got, err := unix.Read(stdin, piece[n:])
@@ -134,4 +133,27 @@ func (s *session) fill(piece []byte) (n int, end bool, err error) {
 		}
 	}
 	return n, false, nil
+}
+
+// answerReader reads what the daemon sends, as long as there is a parent to
+// tell it to: an answer that is not read counts as not heard, and the daemon
+// keeps it for the mail server's next try.
+type answerReader struct{ *session }
+
+func (r answerReader) Read(p []byte) (int, error) {
+	for {
+		if _, _, err := r.wait(0, unix.POLLIN, "the daemon's answer"); err != nil {
+			return 0, err
+		}
+		n, err := unix.Read(r.socket, p)
+		switch {
+		case err == unix.EINTR, err == unix.EAGAIN:
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
 }

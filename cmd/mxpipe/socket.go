@@ -2,8 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
-	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,74 +17,69 @@ const (
 	noSocket = -1
 )
 
-// clock knows when to give up.
-type clock struct {
-	end   time.Time
-	whole time.Duration // what --timeout said
-}
-
-func (c clock) left() time.Duration { return time.Until(c.end) }
-
-// expired is the error when nothing is left; it says what for we waited.
-func (c clock) expired(waiting string) error {
-	return localError(codeTime, "gave up after "+c.whole.String()+", waiting for "+waiting)
-}
-
-// wait waits until one of fds is ready.
-func (c clock) wait(fds []unix.PollFd, waiting string) error {
-	for {
-		left := c.left()
-		if left <= 0 {
-			return c.expired(waiting)
-		}
-		// Rounded up, so that the last part of a millisecond is not spun away.
-		ms := min((left+time.Millisecond-1)/time.Millisecond, math.MaxInt32)
-		n, err := unix.Poll(fds, int(ms))
-		if err != nil && err != unix.EINTR {
-			return localError(codeSystem, "poll: "+err.Error())
-		}
-		if err == nil && n > 0 {
-			return nil
-		}
-	}
+// accepting is what a connect waits for.
+func (s *session) accepting() string {
+	return "the daemon to take connections at " + s.opt.socket
 }
 
 // dial connects to the daemon's socket.
-func dial(path string, c clock) (int, error) {
+func (s *session) dial() error {
+	path := s.opt.socket
 	var sun unix.RawSockaddrUnix
 	if len(path) >= len(sun.Path) {
-		return noSocket, localError(codeConfigured, path+": a socket's path cannot be so long")
+		return localError(codeConfigured, path+": a socket's path cannot be so long")
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return noSocket, localError(codeSystem, "socket: "+err.Error())
+		return localError(codeSystem, "socket: "+err.Error())
 	}
-	for {
-		left := c.left()
-		if left <= 0 {
-			unix.Close(fd)
-			return noSocket, c.expired("the daemon to take connections at " + path)
-		}
-		// When more wait than the daemon takes, connect waits as well. poll
-		// cannot tell when that ends, but this option bounds it (unix(7)).
-		// It must not be 0, which is no bound.
-		tv := unix.NsecToTimeval(max(left, time.Microsecond).Nanoseconds())
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
-			unix.Close(fd)
-			return noSocket, localError(codeSystem, "setsockopt: "+err.Error())
-		}
+	for queued := false; ; {
 		switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
 		case nil, unix.EISCONN:
-			return fd, nil
-		case unix.EINTR, unix.EAGAIN:
+			// What was known of the parent may be minutes old.
+			if queued && s.parent.gone() {
+				unix.Close(fd)
+				return errOrphan
+			}
+			s.socket = fd
+			return nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			queued = true
+			if err := s.queue(fd); err != nil {
+				unix.Close(fd)
+				return err
+			}
 		default:
 			unix.Close(fd)
-			return noSocket, refused(path, err)
+			return refused(path, err)
 		}
 	}
 }
 
-// refused puts an error of connect into words that lead to its mend.
+// queue prepares for one more try of connect when more wait than the daemon
+// takes: connect then waits in its turn, which poll cannot, for parentTick at
+// most (unix(7)). Between the tries the time and the parent are looked at.
+func (s *session) queue(fd int) error {
+	left := s.clock.left()
+	switch {
+	case left <= 0:
+		return s.clock.expired(s.accepting())
+	case s.parent.lost, s.parent.replaced():
+		return errOrphan
+	}
+	// It must not be 0, which is no bound.
+	tv := unix.NsecToTimeval(max(min(left, parentTick), time.Microsecond).Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
+		return localError(codeSystem, "setsockopt: "+err.Error())
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return localError(codeSystem, "fcntl: "+err.Error())
+	}
+	return nil
+}
+
+// refused puts an error of connect into words that lead to its fix.
 func refused(path string, err error) error {
 	text := path + ": " + err.Error()
 	switch err {
@@ -107,22 +100,22 @@ func spoken(revents int16) bool {
 	return revents&(unix.POLLIN|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
 }
 
-// send writes all of b to the socket, unless the daemon speaks first.
-func send(fd int, b []byte, c clock) error {
+// write writes all of b to the socket, unless the daemon speaks first.
+func (s *session) write(b []byte) error {
 	for len(b) > 0 {
 		// A daemon that closed is to be an error here, not a SIGPIPE, and one
 		// that does not read must not keep us from hearing it.
-		n, err := unix.SendmsgN(fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, err := unix.SendmsgN(s.socket, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		switch err {
 		case nil:
 			b = b[n:]
 		case unix.EINTR:
 		case unix.EAGAIN:
-			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLOUT}}
-			if err := c.wait(fds, "the daemon to read the message"); err != nil {
+			_, of, err := s.wait(0, unix.POLLIN|unix.POLLOUT, "the daemon to read the message")
+			if err != nil {
 				return err
 			}
-			if spoken(fds[0].Revents) {
+			if spoken(of) {
 				return errSpoke
 			}
 		default:
@@ -132,35 +125,10 @@ func send(fd int, b []byte, c clock) error {
 	return nil
 }
 
-// socketReader reads what the daemon sends.
-type socketReader struct {
-	fd    int
-	clock clock
-}
-
-func (r socketReader) Read(p []byte) (int, error) {
-	for {
-		fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}
-		if err := r.clock.wait(fds, "the daemon's answer"); err != nil {
-			return 0, err
-		}
-		n, err := unix.Read(r.fd, p)
-		switch {
-		case err == unix.EINTR, err == unix.EAGAIN:
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, io.EOF
-		default:
-			return n, nil
-		}
-	}
-}
-
 // emit writes a text of at most 4,096 bytes to standard output. It bothers no
 // longer with one that is closed or takes nothing: the exit status says the
-// essential. Writing directly, it gets an error where os.Stdout would
-// die of SIGPIPE.
+// essential. Writing directly, it gets an error where os.Stdout would die of
+// SIGPIPE.
 func emit(text string) {
 	const patience = 10_000 // milliseconds
 	for len(text) > 0 {
