@@ -13,6 +13,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/admin"
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/listen"
 	"github.com/mxpipe/mxpipe/policyd/runtime"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
@@ -27,6 +28,18 @@ type configState struct {
 	started  time.Time
 	read     time.Time // the one in force
 	rejected time.Time // the last wrong one since; zero: none
+}
+
+// Check makes what a configuration says, without a daemon, and lets it go: an
+// error is why no daemon could be made of it here. Nothing is written, no socket
+// opened and nobody asked.
+func Check(cfg *config.Config) error {
+	rt := runtime.New(runtime.Options{Logger: slog.New(slog.DiscardHandler), ReadOnly: true})
+	defer rt.Close()
+	if err := listen.Check(&cfg.Listen); err != nil {
+		return err
+	}
+	return rt.Apply(cfg)
 }
 
 // Explain explains a domain by a configuration alone, without a daemon. What a

@@ -195,7 +195,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		end := d.addFrontEnd(l.Endpoint, makers[l.Kind])
 		front.Go(func() error { return end.Serve(taking, deliveries, l.Listener) })
 	}
-	d.warnOfMissing(d.options.Config)
+	d.warn(d.options.Config)
 	var chores sync.WaitGroup
 	alive, end := context.WithCancel(context.Background())
 	chores.Go(func() { d.watchdog(alive) })

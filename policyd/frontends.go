@@ -84,9 +84,13 @@ func (d *Daemon) addFrontEnd(e listen.Endpoint, make func(listen.Endpoint) front
 	return end
 }
 
-// warnOfMissing tells of LMTP sockets whose transport the configuration does not
-// have. They stay open: their mail is deferred until a reload brings it.
-func (d *Daemon) warnOfMissing(cfg *config.Config) {
+// warn tells what is hardly meant in a configuration: its own warnings, and LMTP
+// sockets whose transport it does not have. These stay open: their mail is
+// deferred until a reload brings it.
+func (d *Daemon) warn(cfg *config.Config) {
+	for _, w := range cfg.Warnings {
+		d.log.Warn("configuration warning", "warning", w.String())
+	}
 	d.mu.Lock()
 	endpoints := slices.Clone(d.endpoints)
 	d.mu.Unlock()

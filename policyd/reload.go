@@ -55,7 +55,7 @@ func (d *Daemon) reload() {
 	d.state.read, d.state.rejected = time.Now(), time.Time{}
 	d.mu.Unlock()
 	d.logChanges(before, cfg)
-	d.warnOfMissing(cfg)
+	d.warn(cfg)
 	d.log.Info("configuration reloaded")
 	d.status(delivering)
 }

@@ -100,6 +100,19 @@ func TestReloadUnderWay(t *testing.T) {
 	}
 }
 
+// A transport that silently has no policies is warned of, at the start and at a
+// reload; one that says so is not.
+func TestWarnsOfNoPolicies(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	want(t, l.logged.Wait(t, "transports.default has no mx_auth"), "", "level=WARN", "warning=\"test.yaml:8:5: ")
+	r.reload(l.yaml("", "    mx_auth: none", "  other:\n    port: 26"), reloaded)
+	want(t, l.logged.Wait(t, "transports.other has no mx_auth"), "", "level=WARN")
+	if n := l.logged.Count("transports.default has no mx_auth"); n != 0 {
+		t.Error("warned of what says none")
+	}
+}
+
 // A wrong configuration changes nothing, and each mistake is logged.
 func TestReloadWithMistakes(t *testing.T) {
 	l := newLab(t)

@@ -169,6 +169,8 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd"
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/doctor"
+	"github.com/mxpipe/mxpipe/policyd/listen"
 	"github.com/mxpipe/mxpipe/policyd/logging"
 )
 
@@ -225,9 +227,8 @@ func command() *cobra.Command {
 			Use:   "check-config",
 			Short: "Print one line for each mistake in the configuration",
 			Args:  cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error {
-				_, err := load()
-				return err
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return checkConfig(cmd, *file)
 			},
 		},
 		&cobra.Command{
@@ -238,6 +239,36 @@ func command() *cobra.Command {
 		},
 	)
 	return root
+}
+
+// checkConfig looks at a configuration as serve would, with the rights that the
+// service has, and writes what is hardly meant; the error is what is wrong.
+func checkConfig(cmd *cobra.Command, file string) error {
+	cfg, err := config.Load(file, config.AsService())
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings(cmd.Context(), cfg) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+	}
+	return policyd.Check(cfg)
+}
+
+// warnings gives what is hardly meant in a configuration, on this machine.
+func warnings(ctx context.Context, cfg *config.Config) (lines []string) {
+	for _, w := range cfg.Warnings {
+		lines = append(lines, w.String())
+	}
+	held := map[string]string{}
+	for _, u := range doctor.Units(ctx) {
+		for _, at := range u.Listen {
+			held[u.Name] = at
+		}
+	}
+	for _, void := range listen.FindVoid(&cfg.Listen, held) {
+		lines = append(lines, void.Text)
+	}
+	return lines
 }
 
 // serve runs the daemon until a signal ends it.

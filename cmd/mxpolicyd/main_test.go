@@ -67,6 +67,30 @@ func TestCheckConfig(t *testing.T) {
 	}
 }
 
+// What is hardly meant is said, and is no mistake.
+func TestCheckConfigWarns(t *testing.T) {
+	path := file(t, "hostname: mx.example.org\ndns: {servers: [127.0.0.1]}\ntransports: {default: {}}\n")
+	if out, err := run("check-config", "-c", path); err != nil || !strings.HasPrefix(out, "warning: "+path+":3:23: transports.default has no mx_auth") {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// What serve would refuse is a mistake, although the file is well written.
+func TestCheckConfigTries(t *testing.T) {
+	taken := file(t, "no socket")
+	for text, want := range map[string]string{
+		"listen: {pipe: {path: " + taken + "}}":                                       "there is a file that is no socket",
+		"listen: {socketmap: {address: '0.0.0.0:8461'}}":                              "not a loopback address",
+		"listen: {pipe: {group: no-such-group}}":                                      `there is no group "no-such-group"`,
+		"transports: {default: {tls_client: {root_ca: " + filepath.Dir(taken) + "}}}": "it is not a regular file",
+	} {
+		path := file(t, "hostname: mx.example.org\ndns: {servers: [127.0.0.1]}\n"+text+"\n")
+		if out, err := run("check-config", "-c", path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %q, %v", text, out, err)
+		}
+	}
+}
+
 // A file that was asked for must be there, to check it and to serve by it.
 func TestNoFile(t *testing.T) {
 	for _, cmd := range []string{"check-config", "serve"} {

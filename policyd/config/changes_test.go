@@ -25,8 +25,8 @@ func TestChanges(t *testing.T) {
 		{"max_message_size: 1MiB", "max_message_size: 1048577", []string{`max_message_size: "1MiB" -> "1048577"`}},
 		{"shutdown_timeout: 1h", "shutdown_timeout: 90s", []string{`shutdown_timeout: "1h" -> "1m30s"`}},
 		{"listen: {}", "listen: {metrics: {}}", []string{`listen.metrics.address: "" -> "127.0.0.1:9461"`}},
-		{"listen: {socketmap: {address: ':81'}}", "listen: {socketmap: {path: /a, mode: 0600}}", []string{
-			`listen.socketmap.address: ":81" -> ""`, `listen.socketmap.mode: "" -> "0600"`, `listen.socketmap.path: "" -> "/a"`}},
+		{"listen: {socketmap: {address: '127.0.0.1:81'}}", "listen: {socketmap: {path: /a, mode: 0600}}", []string{
+			`listen.socketmap.address: "127.0.0.1:81" -> ""`, `listen.socketmap.mode: "" -> "0600"`, `listen.socketmap.path: "" -> "/a"`}},
 		{"mx_auth: {a: {dane: {}}}\ntransports: {default: {mx_auth: a}}", "mx_auth: {a: {dane: off}}\ntransports: {default: {mx_auth: a}}", []string{
 			`mx_auth.a.dane: "on" -> "off"`, `transports.default.mx_auth.dane: "on" -> "off"`}},
 		{"transports: {default: {tls_client: {protocols: tls1.3}, limits: {ip: {rate: 5/1m}}}}",

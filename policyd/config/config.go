@@ -100,6 +100,15 @@ type Config struct {
 
 	// TLSRPT says whom to tell about TLS successes and failures (tlsrpt).
 	TLSRPT TLSRPT
+
+	// Warnings are what is right and yet hardly meant, in the order of the
+	// file: mail goes with less protection than one who wrote it may think.
+	Warnings []Mistake
+
+	// Files are the contents of the files that the configuration names, as
+	// they were when they were checked. Whoever needs one takes it from here,
+	// and waits for no disk. Nil where Environment.ReadFile is nil.
+	Files map[string][]byte
 }
 
 // Log is the log block.
@@ -210,8 +219,8 @@ type Socket struct {
 	// Mode is the socket's permission bits, in octal (mode), quoted or not:
 	// who may write may connect. Default: "0660", for admin "0600".
 	Mode fs.FileMode
-	// Group is the name or number of the group that owns the socket (group).
-	// It is looked up when the socket is opened. Default: empty, which leaves
+	// Group is the name or number of the group that owns the socket (group),
+	// which must be there. Default: empty, which leaves
 	// the daemon's own group.
 	Group string
 }
@@ -239,7 +248,8 @@ type Socketmap struct {
 	// Socket is the unix socket; its Path is empty where Address is set.
 	// Default path: /run/mxpolicyd/socketmap.sock, mode "0660".
 	Socket
-	// Address is a TCP address, host:port, instead (address).
+	// Address is a TCP address, host:port, instead (address). It must be a
+	// loopback address: answers could be forged on their way otherwise.
 	Address string
 }
 

@@ -15,6 +15,7 @@ type decoder struct {
 	file     string
 	env      Environment
 	mistakes Mistakes
+	warnings []Mistake
 	count    int                    // of all mistakes, those beyond maxMistakes too
 	files    map[string]fileContent // what ReadFile gave, so that each file is read once
 	declared func(path string)      // told of each key the schema has; nil: nobody asks
@@ -25,6 +26,13 @@ func (d *decoder) mistake(n *yaml.Node, format string, args ...any) {
 	d.count++
 	if len(d.mistakes) < maxMistakes {
 		d.mistakes = append(d.mistakes, Mistake{d.file, max(n.Line, 1), max(n.Column, 1), fmt.Sprintf(format, args...)})
+	}
+}
+
+// warn notes what is right and yet hardly meant.
+func (d *decoder) warn(n *yaml.Node, format string, args ...any) {
+	if len(d.warnings) < maxMistakes {
+		d.warnings = append(d.warnings, Mistake{d.file, max(n.Line, 1), max(n.Column, 1), fmt.Sprintf(format, args...)})
 	}
 }
 

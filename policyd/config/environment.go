@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
+	"net/netip"
 	"os"
+	"os/user"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +31,12 @@ type Environment struct {
 	// key), to check that it is there and holds what it must. Nil leaves
 	// these files unchecked.
 	ReadFile func(name string) ([]byte, error)
+	// Group says what is wrong with a group's name or number. Nil leaves
+	// groups unchecked.
+	Group func(name string) error
+	// Addresses looks up a name at which the configuration has something
+	// listen. Nil leaves it unchecked.
+	Addresses func(name string) ([]netip.Addr, error)
 }
 
 // System gives the Environment of the machine the program runs on. Its FQDN
@@ -34,8 +45,32 @@ func System() Environment {
 	return Environment{
 		FQDN:           fqdn,
 		StateDirectory: os.Getenv("STATE_DIRECTORY"),
-		ReadFile:       readBounded,
+		ReadFile:       ReadFile,
+		Group:          findGroup,
+		Addresses:      addresses,
 	}
+}
+
+// lookupTime bounds a question to the system's resolver.
+const lookupTime = 5 * time.Second
+
+// findGroup looks for a group by its name; a number needs none.
+func findGroup(name string) error {
+	if _, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return nil
+	}
+	_, err := user.LookupGroup(name)
+	if _, unknown := errors.AsType[user.UnknownGroupError](err); !unknown {
+		return nil // whoever could not be asked says nothing about the group
+	}
+	return err
+}
+
+// addresses asks as listen(2) would be asked for a name.
+func addresses(name string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 }
 
 // fqdn does what hostname(1) -f does: a host name without a dot is completed
@@ -45,7 +80,7 @@ func fqdn() string {
 	if err != nil || strings.Contains(name, ".") {
 		return name
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
 	defer cancel()
 	long, err := net.DefaultResolver.LookupCNAME(ctx, name)
 	long = strings.TrimSuffix(long, ".")
@@ -57,13 +92,23 @@ func fqdn() string {
 
 var errTooLarge = errors.New("the file is larger than 1 MiB")
 
-// readBounded reads a whole file of at most maxFile bytes.
-func readBounded(name string) ([]byte, error) {
-	f, err := os.Open(name)
+var errNotRegular = errors.New("it is not a regular file")
+
+// ReadFile reads a whole file of at most 1 MiB. It must be a regular file: a
+// FIFO or a device could have its reader wait for ever. A link to one will do.
+func ReadFile(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: errNotRegular}
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
 		err = errTooLarge

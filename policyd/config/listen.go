@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 
 	"gopkg.in/yaml.v3"
 )
@@ -70,18 +72,18 @@ func (v value) given() bool {
 	return !v.isNull()
 }
 
-func socketKeys(s *Socket) []key {
+func socketKeys(s *Socket, find func(string) error) []key {
 	return []key{
 		{"path", set(&s.Path, socketPath())},
 		{"mode", set(&s.Mode, mode())},
-		{"group", set(&s.Group, optional(group()))},
+		{"group", set(&s.Group, optional(group(find)))},
 	}
 }
 
 func unixSocket(v value, name string, mode fs.FileMode) *Socket {
 	s := newSocket(name, mode)
 	if v.given() {
-		v.block(socketKeys(s)...)
+		v.block(socketKeys(s, v.d.env.Group)...)
 	}
 	return s
 }
@@ -89,7 +91,7 @@ func unixSocket(v value, name string, mode fs.FileMode) *Socket {
 func admin(v value) *Admin {
 	a := &Admin{Socket: *newSocket("admin", 0o600)}
 	if v.given() {
-		v.block(append(socketKeys(&a.Socket), key{"pprof", set(&a.PProf, boolean())})...)
+		v.block(append(socketKeys(&a.Socket, v.d.env.Group), key{"pprof", set(&a.PProf, boolean())})...)
 	}
 	return a
 }
@@ -99,16 +101,45 @@ func socketmap(v value) *Socketmap {
 	if !v.given() {
 		return m
 	}
-	seen := v.block(append(socketKeys(&m.Socket), key{"address", set(&m.Address, listenAddress())})...)
+	seen := v.block(append(socketKeys(&m.Socket, v.d.env.Group), key{"address", set(&m.Address, listenAddress())})...)
 	if at, ok := seen["address"]; ok {
-		for _, k := range socketKeys(&m.Socket) {
+		for _, k := range socketKeys(&m.Socket, v.d.env.Group) {
 			if _, both := seen[k.name]; both {
 				at.wrong("stands beside %s, would be an address or a unix socket, not both", k.name)
 			}
 		}
 		m.Socket = Socket{}
+		at.loopback(m.Address)
 	}
 	return m
+}
+
+// loopback notes an address that others than this host's programs can reach.
+func (v value) loopback(hostPort string) {
+	host, _, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return // that was noted
+	}
+	const want = "would be a loopback address such as 127.0.0.1:8461, or a unix socket"
+	if host == "" {
+		v.wrong("%s is every address of this host, and answers could be forged on their way, %s", quote(hostPort), want)
+		return
+	}
+	var all []netip.Addr
+	if addr, err := netip.ParseAddr(host); err == nil {
+		all = []netip.Addr{addr}
+	} else if v.d.env.Addresses == nil {
+		return
+	} else if all, err = v.d.env.Addresses(host); err != nil {
+		v.wrong("%s has no address here: %s, %s", quote(host), printable(err.Error()), want)
+		return
+	}
+	for _, addr := range all {
+		if !addr.Unmap().IsLoopback() {
+			v.wrong("%s is not a loopback address, and answers could be forged on their way, %s", quote(addr.String()), want)
+			return
+		}
+	}
 }
 
 // item is one item of a list, or the whole when it stands without the list.
@@ -142,7 +173,7 @@ func lmtpSockets(v value, transports []string) []LMTP {
 		if !item.given() {
 			continue
 		}
-		seen := item.block(append(socketKeys(&l.Socket), key{"transport", set(&l.Transport, known("transport", transports))})...)
+		seen := item.block(append(socketKeys(&l.Socket, v.d.env.Group), key{"transport", set(&l.Transport, known("transport", transports))})...)
 		if _, ok := seen["path"]; !ok && l.Transport != DefaultTransport {
 			l.Path = newSocket("lmtp-"+l.Transport, 0).Path
 		}

@@ -40,7 +40,11 @@ func Reload(path string, env Environment) (*Config, error) {
 }
 
 func load(path, dispensable string, env Environment) (*Config, error) {
-	text, err := readBounded(path)
+	read := ReadFile
+	if path == dispensable && env.ReadFile != nil {
+		read = env.ReadFile // the service has to read it too
+	}
+	text, err := read(path)
 	switch {
 	case err == nil:
 		return Parse(path, text, env)
@@ -76,6 +80,8 @@ func parse(d *decoder, text []byte) (*Config, error) {
 	d.plainYAML(root)
 	c := d.config(value{d: d, node: root})
 	if d.count == 0 {
+		c.Warnings = Mistakes(d.warnings).sorted()
+		c.Files = d.contents()
 		return c, nil
 	}
 	mistakes := d.mistakes.sorted()

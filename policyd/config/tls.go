@@ -131,6 +131,18 @@ func (d *decoder) readFile(name string) (data []byte, checked bool, err error) {
 	return got.data, true, nil
 }
 
+// contents gives the files that were read.
+func (d *decoder) contents() map[string][]byte {
+	if d.env.ReadFile == nil {
+		return nil
+	}
+	all := map[string][]byte{}
+	for name, f := range d.files {
+		all[name] = f.data
+	}
+	return all
+}
+
 // rootCA is the form of a file of trusted roots.
 func (d *decoder) rootCA() format[string] {
 	path := absolute()

@@ -40,6 +40,10 @@ func (d *decoder) transport(v value, t *transport.Config, c *Config) {
 	}
 	overrides := key{"overrides", func(value) {}}
 	seen := v.block(append(d.transportKeys(t, c.MXAuth, c.StateDir), overrides)...)
+	if _, given := seen["mx_auth"]; !given {
+		d.warn(v.node, "%s has no mx_auth, so that it uses no DANE and no MTA-STS and asks for no TLS, would be mx_auth: with %s, or mx_auth: none where that is meant",
+			v.path, joinOr(append(sortedNames(c.MXAuth), "a block of its own")))
+	}
 	checkSource(seen, t)
 	if v, given := seen["overrides"]; given && !v.isNull() {
 		d.overrides(v, t, c)

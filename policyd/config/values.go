@@ -241,10 +241,13 @@ func mode() format[fs.FileMode] {
 }
 
 // group is the form of a group's name or number.
-func group() format[string] {
+func group(find func(string) error) format[string] {
 	return format[string]{"the name or number of a group", func(s string) (string, error) {
 		if !isName(s) {
 			return "", fmt.Errorf("%s is no group", quote(s))
+		}
+		if find != nil && find(s) != nil {
+			return "", hintError{fmt.Sprintf("there is no group %s", quote(s)), "one of group(5), such as is made by: groupadd --system " + s}
 		}
 		return s, nil
 	}}

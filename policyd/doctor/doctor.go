@@ -82,7 +82,7 @@ type Options struct {
 // mended. It takes as long as a dead resolver and a dead mail server have it
 // wait, a minute or two at the most.
 func (h Host) Examine(ctx context.Context, cfg *config.Config, o Options) []finding.Finding {
-	var all []finding.Finding
+	all := configuration(cfg)
 	probes, settings, found := h.resolvers(ctx, cfg)
 	all = append(all, found...)
 	all = append(all, h.clock(probes)...)
@@ -112,6 +112,14 @@ func Mistakes(err error) []finding.Finding {
 	var all []finding.Finding
 	for _, m := range mistakes {
 		all = append(all, fail("correct the line; the reference is in mxpolicyd.yaml(5)", "configuration: %s", m))
+	}
+	return all
+}
+
+// configuration tells what is right in it, and hardly meant.
+func configuration(cfg *config.Config) (all []finding.Finding) {
+	for _, w := range cfg.Warnings {
+		all = append(all, warn("say in the file what is meant; the reference is in mxpolicyd.yaml(5)", "configuration: %s", w))
 	}
 	return all
 }

@@ -18,12 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 	"github.com/mxpipe/mxpipe/transport/route"
 )
-
-// daemonUser is the user that packages make for the daemon.
-const daemonUser = "mxpolicyd"
 
 // commandTime bounds a program that is asked.
 const commandTime = 10 * time.Second
@@ -40,7 +38,7 @@ func System(client *admin.Client) Host {
 			return self.Interfaces, err
 		},
 		Listening:  func() (map[string]bool, error) { return listening("/proc/net/unix") },
-		Units:      units,
+		Units:      Units,
 		Filesystem: filesystem,
 		Postfix:    postfix,
 		Exim:       exim,
@@ -48,7 +46,7 @@ func System(client *admin.Client) Host {
 			if s, err := client.Status(ctx); err == nil {
 				return s.UID, true
 			}
-			u, err := user.Lookup(daemonUser)
+			u, err := user.Lookup(config.ServiceUser)
 			if err != nil {
 				return -1, false
 			}
@@ -106,8 +104,8 @@ func listening(file string) (map[string]bool, error) {
 	return paths, nil
 }
 
-// units asks systemctl(1) for the daemon's sockets.
-func units(ctx context.Context) []Unit {
+// Units asks systemctl(1) for the daemon's sockets; none where no systemd runs.
+func Units(ctx context.Context) []Unit {
 	program, err := find("systemctl")
 	if err != nil {
 		return nil

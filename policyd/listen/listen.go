@@ -73,6 +73,13 @@ func Open(ctx context.Context, handed []*os.File, cfg *config.Listen, served fun
 		}
 	}
 	given := all
+	held := map[string]string{}
+	for _, s := range given {
+		held[s.Endpoint.String()] = s.Addr().String()
+	}
+	for _, void := range FindVoid(cfg, held) {
+		log.Warn("configuration warning", "socket", void.Endpoint.String(), "warning", void.Text)
+	}
 	for _, at := range configured(cfg) {
 		switch {
 		case !served(at.Kind):

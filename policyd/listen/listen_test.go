@@ -227,7 +227,7 @@ func TestListen(t *testing.T) {
 		{name: "none", cfg: nothing, err: ErrNoSocket.Error()},
 		{name: "handed over", handed: func(h *handed) { h.unix("pipe") }, cfg: nothing},
 		{name: "handed over and built-in", handed: func(h *handed) { h.unix("pipe") }, cfg: builtin},
-		{name: "handed over and configured", handed: func(h *handed) { h.unix("pipe") }, cfg: pipe},
+		{name: "handed over and configured", handed: func(h *handed) { h.unix("pipe") }, cfg: pipe, warned: []string{"pipe"}},
 		{name: "another handed over and configured", handed: func(h *handed) { h.unix("admin") }, cfg: pipe, opened: true, warned: []string{"admin"}},
 		{name: "another handed over and built-in", handed: func(h *handed) { h.unix("admin") }, cfg: builtin, err: ErrNoSocket.Error(), warned: []string{"admin"}},
 		{name: "a unit's name", handed: func(h *handed) { h.unix("mxpolicyd.socket") }, cfg: nothing, err: ErrNoSocket.Error(), warned: []string{"mxpolicyd.socket"}},

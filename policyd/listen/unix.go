@@ -45,16 +45,38 @@ func openUnix(ctx context.Context, s *config.Socket) (net.Listener, error) {
 	return l, nil
 }
 
-// removeStale removes a socket file that nobody listens on.
-func removeStale(ctx context.Context, path string) error {
+// Check says which of the configured sockets cannot be opened, as far as that
+// is seen without trying: something else lies in its place, or above it.
+func Check(cfg *config.Listen) (err error) {
+	for _, at := range configured(cfg) {
+		if at.address != "" {
+			continue
+		}
+		if _, failed := socketFile(at.socket.Path); failed != nil && !errors.Is(failed, fs.ErrPermission) {
+			err = errors.Join(err, fmt.Errorf("listen.%s: %w", at.Kind, failed))
+		}
+	}
+	return err
+}
+
+// socketFile reports whether there is a socket's file.
+func socketFile(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s: there is a file that is no socket", path)
+		return false, fmt.Errorf("%s: there is a file that is no socket", path)
+	}
+	return true, nil
+}
+
+// removeStale removes a socket file that nobody listens on.
+func removeStale(ctx context.Context, path string) error {
+	if there, err := socketFile(path); err != nil || !there {
+		return err
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	switch {

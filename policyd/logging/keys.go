@@ -73,6 +73,7 @@ func Keys() []Key {
 		{"said", "what it was told in the end"},
 		{"timeout", "how long deliveries may still take"},
 		{"mistake", "in the configuration: file:line:column: what is wrong and what would be right"},
+		{"warning", "of the configuration: what is right, and hardly meant, with file:line:column where it has one"},
 		{"change", "of a setting: its key, the value before and the one now"},
 		{"number", "of changes that are not listed"},
 	}
