@@ -33,7 +33,7 @@ func two(t *testing.T) *lab {
 
 func (l *lab) plan(domain string) *plan.Plan {
 	l.t.Helper()
-	o, err := l.transport.Plan(l.t.Context(), domain)
+	o, err := l.transport.Plan(l.t.Context(), domain, 0)
 	l.must(err)
 	return o
 }
@@ -60,9 +60,31 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "[192.0.2.1]", "a..example", ".example", "x y", "a.example\n"} {
-		if _, err := l.transport.Plan(t.Context(), bad); !errors.Is(err, route.ErrDomain) {
+		if _, err := l.transport.Plan(t.Context(), bad, 0); !errors.Is(err, route.ErrDomain) {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+}
+
+// A next hop "domain:port" has the domain's policy, and the TLSA records of that
+// port; the transport's own port is no other plan.
+func TestPlanAtAPort(t *testing.T) {
+	t.Parallel()
+	l := two(t)
+	l.start(everything)
+	o, err := l.transport.Plan(t.Context(), "a.example", 2525)
+	l.must(err)
+	if o.Target.Port != 2525 || o.STS.State != verdict.STSFound || len(o.Hosts) != 2 || !o.Route.Secure {
+		t.Fatalf("%+v", o)
+	}
+	for _, h := range o.Hosts {
+		if h.Port != 2525 || h.Verdict.Need != verdict.NeedWebPKI || h.Facts.TLSA.State != verdict.TLSANone {
+			t.Errorf("%+v", h)
+		}
+	}
+	usual := l.plan("a.example")
+	if o, err := l.transport.Plan(t.Context(), "a.example", l.config().Port); err != nil || o != usual {
+		t.Errorf("another plan for the usual port: %v", err)
 	}
 }
 
@@ -210,13 +232,13 @@ func TestPlanEnds(t *testing.T) {
 	l.start(everything)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(ErrStopping)
-	if _, err := l.transport.Plan(ctx, "a.example"); !errors.Is(err, ErrStopping) {
+	if _, err := l.transport.Plan(ctx, "a.example", 0); !errors.Is(err, ErrStopping) {
 		t.Error(err)
 	}
 	answer()
 	l.plan("a.example")
 	l.transport.Close()
-	if _, err := l.transport.Plan(t.Context(), "a.example"); !errors.Is(err, cache.ErrClosed) {
+	if _, err := l.transport.Plan(t.Context(), "a.example", 0); !errors.Is(err, cache.ErrClosed) {
 		t.Error(err)
 	}
 }

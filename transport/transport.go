@@ -224,14 +224,15 @@ func (t *Transport) Close() {
 }
 
 // Plan gives a domain's plan as of now, for a mail server that finds the hosts
-// by itself and dials them by itself, and for a message that makes no demands
-// of its own ([plan.Planner.Plan]). An override's next hop, of which that mail
-// server knows nothing, is left out of account; its policies hold. Names come
-// as A-labels or U-labels; an address literal has no plan.
+// by itself and dials them by itself, at a port or, if that is 0, at the
+// transport's, and for a message that makes no demands of its own
+// ([plan.Planner.Plan]). An override's next hop, of which that mail server knows
+// nothing, is left out of account; its policies hold. Names come as A-labels or
+// U-labels; an address literal has no plan.
 //
 // The error is the cause of ctx, or says that the transport is closed, or that
 // there is no such domain.
-func (t *Transport) Plan(ctx context.Context, domain string) (*plan.Plan, error) {
+func (t *Transport) Plan(ctx context.Context, domain string, port uint16) (*plan.Plan, error) {
 	dest, err := route.ForDomain(domain)
 	if err != nil || dest.Domain == "" {
 		return nil, route.ErrDomain
@@ -239,6 +240,9 @@ func (t *Transport) Plan(ctx context.Context, domain string) (*plan.Plan, error)
 	p := t.base
 	if o := t.overrideOf(dest.Domain); o != nil {
 		p = o.profile
+	}
+	if port != p.cfg.Port { // the same plan else
+		dest.Port = port
 	}
 	return p.planner.Plan(ctx, plan.Target{Destination: dest})
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts/fetch"
@@ -86,11 +87,12 @@ func (rt *Runtime) newPolicyCache(r *liveResolver, cfg transport.MTASTS, roots *
 // texts looks TXT records up.
 type texts struct{ *resolver.Resolver }
 
-// TXT gives the bytes of each record.
+// TXT gives the bytes of each record. A failure may be asked for again at once:
+// the resolver remembers it, and forgets its own silence with its first answer.
 func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
 	a, err := t.Lookup(ctx, name, resolver.TypeTXT)
 	if err != nil {
-		return policycache.Answer{}, err
+		return policycache.Answer{Expires: time.Now()}, err
 	}
 	return policycache.Answer{Found: a.Existence == resolver.Exists, Texts: a.Texts(), Expires: a.Expires}, nil
 }

@@ -146,7 +146,7 @@ func BenchmarkLookup(b *testing.B) {
 				s.Wait()
 			}()
 			for i := range 3 * domains {
-				if _, err := n.Plan(ctx, warm(i)); err != nil {
+				if _, err := n.Plan(ctx, warm(i), 0); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -193,7 +193,7 @@ func BenchmarkPlan(b *testing.B) {
 			n := newInternet(b)
 			b.ReportAllocs()
 			for b.Loop() {
-				o, err := n.Plan(b.Context(), warm(i))
+				o, err := n.Plan(b.Context(), warm(i), 0)
 				if err != nil {
 					b.Fatal(err)
 				}

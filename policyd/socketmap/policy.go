@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -63,6 +65,10 @@ func Decide(plan *plan.Plan) Policy {
 		return s.refusal()
 	case plan.Route.Secure && s.dane == len(s.hosts) && s.dane > 0:
 		return Policy{Level: DANEOnly}
+	case s.unknown != nil && plan.Route.Secure && s.dane > 0:
+		return Policy{Level: DANEOnly} // no MTA-STS policy asks for more
+	case s.unknown != nil:
+		return refuse(status.New(status.Temporary, 4, 3), fmt.Errorf("%s: %w", plan.Target.Domain, s.unknown))
 	case s.tlsa > 0 && s.fallback == verdict.NeedNothing:
 		return Policy{Level: DANE}
 	case plan.Route.Secure && s.dane > 0:
@@ -95,6 +101,25 @@ type summary struct {
 	need verdict.Need
 	// fallback is the same, were there no TLSA records.
 	fallback verdict.Need
+	// unknown is why nobody knows whether the domain has an MTA-STS policy; nil:
+	// it is known, or not asked for.
+	unknown error
+}
+
+// unknownPolicy tells why it is not known whether a domain has an MTA-STS
+// policy: the DNS did not say. A policy that is there and cannot be fetched is
+// another matter: mail goes on without (RFC 8461 §3.3).
+func unknownPolicy(plan *plan.Plan) error {
+	var err error
+	switch e := plan.Policy; {
+	case e == nil && plan.STS.State == verdict.STSFailed:
+		err = plan.STS.Err
+	case e != nil && e.State == policycache.Failed && e.Failure() == mtasts.FailureDNS:
+		err = e.Err
+	default:
+		return nil
+	}
+	return fmt.Errorf("the MTA-STS record cannot be looked up: %w", err)
 }
 
 // unreachable is more than any need: not even Postfix's word for the strongest
@@ -109,7 +134,7 @@ type hostNeed struct {
 }
 
 func summarise(plan *plan.Plan) *summary {
-	s := &summary{Plan: plan}
+	s := &summary{Plan: plan, unknown: unknownPolicy(plan)}
 	for i := range plan.Hosts {
 		h := hostNeed{Host: &plan.Hosts[i], need: unreachable}
 		bare := h.Facts

@@ -81,7 +81,9 @@ func TestReportsOfFailures(t *testing.T) {
 		{failing(policycache.Failed, mtasts.FailureFetch, why), encrypted, "OK encrypt policy_type=no-policy-found policy_domain=a.example policy_failure=sts-policy-fetch-error"},
 		// There it would fail every connection.
 		{failing(policycache.Failed, mtasts.FailureFetch, why), authenticated, "OK secure match=mx1.a.example servername=hostname"},
-		{failing(policycache.Failed, mtasts.FailureDNS, why), all, "NOTFOUND "},
+		// Nobody knows whether there is one: it is not to be had without.
+		{failing(policycache.Failed, mtasts.FailureDNS, why), all, "TEMP 4.4.3 a.example: the MTA-STS record cannot be looked up: why"},
+		{failing(policycache.Failed, mtasts.FailureDNS, policycache.ErrPending), all, "TEMP 4.4.3 a.example: the MTA-STS record cannot be looked up: the policy did not arrive in time; the fetch goes on"},
 		{failing(policycache.Failed, mtasts.FailureFetch, policycache.ErrPending), all, "NOTFOUND "},
 		{policycache.Entry{State: policycache.NoPolicy}, all, "NOTFOUND "},
 	} {

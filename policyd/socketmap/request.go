@@ -30,6 +30,7 @@ type request struct {
 	reports   bool   // the map's answers have attributes for TLS reports
 	transport string // whose policies are asked for
 	domain    string // as A-labels; empty: the key is none
+	port      uint16 // where the domain's hosts are dialled; 0: at the usual one
 }
 
 // parse reads a request; ok is false when there is no such map.
@@ -44,19 +45,27 @@ func parse(text, defaultTransport string) (r request, ok bool) {
 		return request{}, false
 	}
 	r.reports = reports
-	r.domain = domainOf(key)
+	r.domain, r.port = destination(key)
 	return r, true
 }
 
-// domainOf reads a key; "" means that it is no domain. Postfix asks for the
-// next hop as it stands: a domain, or what the administrator wrote into a
-// transport, "[host]", "[host]:port", "domain:port", an address, the path of a
-// socket; and, when a domain has no policy, for ".parent". Whoever chose a host
-// or a port by hand has no policy from the domain that the mail is for.
-func domainOf(key string) string {
-	d, err := route.ParseNexthop(key)
-	if err != nil || d.Nexthop || d.Port != 0 {
-		return ""
+// services are the names that Postfix takes for ports of mail servers.
+var services = map[string]string{"smtp": "25", "submission": "587", "submissions": "465", "smtps": "465"}
+
+// destination reads a key; an empty domain means that it is none. Postfix asks
+// for the next hop as it stands: a domain, or what the administrator wrote into a
+// transport, "domain:port", "[host]", "[host]:port", an address, the path of a
+// socket; and, when a domain has no policy, for ".parent". What a domain's MX
+// records lead to has the domain's policies, whatever the port (RFC 8461 §3.4);
+// a host that the administrator chose has none.
+func destination(key string) (domain string, port uint16) {
+	name, service, ok := strings.Cut(key, ":")
+	if number := services[service]; ok && number != "" {
+		key = name + ":" + number
 	}
-	return d.Domain
+	d, err := route.ParseNexthop(key)
+	if err != nil || d.Nexthop {
+		return "", 0
+	}
+	return d.Domain, d.Port
 }

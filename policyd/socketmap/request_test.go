@@ -10,18 +10,22 @@ import (
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]request{
-		"policy example.org":             {false, "default", "example.org"},
-		"policy-tlsrpt example.org":      {true, "default", "example.org"},
-		"policy@bulk example.org":        {false, "bulk", "example.org"},
-		"policy-tlsrpt@bulk EXAMPLE.ORG": {true, "bulk", "example.org"},
-		"policy@ example.org":            {false, "", "example.org"},
-		"policy":                         {false, "default", ""},
-		"QUERY example.org":              {false, "default", "example.org"},
-		"QUERY@bulk example.org":         {false, "bulk", "example.org"},
-		"QUERYwithTLSRPT example.org":    {true, "default", "example.org"},
-		"QUERYwithTLSRPT@b example.org":  {true, "b", "example.org"},
-		"postfix example.org":            {false, "default", "example.org"},
-		"postfix@bulk example.org":       {false, "bulk", "example.org"},
+		"policy example.org":             {false, "default", "example.org", 0},
+		"policy-tlsrpt example.org":      {true, "default", "example.org", 0},
+		"policy@bulk example.org":        {false, "bulk", "example.org", 0},
+		"policy-tlsrpt@bulk EXAMPLE.ORG": {true, "bulk", "example.org", 0},
+		"policy example.org:25":          {false, "default", "example.org", 25},
+		"policy Example.org.:2525":       {false, "default", "example.org", 2525},
+		"postfix example.org:submission": {false, "default", "example.org", 587},
+		"policy example.org:smtps":       {false, "default", "example.org", 465},
+		"policy@ example.org":            {false, "", "example.org", 0},
+		"policy":                         {false, "default", "", 0},
+		"QUERY example.org":              {false, "default", "example.org", 0},
+		"QUERY@bulk example.org":         {false, "bulk", "example.org", 0},
+		"QUERYwithTLSRPT example.org":    {true, "default", "example.org", 0},
+		"QUERYwithTLSRPT@b example.org":  {true, "b", "example.org", 0},
+		"postfix example.org":            {false, "default", "example.org", 0},
+		"postfix@bulk example.org":       {false, "bulk", "example.org", 0},
 	} {
 		if got, ok := parse(text, "default"); !ok || got != want {
 			t.Errorf("%q: %+v %v, want %+v", text, got, ok, want)
@@ -41,7 +45,7 @@ func TestNamesInTheDoctor(t *testing.T) {
 	}
 }
 
-func TestDomainOf(t *testing.T) {
+func TestDestination(t *testing.T) {
 	for key, want := range map[string]string{
 		"example.org":           "example.org",
 		"Sub.Example.ORG.":      "sub.example.org",
@@ -51,17 +55,17 @@ func TestDomainOf(t *testing.T) {
 		"localhost":             "localhost",
 		"1.example":             "1.example",
 	} {
-		if got := domainOf(key); got != want {
-			t.Errorf("%q: %q, want %q", key, got, want)
+		if got, port := destination(key); got != want || port != 0 {
+			t.Errorf("%q: %q, %d, want %q", key, got, port, want)
 		}
 	}
 	for _, key := range []string{
 		"", ".", ".example.org", ".org", "..example.org", "[example.org]", "[example.org]:25", "[192.0.2.1]", "[192.0.2.1]:587", "[IPv6:2001:db8::1]",
-		"[2001:db8::1]:25", "example.org:25", "example.org:submission", "example.org:", "192.0.2.1", "192.0.2.1:25", "2001:db8::1", "::1", "192.0.2",
+		"[2001:db8::1]:25", "example.org:", "example.org:0", "example.org:65536", "example.org:pop3", "example.org:smtp:smtp", "192.0.2.1", "192.0.2.1:25", "2001:db8::1", "::1", "192.0.2",
 		"/run/lmtp.sock", "unix:/run/lmtp.sock", "user@example.org", "example.org example.net", "exa mple.org", "example.org\n", "example.org\x00", "*.example.org",
 		"\xff.example", strings.Repeat("a.", 200) + "example", strings.Repeat("a", 64) + ".example", "[", "[]", ":25", "MAILER-DAEMON@",
 	} {
-		if got := domainOf(key); got != "" {
+		if got, _ := destination(key); got != "" {
 			t.Errorf("%q passes for the domain %q", key, got)
 		}
 	}
@@ -82,7 +86,7 @@ func FuzzKey(f *testing.F) {
 		if len(r.domain) > 253 || strings.Trim(r.domain, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" || r.domain[0] == '.' || strings.Contains(r.domain, "..") {
 			t.Fatalf("%q: %+v", text, r)
 		}
-		if domainOf(r.domain) != r.domain {
+		if again, _ := destination(r.domain); again != r.domain {
 			t.Fatalf("%q: %q is another domain the second time", text, r.domain)
 		}
 	})

@@ -9,8 +9,9 @@
 // well; both speak for the transport default, and "policy@NAME" for another.
 // The names that postfix-tlspol and postfix-mta-sts-resolver have in main.cf,
 // "QUERY", "QUERYwithTLSRPT" and "postfix", mean the same two maps.
-// The key is a domain; anything else that Postfix asks for ("[host]",
-// "[host]:port", "domain:port", ".parent", an address) has no policy: NOTFOUND.
+// The key is a domain, or domain:port for one whose hosts are dialled there;
+// anything else that Postfix asks for ("[host]", "[host]:port", ".parent", an
+// address) has no policy: NOTFOUND.
 // For a domain the answer is
 //
 //	dane-only, dane       what TLSA records ask for
@@ -71,6 +72,12 @@
 // means smtp_tls_security_level = dane, and knows the CAs (smtp_tls_CAfile).
 // contrib/postfix has the lines.
 //
+// Where the DNS does not say whether a domain has an MTA-STS policy (the TXT
+// look-up fails), NOTFOUND would be a guess that whoever makes look-ups fail
+// can bring about. The answer is TEMP then, unless it is dane-only, than which no
+// policy asks for more. A policy that is there and cannot be fetched is another
+// matter: mail goes on without (RFC 8461 §3.3).
+//
 // An override's next hop is not Postfix's and is left out of account; its
 // mx_auth holds. A domain that provably has no mail servers is NOTFOUND, as
 // Postfix will see for itself.
@@ -120,8 +127,9 @@ const (
 
 // PlanSource is a transport.
 type PlanSource interface {
-	// Plan gives what awaits mail for a domain.
-	Plan(ctx context.Context, domain string) (*plan.Plan, error)
+	// Plan gives what awaits mail for a domain whose hosts are dialled at a port;
+	// 0 is the transport's.
+	Plan(ctx context.Context, domain string, port uint16) (*plan.Plan, error)
 }
 
 // Transport is a transport that is held for one look-up.
@@ -220,7 +228,7 @@ func (s *Server) answer(ctx context.Context, text string) string {
 	defer t.Release()
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
-	plan, err := t.Plan(ctx, r.domain)
+	plan, err := t.Plan(ctx, r.domain, r.port)
 	if err != nil {
 		return temporary("4.4.3 " + r.domain + ": " + err.Error())
 	}

@@ -45,8 +45,11 @@ func newFake() *fake {
 }
 
 // Plan implements PlanSource.
-func (f *fake) Plan(ctx context.Context, domain string) (*plan.Plan, error) {
+func (f *fake) Plan(ctx context.Context, domain string, port uint16) (*plan.Plan, error) {
 	f.asked.Add(1)
+	if domain == "port.example" && port == 2525 {
+		domain = "dane.example"
+	}
 	if domain == "slow.example" {
 		select {
 		case <-f.hold:
@@ -159,6 +162,10 @@ func TestConversation(t *testing.T) {
 		{"policy sts.example", secure},
 		{"policy@bulk STS.Example.", secure},
 		{"policy open.example", "NOTFOUND "},
+		{"policy sts.example:587", secure},
+		{"policy sts.example:submission", secure},
+		{"policy port.example:2525", "OK dane-only"}, // at no other port
+		{"policy port.example", "NOTFOUND "},
 		{"policy .example", "NOTFOUND "},
 		{"policy [mx.example]:25", "NOTFOUND "},
 		{"policy ", "NOTFOUND "},

@@ -39,7 +39,8 @@
 // # What it refuses to conclude
 //
 // A failed TXT look-up proves nothing: the answer is Failed, not NoPolicy, and is
-// asked for again after half a minute. A file whose fetch lies in the future is
+// asked for again after half a minute, or as soon as the resolver says, which
+// remembers failures by itself. A file whose fetch lies in the future is
 // believed for max_age from now at most, and refreshed at once. When the store
 // fails, that is logged once, and memory goes on alone.
 package policycache
@@ -96,7 +97,9 @@ type Answer struct {
 	// Found is false when the DNS proves that there are none (NXDOMAIN or an
 	// empty answer).
 	Found bool
-	// Expires is when the answer's TTL runs out.
+	// Expires is when the answer's TTL runs out. Beside an error it is when it
+	// may be asked for again, at the latest after half a minute; the zero time
+	// is that.
 	Expires time.Time
 }
 

@@ -134,6 +134,9 @@ func (c *Cache) checkRecord(st *state) {
 	st.record, st.recordID, st.problem = known, rec.ID, problem
 	if known == recordUnknown {
 		st.recheck = now.Add(recordRetry)
+		if !answer.Expires.IsZero() { // whoever looked it up remembers failures
+			st.recheck = earliest(st.recheck, answer.Expires)
+		}
 	} else {
 		st.recheck = latest(now.Add(minRecordTTL), earliest(answer.Expires, now.Add(maxRecordTTL)))
 	}
