@@ -120,14 +120,24 @@ func asciiDomain(domain string) (string, error) {
 	return ASCIIDomain(domain)
 }
 
+// withUnderscores is idna.Lookup without STD 3's rules for host names.
+var withUnderscores = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(false))
+
 // ASCIIDomain gives a domain name as lower-case A-labels without a trailing
 // dot. Names of pure ASCII are taken as they are apart from their letter case,
 // underscores included, since the DNS is the judge of them; others go through
-// the IDNA2008 lookup rules with the UTS 46 mapping (RFC 5891 §5).
+// the IDNA2008 lookup rules with the UTS 46 mapping (RFC 5891 §5), which see an
+// underscore as one letter more.
 func ASCIIDomain(domain string) (string, error) {
 	domain = strings.TrimSuffix(domain, ".")
 	if !ascii(domain) {
-		a, err := idna.Lookup.ToASCII(domain)
+		// The strict rules forbid underscores, and with them characters that
+		// stand for a dot or a bracket. So they judge the name as it would be
+		// without the one, and then only underscores are left to be allowed.
+		if _, err := idna.Lookup.ToASCII(strings.ReplaceAll(domain, "_", "0")); err != nil {
+			return "", ErrDomain
+		}
+		a, err := withUnderscores.ToASCII(domain)
 		if err != nil {
 			return "", ErrDomain
 		}

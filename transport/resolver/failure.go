@@ -75,7 +75,7 @@ func (r *Resolver) remember(ctx context.Context, q question, e *Error) {
 	if errors.As(kept.Err, &last) && (last.mute || now.Sub(kept.Expires) > maxPause) {
 		last = nil // nothing follows from that
 	}
-	if e.silent() && !e.heard && !r.alive(ctx) {
+	if e.silent() && !e.heard && ctx.Err() == nil && !r.alive(ctx) {
 		e.mute = true
 		e.generation = r.generation.Load()
 		r.muted.Store(true)

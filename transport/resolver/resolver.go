@@ -33,7 +33,7 @@
 //
 // Bounds: 16 aliases; 50 addresses, 100 MX, 64 TLSA or 100 other records an
 // answer; 64 KiB a message, 100 datagrams that are no answer to a question, 500
-// questions at once, a day for a TTL and
+// questions at once and 50 about the names of one owner, a day for a TTL and
 // an hour for a negative one.
 package resolver
 
@@ -50,9 +50,6 @@ import (
 
 	"github.com/mxpipe/mxpipe/cache"
 )
-
-// maxAtOnce is how many questions are under way at once.
-const maxAtOnce = 500
 
 // Config says whom a Resolver asks, and how patiently.
 type Config struct {
@@ -82,7 +79,7 @@ type Resolver struct {
 	cfg     Config
 	servers []*server
 	cache   *cache.Cache[question, Answer]
-	slots   chan struct{}
+	flight  *inFlight
 	serial  atomic.Uint64 // of the last answer
 	silence
 }
@@ -113,7 +110,7 @@ func New(cfg Config) (*Resolver, error) {
 	for _, s := range left {
 		cfg.Logger.Warn("resolver left out: its answers cannot be trusted as those of the other servers are (trust_ad)", "server", s.addr)
 	}
-	r := &Resolver{cfg: cfg, servers: servers, slots: make(chan struct{}, maxAtOnce)}
+	r := &Resolver{cfg: cfg, servers: servers, flight: newInFlight()}
 	r.cache = cache.New(r.load, cache.Options[question, Answer]{
 		Bytes: cfg.CacheBytes,
 		Cost:  cost,
@@ -280,12 +277,15 @@ func (r *Resolver) load(ctx context.Context, q question) (Answer, time.Time, err
 
 // ask puts one question to the servers until one of them answers.
 func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
-		return response{}, contextError(ctx, q)
+	leave, err := r.flight.enter(ctx, q.name)
+	if err != nil {
+		e := contextError(ctx, q)
+		if e.Kind == Timeout {
+			e.Err = errBusy
+		}
+		return response{}, e
 	}
+	defer leave()
 	var reason *Error
 	before := r.heard.Load()
 	for range r.cfg.Attempts {

@@ -55,6 +55,9 @@ func TestForDomain(t *testing.T) {
 		"BÜCHER.example":          "xn--bcher-kva.example",
 		"bücher\u3002example":     "xn--bcher-kva.example", // UTS 46 §2.3: the ideographic full stop
 		"_x.under_score.example":  "_x.under_score.example",
+		"my_host.bücher.example":  "my_host.xn--bcher-kva.example",
+		"_x.bücher.example":       "_x.xn--bcher-kva.example",
+		"bücher_1.example":        "xn--bcher_1-n2a.example",
 		"[192.0.2.1]":             "[192.0.2.1]",
 		"[IPv6:2001:db8:0::0:1]":  "[IPv6:2001:db8::1]",
 		"192.0.2.1":               "192.0.2.1", // a name like any other; the DNS says that it does not exist
@@ -70,6 +73,9 @@ func TestForDomain(t *testing.T) {
 	for _, text := range []string{
 		"", ".", "[]", "[x]", "[192.0.2.1", "[192.0.2.1]:25", "[fe80::1%eth0]", "a b", "a..b", "a@b", "a\nb", "a\x7fb", "\u0000.example",
 		strings.Repeat("a", 64), strings.Repeat("a.", 200) + "example", "\xff", "ü\u202e.example",
+		// UTS 46 lets these stand for ".", "1.", "(1)" and "=" beside an
+		// underscore, if host names are not looked at strictly.
+		"a_b\u2024ü.example", "a_b.\u2488ü.example", "a_b.\u2474ü.example", "a_b.ü\u2260.example", "a_b.ü\uff3f.example",
 	} {
 		if d, err := route.ForDomain(text); err == nil {
 			t.Errorf("%q became %+v", text, d)

@@ -1,0 +1,96 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+
+	"golang.org/x/net/publicsuffix"
+)
+
+// How many questions are under way at once: in all, and about names that one
+// owner has registered. A zone whose servers are silent holds each question for
+// all of its time, so that without the second bound a few hundred names of one
+// hostile zone would keep everybody else from asking.
+const (
+	maxAtOnce   = 500
+	maxPerOwner = 50
+)
+
+var errBusy = errors.New("too many questions are under way, in all or about this domain")
+
+// inFlight gives out the places for questions.
+type inFlight struct {
+	all chan struct{}
+
+	mu     sync.Mutex
+	owners map[string]*ownerPlaces // those with a question under way or waiting
+}
+
+type ownerPlaces struct {
+	places chan struct{}
+	users  int // questions under way or waiting
+}
+
+func newInFlight() *inFlight {
+	return &inFlight{all: make(chan struct{}, maxAtOnce), owners: map[string]*ownerPlaces{}}
+}
+
+// enter waits for a place for a question about a name. It is given back by
+// leave; without one, because ctx has ended, there is nothing to give back.
+func (f *inFlight) enter(ctx context.Context, name string) (leave func(), err error) {
+	key := ownerOf(name)
+	owner := f.join(key)
+	// The owner's place comes first: who waits for it keeps nobody else out.
+	select {
+	case owner.places <- struct{}{}:
+	case <-ctx.Done():
+		f.part(key)
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case f.all <- struct{}{}:
+	case <-ctx.Done():
+		<-owner.places
+		f.part(key)
+		return nil, context.Cause(ctx)
+	}
+	return func() {
+		<-f.all
+		<-owner.places
+		f.part(key)
+	}, nil
+}
+
+func (f *inFlight) join(key string) *ownerPlaces {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	owner := f.owners[key]
+	if owner == nil {
+		owner = &ownerPlaces{places: make(chan struct{}, maxPerOwner)}
+		f.owners[key] = owner
+	}
+	owner.users++
+	return owner
+}
+
+func (f *inFlight) part(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	owner := f.owners[key]
+	if owner.users--; owner.users == 0 {
+		delete(f.owners, key)
+	}
+}
+
+// ownerOf gives the registrable domain of a name in its normal form, under which
+// one owner has all the names.
+func ownerOf(name string) string {
+	name = strings.TrimSuffix(name, ".")
+	owner, err := publicsuffix.EffectiveTLDPlusOne(name)
+	if err != nil {
+		return name // it is a public suffix, or the root
+	}
+	return owner
+}
