@@ -1,0 +1,164 @@
+package history
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Query chooses entries. The zero Query chooses all.
+type Query struct {
+	// What is a domain, a host, or a provider, as the entry has it; a domain
+	// that begins with a dot stands for all below it. Empty: any.
+	What   string
+	Failed bool      // only what was not delivered
+	Since  time.Time // zero: as far as it goes
+	Limit  int       // entries at most; 0: all
+}
+
+// Find gives the entries that match, the newest first, and how many more there
+// are than the limit lets through.
+func (h *History) Find(q Query) (list []Entry, more int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := h.count - 1; i >= 0; i-- {
+		e := h.at(i)
+		switch {
+		case !q.matches(e):
+		case q.Limit > 0 && len(list) == q.Limit:
+			more++
+		default:
+			list = append(list, *e)
+		}
+	}
+	return list, more
+}
+
+func (q *Query) matches(e *Entry) bool {
+	switch {
+	case q.Failed && !e.Failed(), e.At.Before(q.Since):
+		return false
+	case q.What == "":
+		return true
+	case strings.HasPrefix(q.What, "."):
+		return strings.HasSuffix(e.Destination, q.What) || strings.HasSuffix(e.Host, q.What)
+	}
+	return q.What == e.Destination || q.What == e.Host || q.What == e.Provider || q.What == e.QueueID || q.What == e.ID
+}
+
+// Summary is what was seen of one destination or provider.
+type Summary struct {
+	Name      string    `json:"name"`
+	Messages  int       `json:"messages"` // entries
+	Delivered int       `json:"delivered"`
+	Deferred  int       `json:"deferred"`
+	Refused   int       `json:"refused"`
+	Median    Seconds   `json:"median_seconds"` // of Took
+	Slowest   Seconds   `json:"slowest_seconds"`
+	LastCode  string    `json:"last_code"`
+	LastText  string    `json:"last_text"`
+	LastAt    time.Time `json:"last_at"`
+}
+
+// Group is what a summary is made by.
+type Group uint8
+
+// The groups.
+const (
+	ByDestination Group = iota
+	ByProvider
+)
+
+// Summarise gives a summary for each destination, or provider, among the
+// entries that match, the one with most failures first.
+func (h *History) Summarise(q Query, by Group) []Summary {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	index := map[string]int{}
+	var list []Summary
+	var took [][]Seconds
+	for i := range h.count {
+		e := h.at(i)
+		if !q.matches(e) {
+			continue
+		}
+		name := e.Destination
+		if by == ByProvider {
+			name = e.Provider
+		}
+		if name == "" {
+			continue // it came to no host
+		}
+		n, ok := index[name]
+		if !ok {
+			n = len(list)
+			index[name] = n
+			list, took = append(list, Summary{Name: name}), append(took, nil)
+		}
+		s := &list[n]
+		s.Messages++
+		switch e.Code[:min(1, len(e.Code))] {
+		case "2":
+			s.Delivered++
+		case "5":
+			s.Refused++
+		default:
+			s.Deferred++
+		}
+		took[n] = append(took[n], e.Took)
+		s.LastCode, s.LastText, s.LastAt = e.Code, e.Text, e.At
+	}
+	for n := range list {
+		slices.Sort(took[n])
+		list[n].Median, list[n].Slowest = took[n][len(took[n])/2], took[n][len(took[n])-1]
+	}
+	slices.SortFunc(list, func(a, b Summary) int {
+		return cmp.Or(cmp.Compare(b.Deferred+b.Refused, a.Deferred+a.Refused), cmp.Compare(b.Messages, a.Messages), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+// Minute is what was delivered in one minute, for a chart.
+type Minute struct {
+	At        time.Time `json:"at"`
+	Delivered int       `json:"delivered"`
+	Deferred  int       `json:"deferred"`
+	Refused   int       `json:"refused"`
+	Median    Seconds   `json:"median_seconds"`
+	Slowest   Seconds   `json:"slowest_seconds"`
+}
+
+// Minutes gives the last n minutes before now, the oldest first.
+func (h *History) Minutes(now time.Time, n int) []Minute {
+	start := now.Truncate(time.Minute).Add(-time.Duration(n-1) * time.Minute)
+	list, took := make([]Minute, n), make([][]Seconds, n)
+	for i := range list {
+		list[i].At = start.Add(time.Duration(i) * time.Minute)
+	}
+	h.mu.Lock()
+	for i := range h.count {
+		e := h.at(i)
+		m := int(e.At.Sub(start) / time.Minute)
+		if e.At.Before(start) || m >= n {
+			continue
+		}
+		switch {
+		case !e.Failed():
+			list[m].Delivered++
+		case strings.HasPrefix(e.Code, "5"):
+			list[m].Refused++
+		default:
+			list[m].Deferred++
+		}
+		took[m] = append(took[m], e.Took)
+	}
+	h.mu.Unlock()
+	for i, t := range took {
+		if len(t) > 0 {
+			slices.Sort(t)
+			list[i].Median, list[i].Slowest = t[len(t)/2], t[len(t)-1]
+		}
+	}
+	return list
+}
