@@ -1,0 +1,122 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/history"
+)
+
+// Daemon is what the page asks, and what it can change. *admin.Client is one.
+type Daemon interface {
+	Status(ctx context.Context) (admin.Status, error)
+	Explain(ctx context.Context, transport, domain string, connect bool) (*admin.Explanation, error)
+	History(ctx context.Context, q admin.HistoryQuery) (admin.History, error)
+	Suspend(ctx context.Context, target string, lasts time.Duration, reason string) error
+	Resume(ctx context.Context, target string) error
+	FlushDomain(ctx context.Context, domain string) error
+	TraceDomain(ctx context.Context, domain string, lasts time.Duration) error
+}
+
+// overview is what the page shows at a glance.
+type overview struct {
+	Status       admin.Status      `json:"status"`
+	Minutes      []history.Minute  `json:"minutes"`
+	Destinations []history.Summary `json:"destinations"`
+	Providers    []history.Summary `json:"providers"`
+	Levels       []admin.Level     `json:"levels"`
+	Last         []history.Entry   `json:"last"`
+	At           time.Time         `json:"at"`
+}
+
+const (
+	rows  = 200 // of a table
+	lasts = 100 // entries of the history
+)
+
+func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
+	status, err := s.daemon.Status(r.Context())
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	past, err := s.daemon.History(r.Context(), admin.HistoryQuery{Since: time.Hour, Limit: lasts, Summary: true})
+	o := overview{Status: status, Minutes: past.Minutes, Levels: past.Levels, Last: past.Entries, At: time.Now().UTC()}
+	o.Destinations, o.Providers = head(past.Destinations), head(past.Providers)
+	answer(w, o, err)
+}
+
+func head(list []history.Summary) []history.Summary { return list[:min(len(list), rows)] }
+
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	domain := strings.TrimSpace(q.Get("domain"))
+	if domain == "" || len(domain) > 300 {
+		refuse(w, "which domain?")
+		return
+	}
+	connect, _ := strconv.ParseBool(q.Get("connect"))
+	e, err := s.daemon.Explain(r.Context(), q.Get("transport"), domain, connect)
+	answer(w, e, err)
+}
+
+func (s *Server) history(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	failed, _ := strconv.ParseBool(q.Get("failed"))
+	past, err := s.daemon.History(r.Context(), admin.HistoryQuery{What: q.Get("what"), Failed: failed, Limit: lasts})
+	answer(w, past, err)
+}
+
+// change is the body of a POST.
+type change struct {
+	Target  string  `json:"target"`
+	Seconds float64 `json:"seconds"` // 0: until it is resumed
+	Reason  string  `json:"reason"`
+}
+
+// read reads a change; !ok means that it was refused.
+func read(w http.ResponseWriter, r *http.Request) (c change, ok bool) {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if r.Header.Get("Content-Type") != "application/json" || d.Decode(&c) != nil || c.Target == "" ||
+		len(c.Target) > 300 || len(c.Reason) > 200 || c.Seconds < 0 || c.Seconds > 366*24*3600 {
+		refuse(w, "no such request")
+		return c, false
+	}
+	return c, true
+}
+
+func (c *change) lasts() time.Duration { return time.Duration(c.Seconds * float64(time.Second)) }
+
+type done struct {
+	Done bool `json:"done"`
+}
+
+func (s *Server) suspend(w http.ResponseWriter, r *http.Request) {
+	if c, ok := read(w, r); ok {
+		answer(w, done{true}, s.daemon.Suspend(r.Context(), c.Target, c.lasts(), c.Reason))
+	}
+}
+
+func (s *Server) resume(w http.ResponseWriter, r *http.Request) {
+	if c, ok := read(w, r); ok {
+		answer(w, done{true}, s.daemon.Resume(r.Context(), c.Target))
+	}
+}
+
+func (s *Server) flush(w http.ResponseWriter, r *http.Request) {
+	if c, ok := read(w, r); ok {
+		answer(w, done{true}, s.daemon.FlushDomain(r.Context(), c.Target))
+	}
+}
+
+func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
+	if c, ok := read(w, r); ok {
+		answer(w, done{true}, s.daemon.TraceDomain(r.Context(), c.Target, c.lasts()))
+	}
+}
