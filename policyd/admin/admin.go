@@ -18,6 +18,12 @@
 //	GET    /v1/trace                      TraceList
 //	PUT    /v1/trace/DOMAIN?for=DURATION  TraceList; 10m unless it is said
 //	DELETE /v1/trace/DOMAIN               TraceList; 404 if it was not traced
+//	GET    /v1/history?what=W             History; failed=true, since=DURATION,
+//	                                      limit=N, summary=true
+//	GET    /v1/suspension                 SuspendedList
+//	PUT    /v1/suspension/TARGET?for=D    SuspendedList; reason=TEXT
+//	DELETE /v1/suspension/TARGET          SuspendedList; 404 if it was not
+//	                                      suspended
 //	GET    /debug/pprof/...               Go's profiler, with listen.admin.pprof
 //
 // What was asked in vain gets a status from 400 and {"error": "..."}.
@@ -81,6 +87,13 @@ type Daemon interface {
 	CacheList() (CacheList, error)
 	Cached(domain string) (Cached, error)
 	Flush(domain string) (Flushed, error)
+	// History gives the last deliveries.
+	History(q HistoryQuery) History
+	// Suspended, Suspend and Resume are about what is stopped by hand. Suspend
+	// with 0 lasts until Resume.
+	Suspended() SuspendedList
+	Suspend(target string, lasts time.Duration, reason string) error
+	Resume(target string) error
 }
 
 // Server serves the socket. It is safe for concurrent use.
@@ -113,6 +126,11 @@ func New(d Daemon, o Options) *Server {
 		"GET /v1/trace":             func(*http.Request) (any, error) { return s.traced(), nil },
 		"PUT /v1/trace/{domain}":    s.trace,
 		"DELETE /v1/trace/{domain}": s.untrace,
+
+		"GET /v1/history":                s.history,
+		"GET /v1/suspension":             s.suspended,
+		"PUT /v1/suspension/{target}":    s.suspend,
+		"DELETE /v1/suspension/{target}": s.resume,
 	} {
 		mux.HandleFunc(pattern, s.handler(answer))
 	}

@@ -56,6 +56,10 @@ func settings(c *Config) map[string]string {
 	s.put("max_message_size", bytesText(c.MaxMessageSize))
 	s.put("max_deliveries", strconv.Itoa(c.MaxDeliveries))
 	s.put("tlsrpt.socket", c.TLSRPT.Socket)
+	s.put("history.entries", strconv.Itoa(c.History.Entries))
+	s.put("history.memory", bytesText(c.History.Memory))
+	s.put("history.keep", strconv.FormatBool(c.History.Keep))
+	s.put("history.addresses", strconv.FormatBool(c.History.Addresses))
 	s.listen(&c.Listen)
 	for name, p := range c.MXAuth {
 		s.policies("mx_auth."+name, p)

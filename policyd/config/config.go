@@ -101,6 +101,9 @@ type Config struct {
 	// TLSRPT says whom to tell about TLS successes and failures (tlsrpt).
 	TLSRPT TLSRPT
 
+	// History says how much is remembered of the last deliveries (history).
+	History History
+
 	// Warnings are what is right and yet hardly meant, in the order of the
 	// file: mail goes with less protection than one who wrote it may think.
 	Warnings []Mistake
@@ -109,6 +112,20 @@ type Config struct {
 	// they were when they were checked. Whoever needs one takes it from here,
 	// and waits for no disk. Nil where Environment.ReadFile is nil.
 	Files map[string][]byte
+}
+
+// History is the history block.
+type History struct {
+	// Entries is how many results are remembered at most (entries). Default:
+	// 10,000.
+	Entries int
+	// Memory is how many bytes they take at most (memory). Default: 16 MiB.
+	Memory int64
+	// Keep has them outlive a restart, in state_dir (keep). Default: false.
+	Keep bool
+	// Addresses keeps the local parts of senders and recipients, not their
+	// domains alone (addresses). Default: false.
+	Addresses bool
 }
 
 // Log is the log block.

@@ -37,6 +37,7 @@ func defaults() *Config {
 		DNS:             DNS{nil, TrustLoopback, 5 * time.Second, 3},
 		MaxMessageSize:  100 * 1024 * 1024,
 		MaxDeliveries:   1000,
+		History:         History{Entries: 10_000, Memory: 16 << 20},
 		MXAuth:          map[string]transport.PolicySet{"outbound": policies()},
 		Transports:      map[string]*transport.Config{"default": defaultTransport(policies())},
 		Listen: Listen{
@@ -144,6 +145,7 @@ func TestCompleteExample(t *testing.T) {
 		Log:            Log{slog.LevelInfo, LogText},
 		DNS:            DNS{[]string{"127.0.0.1:53"}, TrustLoopback, 5 * time.Second, 3},
 		MaxMessageSize: 104857600, MaxDeliveries: 1000,
+		History:    History{Entries: 10_000, Memory: 16 << 20},
 		MXAuth:     map[string]transport.PolicySet{"outbound": outbound, "strict": strict},
 		Transports: map[string]*transport.Config{"default": &t0},
 		Listen: Listen{
@@ -205,6 +207,7 @@ func TestValues(t *testing.T) {
 		{"max_deliveries: 1", func(c *Config) { c.MaxDeliveries = 1 }},
 		{"tlsrpt: {socket: /run/tlsrpt.sock}", func(c *Config) { c.TLSRPT.Socket = "/run/tlsrpt.sock" }},
 		{"tlsrpt: {socket: ''}", func(*Config) {}},
+		{"history: {entries: 50, memory: 1MiB, keep: true, addresses: true}", func(c *Config) { c.History = History{50, 1 << 20, true, true} }},
 
 		{"listen: {}", func(c *Config) { c.Listen = Listen{} }},
 		{"listen: {pipe: {}}", func(c *Config) { c.Listen = Listen{Pipe: &Socket{"/run/mxpolicyd/pipe.sock", 0o660, ""}} }},

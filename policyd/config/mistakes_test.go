@@ -16,7 +16,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"hostnam: mx.example.org", []string{`1:1: unknown key "hostnam", would be "hostname"`}},
 		{"max-deliveries: 5", []string{`1:1: unknown key "max-deliveries", would be "max_deliveries"`}},
-		{"foo: 1", []string{`1:1: unknown key "foo", would be one of hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt`}},
+		{"foo: 1", []string{`1:1: unknown key "foo", would be one of hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, history`}},
 		{"port: 25", []string{`1:1: unknown key "port", would be "port" in transports.NAME`}},
 		{"mtasts: {}", []string{`1:1: unknown key "mtasts", would be "mtasts" in mx_auth.NAME`}},
 		{"tls-client: {}", []string{`1:1: unknown key "tls-client", would be "tls_client" in transports.NAME`}},
@@ -193,10 +193,10 @@ func TestMistakes(t *testing.T) {
 		{`transports: {default: {overrides: [{match: a.example, nexthop: "relay:0"}]}}`, []string{`1:64: transports.default.overrides[0].nexthop: "relay:0" has no usable port, would be a number from 1 to 65535 after the colon`}},
 		{`transports: {default: {overrides: [{match: a.example, nexthop: ":25"}]}}`, []string{`1:64: transports.default.overrides[0].nexthop: ":25" names no host, would be "domain", "[host]", "domain:port" or "[host]:port"`}},
 		{`transports: {default: {overrides: [{match: a.example, nexthop: "a b"}]}}`, []string{`1:64: transports.default.overrides[0].nexthop: "a b" names no host, would be "domain", "[host]", "domain:port" or "[host]:port"`}},
-		{"- hostname", []string{"1:1: the file: is a list, would be a block with the keys hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt"}},
-		{"hostname", []string{`1:1: the file: is the plain value "hostname", would be a block with the keys hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt`}},
+		{"- hostname", []string{"1:1: the file: is a list, would be a block with the keys hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, history"}},
+		{"hostname", []string{`1:1: the file: is the plain value "hostname", would be a block with the keys hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, history`}},
 		{"a: &x 1", []string{
-			`1:1: unknown key "a", would be one of hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt`,
+			`1:1: unknown key "a", would be one of hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, history`,
 			`1:4: YAML anchors (&) are not used here, would be the value without "&x"`}},
 		{"hostname: *x", []string{"1:1: YAML: unknown anchor 'x' referenced, would be the value itself: anchors and aliases are not used here"}},
 		{"hostname: &h a.example\nstate_dir: *h", []string{

@@ -23,6 +23,7 @@ func (d *decoder) config(root value) *Config {
 		DNS:             DNS{TrustAD: TrustLoopback, Timeout: 5 * time.Second, Attempts: 3},
 		MaxMessageSize:  100 << 20,
 		MaxDeliveries:   1000,
+		History:         History{Entries: 10_000, Memory: 16 << 20},
 	}
 	seen := root.block(d.topKeys(c)...)
 	if _, given := seen["state_dir"]; !given {
@@ -67,6 +68,16 @@ func (d *decoder) topKeys(c *Config) []key {
 		{"mx_auth", later},
 		{"transports", later},
 		{"tlsrpt", func(v value) { v.block(key{"socket", set(&c.TLSRPT.Socket, optional(socketPath()))}) }},
+		{"history", func(v value) { v.block(historyKeys(&c.History)...) }},
+	}
+}
+
+func historyKeys(h *History) []key {
+	return []key{
+		{"entries", set(&h.Entries, number(1, 1_000_000))},
+		{"memory", set(&h.Memory, size(64<<10, 4<<30))},
+		{"keep", set(&h.Keep, boolean())},
+		{"addresses", set(&h.Addresses, boolean())},
 	}
 }
 
@@ -102,6 +113,7 @@ func (d *decoder) elsewhere(name string) (known, where string) {
 		{"in listen", listenKeys(&Listen{}, nil)},
 		{"in dns", dnsKeys(&DNS{})},
 		{"in log", logKeys(&Log{})},
+		{"in history", historyKeys(&History{})},
 		{"in mx_auth.NAME", policyKeys(&p, "")},
 		{"in mx_auth.NAME.mtasts", mtastsKeys(&transport.MTASTS{}, "")},
 		{"in mx_auth.NAME.local_policy", localPolicyKeys(&transport.LocalPolicy{})},

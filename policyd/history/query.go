@@ -162,3 +162,30 @@ func (h *History) Minutes(now time.Time, n int) []Minute {
 	}
 	return list
 }
+
+// Level is how secure deliveries were.
+type Level struct {
+	Name     string // "authenticated, MX dnssec"
+	Messages int
+}
+
+// Levels counts the delivered entries that match by the levels of TLS and MX
+// that they reached, the most frequent first.
+func (h *History) Levels(q Query) []Level {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	counts := map[string]int{}
+	for i := range h.count {
+		if e := h.at(i); q.matches(e) && !e.Failed() {
+			counts[cmp.Or(e.TLSLevel, "none")+", MX "+cmp.Or(e.MXLevel, "none")]++
+		}
+	}
+	list := make([]Level, 0, len(counts))
+	for name, n := range counts {
+		list = append(list, Level{name, n})
+	}
+	slices.SortFunc(list, func(a, b Level) int {
+		return cmp.Or(cmp.Compare(b.Messages, a.Messages), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}

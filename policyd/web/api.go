@@ -10,17 +10,18 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/admin"
 	"github.com/mxpipe/mxpipe/policyd/history"
+	"github.com/mxpipe/mxpipe/transport"
 )
 
 // Daemon is what the page asks, and what it can change. *admin.Client is one.
 type Daemon interface {
 	Status(ctx context.Context) (admin.Status, error)
-	Explain(ctx context.Context, transport, domain string, connect bool) (*admin.Explanation, error)
+	Explain(ctx context.Context, name, domain string, depth transport.Depth) (*admin.Explanation, error)
 	History(ctx context.Context, q admin.HistoryQuery) (admin.History, error)
-	Suspend(ctx context.Context, target string, lasts time.Duration, reason string) error
-	Resume(ctx context.Context, target string) error
-	FlushDomain(ctx context.Context, domain string) error
-	TraceDomain(ctx context.Context, domain string, lasts time.Duration) error
+	Suspend(ctx context.Context, target string, lasts time.Duration, reason string) (admin.SuspendedList, error)
+	Resume(ctx context.Context, target string) (admin.SuspendedList, error)
+	Flush(ctx context.Context, domain string) (admin.Flushed, error)
+	Trace(ctx context.Context, domain string, lasts time.Duration) (admin.TraceList, error)
 }
 
 // overview is what the page shows at a glance.
@@ -60,8 +61,11 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 		refuse(w, "which domain?")
 		return
 	}
-	connect, _ := strconv.ParseBool(q.Get("connect"))
-	e, err := s.daemon.Explain(r.Context(), q.Get("transport"), domain, connect)
+	depth := transport.Lookups
+	if connect, _ := strconv.ParseBool(q.Get("connect")); connect {
+		depth = transport.Connect
+	}
+	e, err := s.daemon.Explain(r.Context(), q.Get("transport"), domain, depth)
 	answer(w, e, err)
 }
 
@@ -93,30 +97,30 @@ func read(w http.ResponseWriter, r *http.Request) (c change, ok bool) {
 
 func (c *change) lasts() time.Duration { return time.Duration(c.Seconds * float64(time.Second)) }
 
-type done struct {
-	Done bool `json:"done"`
-}
-
 func (s *Server) suspend(w http.ResponseWriter, r *http.Request) {
 	if c, ok := read(w, r); ok {
-		answer(w, done{true}, s.daemon.Suspend(r.Context(), c.Target, c.lasts(), c.Reason))
+		list, err := s.daemon.Suspend(r.Context(), c.Target, c.lasts(), c.Reason)
+		answer(w, list, err)
 	}
 }
 
 func (s *Server) resume(w http.ResponseWriter, r *http.Request) {
 	if c, ok := read(w, r); ok {
-		answer(w, done{true}, s.daemon.Resume(r.Context(), c.Target))
+		list, err := s.daemon.Resume(r.Context(), c.Target)
+		answer(w, list, err)
 	}
 }
 
 func (s *Server) flush(w http.ResponseWriter, r *http.Request) {
 	if c, ok := read(w, r); ok {
-		answer(w, done{true}, s.daemon.FlushDomain(r.Context(), c.Target))
+		flushed, err := s.daemon.Flush(r.Context(), c.Target)
+		answer(w, flushed, err)
 	}
 }
 
 func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
 	if c, ok := read(w, r); ok {
-		answer(w, done{true}, s.daemon.TraceDomain(r.Context(), c.Target, c.lasts()))
+		list, err := s.daemon.Trace(r.Context(), c.Target, c.lasts())
+		answer(w, list, err)
 	}
 }

@@ -2,7 +2,7 @@
 // that somebody else wrote.
 
 const NS = "http://www.w3.org/2000/svg";
-const W = 600, H = 170, LEFT = 44, BOTTOM = 20, TOP = 8;
+const H = 170, LEFT = 52, BOTTOM = 20, TOP = 8;
 
 function el(name, attributes, text) {
   const e = document.createElementNS(NS, name);
@@ -19,27 +19,28 @@ export function nice(n) {
   return n;
 }
 
-function frame(label, top, format, minutes) {
-  const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label, preserveAspectRatio: "none" });
+function frame(box, label, top, format, minutes) {
+  const W = Math.max(box.clientWidth, 260);
+  const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label });
   for (const part of [0, 0.5, 1]) {
     const y = TOP + (H - TOP - BOTTOM) * (1 - part);
     svg.append(el("line", { x1: LEFT, x2: W, y1: y, y2: y, class: "grid" }));
     svg.append(el("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, format(top * part)));
   }
   const n = minutes.length;
-  for (let i = 0; i < n; i += 15) {
+  for (let i = 0; i < n; i += W < 420 ? 30 : 15) {
     const at = new Date(minutes[i].at);
     const x = LEFT + (W - LEFT) * (i / n);
     svg.append(el("text", { x, y: H - 5 }, at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
   }
-  return svg;
+  return [svg, W];
 }
 
 // outcomes draws stacked bars, one a minute.
 export function outcomes(box, minutes) {
   const top = nice(Math.max(1, ...minutes.map((m) => m.delivered + m.deferred + m.refused)));
   const sum = (k) => minutes.reduce((a, m) => a + m[k], 0);
-  const svg = frame(`Messages a minute in the last hour: ${sum("delivered")} delivered, ${sum("deferred")} deferred, ${sum("refused")} refused`, top, (v) => String(v), minutes);
+  const [svg, W] = frame(box, `Messages a minute in the last hour: ${sum("delivered")} delivered, ${sum("deferred")} deferred, ${sum("refused")} refused`, top, (v) => String(v), minutes);
   const height = H - TOP - BOTTOM, width = (W - LEFT) / minutes.length;
   minutes.forEach((m, i) => {
     let y = TOP + height;
@@ -64,7 +65,7 @@ export function seconds(s) {
 // mail breaks the line.
 export function latency(box, minutes) {
   const top = nice(Math.max(0.01, ...minutes.map((m) => m.slowest_seconds)));
-  const svg = frame("Time to deliver in the last hour, median and slowest of each minute", top, seconds, minutes);
+  const [svg, W] = frame(box, "Time to deliver in the last hour, median and slowest of each minute", top, seconds, minutes);
   const height = H - TOP - BOTTOM, width = (W - LEFT) / minutes.length;
   for (const [k, c] of [["slowest_seconds", "s-2"], ["median_seconds", "s-1"]]) {
     let d = "";
