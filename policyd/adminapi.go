@@ -16,8 +16,10 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/listen"
 	"github.com/mxpipe/mxpipe/policyd/runtime"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/resolver"
+	"github.com/mxpipe/mxpipe/transport/suspension"
 )
 
 // adminAPI answers the administrator's questions about a daemon.
@@ -198,4 +200,70 @@ func (a adminAPI) caches(do func(r *resolver.Resolver, caches []runtime.Policies
 		return errors.New("mxpolicyd is stopping")
 	}
 	return do(inUse.Resolver, inUse.Policies)
+}
+
+// History implements admin.Daemon.
+func (a adminAPI) History(q admin.HistoryQuery) admin.History {
+	return admin.NewHistory(a.daemon.history, q, time.Now())
+}
+
+// Suspended implements admin.Daemon.
+func (a adminAPI) Suspended() admin.SuspendedList {
+	return admin.SuspendedList{Suspended: admin.NewSuspended(a.daemon.suspended.All())}
+}
+
+// Suspend implements admin.Daemon.
+func (a adminAPI) Suspend(name string, lasts time.Duration, reason string) error {
+	target, err := a.target(name)
+	if err != nil {
+		return err
+	}
+	var until time.Time
+	if lasts > 0 {
+		until = time.Now().Add(lasts)
+	}
+	if err := a.daemon.suspended.Suspend(target, until, reason); err != nil {
+		return err
+	}
+	a.daemon.log.Warn("suspended", "target", target.String(), "text", reason)
+	return nil
+}
+
+// Resume implements admin.Daemon.
+func (a adminAPI) Resume(name string) error {
+	target, err := a.target(name)
+	if err != nil {
+		return err
+	}
+	was, err := a.daemon.suspended.Resume(target)
+	if err == nil && !was {
+		err = fmt.Errorf("%s is not suspended: %w", target, admin.ErrUnknown)
+	}
+	if err == nil {
+		a.daemon.log.Warn("resumed", "target", target.String())
+	}
+	return err
+}
+
+// target reads what the administrator calls a target: provider:NAME,
+// transport:NAME, a domain, or a word without a dot, which is a transport.
+func (a adminAPI) target(name string) (suspension.Target, error) {
+	kind, rest, ok := strings.Cut(name, ":")
+	switch {
+	case ok && kind == string(suspension.Provider) && rest != "":
+		return suspension.Target{Kind: suspension.Provider, Name: rest}, nil
+	case ok && kind == string(suspension.Transport), !ok && !strings.Contains(name, "."):
+		if !ok {
+			rest = name
+		}
+		if a.daemon.current().Transports[rest] == nil {
+			return suspension.Target{}, fmt.Errorf("transport %q: %w", rest, admin.ErrUnknown)
+		}
+		return suspension.Target{Kind: suspension.Transport, Name: rest}, nil
+	}
+	domain, err := address.ASCIIDomain(name)
+	if err != nil {
+		return suspension.Target{}, fmt.Errorf("%q is no domain: %w", name, admin.ErrUnknown)
+	}
+	return suspension.Target{Kind: suspension.Domain, Name: domain}, nil
 }

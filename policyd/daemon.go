@@ -34,6 +34,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/history"
 	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/listen"
 	"github.com/mxpipe/mxpipe/policyd/logging"
@@ -45,6 +46,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/resolver"
+	"github.com/mxpipe/mxpipe/transport/suspension"
 )
 
 const (
@@ -83,6 +85,8 @@ type Daemon struct {
 	dispatcher *intake.Dispatcher
 	metrics    *metrics.Metrics
 	reports    *tlsrpt.Reporter
+	history    *history.History
+	suspended  *suspension.List
 	lookups    socketmap.Counts
 	// slots are for all front ends together; max_deliveries is as it was at
 	// start.
@@ -154,6 +158,8 @@ func (d *Daemon) load() error {
 	if d.served, err = served.Open(filepath.Join(cfg.StateDir, "served"), time.Now); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
+	d.loadSuspended()
+	d.loadHistory()
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory cannot be written; large messages have to wait, and who was served is not remembered", "error", err)
 	}
@@ -173,6 +179,11 @@ func (d *Daemon) load() error {
 // close lets go of everything. Nothing is under way any more.
 func (d *Daemon) close() {
 	d.runtime.Close()
+	if d.history != nil {
+		if err := d.history.Close(); err != nil {
+			d.log.Warn("the history of deliveries is not kept", "error", err)
+		}
+	}
 	d.sockets.Close()
 	d.stateDir.release()
 }

@@ -48,6 +48,7 @@ func (d *Daemon) reload() {
 	}
 	d.spool.SetMax(cfg.MaxMessageSize)
 	d.reports.SetSocket(cfg.TLSRPT.Socket)
+	d.history.SetOptions(historyOptions(cfg))
 	d.options.Log.SetLevel(cfg.Log.Level)
 	before := d.current()
 	d.mu.Lock()
@@ -83,7 +84,7 @@ func (d *Daemon) logChanges(before, now *config.Config) {
 // fixed reports whether a setting stays as it was at start.
 func fixed(path string) bool {
 	switch path {
-	case "state_dir", "max_deliveries", "log.format":
+	case "state_dir", "max_deliveries", "log.format", "history.keep":
 		return true
 	}
 	return strings.HasPrefix(path, "listen.")

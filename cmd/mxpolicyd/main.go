@@ -223,6 +223,10 @@ func command() *cobra.Command {
 		statusCommand(load),
 		cacheCommand(load),
 		traceCommand(load),
+		historyCommand(load),
+		suspendCommand(load),
+		resumeCommand(load),
+		webCommand(load),
 		&cobra.Command{
 			Use:   "check-config",
 			Short: "Print one line for each mistake in the configuration",

@@ -33,6 +33,8 @@ func Keys() []Key {
 		{"took", "how long the delivery took"},
 		{"tried", "the hosts that did not take the message before, each with its reason"},
 
+		{"target", "what was suspended or resumed: a domain, provider:NAME or transport:NAME"},
+
 		// A host, and the connection to it.
 		{"host", "the mail server's name"},
 		{"address", "its address, or that of one of our own sockets"},
