@@ -45,6 +45,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
@@ -87,6 +88,7 @@ type Daemon struct {
 	reports    *tlsrpt.Reporter
 	history    *history.History
 	suspended  *suspension.List
+	providers  *provider.Table
 	lookups    socketmap.Counts
 	// slots are for all front ends together; max_deliveries is as it was at
 	// start.
@@ -118,7 +120,6 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	d.state.started = time.Now()
 	d.state.read = d.state.started
 	d.metrics = metrics.New(o.Version, d.counts)
-	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer})
 	err := d.claim(ctx)
 	if err == nil {
 		err = d.load()
@@ -158,7 +159,11 @@ func (d *Daemon) load() error {
 	if d.served, err = served.Open(filepath.Join(cfg.StateDir, "served"), time.Now); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
+	if d.providers, err = provider.New(nil); err != nil {
+		return err
+	}
 	d.loadSuspended()
+	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended, Providers: d.providers})
 	d.loadHistory()
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory cannot be written; large messages have to wait, and who was served is not remembered", "error", err)
@@ -178,7 +183,9 @@ func (d *Daemon) load() error {
 
 // close lets go of everything. Nothing is under way any more.
 func (d *Daemon) close() {
-	d.runtime.Close()
+	if d.runtime != nil {
+		d.runtime.Close()
+	}
 	if d.history != nil {
 		if err := d.history.Close(); err != nil {
 			d.log.Warn("the history of deliveries is not kept", "error", err)
@@ -237,6 +244,7 @@ func (d *Daemon) observer(name string, r *resolver.Resolver) func(*transport.Eve
 	return func(e *transport.Event) {
 		d.metrics.Observe(e)
 		report(e)
+		d.remember(e)
 	}
 }
 

@@ -1,10 +1,14 @@
 package policyd
 
 import (
+	"crypto/tls"
+	"strings"
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/history"
+	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
 
@@ -34,4 +38,62 @@ func (d *Daemon) loadHistory() {
 
 func historyOptions(cfg *config.Config) history.Options {
 	return history.Options{Entries: cfg.History.Entries, Memory: int(cfg.History.Memory), Addresses: cfg.History.Addresses}
+}
+
+// remember adds a delivery to the history: an entry for each result that its
+// recipients had.
+func (d *Daemon) remember(e *transport.Event) {
+	now := time.Now()
+	var entries []history.Entry
+	for i := range e.Outcomes {
+		o := &e.Outcomes[i]
+		code, text := o.Status.Code.String(), reply.Line(o.Status.Error())
+		n := len(entries) - 1
+		for n >= 0 && (entries[n].Code != code || entries[n].Text != text) {
+			n--
+		}
+		if n < 0 {
+			entries = append(entries, d.newEntry(e, o, now))
+			n = len(entries) - 1
+		}
+		entries[n].Count++
+		entries[n].Recipients = append(entries[n].Recipients, reply.Line(o.Recipient))
+	}
+	for i := range entries {
+		d.history.Add(entries[i])
+	}
+}
+
+// newEntry writes what is the same for all recipients with a result.
+func (d *Daemon) newEntry(e *transport.Event, o *transport.Outcome, now time.Time) history.Entry {
+	entry := history.Entry{
+		At: now, Transport: e.Transport, ID: e.Envelope.ID, QueueID: reply.Line(e.Envelope.QueueID),
+		Destination: e.Destination.String(), Sender: reply.Line(e.Envelope.Sender),
+		Code: o.Status.Code.String(), Text: reply.Line(o.Status.Error()), Took: history.Seconds(e.Took),
+	}
+	if e.Destination.Domain == "" && e.Took == 0 {
+		entry.Destination = "" // it has none
+	}
+	if o.Status.Host != "" {
+		entry.Host = o.Status.Host
+		entry.Provider = d.providers.Of(o.Status.Host).Name
+	}
+	for i := len(e.Attempts) - 1; i >= 0; i-- {
+		a := &e.Attempts[i]
+		if a.Verdict.Host != o.Status.Host || !a.Addr.IsValid() {
+			continue
+		}
+		entry.Address, entry.Source = a.Addr.String(), a.Local.String()
+		entry.TLSLevel, entry.MXLevel, entry.Reused = a.Proof.Level().String(), a.Verdict.MX.String(), a.Reused
+		if a.Proof.TLS != 0 {
+			entry.TLS = strings.ReplaceAll(tls.VersionName(a.Proof.TLS), " ", "")
+		}
+		break
+	}
+	for p, took := range e.Phases {
+		if took > 0 {
+			entry.Phases = append(entry.Phases, history.Phase{Name: transport.Phase(p).String(), Took: history.Seconds(took)})
+		}
+	}
+	return entry
 }

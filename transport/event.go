@@ -11,9 +11,11 @@ import (
 )
 
 // Event is what a delivery found: one message on its way to the recipients of
-// one destination. It is for metrics and for TLS reports. Whoever gets one may
+// one destination. It is for metrics, the history and TLS reports. Whoever gets one may
 // keep it, and changes nothing that it points to.
 type Event struct {
+	Envelope      *Envelope         // of which these are some recipients
+	Outcomes      []Outcome         // one for each of them
 	Transport     string            // the transport's name
 	Destination   route.Destination // zero for a recipient that has none
 	Named         bool              // the administrator named the destination; the domain's own policies do not count then
@@ -24,7 +26,14 @@ type Event struct {
 	STS           verdict.STS           // what was known of the domain's MTA-STS policy
 	Attempts      []Attempt             // the hosts that were judged, in the order of trying
 
-	result [1]status.Code // most deliveries are of one recipient
+	result  [1]status.Code // most deliveries are of one recipient
+	outcome [1]Outcome
+}
+
+// Outcome is what became of one recipient.
+type Outcome struct {
+	Recipient string        // as in the envelope
+	Status    *status.Error // its Host is the host that decided
 }
 
 // Attempt is one host, or one of its addresses, with which TLS came about or

@@ -46,11 +46,13 @@ import (
 	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/suspension"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -76,10 +78,12 @@ type Deps struct {
 	Self     route.Self // Hostname and LocalIP are filled in from each Config
 	// Policies gives the MTA-STS policies that are kept as cfg says and
 	// fetched from web servers that roots vouch for. Equal calls share one.
-	Policies func(cfg *MTASTS, roots *x509.CertPool) (plan.Policies, error)
-	Idle     *Idle   // nil: no connection is used twice
-	Traces   *Traces // nil: nothing is traced
-	Logger   *slog.Logger
+	Policies  func(cfg *MTASTS, roots *x509.CertPool) (plan.Policies, error)
+	Idle      *Idle   // nil: no connection is used twice
+	Traces    *Traces // nil: nothing is traced
+	Logger    *slog.Logger
+	Suspended *suspension.List // nil: nothing is suspended
+	Providers *provider.Table  // nil: hosts have no provider
 	// Observe is called at the end of each delivery, before its result is
 	// given, by many goroutines at once: it must not wait for anything. nil:
 	// nobody is told.
@@ -192,6 +196,7 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 	}, t.conns)
 	p.delivery = delivery.Config{
 		Planner: p.planner, Dialer: p.dialer, Limits: limits, Conns: t.conns, Hosts: t.hosts,
+		Held:     delivery.Held{Transport: cfg.Name, Suspended: deps.Suspended, Providers: deps.Providers},
 		Chunking: cfg.Chunking.use(), ConnectTimeout: cfg.ConnectTimeout, End: t.ctx,
 	}
 	return p, nil
@@ -301,13 +306,14 @@ func (t *Transport) deliver(ctx context.Context, p *part, sender address.Address
 	}
 	found := d.Found()
 	e := &Event{
-		Transport: p.profile.cfg.Name, Destination: p.target.Destination, Named: p.target.Named,
+		Envelope: env, Transport: p.profile.cfg.Name, Destination: p.target.Destination, Named: p.target.Named,
 		TLSRequiredNo: m.Demands.TLSRequiredNo,
 		Took:          found.Took, Phases: found.Phases, STS: found.STS, Attempts: found.Attempts,
 	}
-	e.Results = e.result[:0]
-	for i := range p.indexes {
+	e.Results, e.Outcomes = e.result[:0], e.outcome[:0]
+	for i, at := range p.indexes {
 		e.Results = append(e.Results, d.Result(i).Code)
+		e.Outcomes = append(e.Outcomes, Outcome{env.Recipients[at].Address, d.Result(i)})
 	}
 	e.Phases[PhaseWait] += max(env.Waited, 0)
 	t.observe(e)
@@ -342,7 +348,10 @@ func (p *part) message(env *Envelope, msg *Message) *delivery.Message {
 func (t *Transport) reject(env *Envelope, r *Result, why *status.Error) {
 	r.set(why, env.ID)
 	if t.observe != nil {
-		t.observe(&Event{Transport: t.base.cfg.Name, Results: []status.Code{why.Code}})
+		t.observe(&Event{
+			Envelope: env, Transport: t.base.cfg.Name,
+			Results: []status.Code{why.Code}, Outcomes: []Outcome{{r.Recipient, why}},
+		})
 	}
 	said := "refused"
 	if why.Code.Class == status.Temporary {

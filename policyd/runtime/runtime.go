@@ -28,8 +28,10 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/suspension"
 )
 
 // maxIdle bounds the idle connections of all transports together: a quarter of
@@ -44,6 +46,9 @@ type Options struct {
 	// Observer gives who is told of the deliveries of a transport, which asks
 	// that resolver; nil: nobody is.
 	Observer func(name string, r *resolver.Resolver) func(*transport.Event)
+	// Suspended and Providers are for the transports; nil: there are none.
+	Suspended *suspension.List
+	Providers *provider.Table
 }
 
 // Runtime gives out the transports of the configuration in force.
@@ -51,6 +56,8 @@ type Runtime struct {
 	log       *slog.Logger
 	readOnly  bool
 	observer  func(name string, r *resolver.Resolver) func(*transport.Event)
+	suspended *suspension.List
+	providers *provider.Table
 	traces    transport.Traces
 	resources resources
 	totals    *totals
@@ -71,6 +78,7 @@ type generation struct {
 func New(o Options) *Runtime {
 	return &Runtime{
 		log: o.Logger, readOnly: o.ReadOnly, observer: o.Observer,
+		suspended: o.Suspended, providers: o.Providers,
 		totals: newTotals(), live: map[*liveTransport]struct{}{},
 	}
 }

@@ -64,6 +64,7 @@ func (rt *Runtime) newTransport(inputs transportInputs, idle int, g, old *genera
 	rt.resources.dependOn(&t.resource, &g.resolver.resource)
 	deps := transport.Deps{
 		Resolver: g.resolver.Resolver, Self: inputs.self, Idle: t.idle, Traces: &rt.traces, Logger: rt.log,
+		Suspended: rt.suspended, Providers: rt.providers,
 		Policies: func(cfg *transport.MTASTS, roots *x509.CertPool) (plan.Policies, error) {
 			c := rt.policyCacheFor(t, *cfg, roots, g, old)
 			t.caches = append(t.caches, c)

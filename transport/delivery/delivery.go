@@ -52,6 +52,7 @@ type Config struct {
 	Limits         *limit.Limits
 	Conns          *session.Conns
 	Hosts          *Hosts        // what deliveries of the transport remember of hosts
+	Held           Held          // what keeps mail from being sent now
 	Chunking       smtp.Chunking // the most that is made of CHUNKING
 	ConnectTimeout time.Duration // for the look-ups of one host and TCP to all of its addresses together
 	// End ends the wait for servers that may have a message already.
@@ -152,6 +153,10 @@ func (d *Delivery) run(ctx context.Context, left []*recipient) {
 		return
 	}
 	destination := d.msg.Target.String()
+	if held := d.cfg.Held.target(&d.msg.Target); held != nil {
+		setResult(left, held)
+		return
+	}
 	d.permit = d.cfg.Limits.Permit()
 	defer d.permit.Release()
 	start := time.Now()
@@ -160,6 +165,10 @@ func (d *Delivery) run(ctx context.Context, left []*recipient) {
 	d.addPhase(PhaseWait, start)
 	if err != nil {
 		setResult(left, statusOf(ctx, err, destination))
+		return
+	}
+	if held := d.cfg.Held.target(&d.msg.Target); held != nil { // while it waited
+		setResult(left, held)
 		return
 	}
 	way := d.lookupRoute(ctx)

@@ -46,6 +46,9 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, host route.Host,
 		return d.skipHost(rcpts, h.Err)
 	}
 	d.traceVerdict(&h)
+	if held := d.cfg.Held.host(host.Name); held != nil {
+		return d.skipHost(rcpts, held)
+	}
 	if f := h.Verdict.Refusal; f != nil {
 		d.record.Add(session.Attempt{Facts: &h.Facts, Verdict: &h.Verdict, Failure: f})
 		return d.skipHost(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})

@@ -91,14 +91,13 @@ type List struct {
 
 	mu      sync.RWMutex // never held across I/O
 	targets map[Target]Suspension
-	changed chan struct{} // closed when something is suspended
 }
 
 // Open reads the suspensions kept in dir, where no other process writes them;
 // dir "" keeps them in memory alone. The list can be used whatever the error:
 // that says that the file was damaged or could not be read.
 func Open(dir string, now func() time.Time) (*List, error) {
-	l := &List{dir: dir, now: now, targets: map[Target]Suspension{}, changed: make(chan struct{})}
+	l := &List{dir: dir, now: now, targets: map[Target]Suspension{}}
 	if dir == "" {
 		return l, nil
 	}
@@ -164,14 +163,6 @@ func (l *List) Find(transport, domain, provider string) *Suspension {
 	return nil
 }
 
-// Changed gives a channel that is closed when a target is next suspended, for
-// deliveries that wait for their turn: these ask Find again then.
-func (l *List) Changed() <-chan struct{} {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.changed
-}
-
 // All lists what is suspended, by kind and name.
 func (l *List) All() []Suspension {
 	l.mu.RLock()
@@ -224,7 +215,5 @@ func (l *List) change(f func(map[Target]Suspension) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.targets = next
-	close(l.changed)
-	l.changed = make(chan struct{})
 	return nil
 }

@@ -79,21 +79,6 @@ func TestSuspend(t *testing.T) {
 	}
 }
 
-// TestWaiting: who waits for a turn learns of a suspension.
-func TestWaiting(t *testing.T) {
-	l := open(t, "", &clock{time.Now()})
-	changed := l.Changed()
-	select {
-	case <-changed:
-		t.Fatal("nothing has changed")
-	default:
-	}
-	if err := l.Suspend(Target{Domain, "example.org"}, time.Time{}, ""); err != nil {
-		t.Fatal(err)
-	}
-	<-changed
-}
-
 // TestDisk: a change that cannot be written is none; a damaged file is set
 // aside.
 func TestDisk(t *testing.T) {
