@@ -85,7 +85,7 @@ func TestOperatorsDay(t *testing.T) {
 	configure("")
 	o := operator{t, n}
 	// Nothing runs yet.
-	o.says(0, "explain secure.example", "not running", "secure.example: would be delivered, as far as look-ups tell", "DNSSEC-signed")
+	o.says(0, "explain secure.example", "not running", "secure.example: would be delivered (look-ups only, no connection tried)", "DNSSEC-signed")
 	o.says(1, "status", "not running")
 	if entries, err := os.ReadDir(n.d.state); err != nil || len(entries) != 0 {
 		t.Errorf("explain has written %v, %v", entries, err)
@@ -105,7 +105,7 @@ func TestOperatorsDay(t *testing.T) {
 	o.says(0, "explain secure.example --connect", "secure.example: would be delivered\n", "the certificate matches 3 1 1 ", "MX dnssec, TLS authenticated")
 	o.says(1, "explain wrong.example --connect", "wrong.example: would be deferred\n", "answer     4.7.5 mx1.wrong.example: DANE: no TLSA record matches")
 	o.says(0, "explain enforced.example --connect", "enforce, id 1", "the policy lists this host", "(RFC 8461)")
-	o.says(2, "explain bogus.example", "bogus.example: it could not be found out\n", "SERVFAIL")
+	o.says(2, "explain bogus.example", "bogus.example: cannot be determined\n", "SERVFAIL")
 	o.says(0, "trace enforced.example --for 5m", "enforced.example: traced for 5m")
 	for _, c := range []struct {
 		to   *domain
@@ -136,9 +136,9 @@ func TestOperatorsDay(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &s); err != nil || s.PID != n.d.cmd.Process.Pid || len(s.Transports) != 1 || s.Transports[0].Idle != 2 {
 		t.Errorf("%+v, %v\n%s", s, err, out)
 	}
-	o.says(0, "status", "0 of 1000 under way", "transport default: 0 deliveries under way, 2 idle connections", "mx1.secure.example:")
+	o.says(0, "status", "0 of 1000 in progress", "transport default: 0 deliveries in progress, 2 idle connections", "mx1.secure.example:")
 	o.says(0, "cache show enforced.example", "MTA-STS: enforce, id 1", "enforced.example MX: 1 record")
-	o.says(0, "cache flush enforced.example", "forgotten: 1 MTA-STS policy, ")
+	o.says(0, "cache flush enforced.example", "flushed: 1 MTA-STS policy, ")
 	o.says(0, "cache show enforced.example", "nothing is cached about enforced.example")
 
 	// Nobody but root and the daemon's user may ask.
@@ -154,7 +154,7 @@ func TestOperatorsDay(t *testing.T) {
 	}
 	n.d.logged(t, "configuration not reloaded.*max_delivery")
 	o.says(1, "check-config", `unknown key "max_delivery"`, "max_deliveries")
-	o.says(1, "doctor", `fail  configuration: `, "      mend: ")
+	o.says(1, "doctor", `fail  configuration: `, "      fix: ")
 	configure("")
 	// The resolver knows no root, and the name of this host is made up; the
 	// rest is as it should be.

@@ -71,7 +71,7 @@ func TestStatus(t *testing.T) {
 	if len(tr.Deliveries) != 1 || tr.Deliveries[0].QueueID != "held" || tr.Deliveries[0].Host != "mx.none.example" {
 		t.Errorf("%+v", tr.Deliveries)
 	}
-	want(t, plain(console.Status, &s), "mxpolicyd ", "1 of 1000 under way", "held ", "to none.example by mx.none.example, 1 recipient, for ",
+	want(t, plain(console.Status, &s), "mxpolicyd ", "1 of 1000 in progress", "held ", "to none.example at mx.none.example, 1 recipient, for ",
 		"mx.all-down.example:", "could not be reached", "destination: ", "2 idle connections", "1 fetch, 0 failures")
 
 	// A dead host is seen where the domain is explained.
@@ -87,7 +87,7 @@ func TestStatus(t *testing.T) {
 	if s, err = o.client.Status(t.Context()); err != nil || s.Rejected == nil {
 		t.Errorf("%+v, %v", s, err)
 	}
-	want(t, plain(console.Status, &s), "mxpolicyd ", "found wrong")
+	want(t, plain(console.Status, &s), "mxpolicyd ", "has mistakes and is not in use")
 }
 
 // What is cached can be listed, shown and forgotten by domain.
@@ -102,7 +102,7 @@ func TestCache(t *testing.T) {
 	if err != nil || len(l.Policies) != 2 || l.Policies[0].Domain != "sts-testing.example" || l.Policies[1].Mode != "enforce" || len(l.Names) < 6 {
 		t.Errorf("%+v, %v", l, err)
 	}
-	want(t, plain(console.CacheList, &l), "MTA-STS: 2 policies\n", "sts.example ", "enforce, id 1, ends in ", "_mta-sts.sts.example ", "TXT")
+	want(t, plain(console.CacheList, &l), "MTA-STS: 2 policies\n", "sts.example ", "enforce, id 1, expires in ", "_mta-sts.sts.example ", "TXT")
 	one, err := o.client.Cached(t.Context(), "STS.example.")
 	if err != nil || len(one.Policies) != 1 || len(one.Policies[0].MX) != 1 {
 		t.Errorf("%+v, %v", one, err)
@@ -115,7 +115,7 @@ func TestCache(t *testing.T) {
 	if one, err = o.client.Cached(t.Context(), "sts.example"); err != nil || len(one.Policies)+len(one.Answers) != 0 {
 		t.Errorf("%+v, %v", one, err)
 	}
-	want(t, plain(console.Cached, &one), "nothing is cached about sts.example\n")
+	want(t, plain(console.Cached, &one), "nothing is cached for sts.example\n")
 	files, _ := os.ReadDir(o.dir + "/state/mtasts_cache")
 	if len(files) != 1 {
 		t.Errorf("%v on disk", files)
@@ -128,7 +128,7 @@ func TestCache(t *testing.T) {
 	if f, err = o.client.Flush(t.Context(), ""); err != nil || f.Policies != 2 {
 		t.Errorf("%+v, %v", f, err)
 	}
-	want(t, console.Flushed(console.Screen{}, &f), "forgotten: 2 MTA-STS policies, ")
+	want(t, console.Flushed(console.Screen{}, &f), "flushed: 2 MTA-STS policies, ")
 	if l, err = o.client.CacheList(t.Context()); err != nil || len(l.Policies)+len(l.Names) != 0 {
 		t.Errorf("%+v, %v", l, err)
 	}
@@ -158,7 +158,7 @@ func TestTraceOverTheSocket(t *testing.T) {
 	if _, err = o.client.Untrace(t.Context(), "dane-ee.example"); err == nil || !strings.Contains(err.Error(), "is not traced") {
 		t.Error(err)
 	}
-	if l, err = o.client.Traces(t.Context()); err != nil || plain(console.Traces, &l) != "nothing is traced\n" {
+	if l, err = o.client.Traces(t.Context()); err != nil || plain(console.Traces, &l) != "no domain is being traced\n" {
 		t.Errorf("%+v, %v", l, err)
 	}
 	o.logged.Forget()

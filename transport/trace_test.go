@@ -55,7 +55,7 @@ func TestTrace(t *testing.T) {
 	if r := l.lines("route"); len(r) != 1 || r[0]["hosts"] != "mx1.a.example" {
 		t.Errorf("%v", r)
 	}
-	if v := l.lines("verdict"); len(v) != 1 || v[0]["reason"] != "no policy applies: TLS if offered" {
+	if v := l.lines("verdict"); len(v) != 1 || v[0]["reason"] != "no policy: TLS if offered" {
 		t.Errorf("%v", v)
 	}
 	as("third", "x@b.example")

@@ -14,7 +14,7 @@ func doctorCommand(load loader) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Tell whether this host is fit, and what mends it",
+		Short: "Check this host, and say how to fix what is wrong",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var found []finding.Finding
@@ -33,7 +33,7 @@ func doctorCommand(load loader) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&o.Connect, "connect", "", "try a connection to the mail server `HOST`, or HOST:PORT, too")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.Flags().StringVar(&o.Connect, "connect", "", "also try a connection to the mail server `HOST` or HOST:PORT")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -2,13 +2,13 @@
 //
 //	mxpolicyd serve                the daemon, in the foreground
 //	mxpolicyd check-config         one line for each mistake; exit status 1
-//	mxpolicyd doctor               is this host fit, and what mends it
+//	mxpolicyd doctor               check this host, and how to fix what is wrong
 //	mxpolicyd setup postfix|exim   tell the mail server, after showing what changes
-//	mxpolicyd explain DOMAIN       what a message to DOMAIN would meet, and why
+//	mxpolicyd explain DOMAIN       what would happen to a message to DOMAIN
 //	mxpolicyd status               what the daemon is doing
 //	mxpolicyd cache list           what is cached, by domain
-//	mxpolicyd cache show DOMAIN    what is cached about DOMAIN and the names below
-//	mxpolicyd cache flush DOMAIN   forget it; --all instead forgets everything
+//	mxpolicyd cache show DOMAIN    what is cached for DOMAIN and below
+//	mxpolicyd cache flush DOMAIN   remove it; with --all, everything
 //	mxpolicyd trace [DOMAIN]       log the dialogue with DOMAIN's hosts for a while
 //	mxpolicyd version              one line, "mxpolicyd VERSION"
 //	mxpolicyd help                 the commands and flags
@@ -21,26 +21,25 @@
 //	-h, --help         help for a command
 //	--json             of doctor, explain, status, cache and trace: JSON, in the form
 //	                   that package policyd/admin describes
-//	--transport T      of explain: as transport T would deliver
+//	--transport T      of explain: deliver by transport T
 //	--way WAY          of setup: pipe, lmtp or, with Postfix, socketmap
 //	--dry-run          of setup: show what would change, and change nothing
 //	--undo             of setup: take back what it has changed
 //	--connect          of explain: connect to each host, up to MAIL
 //	--connect HOST     of doctor: try a connection to that mail server too
-//	--watch            of status: go on, in place on a terminal, every two seconds
-//	--for DURATION     of trace: how long, 10m if it is not said, at most 24h
-//	--stop             of trace: end it now
+//	--watch            of status: refresh every two seconds
+//	--for DURATION     of trace: how long, 10m by default, at most 24h
+//	--stop             of trace: stop it now
 //
 // # Asking
 //
 // explain, status, cache and trace ask the running daemon over the socket that
 // listen.admin names. That one is for root alone unless the file says
-// otherwise. Without a daemon, or for somebody who may not ask it, explain goes
-// by the configuration alone, says so on standard error, and knows nothing of
-// hosts that were found dead, limits and idle connections; nothing is written to
-// the state directory.
+// otherwise. Without a daemon, or without the right to ask it, explain relies on
+// the configuration only, says so on standard error, and knows nothing of dead
+// hosts, limits and idle connections; nothing is written to the state directory.
 //
-// explain shows the mail servers of a domain in the order of trying, with what
+// explain shows the mail servers of a domain in the order they are tried, with what
 // the DNS, TLSA records and the MTA-STS policy say of each, and the verdict that
 // follows. With --connect it connects to each host as a delivery would, by the
 // same code, shows what the server proved, and leaves before MAIL.
@@ -49,7 +48,8 @@
 // and TCP), the clock, the certificates, the hostname and its addresses' names,
 // the state directory, the sockets and who may use them, the TLSRPT collector, and
 // the configuration of a Postfix or an Exim on this host. Each line begins with ok,
-// warn or fail; what is no ok has its mend below. Run it as root, which may look everywhere.
+// warn or fail, and a warning or failure has its fix on the next line. Run it as
+// root, which may look everywhere.
 //
 // trace has messages to a domain log their route, the verdict for each host and
 // the SMTP dialogue (lines "route", "verdict" and "smtp"), never a body. Without
@@ -104,12 +104,12 @@
 // runs, and when the daemon cannot be asked. What is wrong is said on standard
 // error.
 //
-// doctor: 1 when a line begins with fail.
+// doctor: 1 when a check fails.
 //
-// explain has its own: 0 when a message would be delivered now, as far as it
-// was found out; 1 when it would be deferred or refused; 2 when that cannot be
-// found out, be it for the DNS, a mistake in the configuration or on the command
-// line.
+// explain has its own: 0 when a message would be delivered now, as far as was
+// tried; 1 when it would be deferred or refused; 2 when that cannot be
+// determined, because of the DNS, or a mistake in the configuration or on the
+// command line.
 //
 // # Environment
 //
@@ -202,7 +202,7 @@ func statusOf(cmd *cobra.Command, err error) int {
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "mxpolicyd",
-		Short:         "Deliver the mail that mxpipe hands over",
+		Short:         "Deliver mail for Postfix and Exim, as securely as each domain asks",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -229,7 +229,7 @@ func command() *cobra.Command {
 		webCommand(load),
 		&cobra.Command{
 			Use:   "check-config",
-			Short: "Print one line for each mistake in the configuration",
+			Short: "Check the configuration: one line for each mistake",
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return checkConfig(cmd, *file)

@@ -21,10 +21,10 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 )
 
-// exit is an exit status about which everything has been said.
+// exit is an exit status for which everything has been printed.
 type exit int
 
-// Error implements error; nobody prints it.
+// Error implements error; it is never printed.
 func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // loader reads the configuration that -c names.
@@ -72,7 +72,7 @@ func explainCommand(load loader) *cobra.Command {
 	var connect, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "explain DOMAIN",
-		Short: "Tell what a message to a domain would meet, and why",
+		Short: "Show what would happen to a message to a domain, and why",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			depth := transport.Lookups
@@ -95,13 +95,13 @@ func explainCommand(load loader) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&name, "transport", config.DefaultTransport, "explain as this `TRANSPORT` would deliver")
-	cmd.Flags().BoolVar(&connect, "connect", false, "connect to each host, up to MAIL")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.Flags().StringVar(&name, "transport", config.DefaultTransport, "deliver by this `TRANSPORT`")
+	cmd.Flags().BoolVar(&connect, "connect", false, "connect to each host too, and leave before MAIL")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-// explain asks the running daemon, or without one goes by the configuration.
+// explain asks the running daemon, or without one relies on the configuration.
 func explain(cmd *cobra.Command, load loader, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
 	cfg, err := load()
 	if err != nil {
@@ -114,8 +114,11 @@ func explain(cmd *cobra.Command, load loader, name, domain string, depth transpo
 	switch {
 	case err == nil:
 		return e, nil
-	case errors.Is(err, admin.ErrNotRunning), errors.Is(err, admin.ErrForbidden):
-		fmt.Fprintf(cmd.ErrOrStderr(), "%v; explained by the configuration alone\n", err)
+	case errors.Is(err, admin.ErrNotRunning):
+		fmt.Fprintf(cmd.ErrOrStderr(), "daemon not running: based on the configuration only (%s)\n", adminPath(cfg))
+		return policyd.Explain(cmd.Context(), cfg, name, domain, depth)
+	case errors.Is(err, admin.ErrForbidden):
+		fmt.Fprintf(cmd.ErrOrStderr(), "%v: based on the configuration only\n", err)
 		return policyd.Explain(cmd.Context(), cfg, name, domain, depth)
 	}
 	return nil, err
@@ -125,7 +128,7 @@ func statusCommand(load loader) *cobra.Command {
 	var asJSON, watch bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Tell what the daemon is doing",
+		Short: "Show what the daemon is doing",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := load.client()
@@ -142,8 +145,8 @@ func statusCommand(load loader) *cobra.Command {
 			return show(cmd, asJSON, &s, console.Status)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	cmd.Flags().BoolVar(&watch, "watch", false, "go on, in place on a terminal, every two seconds until interrupted")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&watch, "watch", false, "refresh every two seconds until interrupted")
 	return cmd
 }
 
@@ -188,7 +191,7 @@ func watchStatus(cmd *cobra.Command, client *admin.Client, asJSON bool) error {
 }
 
 func cacheCommand(load loader) *cobra.Command {
-	cmd := &cobra.Command{Use: "cache", Short: "List, show or forget what is cached, by domain"}
+	cmd := &cobra.Command{Use: "cache", Short: "List, show or flush what is cached, by domain"}
 	var asJSON, all bool
 	list := &cobra.Command{
 		Use: "list", Short: "List the MTA-STS policies and the names with DNS answers", Args: cobra.NoArgs,
@@ -197,24 +200,24 @@ func cacheCommand(load loader) *cobra.Command {
 		},
 	}
 	one := &cobra.Command{
-		Use: "show DOMAIN", Short: "Show what is cached about a domain and the names below it", Args: cobra.ExactArgs(1),
+		Use: "show DOMAIN", Short: "Show what is cached for a domain and the names below it", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, load, asJSON, console.Cached, func(ctx context.Context, c *admin.Client) (admin.Cached, error) { return c.Cached(ctx, args[0]) })
 		},
 	}
 	flush := &cobra.Command{
-		Use: "flush DOMAIN | --all", Short: "Forget what is cached about a domain and the names below it", Args: cobra.MaximumNArgs(1),
+		Use: "flush DOMAIN | --all", Short: "Remove a domain and the names below it from the caches", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 0) != all {
-				return errors.New("want a domain, or --all alone")
+				return errors.New("give either a domain or --all")
 			}
 			domain := strings.Join(args, "")
 			return ask(cmd, load, asJSON, console.Flushed, func(ctx context.Context, c *admin.Client) (admin.Flushed, error) { return c.Flush(ctx, domain) })
 		},
 	}
-	flush.Flags().BoolVar(&all, "all", false, "forget everything")
+	flush.Flags().BoolVar(&all, "all", false, "remove everything")
 	for _, c := range []*cobra.Command{list, one, flush} {
-		c.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+		c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 		cmd.AddCommand(c)
 	}
 	return cmd
@@ -238,14 +241,14 @@ func traceCommand(load loader) *cobra.Command {
 	var lasts time.Duration
 	cmd := &cobra.Command{
 		Use:   "trace [DOMAIN]",
-		Short: "Log the whole SMTP dialogue with a domain's hosts for a while, never bodies; without one, tell what is traced",
+		Short: "Log the SMTP dialogue with a domain's hosts for a while, without message bodies; without a domain, list the traces",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			domain := strings.Join(args, "")
 			return ask(cmd, load, asJSON, console.Traces, func(ctx context.Context, c *admin.Client) (admin.TraceList, error) {
 				switch {
 				case domain == "" && (stop || lasts != 0):
-					return admin.TraceList{}, errors.New("want a domain")
+					return admin.TraceList{}, errors.New("give a domain")
 				case domain == "":
 					return c.Traces(ctx)
 				case stop:
@@ -255,8 +258,8 @@ func traceCommand(load loader) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&lasts, "for", 0, "how long, at most 24h; 10m if it is not said")
-	cmd.Flags().BoolVar(&stop, "stop", false, "end it now")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.Flags().DurationVar(&lasts, "for", 0, "how long, at most 24h (default 10m)")
+	cmd.Flags().BoolVar(&stop, "stop", false, "stop the trace now")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -63,13 +63,13 @@ func TestExplain(t *testing.T) {
 		status int
 		out    string
 	}{
-		{"none.example", 0, "none.example: would be delivered, as far as look-ups tell\n"},
+		{"none.example", 0, "none.example: would be delivered (look-ups only, no connection tried)\n"},
 		{"postmaster@none.example --connect", 0, "none.example: would be delivered\n"},
-		{"dane-wrong.example", 0, "dane-wrong.example: would be delivered, as far as look-ups tell\n"},
+		{"dane-wrong.example", 0, "dane-wrong.example: would be delivered (look-ups only, no connection tried)\n"},
 		{"dane-wrong.example --connect", 1, "dane-wrong.example: would be deferred\n"},
 		{"null-mx.example", 1, "null-mx.example: would be refused\n"},
 		{"sts-not-listed.example", 1, "sts-not-listed.example: would be deferred\n"},
-		{"bogus.example", 2, "bogus.example: it could not be found out\n"},
+		{"bogus.example", 2, "bogus.example: cannot be determined\n"},
 		{"none.example --transport nosuch", 2, ""},
 		{"", 2, ""},
 		{"none.example --nosuch", 2, ""},
@@ -112,7 +112,7 @@ func TestWithoutDaemon(t *testing.T) {
 // doctor ends with 1 when something fails, and says what mends it.
 func TestDoctor(t *testing.T) {
 	got := shell("doctor", "-c", file(t, "hostnam: mx.example.org\n"))
-	if got.status != 1 || !strings.HasPrefix(got.out, "fail  configuration: ") || !strings.Contains(got.out, "hostname") || !strings.Contains(got.out, "\n      mend: ") {
+	if got.status != 1 || !strings.HasPrefix(got.out, "fail  configuration: ") || !strings.Contains(got.out, "hostname") || !strings.Contains(got.out, "\n      fix: ") {
 		t.Errorf("%+v", got)
 	}
 	config := inTheWorld(t)

@@ -100,7 +100,7 @@ func TestWatch(t *testing.T) {
 	if got := shell("explain", "-c", config, "a.example"); got.status != 2 || !strings.Contains(got.err, "too tired") {
 		t.Errorf("%+v", got)
 	}
-	if got := shell("cache", "flush", "--all", "-c", config); got.status != 0 || got.out != "forgotten: 0 MTA-STS policies, 0 DNS answers\n" {
+	if got := shell("cache", "flush", "--all", "-c", config); got.status != 0 || got.out != "flushed: 0 MTA-STS policies, 0 DNS answers\n" {
 		t.Errorf("%+v", got)
 	}
 }

@@ -18,12 +18,12 @@ import (
 
 // Errors of a Client, beside those of the network and what the daemon says.
 var (
-	// ErrNotRunning means that nobody listens at the socket. The caller says
+	// ErrNotRunning means that nothing listens on the socket. The caller says
 	// so, or does without the daemon.
-	ErrNotRunning = errors.New("mxpolicyd is not running, or listen.admin is not what it runs with")
+	ErrNotRunning = errors.New("daemon not running, or started with another listen.admin")
 	// ErrForbidden means that the socket is not for this user. The
 	// administrator becomes root.
-	ErrForbidden = errors.New("only root may ask mxpolicyd")
+	ErrForbidden = errors.New("only root may ask the daemon")
 )
 
 // maxAnswer bounds an answer, in bytes: a hundred thousand cached names.
@@ -62,12 +62,12 @@ func (c *Client) Explain(ctx context.Context, name, domain string, depth transpo
 	return &e, nil
 }
 
-// CacheList asks what is remembered.
+// CacheList asks what is cached.
 func (c *Client) CacheList(ctx context.Context) (l CacheList, err error) {
 	return l, c.ask(ctx, http.MethodGet, "/v1/cache", &l)
 }
 
-// Cached asks what is remembered about a domain.
+// Cached asks what is cached for a domain.
 func (c *Client) Cached(ctx context.Context, domain string) (d Cached, err error) {
 	return d, c.ask(ctx, http.MethodGet, "/v1/cache/"+url.PathEscape(domain), &d)
 }
@@ -123,7 +123,7 @@ func (c *Client) ask(ctx context.Context, method, path string, answer any) error
 	}
 	var failure Failure
 	if json.Unmarshal(text, &failure) != nil || failure.Error == "" {
-		return fmt.Errorf("%s: it answers %s", c.socket, response.Status)
+		return fmt.Errorf("%s: the daemon answered %s", c.socket, response.Status)
 	}
 	return errors.New(failure.Error)
 }

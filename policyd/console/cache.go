@@ -7,7 +7,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/admin"
 )
 
-// CacheList writes what is remembered, a line for each domain or name.
+// CacheList writes what is cached, a line for each domain or name.
 func CacheList(s Screen, l *admin.CacheList) string {
 	p := &page{Screen: s}
 	p.hang("MTA-STS: ", bold, none, count(len(l.Policies), "policy", "policies"))
@@ -24,7 +24,7 @@ func CacheList(s Screen, l *admin.CacheList) string {
 		width = max(width, len(n.Name)+1)
 	}
 	for _, n := range l.Names {
-		p.row(n.Name, width, strings.Join(n.Types, " ")+", "+p.in(n.Expires))
+		p.row(n.Name, width, strings.Join(n.Types, " ")+", expires "+p.in(n.Expires))
 	}
 	return p.String()
 }
@@ -38,14 +38,14 @@ func policyText(p *page, m *admin.MTASTS) string {
 	if m.State != "policy" {
 		return m.State
 	}
-	return m.Mode + ", id " + m.ID + ", ends " + p.in(*m.Expires)
+	return m.Mode + ", id " + m.ID + ", expires " + p.in(*m.Expires)
 }
 
-// Cached writes what is remembered about a domain.
+// Cached writes what is cached for a domain.
 func Cached(s Screen, c *admin.Cached) string {
 	p := &page{Screen: s}
 	if len(c.Policies)+len(c.Answers) == 0 {
-		return "nothing is cached about " + c.Domain + "\n"
+		return "nothing is cached for " + c.Domain + "\n"
 	}
 	for i := range c.Policies {
 		m := &c.Policies[i]
@@ -56,7 +56,7 @@ func Cached(s Screen, c *admin.Cached) string {
 		}
 		p.item("record id", m.RecordID)
 		if m.Error != "" {
-			p.coloured("trouble", yellow, m.Failure+": "+m.Error)
+			p.coloured("error", yellow, m.Failure+": "+m.Error)
 		}
 		p.item("kept in", m.Dir)
 	}
@@ -77,7 +77,7 @@ func Cached(s Screen, c *admin.Cached) string {
 		if a.Error != "" {
 			state += " (" + a.Error + ")"
 		}
-		p.hang(a.Name+" "+a.Type+": ", bold, none, state+", asked again "+p.in(a.Expires))
+		p.hang(a.Name+" "+a.Type+": ", bold, none, state+", expires "+p.in(a.Expires))
 		for _, r := range a.Records {
 			p.hang("  ", none, none, r)
 		}
@@ -85,15 +85,15 @@ func Cached(s Screen, c *admin.Cached) string {
 	return p.String()
 }
 
-// Flushed tells how much was forgotten.
+// Flushed tells how much was removed.
 func Flushed(_ Screen, f *admin.Flushed) string {
-	return fmt.Sprintf("forgotten: %s, %s\n", count(f.Policies, "MTA-STS policy", "MTA-STS policies"), count(f.Answers, "DNS answer", "DNS answers"))
+	return fmt.Sprintf("flushed: %s, %s\n", count(f.Policies, "MTA-STS policy", "MTA-STS policies"), count(f.Answers, "DNS answer", "DNS answers"))
 }
 
 // Traces writes what is traced.
 func Traces(s Screen, l *admin.TraceList) string {
 	if len(l.Traces) == 0 {
-		return "nothing is traced\n"
+		return "no domain is being traced\n"
 	}
 	p := &page{Screen: s}
 	for _, t := range l.Traces {

@@ -93,12 +93,12 @@ func TestColourAddsNothing(t *testing.T) {
 			t.Errorf("coloured it says\n%s\nand otherwise\n%s", coloured, plain)
 		}
 		for line := range strings.Lines(plain) {
-			if utf8.RuneCountInString(line) > 81 && !strings.HasPrefix(line, "      mend: ") {
+			if utf8.RuneCountInString(line) > 81 && !strings.HasPrefix(line, "      fix: ") {
 				t.Errorf("%q is too long", line)
 			}
 		}
 	}
-	if got := Findings(Screen{Width: 80}, &findings); !strings.HasPrefix(got, "ok    good\nwarn  bad\n      mend: mend it\nfail  worse and worse") || strings.Count(got, "\n") != 6 || !strings.HasSuffix(got, "\n1 warning, 1 failure\n") {
+	if got := Findings(Screen{Width: 80}, &findings); !strings.HasPrefix(got, "ok    good\nwarn  bad\n      fix: mend it\nfail  worse and worse") || strings.Count(got, "\n") != 6 || !strings.HasSuffix(got, "\n1 warning, 1 failure\n") {
 		t.Error(got)
 	}
 }
@@ -113,7 +113,7 @@ func TestStatusInPlace(t *testing.T) {
 	}
 	s := Screen{Width: 80, Height: 24}
 	text := Status(s, &st)
-	if n := strings.Count(text, "\n"); n != 23 || !strings.HasSuffix(text, "more than the screen holds\n") {
+	if n := strings.Count(text, "\n"); n != 23 || !strings.HasSuffix(text, "more than fits on the screen\n") {
 		t.Errorf("%d lines:\n%s", n, text)
 	}
 	if got := InPlace(s, "a\nb\n"); got != "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J" {

@@ -27,19 +27,19 @@ func (p *page) head(e *admin.Explanation) {
 	if e.Error != nil {
 		p.coloured("answer", c, e.Error.Status+" "+strings.TrimPrefix(e.Error.Text, e.Domain+": "))
 	}
-	way := e.Transport
+	by := e.Transport
 	if e.Override != "" {
-		way += ", override " + e.Override
+		by += ", override " + e.Override
 	}
 	if e.Nexthop != "" {
-		way += ", next hop " + e.Nexthop
+		by += ", next hop " + e.Nexthop
 	}
-	p.item("transport", way)
+	p.item("transport", by)
 	if e.Route.Kind != "" {
 		p.item("route", routeText(e))
 	}
 	for _, d := range e.Route.Dropped {
-		p.item("left out", fmt.Sprintf("%s (%d) %s", d.Host, d.Preference, d.Reason))
+		p.item("dropped", fmt.Sprintf("%s (%d) %s", d.Host, d.Preference, d.Reason))
 	}
 	p.policy(e)
 	if l := e.Limit; l != nil && (l.Open > 0 || l.Waiting > 0 || l.Rate > 0 && l.Tokens < 1) {
@@ -53,28 +53,27 @@ func outcome(e *admin.Explanation) (colour, string) {
 	case e.Forecast() == transport.Deliverable && e.Connected:
 		return green, "would be delivered"
 	case e.Forecast() == transport.Deliverable:
-		return green, "would be delivered, as far as look-ups tell"
+		return green, "would be delivered (look-ups only, no connection tried)"
 	case e.Forecast() == transport.Unknown:
-		return yellow, "it could not be found out"
+		return yellow, "cannot be determined"
 	case e.Error != nil && e.Error.Status[0] == '5':
 		return red, "would be refused"
 	}
 	return red, "would be deferred"
 }
 
-// routeText says how the hosts were found, and whether anybody vouches for
-// their names.
+// routeText says how the hosts were found, and whether their names are signed.
 func routeText(e *admin.Explanation) string {
 	var text string
 	switch e.Route.Kind {
 	case "mx":
 		text = count(len(e.Hosts), "MX host", "MX hosts")
 	case "implicit":
-		text = "no MX record: " + e.Route.Destination + " itself is the host"
+		text = "no MX record: the host is " + e.Route.Destination + " itself"
 	case "literal":
 		return "an address literal"
 	default:
-		text = "the host that the next hop names"
+		text = "the host named by the next hop"
 	}
 	if e.Route.Canonical != "" {
 		text += ", alias of " + e.Route.Canonical
@@ -82,7 +81,7 @@ func routeText(e *admin.Explanation) string {
 	switch {
 	case e.Route.Kind == "explicit":
 	case e.Route.Signed && !e.Mechanisms.DNSSEC:
-		text += ", DNSSEC-signed (mx_auth has no dnssec)"
+		text += ", DNSSEC-signed (but mx_auth has no dnssec)"
 	case e.Route.Signed:
 		text += ", DNSSEC-signed"
 	default:
@@ -103,16 +102,16 @@ func (p *page) policy(e *admin.Explanation) {
 	case m.State == "policy":
 		text := m.Mode + ", id " + m.ID
 		if m.RecordID != "" && m.RecordID != m.ID {
-			text += " (the record says " + m.RecordID + ")"
+			text += " (the TXT record now has id " + m.RecordID + ")"
 		}
 		if m.Fetched != nil && m.Expires != nil {
-			text += ", fetched " + p.ago(*m.Fetched) + ", ends " + p.in(*m.Expires)
+			text += ", fetched " + p.ago(*m.Fetched) + ", expires " + p.in(*m.Expires)
 		}
 		p.item("MTA-STS", text+"; mx "+some(m.MX, 5))
 	case m.State == "none":
 		p.item("MTA-STS", "no policy")
 	default:
-		p.coloured("MTA-STS", yellow, "a policy may exist, but is not known")
+		p.coloured("MTA-STS", yellow, "a policy may exist, but could not be fetched")
 	}
 	if m.Error != "" {
 		p.coloured("", yellow, m.Failure+": "+m.Error)
@@ -120,12 +119,12 @@ func (p *page) policy(e *admin.Explanation) {
 }
 
 func limitText(l *admin.Limit) string {
-	text := fmt.Sprintf("%d at work", l.Open)
+	text := fmt.Sprintf("%d in use", l.Open)
 	if l.Concurrency > 0 {
-		text = fmt.Sprintf("%d of %d at work", l.Open, l.Concurrency)
+		text = fmt.Sprintf("%d of %d in use", l.Open, l.Concurrency)
 	}
 	if l.Rate > 0 {
-		text += fmt.Sprintf(", %.0f of %d in %s left", l.Tokens, l.Rate, span(time.Duration(l.Period*float64(time.Second))))
+		text += fmt.Sprintf(", %.0f of %d left for %s", l.Tokens, l.Rate, span(time.Duration(l.Period*float64(time.Second))))
 	}
 	return text + fmt.Sprintf(", %d waiting", l.Waiting)
 }
@@ -136,12 +135,12 @@ func (p *page) host(e *admin.Explanation, h *admin.Host) {
 	if e.Route.Kind == "mx" {
 		name += fmt.Sprintf(" (%d)", h.Preference)
 	}
-	mark, c := "may have it", green
+	mark, c := "eligible", green
 	switch {
 	case h.Forecast() == transport.Unknown:
-		mark, c = "not known", yellow
+		mark, c = "unknown", yellow
 	case h.Forecast() == transport.Undeliverable:
-		mark, c = "passed over", red
+		mark, c = "skipped", red
 	}
 	p.hang(name+": ", bold, c, mark)
 	if h.Error != nil {
@@ -195,9 +194,9 @@ func (p *page) tlsa(h *admin.Host) {
 	case "none":
 		p.item("TLSA", "none")
 	case "unsigned":
-		p.item("TLSA", "not asked for, as the address is not signed")
+		p.item("TLSA", "not looked up, since the address is not DNSSEC-signed")
 	case "failed":
-		p.coloured("TLSA", red, "could not be looked up")
+		p.coloured("TLSA", red, "look-up failed")
 	}
 	label := "TLSA"
 	for i, r := range t.Records {
@@ -229,15 +228,16 @@ func (p *page) verdict(h *admin.Host) {
 		return
 	}
 	if v.Refusal != nil {
-		p.coloured("verdict", red, "It is not dialled, "+v.Refusal.Status+": "+v.Refusal.Text+sources[v.Rule]+".")
+		p.coloured("verdict", red, "not contacted, "+v.Refusal.Status+": "+v.Refusal.Text+sources[v.Rule])
 		p.item("levels", "MX "+v.MXLevel)
 		return
 	}
-	need := "It needs " + v.Need
+	reason := strings.TrimSuffix(v.Reason, ": "+v.Need)
 	if v.Rule == "none" {
-		need = "It needs nothing; TLS is used if offered"
+		p.item("verdict", reason+": opportunistic TLS"+sources[v.Rule])
+	} else {
+		p.item("verdict", "requires "+v.Need+": "+reason+sources[v.Rule])
 	}
-	p.item("verdict", need+": "+strings.TrimSuffix(v.Reason, ": "+v.Need)+sources[v.Rule]+".")
 	if v.Noted != "" {
 		p.coloured("", yellow, v.Noted)
 	}
@@ -267,7 +267,7 @@ func (p *page) connection(h *admin.Host) {
 		p.coloured("connected", green, text)
 	}
 	if c.TLSError != "" {
-		p.coloured("", yellow, "STARTTLS came to nothing: "+c.TLSError)
+		p.coloured("", yellow, "STARTTLS failed: "+c.TLSError)
 	}
 	if c.TestingError != "" {
 		p.coloured("", yellow, c.TestingError)

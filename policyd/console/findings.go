@@ -7,7 +7,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 )
 
-// Findings writes what a doctor found, each with its mend in one line below,
+// Findings writes what a doctor found, each with its fix in one line below,
 // which is never broken, so that it can be copied. Away from a terminal a finding
 // is one line too, for grep(1).
 func Findings(s Screen, list *[]finding.Finding) string {
@@ -21,7 +21,7 @@ func Findings(s Screen, list *[]finding.Finding) string {
 		c := [...]colour{finding.OK: green, finding.Warn: yellow, finding.Fail: red}[f.Level]
 		p.hang(pad(f.Level.String(), 6), c, none, f.What)
 		if f.Mend != "" {
-			p.b.WriteString(p.paint(dim, "      mend: ") + f.Mend + "\n")
+			p.b.WriteString(p.paint(dim, "      fix: ") + f.Mend + "\n")
 		}
 	}
 	fmt.Fprintf(&p.b, "%s, %s\n", count(number[finding.Warn], "warning", "warnings"), count(number[finding.Fail], "failure", "failures"))

@@ -7,23 +7,24 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/transport/limit"
 )
 
 // Status writes what a daemon is doing. On a Screen with a Height it has at
 // most so many lines.
 func Status(s Screen, st *admin.Status) string {
 	p := &page{Screen: s}
-	p.hang("mxpolicyd "+st.Version+": ", bold, none, fmt.Sprintf("process %d, up %s, configuration of %s",
+	p.hang("mxpolicyd "+st.Version+": ", bold, none, fmt.Sprintf("process %d, up %s, configuration loaded %s UTC",
 		st.PID, span(p.Now.Sub(st.Started)), st.Configured.UTC().Format(time.DateTime)))
 	if st.Rejected != nil {
-		p.coloured("", red, "a changed configuration was found wrong "+p.ago(*st.Rejected)+" and is not in use; the log names the mistakes, and so does check-config")
+		p.coloured("", red, "the configuration read "+p.ago(*st.Rejected)+" has mistakes and is not in use: see the log, or run mxpolicyd check-config")
 	}
-	p.item("messages", fmt.Sprintf("%d of %d under way", st.Messages, st.MaxDeliveries))
+	p.item("messages", fmt.Sprintf("%d of %d in progress", st.Messages, st.MaxDeliveries))
 	if st.Overdue > 0 {
-		p.coloured("", red, count(st.Overdue, "delivery", "deliveries")+" should have ended long ago")
+		p.coloured("", red, count(st.Overdue, "delivery", "deliveries")+" overdue: past every time limit")
 	}
-	p.item("DNS", fmt.Sprintf("%s; %s cached in %s of %s, %s from the cache, %s failed", strings.Join(st.Resolver.Servers, ", "),
-		count(st.Resolver.Entries, "answer", "answers"), size(st.Resolver.Bytes), size(st.Resolver.MaxBytes), share(st.Resolver.Hits, st.Resolver.Misses), numbered(st.Resolver.Failures, "look-up", "look-ups")))
+	p.item("DNS", fmt.Sprintf("%s; %s cached in %s of %s, %s from the cache, %s", strings.Join(st.Resolver.Servers, ", "),
+		count(st.Resolver.Entries, "answer", "answers"), size(st.Resolver.Bytes), size(st.Resolver.MaxBytes), share(st.Resolver.Hits, st.Resolver.Misses), numbered(st.Resolver.Failures, "failure", "failures")))
 	for _, c := range st.Policies {
 		place := "in memory"
 		if c.Dir != "" {
@@ -32,7 +33,7 @@ func Status(s Screen, st *admin.Status) string {
 		text := fmt.Sprintf("%s known, %s from the cache, %s, %s (%s)", count(c.Domains, "domain", "domains"), share(c.Hits, c.Lookups-min(c.Hits, c.Lookups)),
 			numbered(c.Fetches, "fetch", "fetches"), numbered(c.Failures, "failure", "failures"), place)
 		if c.Store > 0 {
-			p.coloured("MTA-STS", yellow, text+fmt.Sprintf(", of the disk %d", c.Store))
+			p.coloured("MTA-STS", yellow, text+fmt.Sprintf(", %s", numbered(c.Store, "disk error", "disk errors")))
 			continue
 		}
 		p.item("MTA-STS", text)
@@ -63,7 +64,7 @@ func (p *page) cut() string {
 	if p.Height < 2 || len(lines) <= p.Height {
 		return p.String()
 	}
-	return strings.Join(lines[:p.Height-2], "") + p.paint(dim, "... and more than the screen holds") + "\n"
+	return strings.Join(lines[:p.Height-2], "") + p.paint(dim, "... more than fits on the screen") + "\n"
 }
 
 // Bounds on what is listed of each thing.
@@ -75,9 +76,9 @@ const (
 func (p *page) transport(t *admin.Transport) {
 	name := "transport " + t.Name
 	if t.Former {
-		name += ", of the former configuration"
+		name += " (previous configuration)"
 	}
-	p.hang(name+": ", bold, none, fmt.Sprintf("%s under way, %s; a warm one was there for %s",
+	p.hang(name+": ", bold, none, fmt.Sprintf("%s in progress, %s; connection reused for %s",
 		count(len(t.Deliveries), "delivery", "deliveries"), count(t.Idle, "idle connection", "idle connections"), share(t.Reused, t.Missed)))
 	for i, d := range t.Deliveries {
 		if i == maxDeliveries {
@@ -86,7 +87,7 @@ func (p *page) transport(t *admin.Transport) {
 		}
 		to := d.Destination
 		if d.Host != "" {
-			to += " by " + d.Host
+			to += " at " + d.Host
 		}
 		id := d.QueueID
 		if id == "" {
@@ -109,24 +110,37 @@ func (p *page) transport(t *admin.Transport) {
 		p.coloured("dead", red, d.Text)
 	}
 	for _, h := range t.Slowed {
-		p.coloured("slowed", yellow, fmt.Sprintf("%s: %d at once, %d open, %d waiting", h.Host, h.Allowed, h.Open, h.Waiting))
+		p.coloured("slowed", yellow, fmt.Sprintf("%s: limited to %d connections, %d open, %d waiting", h.Host, h.Allowed, h.Open, h.Waiting))
 	}
 	for _, l := range t.Limits {
 		scope := l.Scope
 		if l.Override != "" {
 			scope += " of " + l.Override
 		}
-		p.item("limit", fmt.Sprintf("%s: %s known, %d at work, %d waiting, %s", scope, count(l.Keys, "key", "keys"), l.Open, l.Waiting, numbered(l.Late, "turn too late", "turns too late")))
+		p.item("limit", fmt.Sprintf("%s: %s%d in use, %d waiting, %d deferred by limit", scope, tracked(l), l.Open, l.Waiting, l.Late))
 	}
 }
 
-// share is how large a part of all a number is.
-func share(part, rest uint64) string {
-	if part+rest == 0 {
-		return "none of 0"
+// tracked is how many keys of a scope the limit counts for.
+func tracked(l admin.LimitState) string {
+	for scope := range limit.Scopes {
+		if scope != limit.All && scope.Word() == l.Scope {
+			return count(l.Keys, scope.String(), plural(scope.String())) + ", "
+		}
 	}
-	return fmt.Sprintf("%.1f %% of %d", 100*float64(part)/float64(part+rest), part+rest)
+	return ""
 }
+
+// plural is that of a regular noun.
+func plural(noun string) string {
+	if strings.HasSuffix(noun, "s") {
+		return noun + "es"
+	}
+	return noun + "s"
+}
+
+// share is a number out of all.
+func share(part, rest uint64) string { return fmt.Sprintf("%d of %d", part, part+rest) }
 
 func numbered(n uint64, one, many string) string {
 	if n == 1 {

@@ -148,7 +148,7 @@ func (v *Verdict) Plaintext() bool { return v.Need == NeedNothing }
 
 // Decide gives the verdict for one host.
 func Decide(f Facts, rules Rules, demands Demands) Verdict {
-	v := Verdict{Host: f.Host, Names: []string{f.Host}, Reason: "no policy applies: TLS if offered"}
+	v := Verdict{Host: f.Host, Names: []string{f.Host}, Reason: "no policy: TLS if offered"}
 	if demands.TLSRequiredNo && !demands.RequireTLS {
 		v.Reason = "TLS-Required: No lifts every policy"
 		return v
