@@ -100,10 +100,11 @@ const (
 	FailureFetch           // the web host was not reached, or gave no policy
 	FailureInvalid         // what it gave is no policy
 	FailureWebPKI          // its certificate is not valid for the policy host
+	FailureStore           // our own store of policies could not be read: nothing is proven, and the domain is not at fault
 )
 
 // Failures is the number of kinds, FailureNone included.
-const Failures = int(FailureWebPKI) + 1
+const Failures = int(FailureStore) + 1
 
 // String gives the TLS report's result type, or a word of the same kind where
 // RFC 8460 has none.
@@ -119,6 +120,8 @@ func (f Failure) String() string {
 		return "sts-policy-invalid"
 	case FailureWebPKI:
 		return "sts-webpki-invalid"
+	case FailureStore:
+		return "sts-store-error"
 	}
 	return "none"
 }

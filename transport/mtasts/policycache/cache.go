@@ -42,7 +42,9 @@
 // asked for again after half a minute, or as soon as the resolver says, which
 // remembers failures by itself. A file whose fetch lies in the future is
 // believed for max_age from now at most, and refreshed at once. When the store
-// fails, that is logged once, and memory goes on alone.
+// fails, that is logged once, and memory goes on alone; a domain whose file could
+// not be read is Failed, not NoPolicy, until it can be read or a policy is
+// fetched, and every look-up tries.
 package policycache
 
 import (

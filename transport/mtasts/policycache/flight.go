@@ -67,7 +67,9 @@ func (c *Cache) run(f *flight) {
 	}
 }
 
-// load asks the store once.
+// load asks the store, once it answers never again. Only "there is none" and
+// "what is there is damaged" are answers; a disk that fails, or a descriptor
+// that could not be had, says nothing, and the next look-up asks again.
 func (c *Cache) load(st *state) {
 	c.mu.Lock()
 	loaded := st.loaded
@@ -78,14 +80,19 @@ func (c *Cache) load(st *state) {
 	cached, ok, err := c.cfg.Store.Load(st.domain)
 	if errors.Is(err, store.ErrDamaged) {
 		c.cfg.Log.Warn("cached MTA-STS policy ignored", slog.String("domain", st.domain), slog.Any("error", err))
+		err, ok = nil, false
 	} else if err != nil {
 		c.noteStore(err)
 	}
 	jitter := c.cfg.Jitter()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st.loaded = true
-	if !ok || err != nil || cached.Domain != st.domain || cached.Policy.Mode == mtasts.ModeNone {
+	st.loaded, st.unread = err == nil, err
+	if err != nil {
+		c.stats.Failures[mtasts.FailureStore]++
+		return
+	}
+	if !ok || cached.Domain != st.domain || cached.Policy.Mode == mtasts.ModeNone {
 		return
 	}
 	now := c.cfg.Now()

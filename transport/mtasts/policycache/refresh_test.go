@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -474,5 +475,57 @@ func TestFlushOnAReadOnlyDisk(t *testing.T) {
 		}
 		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
 		w.wantCalls(2, 2)
+	})
+}
+
+// A store that could not be read once, as when no descriptor is free, has not
+// answered: the policy that it holds is in force at the next look-up, whatever
+// the record says, and no record proves nothing until then.
+func TestStoreThatCouldNotBeReadIsAskedAgain(t *testing.T) {
+	for name, record := range map[string]func(w *world){
+		"record fails":  func(w *world) { w.txtErr = errors.New("SERVFAIL") },
+		"record absent": func(w *world) { w.texts = nil },
+		"fetch fails":   func(w *world) { w.texts, w.webErr = txt("2"), errDown },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.store.Save(store.Policy{Domain: domain, ID: "1", Fetched: time.Now().UTC(), Policy: enforce("mx0.example.org")})
+				b := &broken{Store: w.store, loadErr: syscall.EMFILE}
+				w.store = b
+				record(w)
+				c := w.open()
+				defer c.Close()
+				e := w.look(c)
+				if e.State != Failed || e.Err == nil {
+					t.Errorf("while the store cannot be read: %s", describe(e))
+				}
+				if name == "record absent" && (e.Failure() != mtasts.FailureStore || !errors.Is(e.Err, syscall.EMFILE)) {
+					t.Errorf("while the store cannot be read: %s", describe(e))
+				}
+				b.loadErr = nil
+				w.wantPolicy(w.look(c), "1", "mx0.example.org", SourceCache)
+				b.loadErr = syscall.EMFILE // it answered, and is not asked again
+				w.wantPolicy(w.look(c), "1", "mx0.example.org", SourceCache)
+			})
+		})
+	}
+}
+
+// A fetched policy supersedes what the store may hold: with it, a store that
+// fails costs a warm look-up nothing.
+func TestFetchedPolicyNeedsNoStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b := &broken{Store: w.store, loadErr: syscall.EIO}
+		w.store = b
+		c := w.open()
+		defer c.Close()
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
+		hits := c.Stats().Hits
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceCache)
+		if got := c.Stats().Hits; got != hits+1 {
+			t.Errorf("%d hits, want %d", got, hits+1)
+		}
 	})
 }

@@ -107,7 +107,8 @@ const (
 type state struct {
 	domain string
 	used   time.Time // by a look-up
-	loaded bool      // the store was asked
+	loaded bool      // the store answered, or what it holds is superseded
+	unread error     // why it did not answer when it was last asked
 
 	record   record
 	recordID string        // of a present record
@@ -196,12 +197,14 @@ func (st *state) keep(p store.Policy, now time.Time, jitter float64) {
 		st.refresh = now
 	}
 	st.endedID = ""
+	st.loaded, st.unread = true, nil
 }
 
 // end takes note that the domain's policy says that there is none. That holds
 // for the policy's life, and at least for as long as after a failure.
 func (st *state) end(id string, maxAge time.Duration, now time.Time) {
 	st.policy, st.clamped = nil, false
+	st.loaded, st.unread = true, nil
 	st.endedID, st.ended = id, now.Add(max(maxAge, backOff))
 }
 
@@ -231,6 +234,12 @@ func (st *state) entry(now time.Time) Entry {
 	case st.valid(now):
 		e.State, e.Source = HasPolicy, SourceCache
 		e.Policy, e.ID, e.Fetched, e.Expires = st.policy.Policy, st.policy.ID, st.policy.Fetched, st.ends
+	case st.unread != nil:
+		// A cached policy outlives a missing record, so that no record proves
+		// nothing while the store may hold one.
+		if e.Err == nil {
+			e.Err = &mtasts.Error{Failure: mtasts.FailureStore, Err: st.unread}
+		}
 	case st.record == recordAbsent, st.record == recordPresent && st.endedID == st.recordID && now.Before(st.ended):
 		e.State = NoPolicy
 	}
