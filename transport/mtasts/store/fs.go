@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -34,8 +33,8 @@ type FSConfig struct {
 	// files with our names in it are replaced.
 	Dir string
 	// MaxFiles and MaxBytes bound the files' number and the sum of their
-	// sizes; 0 means 10,000 and 256 MiB. What was fetched longest ago is
-	// removed first.
+	// sizes; 0 means 10,000 and 256 MiB. What is removed first is of the
+	// registrable domain that holds most, and was fetched longest ago.
 	MaxFiles int
 	MaxBytes int64
 	// ReadOnly leaves the directory as it is: it is not made, and Save and
@@ -252,43 +251,6 @@ func (f *FS) count(files int, bytes int64) bool {
 	return true
 }
 
-// stored is a file of ours.
-type stored struct {
-	name    string
-	size    int64
-	written time.Time
-}
-
-// evict counts the files and removes the oldest when there are too many, down
-// to nine tenths, so that it is done once in a thousand times. It also clears
-// away what a crash left half-written.
-func (f *FS) evict(root *os.Root) error {
-	files, err := f.ours(root)
-	slices.SortFunc(files, func(a, b stored) int {
-		return cmp.Or(b.written.Compare(a.written), cmp.Compare(a.name, b.name))
-	})
-	var bytes int64
-	for _, file := range files {
-		bytes += file.size
-	}
-	if n := len(files); n > f.cfg.MaxFiles || bytes > f.cfg.MaxBytes {
-		maxFiles, maxBytes := max(1, f.cfg.MaxFiles*9/10), f.cfg.MaxBytes*9/10
-		for n > 1 && (n > maxFiles || bytes > maxBytes) {
-			n--
-			if removeErr := root.RemoveAll(files[n].name); removeErr != nil {
-				err = errors.Join(err, removeErr)
-				break
-			}
-			bytes -= files[n].size
-		}
-		files = files[:n]
-	}
-	f.mu.Lock()
-	f.counted, f.sweep, f.files, f.bytes = err == nil, false, len(files), bytes
-	f.mu.Unlock()
-	return err
-}
-
 // ours lists the files that policies lie in.
 func (f *FS) ours(root *os.Root) ([]stored, error) {
 	dir, err := root.Open(".")
@@ -312,7 +274,7 @@ func (f *FS) ours(root *os.Root) ([]stored, error) {
 		case err != nil:
 			// Gone meanwhile.
 		case !temp:
-			files = append(files, stored{name, fileSize(info), info.ModTime()})
+			files = append(files, stored{domain, fileSize(info), info.ModTime()})
 		case info.Mode().IsRegular() && f.cfg.Now().Sub(info.ModTime()) > tempAge:
 			if err := root.Remove(name); ignoreMissing(err) != nil {
 				return files, err

@@ -300,6 +300,46 @@ func TestFSBoundsItsBytes(t *testing.T) {
 	}
 }
 
+// One domain with thousands of policies below it, large or many, pushes out its
+// own, and nobody else's, though theirs are older.
+func TestStoresEvictFromTheDomainThatHoldsMost(t *testing.T) {
+	large := sample("x.example", "1").Policy
+	for i := range 200 {
+		large.MX = append(large.MX, fmt.Sprintf("d%d.%s.example", i, strings.Repeat("a", 60)))
+	}
+	for name, tt := range map[string]struct {
+		open   func(t *testing.T) Store
+		policy mtasts.Policy
+		from   string // the attacker's domain
+	}{
+		"fs, large": {func(t *testing.T) Store { return openFS(t, FSConfig{Dir: t.TempDir(), MaxBytes: 1 << 20}) }, large, "d%d.attacker.example"},
+		"fs, many":  {func(t *testing.T) Store { return openFS(t, FSConfig{Dir: t.TempDir(), MaxFiles: 100}) }, sample("x.example", "1").Policy, "d%d.attacker.example"},
+		"fs, many large domains": {func(t *testing.T) Store {
+			return openFS(t, FSConfig{Dir: t.TempDir(), MaxBytes: 1 << 20, MaxFiles: 1000})
+		}, large, "attacker%d.example"},
+		"ram, large":              {func(t *testing.T) Store { return NewRAM(1 << 20) }, large, "d%d.attacker.example"},
+		"ram, many":               {func(t *testing.T) Store { return NewRAM(1 << 16) }, sample("x.example", "1").Policy, "d%d.attacker.example"},
+		"ram, many large domains": {func(t *testing.T) Store { return NewRAM(1 << 20) }, large, "attacker%d.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tt.open(t)
+			victim := sample("victim.example", "1")
+			mustSave(t, s, victim)
+			if f, ok := s.(*FS); ok {
+				long := time.Now().Add(-time.Hour)
+				os.Chtimes(f.cfg.Dir+"/victim.example"+suffix, long, long)
+			}
+			for i := range 300 {
+				mustSave(t, s, Policy{Domain: fmt.Sprintf(tt.from, i), ID: "1", Fetched: day, Policy: tt.policy})
+			}
+			mustLoad(t, s, victim)
+			if all, _ := s.Domains(); len(all) > 200 {
+				t.Errorf("%d policies are kept", len(all))
+			}
+		})
+	}
+}
+
 // Saving one domain again and again adds nothing to the count.
 func TestFSCountsFilesNotWrites(t *testing.T) {
 	dir := t.TempDir()
