@@ -93,7 +93,7 @@ var (
 	poolMissed = Metric{"mxpolicyd_pool_missed_total", Counter, []string{"transport"},
 		"Times that there was no idle connection that would do, so that a new one had to be made."}
 	poolRetired = Metric{"mxpolicyd_pool_retired_total", Counter, []string{"transport", "reason"},
-		"Idle connections closed: idle_time, nobody wanted it for conn_max_idle_time; reuse_limit, it carried conn_reuse_limit messages; count, more than conn_max_idle_count for one domain; total, too many in all; policy, what it proved no longer counts; closed, the other side closed it first; stopped, its transport was changed or the daemon ended. Much of count or total: raise the limit, it costs handshakes. Much of closed: conn_max_idle_time is longer than other servers wait."}
+		"Idle connections closed: idle_time, nobody wanted it for conn_max_idle_time; reuse_limit, it carried conn_reuse_limit messages; count, more than conn_max_idle_count for one domain; total, too many in all; policy, what it proved no longer counts; address, DNS no longer lists its address; closed, the other side closed it first; stopped, its transport was changed or the daemon ended. Much of count or total: raise the limit, it costs handshakes. Much of closed: conn_max_idle_time is longer than other servers wait."}
 )
 
 // Limits, and hosts that are spared.

@@ -13,7 +13,8 @@
 //   - when the domain it served last has too many idle connections, or the
 //     pool as a whole has: the one that was idle for longest goes;
 //   - when [Pool.Get] or [Pool.Retire] is told that what it once proved no
-//     longer counts, or that the other side has closed it;
+//     longer counts, that it leads to an address that the host no longer has,
+//     or that the other side has closed it;
 //   - when the pool is stopped.
 //
 // The newest idle connection is handed out first, so that those which a burst
@@ -63,7 +64,8 @@ type Fit uint8
 const (
 	Skip   Fit = iota // good, but not for this delivery
 	Use               // take this one
-	Retire            // good for nobody any more: close it
+	Retire            // what it proved is good for no delivery any more: close it
+	Moved             // the host no longer has its address: close it
 	Gone              // the other side has closed it
 )
 
@@ -89,6 +91,7 @@ const (
 	Count                    // it was the longest idle of too many for one domain
 	Total                    // it was the longest idle of too many in all
 	Policy                   // what it proved no longer counts, or its transport changed
+	Address                  // DNS no longer lists the address that it leads to
 	Closed                   // the other side closed it meanwhile, or spoke unasked
 	Stopped                  // the pool is stopped
 	Reasons                  // how many reasons there are
@@ -99,7 +102,7 @@ func (r Reason) String() string {
 	if r >= Reasons {
 		return "unknown"
 	}
-	return [Reasons]string{"idle_time", "reuse_limit", "count", "total", "policy", "closed", "stopped"}[r]
+	return [Reasons]string{"idle_time", "reuse_limit", "count", "total", "policy", "address", "closed", "stopped"}[r]
 }
 
 // Stats are a pool's counters since it was made, and what it holds now.
@@ -190,6 +193,8 @@ func (p *Pool[C]) take(key Key, fits func(C) Fit) (conn C, ok bool, gone []C) {
 			return e.conn, true, gone
 		case Retire:
 			gone = append(gone, p.retire(e, Policy))
+		case Moved:
+			gone = append(gone, p.retire(e, Address))
 		case Gone:
 			gone = append(gone, p.retire(e, Closed))
 		}

@@ -92,23 +92,26 @@ func TestOneHostServesAnyDomainButNoOtherHost(t *testing.T) {
 func TestFit(t *testing.T) {
 	p := pool.New[*conn](100)
 	defer p.Stop()
-	plain, stale, gone, good := fresh("plain"), fresh("stale"), fresh("gone"), fresh("good")
-	good.proof, stale.proof, gone.proof = "dane", "old", "gone"
+	plain, stale, moved, gone, good := fresh("plain"), fresh("stale"), fresh("moved"), fresh("gone"), fresh("good")
+	good.proof, stale.proof, moved.proof, gone.proof = "dane", "old", "moved", "gone"
 	p.Put(key, "example.org", good, usual)
 	p.Put(key, "example.org", gone, usual)
 	p.Put(key, "example.org", stale, usual)
+	p.Put(key, "example.org", moved, usual)
 	p.Put(key, "example.org", plain, usual)
 	fits := func(c *conn) pool.Fit {
-		return map[string]pool.Fit{"": pool.Skip, "old": pool.Retire, "gone": pool.Gone, "dane": pool.Use}[c.proof]
+		return map[string]pool.Fit{"": pool.Skip, "old": pool.Retire, "moved": pool.Moved, "gone": pool.Gone, "dane": pool.Use}[c.proof]
 	}
 	c, ok := p.Get(key, fits)
 	want(t, "taken", ok && c == good, true)
 	want(t, "stale closed", stale.isClosed(), true)
+	want(t, "moved closed", moved.isClosed(), true)
 	want(t, "gone closed", gone.isClosed(), true)
 	_, ok = p.Get(key, fits)
 	want(t, "found another", ok, false)
 	want(t, "what does not fit stays for others", drain(p, key), []string{"plain"})
 	want(t, "policy", p.Stats().Retired[pool.Policy], 1)
+	want(t, "address", p.Stats().Retired[pool.Address], 1)
 	want(t, "closed", p.Stats().Retired[pool.Closed], 1)
 }
 
