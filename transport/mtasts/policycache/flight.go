@@ -87,7 +87,13 @@ func (c *Cache) load(st *state) {
 	jitter := c.cfg.Jitter()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st.loaded, st.unread = err == nil, err
+	st.loaded = err == nil
+	switch {
+	case err == nil:
+		st.unread = nil
+	case st.unread == nil || st.unread.Err.Error() != err.Error():
+		st.unread = &mtasts.Error{Failure: mtasts.FailureStore, Err: err}
+	}
 	if err != nil {
 		c.stats.Failures[mtasts.FailureStore]++
 		return

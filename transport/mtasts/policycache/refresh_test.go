@@ -503,6 +503,9 @@ func TestStoreThatCouldNotBeReadIsAskedAgain(t *testing.T) {
 				if name == "record absent" && (e.Failure() != mtasts.FailureStore || !errors.Is(e.Err, syscall.EMFILE)) {
 					t.Errorf("while the store cannot be read: %s", describe(e))
 				}
+				if again := w.look(c); again.Err != e.Err {
+					t.Error("the same failure is another error, so that what was made of it is made again and again")
+				}
 				b.loadErr = nil
 				w.wantPolicy(w.look(c), "1", "mx0.example.org", SourceCache)
 				b.loadErr = syscall.EMFILE // it answered, and is not asked again

@@ -106,9 +106,9 @@ const (
 // values to values; Cache locks.
 type state struct {
 	domain string
-	used   time.Time // by a look-up
-	loaded bool      // the store answered, or what it holds is superseded
-	unread error     // why it did not answer when it was last asked
+	used   time.Time     // by a look-up
+	loaded bool          // the store answered, or what it holds is superseded
+	unread *mtasts.Error // why it did not answer when it was last asked
 
 	record   record
 	recordID string        // of a present record
@@ -238,7 +238,7 @@ func (st *state) entry(now time.Time) Entry {
 		// A cached policy outlives a missing record, so that no record proves
 		// nothing while the store may hold one.
 		if e.Err == nil {
-			e.Err = &mtasts.Error{Failure: mtasts.FailureStore, Err: st.unread}
+			e.Err = st.unread
 		}
 	case st.record == recordAbsent, st.record == recordPresent && st.endedID == st.recordID && now.Before(st.ended):
 		e.State = NoPolicy

@@ -91,6 +91,9 @@ func (f *FS) Load(domain string) (Policy, bool, error) {
 		return Policy{}, false, ErrDomain
 	}
 	root, err := os.OpenRoot(f.cfg.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Policy{}, false, nil
+	}
 	if err != nil {
 		return Policy{}, false, err
 	}
