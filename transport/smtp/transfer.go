@@ -227,7 +227,6 @@ func (t *transfer) confirmed(asked bool) {
 		t.report.Ending, t.report.Confirmation = Closing, Unconfirmed
 	default:
 		t.outOfStep(errOutOfStep("the reply to NOOP is none: " + r.Text()))
-		t.report.Confirmation = Unconfirmed
 	}
 }
 
@@ -263,7 +262,12 @@ func refused(stage outcome.Stage, r reply.Reply) bool {
 }
 
 // outOfStep notes that the replies do not add up, so that none of them counts.
-func (t *transfer) outOfStep(err error) { t.fail(OutOfStep, outcome.Final, err) }
+func (t *transfer) outOfStep(err error) {
+	t.fail(OutOfStep, outcome.Final, err)
+	if t.confirm {
+		t.report.Confirmation = Unconfirmed
+	}
+}
 
 // fail notes the connection's failure. When the context ended, its cause is
 // the reason, not the deadline that it set off.

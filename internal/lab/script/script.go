@@ -42,6 +42,7 @@
 //
 //	S: TEXT        a line; CRLF is added
 //	RAW "BYTES"    bytes in Go's quoting, as they are: half a line, a bare LF, two replies at once
+//	RECORDS "BYTES" ...  each in a TLS record of its own, all of them at once
 //	REPEAT N "BYTES"
 //	TLS NAME       shake hands with the configuration of that name; the client must accept
 //	TLS NAME fails the same; the client must refuse
@@ -165,6 +166,8 @@ func parseStep(line string) (Step, error) {
 			return Raw(text), nil
 		}
 		return Endless(text), nil
+	case "RECORDS":
+		return parseRecords(arg)
 	case "REPEAT":
 		return parseRepeat(arg)
 	case "DRIP":
@@ -185,6 +188,23 @@ func parseTLS(arg string) (Step, error) {
 		return FailTLS(words[0]), nil
 	}
 	return nil, fmt.Errorf("TLS needs a name, and perhaps the word fails")
+}
+
+func parseRecords(arg string) (Step, error) {
+	var parts []string
+	for arg != "" {
+		quoted, err := strconv.QuotedPrefix(arg)
+		if err != nil {
+			return nil, fmt.Errorf("RECORDS needs quoted strings")
+		}
+		part, _ := strconv.Unquote(quoted)
+		parts = append(parts, part)
+		arg = strings.TrimSpace(arg[len(quoted):])
+	}
+	if len(parts) == 0 {
+		return nil, fmt.Errorf("RECORDS needs quoted strings")
+	}
+	return Records(parts...), nil
 }
 
 func parseRepeat(arg string) (Step, error) {

@@ -44,6 +44,8 @@ func TestParseErrors(t *testing.T) {
 		"MARK":                    "a name",
 		"RAW 250 half":            "quoted string",
 		`RAW ""`:                  "quoted string",
+		`RECORDS`:                 "quoted string",
+		`RECORDS "a" b`:           "quoted string",
 		"TLS":                     "needs a name",
 		"TLS good works":          "needs a name",
 		`REPEAT 60000000 "abc"`:   "more than",

@@ -39,6 +39,15 @@ func Raw(text string) Step {
 	return step{"RAW " + strconv.Quote(text), func(p *player) error { return p.write(text) }}
 }
 
+// Records writes each part in a TLS record of its own, all of them at once.
+func Records(parts ...string) Step {
+	text := "RECORDS"
+	for _, part := range parts {
+		text += " " + strconv.Quote(part)
+	}
+	return step{text, func(p *player) error { return p.conn.WriteTogether(parts...) }}
+}
+
 // Repeat writes the same bytes n times.
 func Repeat(n int, text string) Step {
 	return step{fmt.Sprintf("REPEAT %d %q", n, text), func(p *player) error {

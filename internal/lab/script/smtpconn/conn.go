@@ -79,6 +79,17 @@ type tap struct {
 	net.Conn
 	c      *Conn
 	before []byte // read ahead by SMTP, owed to TLS
+	held   []byte // written, and kept back
+	hold   bool
+}
+
+// Write implements net.Conn.
+func (t *tap) Write(p []byte) (int, error) {
+	if t.hold {
+		t.held = append(t.held, p...)
+		return len(p), nil
+	}
+	return t.Conn.Write(p)
 }
 
 func (t *tap) Read(p []byte) (int, error) {
@@ -135,6 +146,21 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.cur.Write(p)
+}
+
+// WriteTogether sends each part as Write does, in a TLS record of its own where
+// there is TLS, but all of them at once.
+func (c *Conn) WriteTogether(parts ...string) error {
+	c.raw.hold = true
+	for _, part := range parts {
+		if _, err := c.Write([]byte(part)); err != nil {
+			return err
+		}
+	}
+	held := c.raw.held
+	c.raw.hold, c.raw.held = false, nil
+	_, err := c.raw.Conn.Write(held)
+	return err
 }
 
 // ReadLine reads one line and returns it with its line end: CRLF, or the bare
