@@ -30,6 +30,7 @@ type configState struct {
 	started  time.Time
 	read     time.Time // the one in force
 	rejected time.Time // the last wrong one since; zero: none
+	reading  time.Time // since when one is being read; zero: none is
 }
 
 // Check makes what a configuration says, without a daemon, and lets it go: an

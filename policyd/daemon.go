@@ -315,6 +315,9 @@ func (d *Daemon) healthy(ctx context.Context) error {
 		h.Release()
 	}
 	d.served.Known("health")
+	if d.readingTooLong() {
+		return errReading
+	}
 	if d.dispatcher.Overdue() >= d.slots {
 		return errBusy
 	}

@@ -83,7 +83,7 @@ transports:
 
 func (l *lab) parse(text string) *config.Config {
 	l.t.Helper()
-	cfg, err := config.Parse("test.yaml", []byte(text), config.Environment{})
+	cfg, err := config.Parse("test.yaml", []byte(text), config.Environment{ReadFile: config.ReadFile})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -101,6 +101,10 @@ type running struct {
 	mu   sync.Mutex
 	text string // of the configuration
 	fail error  // of reading it
+	// gone has files vanish after they were looked at.
+	gone bool
+	// stuck, when it is not nil, is what a disk that does not answer waits for.
+	stuck chan struct{}
 }
 
 // daemon makes a daemon and has it serve until the end of the test.
@@ -144,11 +148,18 @@ func (r *running) end() error {
 
 func (r *running) load() (*config.Config, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.fail != nil {
-		return nil, r.fail
+	text, fail, stuck, env := r.text, r.fail, r.stuck, config.Environment{ReadFile: config.ReadFile}
+	if r.gone {
+		env.ReadFile = nil
 	}
-	return config.Parse("test.yaml", []byte(r.text), config.Environment{})
+	r.mu.Unlock()
+	if stuck != nil {
+		<-stuck
+	}
+	if fail != nil {
+		return nil, fail
+	}
+	return config.Parse("test.yaml", []byte(text), env)
 }
 
 // reload has the daemon read another configuration, and waits until it says

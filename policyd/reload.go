@@ -15,7 +15,7 @@ func (d *Daemon) reloadLoop(ctx context.Context) {
 	for {
 		select {
 		case <-d.options.HangUp:
-			d.reload()
+			d.reload(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -24,9 +24,12 @@ func (d *Daemon) reloadLoop(ctx context.Context) {
 
 // reload puts a configuration that was read again in the place of the one in
 // force: all of it, or with an error logged none of it.
-func (d *Daemon) reload() {
+func (d *Daemon) reload(ctx context.Context) {
 	d.options.Log.Reset() // whoever asks for it wants to read what comes of it
-	cfg, err := d.options.Load()
+	cfg, err := d.read(ctx)
+	if ctx.Err() != nil {
+		return
+	}
 	if err == nil {
 		err = d.runtime.Apply(cfg)
 	}
@@ -59,6 +62,48 @@ func (d *Daemon) reload() {
 	d.warn(cfg)
 	d.log.Info("configuration reloaded")
 	d.status(delivering)
+}
+
+// readTimeout is how long the configuration may take to be read before the
+// daemon is not healthy any more.
+const readTimeout = 2 * time.Minute
+
+// errReading says that a reload does not come to an end.
+var errReading = errors.New("the configuration is being read for minutes: the file system that it lies on does not answer")
+
+// read reads the configuration with all that it names, and gives up when ctx
+// ends. A disk that does not answer, as of a file server that is gone, cannot be
+// waited for at the end of the daemon: what reads from it is left behind then.
+func (d *Daemon) read(ctx context.Context) (*config.Config, error) {
+	d.setReading(time.Now())
+	defer d.setReading(time.Time{})
+	var cfg *config.Config
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		cfg, err = d.options.Load()
+	}()
+	select {
+	case <-done:
+		return cfg, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// setReading notes since when the configuration is being read; zero: it is not.
+func (d *Daemon) setReading(since time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.reading = since
+}
+
+// readingTooLong reports whether the configuration is being read for too long.
+func (d *Daemon) readingTooLong() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.state.reading.IsZero() && time.Since(d.state.reading) > readTimeout
 }
 
 // maxChanges bounds how many changes one reload logs.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
@@ -124,6 +126,9 @@ func TestReloadWithMistakes(t *testing.T) {
 	want(t, r.send(nil), "2.0.0 ", "reused")
 
 	// One that is well written, but asks for what is not there.
+	r.mu.Lock()
+	r.gone = true
+	r.mu.Unlock()
 	r.reload(l.yaml("max_message_size: 2KiB", "    tls_client: {root_ca: "+l.dir+"/nosuch.pem}", "  other: {}"), "nosuch.pem")
 	want(t, l.logged.Wait(t, "configuration not reloaded"), "", "level=ERROR", "transport default")
 	want(t, r.send(nil), "2.0.0 ", "reused")
@@ -134,6 +139,7 @@ func TestReloadWithMistakes(t *testing.T) {
 
 	// One that cannot be read.
 	r.mu.Lock()
+	r.gone = false
 	r.fail = errors.New("input/output error")
 	r.mu.Unlock()
 	r.reload("", "input/output error")
@@ -144,6 +150,65 @@ func TestReloadWithMistakes(t *testing.T) {
 
 	r.reload(l.yaml("", "    hostname: other.example", ""), reloaded)
 	want(t, l.systemd.Wait(t, "STATUS="), "STATUS=delivering mail\n")
+}
+
+// A reload that does not come to an end, since the disk does not answer, holds up
+// neither mail nor the end of the daemon; it is unhealthy after minutes.
+func TestStuckReload(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	stuck := make(chan struct{})
+	defer close(stuck)
+	r.mu.Lock()
+	r.stuck = stuck
+	r.mu.Unlock()
+	r.hangUp <- syscall.SIGHUP
+	want(t, r.send(nil), "2.0.0 ")
+	if err := r.healthy(t.Context()); err != nil {
+		t.Errorf("after a moment: %v", err)
+	}
+	r.waitFor("the reload", func() bool {
+		r.Daemon.mu.Lock()
+		defer r.Daemon.mu.Unlock()
+		return !r.state.reading.IsZero()
+	})
+	r.setReading(time.Now().Add(-readTimeout - time.Second))
+	if err := r.healthy(t.Context()); err != errReading {
+		t.Errorf("after minutes: %v", err)
+	}
+	r.end()
+}
+
+// One that was slow is as good as any.
+func TestSlowReload(t *testing.T) {
+	l := newLab(t)
+	r := l.daemon(l.yaml("", "", ""))
+	stuck := make(chan struct{})
+	r.mu.Lock()
+	r.stuck, r.text = stuck, l.yaml("", "    hostname: other.example", "")
+	r.mu.Unlock()
+	r.hangUp <- syscall.SIGHUP
+	close(stuck)
+	l.logged.Wait(t, reloaded)
+	r.waitFor("the end of the reload", func() bool {
+		r.Daemon.mu.Lock()
+		defer r.Daemon.mu.Unlock()
+		return r.state.reading.IsZero()
+	})
+	want(t, r.send(nil), "2.0.0 ")
+	if got := l.mx.Messages(); got[0].Hello != "other.example" {
+		t.Errorf("said EHLO %s", got[0].Hello)
+	}
+}
+
+// waitFor waits until something is so.
+func (r *running) waitFor(what string, so func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("waiting for %s", what)
+		}
+	}
 }
 
 // What a file says counts, not its name: a certificate that was renewed in

@@ -33,6 +33,7 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -88,6 +89,9 @@ type Deps struct {
 	// given, by many goroutines at once: it must not wait for anything. nil:
 	// nobody is told.
 	Observe func(*Event)
+	// ReadFile gives the contents of the files that a Config names; nil:
+	// os.ReadFile.
+	ReadFile func(name string) ([]byte, error)
 }
 
 // Idle keeps the idle connections of transports.
@@ -135,6 +139,9 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 	t := &Transport{log: deps.Logger, traces: deps.Traces, observe: deps.Observe, plans: plan.NewCache(), hosts: delivery.NewHosts()}
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
 	t.conns = session.NewConns(t.ctx, deps.Idle)
+	if deps.ReadFile == nil {
+		deps.ReadFile = os.ReadFile
+	}
 	if err := t.configure(cfg, deps); err != nil {
 		t.Close()
 		return nil, err
@@ -169,7 +176,7 @@ func (t *Transport) configure(cfg *Config, deps Deps) (err error) {
 
 // newProfile makes a profile. planning says which override it is for.
 func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.Limits, deps Deps) (*profile, error) {
-	client, err := session.NewTLS(session.TLSConfig(cfg.TLSClient))
+	client, err := session.NewTLS(session.TLSConfig(cfg.TLSClient), deps.ReadFile)
 	if err != nil {
 		return nil, err
 	}

@@ -280,12 +280,12 @@ func serve(ctx context.Context, file string, load loader) error {
 	hangUp := make(chan os.Signal, 1)
 	signal.Notify(hangUp, syscall.SIGHUP)
 	defer signal.Stop(hangUp)
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	cfg, err := load()
+	cfg, err := load() // which TERM ends, should the disk not answer
 	if err != nil {
 		return err
 	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
 	defer steerHeap()()
 	log := logging.New(cfg.Log, os.Stderr)
 	log.Info("starting", "version", version, "config", file)

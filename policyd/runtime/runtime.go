@@ -70,6 +70,7 @@ type Runtime struct {
 // generation is what one configuration was made into. It uses its resolver and
 // its transports; these use what they need.
 type generation struct {
+	readFile   readFile
 	resolver   *liveResolver
 	transports map[string]*liveTransport
 }
@@ -111,7 +112,7 @@ func (rt *Runtime) Apply(cfg *config.Config) error {
 
 // build makes a generation; with an error it gives what it had made of it.
 func (rt *Runtime) build(cfg *config.Config, old *generation) (*generation, error) {
-	g := &generation{transports: map[string]*liveTransport{}}
+	g := &generation{readFile: filesOf(cfg), transports: map[string]*liveTransport{}}
 	var err error
 	if g.resolver, err = rt.newResolver(cfg, old.resolver); err != nil {
 		return g, err
@@ -121,7 +122,7 @@ func (rt *Runtime) build(cfg *config.Config, old *generation) (*generation, erro
 		return g, fmt.Errorf("this host's addresses: %w", err)
 	}
 	for name, c := range cfg.Transports {
-		files, err := digest(c)
+		files, err := digest(c, g.readFile)
 		if err != nil {
 			return g, fmt.Errorf("transport %s: %w", name, err)
 		}
@@ -135,6 +136,24 @@ func (rt *Runtime) build(cfg *config.Config, old *generation) (*generation, erro
 		g.transports[name] = t
 	}
 	return g, nil
+}
+
+// readFile gives the contents of a file that a configuration names.
+type readFile func(name string) ([]byte, error)
+
+// filesOf gives the files of a configuration as they were when it was read, so
+// that applying it waits for no disk; of one whose files were left unread, what
+// they hold now.
+func filesOf(cfg *config.Config) readFile {
+	if cfg.Files == nil {
+		return config.ReadFile
+	}
+	return func(name string) ([]byte, error) {
+		if text, ok := cfg.Files[name]; ok {
+			return text, nil
+		}
+		return nil, fmt.Errorf("%s was not read with the configuration", name)
+	}
 }
 
 // releaseAll releases what a generation uses.

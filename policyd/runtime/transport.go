@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
-	"os"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
@@ -63,6 +62,7 @@ func (rt *Runtime) newTransport(inputs transportInputs, idle int, g, old *genera
 	rt.resources.acquire(&t.resource)
 	rt.resources.dependOn(&t.resource, &g.resolver.resource)
 	deps := transport.Deps{
+		ReadFile: g.readFile,
 		Resolver: g.resolver.Resolver, Self: inputs.self, Idle: t.idle, Traces: &rt.traces, Logger: rt.log,
 		Suspended: rt.suspended, Providers: rt.providers,
 		Policies: func(cfg *transport.MTASTS, roots *x509.CertPool) (plan.Policies, error) {
@@ -96,16 +96,16 @@ func replyTimeout(cfg *transport.Config) time.Duration {
 	return longest
 }
 
-// digest reads the files that a transport and its overrides name, so that a
+// digest is that of the files that a transport and its overrides name, so that a
 // certificate that was renewed in place counts as a change.
-func digest(cfg *transport.Config) (sum [sha256.Size]byte, err error) {
+func digest(cfg *transport.Config, read readFile) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	add := func(c *transport.Config) {
 		for _, name := range append([]string{c.TLSClient.Cert, c.TLSClient.Key}, c.TLSClient.RootCA...) {
 			if name == "" {
 				continue
 			}
-			text, failed := os.ReadFile(name)
+			text, failed := read(name)
 			err = errors.Join(err, failed)
 			one := sha256.Sum256(text)
 			h.Write(one[:])

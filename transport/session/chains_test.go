@@ -3,6 +3,7 @@ package session
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"os"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func TestVouched(t *testing.T) {
 		}
 		return chain
 	}
-	client, err := NewTLS(TLSConfig{})
+	client, err := NewTLS(TLSConfig{}, os.ReadFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func TestVouched(t *testing.T) {
 	}
 	// What is remembered and what is found out anew must agree.
 	for _, at := range []time.Time{now, now.Add(2 * time.Hour), now.Add(-4 * time.Hour)} {
-		fresh, _ := NewTLS(TLSConfig{})
+		fresh, _ := NewTLS(TLSConfig{}, os.ReadFile)
 		fresh.roots = client.roots
 		v := verdict.Verdict{Host: "mx.example"}
 		if got, want := prove("mx.example", chain, at), fresh.proofOf(tls.ConnectionState{PeerCertificates: chain}, &v, at).WebPKI; got != want {

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/address"
@@ -33,8 +32,9 @@ type TLS struct {
 // maxSessions bounds the TLS sessions that are kept for resumption.
 const maxSessions = 2000
 
-// NewTLS reads the files that a TLSConfig names.
-func NewTLS(cfg TLSConfig) (*TLS, error) {
+// NewTLS makes handshakes of a TLSConfig; read gives the contents of the files
+// that it names.
+func NewTLS(cfg TLSConfig, read func(name string) ([]byte, error)) (*TLS, error) {
 	c := &TLS{base: &tls.Config{
 		MinVersion:   cfg.MinVersion,
 		MaxVersion:   cfg.MaxVersion,
@@ -50,7 +50,15 @@ func NewTLS(cfg TLSConfig) (*TLS, error) {
 		c.base.CurvePreferences = append(c.base.CurvePreferences, tls.CurveID(id))
 	}
 	if cfg.Cert != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
+		certPEM, err := read(cfg.Cert)
+		if err != nil {
+			return nil, fmt.Errorf("tls_client: %w", err)
+		}
+		keyPEM, err := read(cfg.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls_client: %w", err)
+		}
+		cert, err := tls.X509KeyPair(certPEM, keyPEM)
 		if err != nil {
 			return nil, fmt.Errorf("tls_client: %w", err)
 		}
@@ -62,7 +70,7 @@ func NewTLS(cfg TLSConfig) (*TLS, error) {
 		c.roots = x509.NewCertPool()
 	}
 	for _, file := range cfg.RootCA {
-		pem, err := os.ReadFile(file)
+		pem, err := read(file)
 		if err != nil {
 			return nil, fmt.Errorf("tls_client: %w", err)
 		}
