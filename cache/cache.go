@@ -249,6 +249,21 @@ func (c *Cache[K, V]) Pending(key K) (since time.Time, ok bool) {
 	return time.Time{}, false
 }
 
+// Update puts what change makes of a key's entry in its place. change is called
+// with the cache locked, for an entry that has not expired; with false the
+// entry stays as it is.
+func (c *Cache[K, V]) Update(key K, change func(Entry[V]) (Entry[V], bool)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	it := c.fresh(key, c.opts.Now())
+	if it == nil {
+		return
+	}
+	if entry, ok := change(it.entry); ok {
+		c.keep(key, entry)
+	}
+}
+
 // Keys lists the keys of the entries that have not expired, the last used
 // first.
 func (c *Cache[K, V]) Keys() []K {

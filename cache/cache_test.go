@@ -378,3 +378,35 @@ func TestClose(t *testing.T) {
 		t.Errorf("Get after Close: %v", err)
 	}
 }
+
+// An entry is put in another's place with its own expiry and cost, and never
+// brings back what has expired.
+func TestUpdate(t *testing.T) {
+	s := &source{ttl: time.Minute}
+	in(t, s.load, cache.Options[string, int64]{Bytes: 1 << 20, Cost: func(_ string, e cache.Entry[int64]) int { return int(e.Value) }},
+		func(t *testing.T, c *cache.Cache[string, int64]) {
+			add := func(n int64, life time.Duration) func(cache.Entry[int64]) (cache.Entry[int64], bool) {
+				return func(e cache.Entry[int64]) (cache.Entry[int64], bool) {
+					return cache.Entry[int64]{Value: e.Value + n, Expires: time.Now().Add(life)}, n > 0
+				}
+			}
+			c.Update("a", add(1000, time.Hour))
+			if _, ok := c.Entry("a"); ok {
+				t.Error("an entry was made of nothing")
+			}
+			want(t, c, "a", 1)
+			before := c.Stats().Bytes
+			c.Update("a", add(1000, time.Hour))
+			want(t, c, "a", 1001)
+			if grown := c.Stats().Bytes - before; grown != 1000 {
+				t.Errorf("it grew by %d bytes", grown)
+			}
+			c.Update("a", add(0, 0))
+			want(t, c, "a", 1001)
+			time.Sleep(2 * time.Minute)
+			want(t, c, "a", 1001)
+			time.Sleep(time.Hour)
+			c.Update("a", add(1000, time.Hour))
+			want(t, c, "a", 2)
+		})
+}

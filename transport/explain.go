@@ -192,7 +192,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 	all.SetLimit(probesAtOnce)
 	for i := range e.Hosts {
 		all.Go(func() error {
-			e.Hosts[i] = p.explainHost(ctx, &found.Hosts[i], depth)
+			e.Hosts[i] = p.explainHost(ctx, found.Hosts[i], depth)
 			return nil
 		})
 	}

@@ -136,7 +136,7 @@ type hostNeed struct {
 func summarise(plan *plan.Plan) *summary {
 	s := &summary{Plan: plan, unknown: unknownPolicy(plan)}
 	for i := range plan.Hosts {
-		h := hostNeed{Host: &plan.Hosts[i], need: unreachable}
+		h := hostNeed{Host: plan.Hosts[i], need: unreachable}
 		bare := h.Facts
 		bare.TLSA = verdict.TLSA{}
 		h.plain = decide(bare, plan.Rules)
@@ -224,7 +224,7 @@ func (h *hostNeed) name() string { return h.Host.Host.Name }
 // refusal is the policy where no host may have the mail: the reason of the
 // host that would be tried first, as its owner will mend that one first.
 func (s *summary) refusal() Policy {
-	first := &s.Hosts[0]
+	first := s.Hosts[0]
 	if first.Err != nil {
 		return refuse(first.Err.Code, first.Err)
 	}

@@ -87,7 +87,7 @@ func (s scene) plan() *plan.Plan {
 			}
 			h.Verdict = verdict.Decide(h.Facts, s.rules, verdict.Demands{Relaxed: true})
 		}
-		o.Hosts = append(o.Hosts, h)
+		o.Hosts = append(o.Hosts, &h)
 	}
 	return o
 }
@@ -312,7 +312,7 @@ func (s scene) check(t *testing.T) {
 	p := Decide(o)
 	eligible, served := 0, 0
 	for i := range o.Hosts {
-		h := &o.Hosts[i]
+		h := o.Hosts[i]
 		if may, gets := s.checkHost(t, p, h, s.hosts[i]); may {
 			eligible++
 			if gets {

@@ -111,3 +111,19 @@ func fingerprint(entries []entry) string {
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
+
+// Size is about what the set takes in memory, in bytes.
+func (s Set) Size() int {
+	const record, certificate = 96, 8 << 10 // with their slices; parsed
+	n := len(s.fingerprint)
+	for i := range s.usable {
+		n += record + len(s.usable[i].Data)
+		if s.usable[i].cert != nil {
+			n += certificate + len(s.usable[i].cert.Raw)
+		}
+	}
+	for i := range s.unusable {
+		n += record + len(s.unusable[i].Record.Data)
+	}
+	return n
+}

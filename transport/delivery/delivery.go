@@ -176,11 +176,11 @@ func (d *Delivery) run(ctx context.Context, left []*recipient) {
 		setResult(left, way.Err)
 		return
 	}
-	d.traceRoute(&way.Route)
-	for i := range way.Route.Hosts {
-		host := &way.Route.Hosts[i]
-		d.current.Store(&host.Name)
-		left = d.tryHost(ctx, way, *host, left)
+	order := way.Order()
+	d.traceRoute(way, order)
+	for _, i := range order {
+		d.current.Store(&way.Route.Hosts[i].Name)
+		left = d.tryHost(ctx, way, i, left)
 		if len(left) == 0 {
 			return
 		}

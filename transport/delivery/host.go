@@ -10,7 +10,6 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
-	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -38,30 +37,30 @@ type hostDelivery struct {
 
 // tryHost offers the message to one host and gives back the recipients for
 // whom the next one should be tried.
-func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, host route.Host, rcpts []*recipient) []*recipient {
+func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, rcpts []*recipient) []*recipient {
 	start := time.Now()
-	h := d.cfg.Planner.Host(ctx, way, host, d.msg.Demands)
+	h := d.cfg.Planner.Host(ctx, way, i, d.msg.Demands)
 	d.addPhase(PhaseDNS, start)
 	if h.Err != nil {
 		return d.skipHost(rcpts, h.Err)
 	}
-	d.traceVerdict(&h)
-	if held := d.cfg.Held.host(host.Name); held != nil {
+	d.traceVerdict(h)
+	if held := d.cfg.Held.host(h.Host.Name); held != nil {
 		return d.skipHost(rcpts, held)
 	}
 	if f := h.Verdict.Refusal; f != nil {
 		d.record.Add(session.Attempt{Facts: &h.Facts, Verdict: &h.Verdict, Failure: f})
-		return d.skipHost(rcpts, &status.Error{Code: f.Code, Host: host.Name, Text: f.Text})
+		return d.skipHost(rcpts, &status.Error{Code: f.Code, Host: h.Host.Name, Text: f.Text})
 	}
 	wait := time.Now()
-	permit, err := d.cfg.Hosts.Pacer.Acquire(ctx, host.Name)
+	permit, err := d.cfg.Hosts.Pacer.Acquire(ctx, h.Host.Name)
 	d.addPhase(PhaseWait, wait)
 	if err != nil {
-		return d.skipHost(rcpts, waitError(ctx, err, host.Name))
+		return d.skipHost(rcpts, waitError(ctx, err, h.Host.Name))
 	}
-	v := &hostDelivery{Delivery: d, host: &h, maxRcpts: maxRcptsPerTx}
+	v := &hostDelivery{Delivery: d, host: h, maxRcpts: maxRcptsPerTx}
 	v.request = session.Request{
-		Host: &h, TLSRequiredNo: d.msg.Demands.TLSRequiredNo, Destination: d.msg.Target.String(),
+		Host: h, TLSRequiredNo: d.msg.Demands.TLSRequiredNo, Destination: d.msg.Target.String(),
 		Budget: d.cfg.ConnectTimeout - time.Since(start),
 		Log:    d.msg.Log, Traced: d.msg.Traced, Record: d.record,
 	}

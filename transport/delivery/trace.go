@@ -10,7 +10,6 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/reply"
-	"github.com/mxpipe/mxpipe/transport/route"
 )
 
 // maxTraces bounds the domains that are traced at once.
@@ -84,15 +83,15 @@ func (t *Traces) Covers(domain string) bool {
 }
 
 // traceRoute logs which hosts a traced message may go to.
-func (d *Delivery) traceRoute(way *route.Route) {
+func (d *Delivery) traceRoute(way *plan.Plan, order []int) {
 	if !d.msg.Traced {
 		return
 	}
-	hosts := make([]string, len(way.Hosts))
-	for i, h := range way.Hosts {
-		hosts[i] = h.Name
+	hosts := make([]string, len(order))
+	for n, i := range order {
+		hosts[n] = way.Route.Hosts[i].Name
 	}
-	d.msg.Log.Info("route", "destination", d.msg.Target.String(), "kind", way.Kind.String(), "secure", way.Secure, "hosts", strings.Join(hosts, ","))
+	d.msg.Log.Info("route", "destination", d.msg.Target.String(), "kind", way.Route.Kind.String(), "secure", way.Route.Secure, "hosts", strings.Join(hosts, ","))
 }
 
 // traceVerdict logs what a host must show before it gets a traced message.

@@ -2,22 +2,22 @@ package plan
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/mxpipe/mxpipe/cache"
-	"github.com/mxpipe/mxpipe/transport/route"
-	"github.com/mxpipe/mxpipe/transport/status"
-	"github.com/mxpipe/mxpipe/transport/verdict"
+	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 )
 
-// maxPlans bounds the plans that are kept.
-const maxPlans = 5000
+// defaultBytes is how many bytes the plans of a transport may take: room for
+// some 30,000 domains.
+const defaultBytes = 64 << 20
 
-// Cache keeps the plans of all planners of a transport. It must be closed.
+// Cache keeps the plans of all planners of a transport. It must be closed. It
+// is safe for concurrent use.
 type Cache struct {
-	plans *cache.Cache[cacheKey, *cachedPlan]
+	plans  *cache.Cache[cacheKey, *Plan]
+	serial atomic.Uint64 // of the last plan
 }
 
 type cacheKey struct {
@@ -26,12 +26,21 @@ type cacheKey struct {
 }
 
 // NewCache makes a Cache.
-func NewCache() *Cache {
-	load := func(ctx context.Context, key cacheKey) (*cachedPlan, time.Time, error) {
-		return key.planner.build(ctx, key.target)
-	}
-	return &Cache{cache.New(load, cache.Options[cacheKey, *cachedPlan]{Size: maxPlans, Timeout: lookupTimeout})}
+func NewCache() *Cache { return newCache(defaultBytes) }
+
+func newCache(bytes int64) *Cache {
+	c := &Cache{}
+	c.plans = cache.New(c.load, cache.Options[cacheKey, *Plan]{
+		Bytes: bytes,
+		Cost:  func(_ cacheKey, e cache.Entry[*Plan]) int { return e.Value.cost() },
+		// Those of a refresh look the known hosts up too.
+		Timeout: 2 * lookupTimeout,
+	})
+	return c
 }
+
+// Stats gives the counters.
+func (c *Cache) Stats() cache.Stats { return c.plans.Stats() }
 
 // Close gives up the plans that are being made, and waits for them.
 func (c *Cache) Close() {
@@ -39,95 +48,175 @@ func (c *Cache) Close() {
 	_ = c.plans.Close(context.Background())
 }
 
-// Plan gives the plan for a target as of now, for a message that makes no
-// demands of its own. It is kept for as long as it would come out the same:
-// before it is given again, every answer that it was made of is looked up
-// again, from the caches that it came from, and has to be the very same. So
-// nothing outlives its TTL, a flush or a changed policy, and what is asked for
-// often is refreshed ahead of its expiry as for deliveries.
-//
-// The error is the cause of ctx, or says that the cache is closed.
-func (p *Planner) Plan(ctx context.Context, target Target) (*Plan, error) {
-	key := cacheKey{p, target}
+// validity says for how long a plan holds.
+type validity struct {
+	serial     uint64    // rises from one plan to the next, when it is made; more of its hosts change nothing
+	expires    time.Time // when the first of the answers does; zero: at once
+	generation uint64    // of the resolver, before it was asked
+}
+
+// earlier gives the earlier time, of which the zero one is the earliest. A host
+// for which nothing had to be looked up never expires.
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// generation is the resolver's; ok is false where it has none, and nobody could
+// tell when an answer was flushed.
+func (p *Planner) generation() (n uint64, ok bool) {
+	g, ok := p.cfg.Resolver.(interface{ Generation() uint64 })
+	if !ok {
+		return 0, false
+	}
+	return g.Generation(), true
+}
+
+// holds reports whether all that the DNS said for a plan still counts.
+func (p *Planner) holds(plan *Plan) bool {
+	generation, _ := p.generation()
+	return time.Now().Before(plan.expires) && generation == plan.generation
+}
+
+// get gives a plan as far as it is known.
+func (p *Planner) get(ctx context.Context, target Target) (*Plan, error) {
+	plans, key := p.cfg.Cache.plans, cacheKey{p, target}
+	begun := p.cfg.Cache.serial.Load()
 	for {
-		c, err := p.cfg.Cache.plans.Get(ctx, key)
+		plan, err := plans.Get(ctx, key)
 		switch {
 		case err != nil:
 			return nil, err
-		case !c.cacheable || p.stillCurrent(ctx, c):
-			return &c.Plan, nil
+		case plan.serial > begun:
+			// It was made for this call, or beside it. To hold it against a
+			// policy that is on its way would have it made for ever.
+			return plan, nil
+		case p.holds(plan) && p.samePolicy(ctx, plan):
+			return plan, nil
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		}
-		p.cfg.Cache.plans.Flush(key)
+		plans.Flush(key)
 	}
 }
 
-// cachedPlan is a Plan and what it was made of.
-type cachedPlan struct {
-	Plan
-	answers   []dnsAnswer
-	cacheable bool // it may be given again
+// samePolicy reports whether the domain's policy is still what it was. The
+// policy has times of its own, and looking it up keeps it fresh.
+func (p *Planner) samePolicy(ctx context.Context, plan *Plan) bool {
+	if plan.Policy == nil {
+		return true
+	}
+	entry, err := p.cfg.Policies.Lookup(ctx, plan.Target.Domain)
+	return err == nil && sameEntry(&entry, plan.Policy)
 }
 
-// stillCurrent reports whether all that a plan was made of is still so.
-func (p *Planner) stillCurrent(ctx context.Context, c *cachedPlan) bool {
-	for i := range c.answers {
-		q := &c.answers[i]
-		answer, err := p.resolver.Lookup(ctx, q.name, q.qtype)
-		if err != nil || !sameAnswer(&answer, &q.answer) {
-			return false
-		}
+// sameEntry compares what is known of a policy. The same failure may come as a
+// new error each time.
+func sameEntry(a, b *policycache.Entry) bool {
+	if a.State != b.State || a.ID != b.ID || a.RecordID != b.RecordID || !a.Expires.Equal(b.Expires) || a.Policy.Mode != b.Policy.Mode {
+		return false
 	}
-	old := c.Policy
-	if old == nil {
-		return c.STS.State != verdict.STSFailed
+	if a.Err == b.Err || a.Err == nil || b.Err == nil {
+		return a.Err == b.Err
 	}
-	entry, err := p.cfg.Policies.Lookup(ctx, c.Target.Domain)
-	return err == nil && entry.State == old.State && entry.ID == old.ID && entry.RecordID == old.RecordID &&
-		entry.Expires.Equal(old.Expires) && entry.Err == old.Err && entry.Policy.Mode == old.Policy.Mode
+	return a.Err.Failure == b.Err.Failure && a.Err.Error() == b.Err.Error()
 }
 
-// build makes a plan, for the cache.
-func (p *Planner) build(ctx context.Context, target Target) (*cachedPlan, time.Time, error) {
-	recorder := &recordingResolver{Resolver: p.resolver}
-	recording := *p
-	recording.resolver, recording.finder = recorder, p.finder.WithResolver(recorder)
-	demands := verdict.Demands{Relaxed: true}
-	c := &cachedPlan{Plan: *recording.Route(ctx, target, demands)}
-	c.Hosts = recording.hosts(ctx, &c.Plan, demands)
+// load makes a plan, for the cache. A refresh finds out about the hosts too that
+// somebody needed before.
+func (c *Cache) load(ctx context.Context, key cacheKey) (*Plan, time.Time, error) {
+	p := key.planner
+	generation, ok := p.generation()
+	plan, expires := p.lookupRoute(ctx, key.target, anyMessage)
+	plan.generation = generation
+	if ok {
+		plan.expires = expires
+	}
+	if old, known := c.plans.Entry(key); known && plan.Err == nil {
+		plan = p.lookupHosts(ctx, plan, old.Value.knownIn(plan))
+	}
 	if ctx.Err() != nil {
 		return nil, time.Time{}, context.Cause(ctx) // what failed may have failed for want of time
 	}
-	var expires time.Time
-	if c.answers, expires = recorder.recorded(); time.Now().Before(expires) {
-		c.cacheable = true
-	}
-	return c, expires, nil
+	plan.serial = c.serial.Add(1)
+	return plan, plan.expires, nil
 }
 
-// hosts finds out about the hosts of a plan, several at once.
-func (p *Planner) hosts(ctx context.Context, plan *Plan, demands verdict.Demands) []Host {
-	if plan.Err != nil {
-		return nil
-	}
-	found := make([]Host, len(plan.Route.Hosts))
-	var all errgroup.Group
-	all.SetLimit(hostsAtOnce)
-	for i, host := range plan.Route.Hosts {
-		all.Go(func() error {
-			found[i] = p.Host(ctx, plan, host, demands)
-			return nil
-		})
-	}
-	_ = all.Wait() // nobody returns an error
-	for _, d := range plan.Route.Dropped {
-		// Another mail server has its own reasons to leave hosts out.
-		if d.Reason == route.NoIPv4 || d.Reason == route.TooMany {
-			h := p.host(plan, d.Host)
-			h.Err = &status.Error{Code: status.New(status.Temporary, 4, 4), Host: d.Host.Name, Text: d.Reason.String()}
-			found = append(found, h)
+// knownIn lists the hosts of another plan for the same target that are known in
+// this one.
+func (p *Plan) knownIn(other *Plan) (list []int) {
+	known := make(map[string]bool, len(p.Hosts))
+	for _, h := range p.Hosts {
+		if h != nil {
+			known[h.Host.Name] = true
 		}
 	}
-	return found
+	for i, h := range other.Route.Hosts {
+		if known[h.Name] {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// keep adds to a plan, and to the one that is kept if it is the same. It gives
+// the one that is kept then.
+func (p *Planner) keep(plan *Plan, add func(*Plan) *Plan) *Plan {
+	var kept *Plan
+	p.cfg.Cache.plans.Update(cacheKey{p, plan.Target}, func(e cache.Entry[*Plan]) (cache.Entry[*Plan], bool) {
+		if e.Value.serial != plan.serial {
+			return e, false
+		}
+		more := add(e.Value)
+		if !p.holds(more) {
+			return e, false
+		}
+		kept = more
+		return cache.Entry[*Plan]{Value: more, Expires: more.expires}, true
+	})
+	if kept == nil {
+		kept = add(plan)
+	}
+	return kept
+}
+
+// planSize, routeHostSize and hostSize are what the structs take in memory, in
+// bytes, with some room.
+const planSize, routeHostSize, hostSize = 768, 72, 1024
+
+// cost is about what a plan takes in memory, in bytes.
+func (p *Plan) cost() int {
+	n := planSize + 2*len(p.Target.Domain) + len(p.Route.Canonical)
+	for i := range p.Route.Hosts {
+		n += routeHostSize + len(p.Route.Hosts[i].Name)
+	}
+	for i := range p.Route.Dropped {
+		n += routeHostSize + len(p.Route.Dropped[i].Host.Name)
+	}
+	if p.Policy != nil {
+		n += len(p.Policy.ID) + len(p.Policy.RecordID)
+		for _, pattern := range p.Policy.Policy.MX {
+			n += 16 + len(pattern)
+		}
+	}
+	for _, h := range p.Hosts {
+		n += 8
+		if h != nil {
+			n += h.cost()
+		}
+	}
+	return n
+}
+
+// cost is about what a host takes in memory, in bytes.
+func (h *Host) cost() int {
+	n := hostSize + len(h.Addresses.Addrs)*24 + len(h.Addresses.Canonical) + len(h.Verdict.Reason)
+	tlsa := &h.Facts.TLSA
+	n += len(tlsa.Base)
+	for _, name := range tlsa.Names {
+		n += 16 + len(name)
+	}
+	return n + tlsa.Set.Size()
 }

@@ -11,15 +11,29 @@
 //     from all of this the verdict: what the host must show before it may have
 //     a message (package verdict).
 //
-// [Planner.Plan] does both, for everybody who wants to know about a domain,
-// and keeps the plan. A delivery, which needs no more than the first host that
-// takes the message, does 1 with [Planner.Route] and 2 host by host with
-// [Planner.Host]: a message must not wait for the TLSA records of ten hosts.
+// [Planner.Plan] does both, for everybody who wants to know about a domain. A
+// delivery, which needs no more than the first host that takes the message,
+// does 1 with [Planner.Route] and 2 host by host with [Planner.Host]: a message
+// must not wait for the TLSA records of ten hosts.
+//
+// # What is kept
+//
+// A plan is kept as far as somebody needed it, and given again for as long as
+// all that it was made of still holds: until the first of its DNS answers
+// expires, or the resolver's generation changes, which a flush does. The
+// domain's policy, which has times and a refresh of its own, is looked up anew
+// each time, and has to be the very same. So nothing outlives its TTL, a flush
+// or a changed policy, and what is asked for often is refreshed ahead of its
+// expiry. A warm plan asks no DNS cache for ten answers.
+//
+// # What fails
 //
 // A policy or a record that cannot be looked up is a fact like any other, and
-// the verdict says what follows from it. Only an ended context is an error.
-// Route and policy have [lookupTimeout] together, and each host has it, or the
-// transport's connect_timeout where that is less.
+// the verdict says what follows from it; it is kept as long as the resolver
+// remembers the failure. Only an ended context is an error. Route and policy
+// have a minute together, and each host has one, or the transport's
+// connect_timeout where that is less. Of a policy that does not come only the
+// look-up that has it fetched waits, ten seconds.
 //
 // Package plan knows no connections, no messages and no limits.
 package plan
@@ -51,7 +65,7 @@ type Config struct {
 	Override    string
 	OwnPolicies bool
 	Rules       verdict.Rules
-	Resolver    route.Resolver
+	Resolver    route.Resolver // plans are kept if it has a Generation, as *resolver.Resolver has
 	Self        route.Self
 	ForceIPv4   bool
 	Port        uint16   // where hosts listen unless the destination says otherwise
@@ -82,6 +96,14 @@ func New(cfg Config) *Planner {
 // Rules gives the policies that hosts are judged by.
 func (p *Planner) Rules() verdict.Rules { return p.cfg.Rules }
 
+// recording gives the same planner with a resolver that records.
+func (p *Planner) recording() (*Planner, *recordingResolver) {
+	recorder := &recordingResolver{Resolver: p.cfg.Resolver}
+	other := *p
+	other.resolver, other.finder = recorder, p.finder.WithResolver(recorder)
+	return &other, recorder
+}
+
 // Target is where mail is to go. It is comparable.
 type Target struct {
 	route.Destination
@@ -90,27 +112,81 @@ type Target struct {
 	Named bool
 }
 
-// Plan is where the mail for a target goes. One that [Planner.Plan] gives is
-// shared, and never changed.
+// Plan is where the mail for a target goes. It is shared, and never changed.
 type Plan struct {
 	Target      Target
 	Override    string // the match of the override that applies; empty: none does
 	OwnPolicies bool   // the override has another mx_auth than the transport
 	Rules       verdict.Rules
-	Route       route.Route        // its hosts in the order of trying; Secure: the MX set, or its absence, is DNSSEC-validated
+	Route       route.Route        // its hosts in the order of preference; Secure: the MX set, or its absence, is DNSSEC-validated
 	STS         verdict.STS        // what is known of the MTA-STS policy, as in the Facts of each host
 	Policy      *policycache.Entry // and where it comes from; nil: it was not asked for
 	Err         *status.Error      // why there are no hosts; nil: there are some
 	// Hosts are those of the route in the same order, and after them those
-	// that only force_ipv4 or their number leaves out here. Empty when the plan
-	// comes from Route.
-	Hosts []Host
+	// that only force_ipv4 or their number leaves out here. From Route, some
+	// may be nil: nobody has asked for them yet.
+	Hosts []*Host
+
+	demands verdict.Demands // that the verdicts are for
+	validity
 }
 
-// Route finds the hosts of a target, and at the same time the domain's MTA-STS
-// policy. Nothing is known of the hosts yet but their names.
+// Order gives the indexes of the route's hosts in the order of trying: those of
+// equal preference in an order that is drawn anew each time (RFC 5321 §5.1),
+// however long the plan is kept.
+func (p *Plan) Order() []int {
+	hosts := p.Route.Hosts
+	order := make([]int, len(hosts))
+	for i := range order {
+		order[i] = i
+	}
+	shuffleGroups(order, func(a, b int) bool { return hosts[a].Preference == hosts[b].Preference })
+	return order
+}
+
+// Route gives the hosts of a target, and what is known of the domain's MTA-STS
+// policy, for a message with such demands. Nothing need be known of the hosts
+// yet but their names. When ctx ends that is the plan's Err.
 func (p *Planner) Route(ctx context.Context, target Target, demands verdict.Demands) *Plan {
-	plan := &Plan{Target: target, Override: p.cfg.Override, OwnPolicies: p.cfg.OwnPolicies, Rules: p.cfg.Rules}
+	if demands.TLSRequiredNo {
+		// No policy and no record is asked for.
+		plan, _ := p.lookupRoute(ctx, target, verdict.Demands{TLSRequiredNo: true})
+		return plan
+	}
+	plan, err := p.get(ctx, target)
+	if err != nil {
+		plan = p.newPlan(target, anyMessage)
+		plan.Err = failure(ctx, err, target.String())
+	}
+	return plan
+}
+
+// Plan gives the whole plan for a target as of now, for a message that makes no
+// demands of its own. The error is the cause of ctx, or says that the cache is
+// closed.
+func (p *Planner) Plan(ctx context.Context, target Target) (*Plan, error) {
+	plan, err := p.get(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	if plan = p.lookupHosts(ctx, plan, plan.unknown()); ctx.Err() != nil {
+		return nil, context.Cause(ctx) // what failed may have failed for want of time
+	}
+	return plan, nil
+}
+
+// anyMessage is a message that makes no demands of its own.
+var anyMessage = verdict.Demands{Relaxed: true}
+
+func (p *Planner) newPlan(target Target, demands verdict.Demands) *Plan {
+	return &Plan{Target: target, Override: p.cfg.Override, OwnPolicies: p.cfg.OwnPolicies, Rules: p.cfg.Rules, demands: demands}
+}
+
+// lookupRoute finds the hosts of a target, and at the same time the domain's
+// MTA-STS policy, and tells until when that holds.
+func (p *Planner) lookupRoute(ctx context.Context, target Target, demands verdict.Demands) (*Plan, time.Time) {
+	plan := p.newPlan(target, demands)
+	asked, recorder := p.recording()
 	limited, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	var both errgroup.Group
@@ -120,7 +196,7 @@ func (p *Planner) Route(ctx context.Context, target Target, demands verdict.Dema
 			return nil
 		})
 	}
-	found, err := p.finder.Route(limited, target.Destination)
+	found, err := asked.finder.Route(limited, target.Destination)
 	_ = both.Wait() // nobody returns an error
 	plan.Route = found
 	if err != nil {
@@ -130,7 +206,12 @@ func (p *Planner) Route(ctx context.Context, target Target, demands verdict.Dema
 		}
 		plan.Err = &failed
 	}
-	return plan
+	plan.Hosts = append(make([]*Host, len(found.Hosts)), p.leftOut(plan)...)
+	expires := recorder.recorded()
+	if plan.STS.State == verdict.STSFailed && plan.Policy == nil {
+		expires = time.Time{} // not even the cache of policies could be asked
+	}
+	return plan, expires
 }
 
 // failure takes a look-up's error as it is, or says why ctx ended.

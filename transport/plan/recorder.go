@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -9,56 +10,90 @@ import (
 	"github.com/mxpipe/mxpipe/transport/route"
 )
 
-// recordingResolver is a resolver that remembers what it answered.
+// recordingResolver is a resolver that remembers for how long what it answered
+// holds, remembered failures included. What cannot be held, because a look-up
+// ended early or is still under way, has no such time.
 type recordingResolver struct {
 	route.Resolver
 
 	mu      sync.Mutex
-	answers []dnsAnswer
-	failed  bool      // something could not be answered, or changed on the way
-	expires time.Time // the earliest
+	never   bool      // something does not hold beyond this moment
+	expires time.Time // the earliest; zero: nothing was asked
 }
 
-// dnsAnswer is one answer.
-type dnsAnswer struct {
-	name   string
-	qtype  resolver.Type
-	answer resolver.Answer
+// peeker is what a resolver with a cache can do besides.
+type peeker interface {
+	Known(name string, qtype resolver.Type) (resolver.Answer, bool, error)
+	Pending(name string, qtype resolver.Type) (so time.Duration, ok bool)
 }
 
 // Lookup implements route.Resolver.
 func (r *recordingResolver) Lookup(ctx context.Context, name string, qtype resolver.Type) (resolver.Answer, error) {
 	answer, err := r.Resolver.Lookup(ctx, name, qtype)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.record(&answer, err)
+	return answer, err
+}
+
+// Known gives what Lookup would give at once, where the resolver can.
+func (r *recordingResolver) Known(name string, qtype resolver.Type) (resolver.Answer, bool, error) {
+	p, ok := r.Resolver.(peeker)
+	if !ok {
+		return resolver.Answer{}, false, nil
+	}
+	answer, ok, err := p.Known(name, qtype)
+	if ok {
+		r.record(&answer, err)
+	}
+	return answer, ok, err
+}
+
+// Pending tells for how long a question has been under way, where the resolver
+// can.
+func (r *recordingResolver) Pending(name string, qtype resolver.Type) (time.Duration, bool) {
+	if p, ok := r.Resolver.(peeker); ok {
+		return p.Pending(name, qtype)
+	}
+	return 0, false
+}
+
+func (r *recordingResolver) record(answer *resolver.Answer, err error) {
+	expires := answer.Expires
 	if err != nil {
-		r.failed = true
-		return answer, err
+		expires = remembered(err)
 	}
-	for i := range r.answers {
-		if s := &r.answers[i]; s.qtype == qtype && s.name == name {
-			r.failed = r.failed || !sameAnswer(&s.answer, &answer)
-			return answer, nil
-		}
-	}
-	r.answers = append(r.answers, dnsAnswer{name, qtype, answer})
-	if r.expires.IsZero() || answer.Expires.Before(r.expires) {
-		r.expires = answer.Expires
-	}
-	return answer, nil
-}
-
-// recorded gives the answers and when the first of them expires, which is the
-// zero time when they do not make a whole: failures are not remembered.
-func (r *recordingResolver) recorded() ([]dnsAnswer, time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.failed {
-		return nil, time.Time{}
+	switch {
+	case expires.IsZero():
+		r.never = true
+	case r.expires.IsZero() || expires.Before(r.expires):
+		r.expires = expires
 	}
-	return r.answers, r.expires
 }
 
-// sameAnswer reports whether two answers to a question are one and the same, from
-// the same exchange with a server.
-func sameAnswer(a, b *resolver.Answer) bool { return a.Serial == b.Serial }
+// remembered gives until when a failed look-up is not tried again; the zero
+// time: it is not remembered.
+func remembered(err error) time.Time {
+	var failed *resolver.Error
+	if errors.As(err, &failed) {
+		return failed.Expires
+	}
+	return time.Time{}
+}
+
+// unasked is how long holds what nothing had to be asked for.
+const unasked = time.Hour
+
+// recorded gives until when everything that was answered holds; the zero time:
+// not beyond this moment.
+func (r *recordingResolver) recorded() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.never:
+		return time.Time{}
+	case r.expires.IsZero():
+		return time.Now().Add(unasked)
+	}
+	return r.expires
+}

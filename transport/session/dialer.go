@@ -148,7 +148,7 @@ type opening struct {
 // a transaction, and gives the reasons of those that did not.
 func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 	var reasons []*status.Error
-	left := o.Host.Addresses.Addrs
+	left := o.Host.Addrs()
 	for len(left) > 0 && len(reasons) < maxGreetings {
 		start := time.Now()
 		conn, addr, err := o.dial(ctx, left)
