@@ -108,7 +108,10 @@ type texts struct{ *resolver.Resolver }
 // TXT implements policycache.Resolver.
 func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
 	a, err := t.Lookup(ctx, name, resolver.TypeTXT)
-	return policycache.Answer{Found: a.Existence == resolver.Exists, Texts: a.Texts(), Expires: a.Expires}, err
+	if err != nil {
+		return policycache.Answer{Expires: time.Now()}, err
+	}
+	return policycache.Answer{Found: a.Existence == resolver.Exists, Texts: a.Texts(), Expires: a.Expires}, nil
 }
 
 // web has the same policy for everybody.

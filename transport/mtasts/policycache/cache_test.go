@@ -620,3 +620,22 @@ func TestStats(t *testing.T) {
 		}
 	})
 }
+
+// A resolver that remembers failures by itself is asked at each look-up; what it
+// says again is no news.
+func TestFailureThatTheResolverRemembers(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
+		w.txtErr, w.remembers = errServfail, true
+		first := w.look(c)
+		w.wantNone(first, Failed, mtasts.FailureDNS)
+		if again := w.look(c); again.Err != first.Err {
+			t.Errorf("another failure: %v", again.Err)
+		}
+		w.wantCalls(2, 0)
+		if n := c.Stats().Failures[mtasts.FailureDNS]; n != 1 {
+			t.Errorf("%d failures", n)
+		}
+		w.set(func() { w.txtErr = nil })
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
+	})
+}

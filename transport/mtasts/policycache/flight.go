@@ -121,6 +121,9 @@ func (c *Cache) checkRecord(st *state) {
 	if c.ctx.Err() != nil {
 		return // closing says nothing about the domain
 	}
+	if err != nil && c.sameFailure(st, answer, err) {
+		return
+	}
 	var rec mtasts.Record
 	var problem *mtasts.Error
 	known := recordAbsent
@@ -146,10 +149,7 @@ func (c *Cache) checkRecord(st *state) {
 	c.stats.RecordChecks++
 	st.record, st.recordID, st.problem = known, rec.ID, problem
 	if known == recordUnknown {
-		st.recheck = now.Add(recordRetry)
-		if !answer.Expires.IsZero() { // whoever looked it up remembers failures
-			st.recheck = earliest(st.recheck, answer.Expires)
-		}
+		st.recheck = recheckAfter(now, answer)
 	} else {
 		st.recheck = latest(now.Add(minRecordTTL), earliest(answer.Expires, now.Add(maxRecordTTL)))
 	}
@@ -159,6 +159,26 @@ func (c *Cache) checkRecord(st *state) {
 	if problem != nil {
 		c.stats.Failures[problem.Failure]++
 	}
+}
+
+// sameFailure reports whether a look-up failed by what the resolver remembers of
+// the one before: nothing was asked, and nothing is new to tell.
+func (c *Cache) sameFailure(st *state, answer Answer, err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st.record != recordUnknown || st.problem == nil || !errors.Is(err, st.problem.Err) {
+		return false
+	}
+	st.recheck = recheckAfter(c.cfg.Now(), answer)
+	return true
+}
+
+// recheckAfter is when a record whose look-up failed is asked for again.
+func recheckAfter(now time.Time, answer Answer) time.Time {
+	if answer.Expires.IsZero() {
+		return now.Add(recordRetry)
+	}
+	return earliest(now.Add(recordRetry), answer.Expires) // whoever looked it up remembers failures
 }
 
 // job is what a flight still has to do when the record is known.

@@ -38,13 +38,16 @@ type world struct {
 	jitter float64
 	logs   logBuffer
 
-	mu      sync.Mutex
-	texts   []string      // TXT records; nil: proven to be none
-	txtErr  error         // instead
-	txtWait time.Duration // before the answer
-	policy  mtasts.Policy
-	webErr  error
-	webWait time.Duration
+	mu     sync.Mutex
+	texts  []string // TXT records; nil: proven to be none
+	txtErr error    // instead
+	// remembers says that the resolver does so with failures, and may be asked
+	// again at any time.
+	remembers bool
+	txtWait   time.Duration // before the answer
+	policy    mtasts.Policy
+	webErr    error
+	webWait   time.Duration
 
 	asked, fetched int // how often
 	running, most  int // fetches at once, now and at most
@@ -68,7 +71,7 @@ func aged(p mtasts.Policy, age time.Duration) mtasts.Policy {
 func (w *world) TXT(ctx context.Context, name string) (Answer, error) {
 	w.mu.Lock()
 	w.asked++
-	texts, err, wait := w.texts, w.txtErr, w.txtWait
+	texts, err, wait, remembers := w.texts, w.txtErr, w.txtWait, w.remembers
 	w.mu.Unlock()
 	if !strings.HasPrefix(name, "_mta-sts.") {
 		w.t.Errorf("TXT asked at %s", name)
@@ -76,7 +79,13 @@ func (w *world) TXT(ctx context.Context, name string) (Answer, error) {
 	if err := sleep(ctx, wait); err != nil {
 		return Answer{}, err
 	}
-	return Answer{Texts: texts, Found: texts != nil, Expires: time.Now().Add(ttl)}, err
+	switch {
+	case err != nil && remembers:
+		return Answer{Expires: time.Now()}, err
+	case err != nil:
+		return Answer{}, err
+	}
+	return Answer{Texts: texts, Found: texts != nil, Expires: time.Now().Add(ttl)}, nil
 }
 
 func (w *world) Fetch(ctx context.Context, _ string) (mtasts.Policy, error) {
