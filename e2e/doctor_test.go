@@ -29,10 +29,10 @@ func TestDoctorReadsRealConfigurations(t *testing.T) {
 		entry    string
 		bad      []string // what is said of other entries
 	}{
-		"postfix":    {mailserver.Postfix(d, postconf(), postconf("-M")), "mxpipe in master.cf", []string{"many in master.cf: up to 10 recipients", "absent in master.cf: mxpipe calls at"}},
-		"postfix -n": {mailserver.Postfix(d, postconf("-n"), postconf("-M")), "mxpipe in master.cf", []string{"slow in master.cf: Postfix bounces what takes longer than 1m0s"}},
-		"exim": {mailserver.Exim(d, x), "transport mxpipe", []string{"transport many: up to 10 recipients", "transport absent: mxpipe calls at",
-			"transport overslow: Exim kills what takes longer than 2s", "transport usage: without --queue-id"}},
+		"postfix":    {mailserver.Postfix(d, postconf(), postconf("-M")), "mxpipe in master.cf", []string{"many in master.cf: up to 10 recipients", "absent in master.cf: mxpipe connects to"}},
+		"postfix -n": {mailserver.Postfix(d, postconf("-n"), postconf("-M")), "mxpipe in master.cf", []string{"slow in master.cf: Postfix bounces after 1m0s"}},
+		"exim": {mailserver.Exim(d, x), "transport mxpipe", []string{"transport many: up to 10 recipients", "transport absent: mxpipe connects to",
+			"transport overslow: Exim kills mxpipe after 2s", "transport usage: without --queue-id"}},
 	} {
 		var text strings.Builder
 		seen := false

@@ -20,11 +20,11 @@ func (h Host) certificates(cfg *config.Config) (all []finding.Finding) {
 	const mend = "apt install ca-certificates"
 	switch roots, err := h.Roots(); {
 	case err != nil:
-		all = append(all, fail(mend, "CA bundle: %v; no MTA-STS policy can be fetched, and no certificate is valid", err))
+		all = append(all, fail(mend, "CA bundle: %v; no MTA-STS policy can be fetched and no certificate can be verified", err))
 	case roots.Equal(x509.NewCertPool()):
-		all = append(all, fail(mend, "CA bundle: there is none; no MTA-STS policy can be fetched, and no certificate is valid"))
+		all = append(all, fail(mend, "CA bundle: not found; no MTA-STS policy can be fetched and no certificate can be verified"))
 	default:
-		all = append(all, ok("CA bundle: there is one"))
+		all = append(all, ok("CA bundle: found"))
 	}
 	for _, file := range namedFiles(cfg) {
 		all = append(all, h.certificateFile(file)...)
@@ -55,18 +55,18 @@ func namedFiles(cfg *config.Config) (files []string) {
 func (h Host) certificateFile(file string) (all []finding.Finding) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return []finding.Finding{fail("let the daemon's user read it", "certificates: %v", err)}
+		return []finding.Finding{fail("make the file readable for the daemon's user", "certificates: %v", err)}
 	}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := x509.ParseCertificate(block.Bytes)
 		switch {
 		case err != nil:
 		case h.Now.After(cert.NotAfter):
-			all = append(all, fail("renew it, then reload", "certificates: %s: %s was valid until %s", file, cert.Subject, cert.NotAfter.Format(time.DateOnly)))
+			all = append(all, fail("renew it, then systemctl reload mxpolicyd", "certificates: %s: %s expired on %s", file, cert.Subject, cert.NotAfter.Format(time.DateOnly)))
 		case h.Now.Before(cert.NotBefore):
-			all = append(all, fail("set the clock right, or wait", "certificates: %s: %s is not valid before %s", file, cert.Subject, cert.NotBefore.Format(time.DateOnly)))
+			all = append(all, fail("set the clock, or wait", "certificates: %s: %s is not valid before %s", file, cert.Subject, cert.NotBefore.Format(time.DateOnly)))
 		case h.Now.Add(soon).After(cert.NotAfter):
-			all = append(all, warn("renew it, then reload", "certificates: %s: %s is valid only until %s", file, cert.Subject, cert.NotAfter.Format(time.DateOnly)))
+			all = append(all, warn("renew it, then systemctl reload mxpolicyd", "certificates: %s: %s expires on %s", file, cert.Subject, cert.NotAfter.Format(time.DateOnly)))
 		}
 	}
 	if len(all) == 0 {

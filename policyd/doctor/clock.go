@@ -8,7 +8,7 @@ import (
 )
 
 // setClock is the mend for every clock.
-const setClock = "keep it by NTP: apt install systemd-timesyncd (or chrony), then timedatectl"
+const setClock = "use NTP: apt install systemd-timesyncd (or chrony), then timedatectl"
 
 // clock judges the clock by what has a time of its own: the signatures of a DNS
 // answer, the program, and the kernel's opinion.
@@ -19,17 +19,17 @@ func (h Host) clock(probes []resolver.Probe) []finding.Finding {
 		if p.End.IsZero() || !now.Before(p.Begin) && !now.After(p.End) {
 			continue
 		}
-		return []finding.Finding{fail(setClock, "clock: it says %s, but the DNS is signed for %s to %s; certificates and policies are judged by it",
+		return []finding.Finding{fail(setClock, "clock: set to %s, but DNSSEC signatures are valid from %s to %s; certificates and policies cannot be checked with a wrong clock",
 			now.Format(form), p.Begin.UTC().Format(form), p.End.UTC().Format(form))}
 	}
 	if !h.Built.IsZero() && now.Before(h.Built.Add(-24*time.Hour)) {
-		return []finding.Finding{fail(setClock, "clock: it says %s, when this program was not built yet; certificates and policies are judged by it", now.Format(form))}
+		return []finding.Finding{fail(setClock, "clock: set to %s, before this program was built; certificates and policies cannot be checked with a wrong clock", now.Format(form))}
 	}
 	switch right, err := h.Synchronised(); {
 	case err != nil:
-		return []finding.Finding{warn(setClock, "clock: nobody knows whether it is kept right: %v", err)}
+		return []finding.Finding{warn(setClock, "clock: cannot tell whether it is synchronised: %v", err)}
 	case !right:
-		return []finding.Finding{warn(setClock, "clock: %s, but nothing keeps it right", now.Format(form))}
+		return []finding.Finding{warn(setClock, "clock: %s, not synchronised (no NTP)", now.Format(form))}
 	}
-	return []finding.Finding{ok("clock: %s, kept right", now.Format(form))}
+	return []finding.Finding{ok("clock: %s, synchronised", now.Format(form))}
 }

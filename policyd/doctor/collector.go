@@ -25,31 +25,31 @@ func (h Host) collector(cfg *config.TLSRPT, uid int) []finding.Finding {
 	info, err := os.Stat(cfg.Socket)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return []finding.Finding{warn("start the collector, or correct tlsrpt.socket", "%s: it is not there, and nobody gets reports", who)}
+		return []finding.Finding{warn("start the collector, or correct tlsrpt.socket", "%s: does not exist, so no TLS reports are sent", who)}
 	case err != nil:
 		return []finding.Finding{warn("run doctor as root", "%s: %v", who, err)}
 	case info.Mode().Type() != fs.ModeSocket:
-		return []finding.Finding{warn("correct tlsrpt.socket", "%s: it is no socket", who)}
+		return []finding.Finding{warn("correct tlsrpt.socket", "%s: not a socket", who)}
 	}
 	stat, known := info.Sys().(*syscall.Stat_t)
 	if known && uid > 0 && !h.mayWrite(uid, info.Mode().Perm(), stat) {
 		group, _ := h.groupName(int(stat.Gid))
-		return []finding.Finding{warn("have the collector give its socket a group that "+h.userName(uid)+" is in, and mode 0660",
-			"%s: its mode %04o, owner %s and group %s keep mxpolicyd (%s) out", who, info.Mode().Perm(), h.userName(int(stat.Uid)), group, h.userName(uid))}
+		return []finding.Finding{warn("have the collector give its socket mode 0660 and a group that "+h.userName(uid)+" is in",
+			"%s: mode %04o, owner %s and group %s do not let mxpolicyd (user %s) use it", who, info.Mode().Perm(), h.userName(int(stat.Uid)), group, h.userName(uid))}
 	}
 	// Nothing is sent: connecting a datagram socket only asks the kernel who is
 	// at the other end.
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: cfg.Socket, Net: "unixgram"})
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
-		return []finding.Finding{warn("start the collector", "%s: nobody listens, and nobody gets reports", who)}
+		return []finding.Finding{warn("start the collector", "%s: nothing listens, so no TLS reports are sent", who)}
 	case errors.Is(err, unix.EPROTOTYPE):
-		return []finding.Finding{warn("correct tlsrpt.socket", "%s: it is not a datagram socket", who)}
+		return []finding.Finding{warn("correct tlsrpt.socket", "%s: not a datagram socket", who)}
 	case err != nil:
 		return []finding.Finding{warn("run doctor as root", "%s: %v", who, err)}
 	}
 	conn.Close()
-	return []finding.Finding{ok("%s: it listens", who)}
+	return []finding.Finding{ok("%s: listening", who)}
 }
 
 // mayWrite tells whether a user may write to a file, by its mode.

@@ -30,7 +30,7 @@ type directory struct {
 func directories(cfg *config.Config) []directory {
 	all := []directory{{
 		"state directory", cfg.StateDir, "state_dir",
-		"large messages wait (4.3.1), and who was served is not remembered", 2 * cfg.MaxMessageSize,
+		"large messages are deferred (4.3.1), and served recipients are not recorded", 2 * cfg.MaxMessageSize,
 	}}
 	add := func(c *transport.Config) {
 		sts := c.MXAuth.MTASTS
@@ -38,7 +38,7 @@ func directories(cfg *config.Config) []directory {
 			return
 		}
 		if !slices.ContainsFunc(all, func(d directory) bool { return d.path == sts.Dir }) {
-			all = append(all, directory{"MTA-STS cache", sts.Dir, "fs_dir", "policies are forgotten when mxpolicyd is restarted", 1 << 20})
+			all = append(all, directory{"MTA-STS cache", sts.Dir, "fs_dir", "policies are lost when mxpolicyd is restarted", 1 << 20})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Transports)) {
@@ -59,9 +59,9 @@ func (h Host) directory(d directory, uid int) []finding.Finding {
 	case errors.Is(err, fs.ErrNotExist):
 		return []finding.Finding{h.missing(d)}
 	case err != nil:
-		return []finding.Finding{fail("let the daemon's user into "+filepath.Dir(d.path), "%s: %v", who, err)}
+		return []finding.Finding{fail("give the daemon's user access to "+filepath.Dir(d.path), "%s: %v", who, err)}
 	case !info.IsDir():
-		return []finding.Finding{fail("remove it, or name another "+d.key, "%s: it is no directory, so %s", who, d.lost)}
+		return []finding.Finding{fail("remove it, or choose another "+d.key, "%s: not a directory, so %s", who, d.lost)}
 	}
 	var all []finding.Finding
 	volume, err := h.Filesystem(d.path)
@@ -69,21 +69,21 @@ func (h Host) directory(d directory, uid int) []finding.Finding {
 	case err != nil:
 		all = append(all, warn("look at \"df "+d.path+"\"", "%s: %v", who, err))
 	case volume.ReadOnly:
-		all = append(all, fail("mount it writeable, or name another "+d.key, "%s: it is read-only: %s", who, d.lost))
+		all = append(all, fail("mount it writable, or choose another "+d.key, "%s: read-only, so %s", who, d.lost))
 	case volume.Free < d.room:
-		all = append(all, warn("make room, or name another "+d.key, "%s: %d MiB are left, and %d should be: %s", who, volume.Free>>20, d.room>>20, d.lost))
+		all = append(all, warn("make room, or choose another "+d.key, "%s: %d MiB free, less than the %d MiB recommended; when it is full, %s", who, volume.Free>>20, d.room>>20, d.lost))
 	}
 	mode := info.Mode().Perm()
 	if mode&0o022 != 0 {
-		all = append(all, fail("chmod 700 "+d.path, "%s: its mode %04o lets others write, who could have mail taken for delivered, or policies for published", who, mode))
+		all = append(all, fail("chmod 700 "+d.path, "%s: mode %04o lets other users write, who could forge delivery records or policies", who, mode))
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && uid >= 0 && uid != 0 && int(stat.Uid) != uid {
-		all = append(all, fail(fmt.Sprintf("chown -R %s %s", h.userName(uid), d.path), "%s: it belongs to %s, and mxpolicyd runs as %s: %s", who, h.userName(int(stat.Uid)), h.userName(uid), d.lost))
+		all = append(all, fail(fmt.Sprintf("chown -R %s %s", h.userName(uid), d.path), "%s: owned by %s, but mxpolicyd runs as %s, so %s", who, h.userName(int(stat.Uid)), h.userName(uid), d.lost))
 	} else if mode&0o300 != 0o300 {
-		all = append(all, fail("chmod 700 "+d.path, "%s: its mode %04o keeps mxpolicyd from writing: %s", who, mode, d.lost))
+		all = append(all, fail("chmod 700 "+d.path, "%s: mode %04o does not let mxpolicyd write, so %s", who, mode, d.lost))
 	}
 	if len(all) == 0 {
-		all = append(all, ok("%s: %d MiB are left", who, volume.Free>>20))
+		all = append(all, ok("%s: %d MiB free", who, volume.Free>>20))
 	}
 	return all
 }
@@ -98,7 +98,7 @@ func (h Host) missing(d directory) finding.Finding {
 		parent = filepath.Dir(parent)
 	}
 	if volume, err := h.Filesystem(parent); err == nil && volume.ReadOnly {
-		return fail("mount it writeable, or name another "+d.key, "%s %s: it is not there and cannot be made, as %s is read-only: %s", d.what, d.path, parent, d.lost)
+		return fail("mount it writable, or choose another "+d.key, "%s %s: does not exist and cannot be created, since %s is read-only, so %s", d.what, d.path, parent, d.lost)
 	}
-	return ok("%s %s: it is made at start", d.what, d.path)
+	return ok("%s %s: will be created at start", d.what, d.path)
 }

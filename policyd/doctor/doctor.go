@@ -107,11 +107,11 @@ func (h Host) Examine(ctx context.Context, cfg *config.Config, o Options) []find
 func Mistakes(err error) []finding.Finding {
 	mistakes, ok := err.(config.Mistakes)
 	if !ok {
-		return []finding.Finding{fail("give a file that can be read with -c, or none", "configuration: %v", err)}
+		return []finding.Finding{fail("name a readable file with -c, or leave -c out", "configuration: %v", err)}
 	}
 	var all []finding.Finding
 	for _, m := range mistakes {
-		all = append(all, fail("correct the line; the reference is in mxpolicyd.yaml(5)", "configuration: %s", m))
+		all = append(all, fail("correct the line; see mxpolicyd.yaml(5)", "configuration: %s", m))
 	}
 	return all
 }
@@ -140,7 +140,7 @@ func fail(mend, what string, args ...any) finding.Finding {
 func (h Host) resolvers(ctx context.Context, cfg *config.Config) ([]resolver.Probe, resolver.Config, []finding.Finding) {
 	settings, err := runtime.ResolverConfig(cfg, h.Etc+"/resolv.conf")
 	if err != nil {
-		return nil, settings, []finding.Finding{fail("name a validating resolver on this host: dns: {servers: [127.0.0.1]}", "resolver: %v", err)}
+		return nil, settings, []finding.Finding{fail("set a validating resolver on this host: dns: {servers: [127.0.0.1]}", "resolver: %v", err)}
 	}
 	probes, err := resolver.ProbeServers(ctx, settings, h.Signed)
 	if err != nil {

@@ -70,7 +70,7 @@ func TestFit(t *testing.T) {
 	for _, f := range all {
 		said.WriteString(f.What + "\n")
 	}
-	for _, what := range []string{"resolver 127.0.0.1:", "validates", "clock: ", "CA bundle: ", "hostname mx.example.org: 192.0.2.25, and back", "state directory ", "/pipe: for root", "group mxpipe (postfix", "/admin: for root", "/collector: it listens", "mxpipe in master.cf: as it should be"} {
+	for _, what := range []string{"resolver 127.0.0.1:", "validates", "clock: ", "CA bundle: ", "hostname mx.example.org: resolves to 192.0.2.25 and back", "state directory ", "/pipe: open to root", "group mxpipe (postfix", "/admin: open to root", "/collector: listening", "mxpipe in master.cf: correct"} {
 		if !strings.Contains(said.String(), what) {
 			t.Errorf("%q is not in\n%s", what, said.String())
 		}
@@ -88,36 +88,36 @@ func TestBrokenSetUps(t *testing.T) {
 		what, mend string
 	}{
 		// The resolver.
-		{"resolver without AD", func(p *patient) { p.dns.AD = false }, fail, "it answers without AD", "turn validation on"},
-		{"resolver that fails validation", func(p *patient) { p.dns.Rcode, p.dns.Unchecked = dns.RcodeServerFailure, true }, fail, "only when it is told not to validate", "clock"},
+		{"resolver without AD", func(p *patient) { p.dns.AD = false }, fail, ": answers without AD", "turn validation on"},
+		{"resolver that fails validation", func(p *patient) { p.dns.Rcode, p.dns.Unchecked = dns.RcodeServerFailure, true }, fail, "answers only with validation off", "clock"},
 		{"resolver that refuses", func(p *patient) { p.dns.Rcode = dns.RcodeRefused }, fail, "REFUSED", "access-control"},
-		{"resolver that is none", func(p *patient) { p.dns.RA = false }, fail, "does not look names up for others", "recursive"},
-		{"resolver without EDNS", func(p *patient) { p.dns.EDNS = 0 }, warn, "knows no EDNS", "DNS proxy"},
-		{"resolver that refuses EDNS", func(p *patient) { p.dns.RefusesEDNS = true }, fail, "it refuses EDNS and is asked without, so there is no DNSSEC", "validating resolver"},
-		{"resolver with small EDNS", func(p *patient) { p.dns.EDNS = 512 }, warn, "takes only 512 bytes", "edns-buffer-size"},
+		{"resolver that is none", func(p *patient) { p.dns.RA = false }, fail, "does not offer recursion", "recursive"},
+		{"resolver without EDNS", func(p *patient) { p.dns.EDNS = 0 }, warn, "does not support EDNS", "DNS proxy"},
+		{"resolver that refuses EDNS", func(p *patient) { p.dns.RefusesEDNS = true }, fail, "refuses EDNS and is queried without it, so DNSSEC and DANE", "validating resolver"},
+		{"resolver with small EDNS", func(p *patient) { p.dns.EDNS = 512 }, warn, "sends only 512 bytes", "edns-buffer-size"},
 		{"resolver without TCP", func(p *patient) { p.dns.NoTCP = true }, fail, "no answer by TCP", "port 53"},
-		{"slow resolver", func(p *patient) { p.Slow, p.dns.Slow = time.Millisecond, 5*time.Millisecond }, warn, "for an answer that it has", "on this host"},
+		{"slow resolver", func(p *patient) { p.Slow, p.dns.Slow = time.Millisecond, 5*time.Millisecond }, warn, "for a cached answer", "on this host"},
 		{"trust_ad none", func(p *patient) { p.replace("timeout: 20s", "timeout: 20s, trust_ad: none") }, warn, "dns.trust_ad is none", "trust_ad: loopback"},
 		{"no resolver in resolv.conf", func(p *patient) { p.replace("dns: {servers: [DNS], timeout: 20s}\n", "") }, fail, "resolv.conf gives none", "servers: [127.0.0.1]"},
 		// The clock and the certificates.
-		{"clock off by a year", func(p *patient) { p.Now = p.Now.AddDate(-1, 0, 0) }, fail, "but the DNS is signed for", "NTP"},
-		{"clock before the program", func(p *patient) { p.dns.Signed, p.Built = time.Time{}, p.Now.AddDate(1, 0, 0) }, fail, "not built yet", "NTP"},
-		{"clock that nothing keeps", func(p *patient) { p.Synchronised = func() (bool, error) { return false, nil } }, warn, "nothing keeps it right", "NTP"},
-		{"missing CA bundle", func(p *patient) { p.Roots = func() (*x509.CertPool, error) { return x509.NewCertPool(), nil } }, fail, "CA bundle: there is none", "apt install ca-certificates"},
+		{"clock off by a year", func(p *patient) { p.Now = p.Now.AddDate(-1, 0, 0) }, fail, "but DNSSEC signatures are valid from", "NTP"},
+		{"clock before the program", func(p *patient) { p.dns.Signed, p.Built = time.Time{}, p.Now.AddDate(1, 0, 0) }, fail, "before this program was built", "NTP"},
+		{"clock that nothing keeps", func(p *patient) { p.Synchronised = func() (bool, error) { return false, nil } }, warn, "not synchronised (no NTP)", "NTP"},
+		{"missing CA bundle", func(p *patient) { p.Roots = func() (*x509.CertPool, error) { return x509.NewCertPool(), nil } }, fail, "CA bundle: not found", "apt install ca-certificates"},
 		{"client certificate that is over", func(p *patient) {
 			a, err := ca.New(ca.Options{})
 			p.must(err)
 			cert, err := a.Issue(ca.ExpiredFor("mx.example.org"))
 			p.must(err, ca.WritePair(cert, p.dir+"/crt", p.dir+"/key"))
 			p.yaml += "transports: {default: {mx_auth: {dane: {}, dnssec: {}}, tls_client: {cert: " + p.dir + "/crt, key: " + p.dir + "/key}}}\n"
-		}, fail, "was valid until", "renew it"},
+		}, fail, "expired on", "renew it"},
 		// The name.
-		{"short hostname", func(p *patient) { p.replace("mx.example.org", "mail") }, fail, "not a name in the Internet's DNS", "set hostname"},
-		{"hostname without an address", func(p *patient) { p.replace("mx.example.org", "gone.example.org") }, fail, "it has no address", "set hostname"},
-		{"address without a name", func(p *patient) { p.dns.Records = p.dns.Records[:2] }, fail, "192.0.2.25 has no name", "resolve to mx.example.org"},
+		{"short hostname", func(p *patient) { p.replace("mx.example.org", "mail") }, fail, "not a fully qualified public name", "set hostname"},
+		{"hostname without an address", func(p *patient) { p.replace("mx.example.org", "gone.example.org") }, fail, "does not resolve to an address", "set hostname"},
+		{"address without a name", func(p *patient) { p.dns.Records = p.dns.Records[:2] }, fail, "192.0.2.25 has no reverse DNS", "reverse DNS to mx.example.org"},
 		{"address with another name", func(p *patient) {
 			p.dns.Records = append(p.dns.Records[:2:2], "25.2.0.192.in-addr.arpa. 60 IN PTR pool-25.example.net.")
-		}, warn, "resolves back to pool-25.example.net", "resolve to mx.example.org"},
+		}, warn, "the reverse DNS of 192.0.2.25 is pool-25.example.net", "reverse DNS to mx.example.org"},
 		{"local_ip of another host", func(p *patient) {
 			p.dns.Records = append(p.dns.Records, "mx.example.org. 60 IN A 192.0.2.99", "99.2.0.192.in-addr.arpa. 60 IN PTR mx.example.org.")
 			p.yaml += "transports: {default: {mx_auth: {dane: {}, dnssec: {}}, local_ip: 192.0.2.99}}\n"
@@ -125,39 +125,39 @@ func TestBrokenSetUps(t *testing.T) {
 		// The state directory.
 		{"state directory read-only", func(p *patient) {
 			p.Filesystem = func(string) (Filesystem, error) { return Filesystem{ReadOnly: true, Free: 1 << 40}, nil }
-		}, fail, "it is read-only", "mount it writeable"},
+		}, fail, "read-only", "mount it writable"},
 		{"state directory full", func(p *patient) {
 			p.Filesystem = func(string) (Filesystem, error) { return Filesystem{Free: 1 << 20}, nil }
-		}, warn, "1 MiB are left", "make room"},
-		{"state directory for everybody", func(p *patient) { p.must(os.Chmod(p.dir+"/state", 0o777)) }, fail, "lets others write", "chmod 700"},
-		{"state directory of another user", func(p *patient) { p.daemon = 4711 }, fail, "and mxpolicyd runs as me", "chown -R me "},
+		}, warn, ": 1 MiB free", "make room"},
+		{"state directory for everybody", func(p *patient) { p.must(os.Chmod(p.dir+"/state", 0o777)) }, fail, "lets other users write", "chmod 700"},
+		{"state directory of another user", func(p *patient) { p.daemon = 4711 }, fail, "but mxpolicyd runs as me", "chown -R me "},
 		{"state directory that is a file", func(p *patient) {
 			p.must(os.Remove(p.dir+"/state"), os.WriteFile(p.dir+"/state", nil, 0o600))
-		}, fail, "it is no directory", "state_dir"},
+		}, fail, "not a directory", "state_dir"},
 		{"policies in a directory for everybody", func(p *patient) {
 			p.must(os.Mkdir(p.dir+"/policies", 0o700), os.Chmod(p.dir+"/policies", 0o777))
 			p.yaml += "mx_auth: {outbound: {dane: {}, dnssec: {}, mtasts: {fs_dir: " + p.dir + "/policies}}}\ntransports: {default: {mx_auth: outbound}}\n"
-		}, fail, "/policies: its mode 0777", "chmod 700"},
+		}, fail, "/policies: mode 0777", "chmod 700"},
 		// The sockets.
-		{"socket for everybody", func(p *patient) { p.access("pipe", 0o666) }, fail, "lets everybody on this host send mail", "0660"},
+		{"socket for everybody", func(p *patient) { p.access("pipe", 0o666) }, fail, "lets every user of this host send mail", "0660"},
 		{"socket for its owner alone", func(p *patient) { p.access("pipe", 0o600) }, fail, "the mail server's user cannot use it", "group: mxpipe"},
-		{"admin socket for a group", func(p *patient) { p.access("admin", 0o660) }, warn, "lets others than root rule the daemon", "0600"},
+		{"admin socket for a group", func(p *patient) { p.access("admin", 0o660) }, warn, "lets users other than root control the daemon", "0600"},
 		{"daemon that does not run", func(p *patient) {
 			p.running = false
 			p.must(os.Remove(p.dir + "/pipe"))
-		}, fail, "/pipe: it is not there: mxpolicyd is not running", "systemctl enable --now mxpolicyd.socket"},
+		}, fail, "/pipe: does not exist: daemon not running", "systemctl enable --now mxpolicyd.socket"},
 		{"socket that nobody listens at", func(p *patient) {
 			p.open["pipe"].SetUnlinkOnClose(false)
 			p.open["pipe"].Close()
-		}, fail, "nobody listens", "systemctl enable"},
+		}, fail, "nothing listens", "systemctl enable"},
 		{"file in a socket's place", func(p *patient) {
 			p.must(os.Remove(p.dir+"/pipe"), os.WriteFile(p.dir+"/pipe", nil, 0o600))
-		}, fail, "a file that is no socket", "rm "},
-		{"directory that nobody passes", func(p *patient) { p.must(os.Chmod(p.dir, 0o700)) }, fail, "nobody gets through", "chmod 755"},
+		}, fail, "a file that is not a socket", "rm "},
+		{"directory that nobody passes", func(p *patient) { p.must(os.Chmod(p.dir, 0o700)) }, fail, "lets no one through", "chmod 755"},
 		{"metrics for the world", func(p *patient) { p.replace("listen: {", "listen: {metrics: {address: ':9461'}, ") }, warn, "can read them", "127.0.0.1:9461"},
 		// The TLSRPT collector.
-		{"collector that is not there", func(p *patient) { p.yaml += "tlsrpt: {socket: " + p.dir + "/collector}\n" }, warn, "/collector: it is not there", "start the collector"},
-		{"collector that does not run", func(p *patient) { p.collector("unixgram", 0o660).Close() }, warn, "nobody listens", "start the collector"},
+		{"collector that is not there", func(p *patient) { p.yaml += "tlsrpt: {socket: " + p.dir + "/collector}\n" }, warn, "/collector: does not exist", "start the collector"},
+		{"collector that does not run", func(p *patient) { p.collector("unixgram", 0o660).Close() }, warn, "nothing listens", "start the collector"},
 		{"collector with a stream socket", func(p *patient) { p.collector("unix", 0o660) }, warn, "not a datagram socket", "tlsrpt.socket"},
 		{"collector that lets nobody in", func(p *patient) {
 			p.collector("unixgram", 0o400)
@@ -165,45 +165,45 @@ func TestBrokenSetUps(t *testing.T) {
 				p.daemon = 4711
 				p.must(os.Chown(p.dir+"/collector", 4711, -1), os.Chown(p.dir+"/state", 4711, -1))
 			}
-		}, warn, "/collector: its mode 0400, owner ", "0660"},
+		}, warn, "/collector: mode 0400, owner ", "0660"},
 		{"collector's socket that is a file", func(p *patient) {
 			p.must(os.WriteFile(p.dir+"/collector", nil, 0o600))
 			p.yaml += "tlsrpt: {socket: " + p.dir + "/collector}\n"
-		}, warn, "/collector: it is no socket", "tlsrpt.socket"},
+		}, warn, "/collector: not a socket", "tlsrpt.socket"},
 		// The mail server. (Package mailserver has many more.)
 		{"Postfix with recipient limit 50", func(p *patient) {
 			p.main = strings.Replace(p.main, "recipient_limit = 1", "recipient_limit = 50", 1)
 		}, warn, "up to 50 recipients share one exit status", "mxpipe_destination_recipient_limit=1"},
 		{"Postfix with a short time limit", func(p *patient) {
 			p.main = strings.Replace(p.main, "time_limit = 1000s", "time_limit = 600s", 1)
-		}, fail, "bounces what takes longer than 10m0s", "mxpipe_time_limit=960s"},
+		}, fail, "Postfix bounces after 10m0s", "mxpipe_time_limit=960s"},
 		{"Postfix without null_sender", func(p *patient) { p.master = strings.Replace(p.master, " null_sender=", "", 1) }, fail, "MAILER-DAEMON", "null_sender="},
 		{"Postfix in a chroot", func(p *patient) {
 			p.master = strings.Replace(p.master, "-       n       n ", "-       n       y ", 1)
 		}, fail, "in a chroot", "chroot=n"},
-		{"Postfix with a user that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=nosuch", 1) }, fail, "there is no user nosuch", "useradd --system"},
-		{"Postfix with a group that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=mxpipe:nosuch", 1) }, fail, "there is no group nosuch", "groupadd"},
-		{"Postfix with a user whom the socket keeps out", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=me", 1) }, fail, "it calls as me with the group others alone", "user=me:mxpipe"},
+		{"Postfix with a user that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=nosuch", 1) }, fail, "its user nosuch does not exist", "useradd --system"},
+		{"Postfix with a group that is not there", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=mxpipe:nosuch", 1) }, fail, "its group nosuch does not exist", "groupadd"},
+		{"Postfix with a user whom the socket keeps out", func(p *patient) { p.master = strings.Replace(p.master, "user=mxpipe", "user=me", 1) }, fail, "runs as me with group others only", "user=me:mxpipe"},
 		{"Postfix by LMTP, whose user is not in the group", func(p *patient) {
 			p.listen("lmtp", 0o660)
 			p.replace("listen: {", "listen: {lmtp: {path: "+p.dir+"/lmtp}, ")
 			p.main = "compatibility_level = 3.6\nenable_long_queue_ids = yes\ndefault_transport = mxlmtp:unix:" + p.dir + "/lmtp\n"
 			p.master = p.contrib("master.cf.lmtp")
 			p.withoutGroup()
-		}, fail, "Postfix, mxlmtp in master.cf: it calls as postfix with the groups 4, and ", "usermod -aG mxpipe postfix && postfix reload"},
+		}, fail, "Postfix, mxlmtp in master.cf: runs as postfix with groups 4, but ", "usermod -aG mxpipe postfix && postfix reload"},
 		{"Postfix that asks for policies, whose user is not in the group", func(p *patient) {
 			p.listen("socketmap", 0o660)
 			p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/socketmap}, ")
 			p.asks("unix:"+p.dir+"/socketmap", "n")
 			p.withoutGroup()
-		}, fail, "Postfix, smtp_tls_policy_maps: it calls as postfix with the groups 4, and ", "usermod -aG mxpipe postfix && postfix reload"},
+		}, fail, "Postfix, smtp_tls_policy_maps: runs as postfix with groups 4, but ", "usermod -aG mxpipe postfix && postfix reload"},
 		{"Postfix that asks for policies, and may not pass the directory", func(p *patient) {
 			p.listen("socketmap", 0o666)
 			p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/socketmap}, ")
 			p.asks("unix:"+p.dir+"/socketmap", "n")
 			p.withoutGroup()
 			p.must(os.Chown(p.dir, -1, socketGroup()), os.Chmod(p.dir, 0o750))
-		}, fail, "Postfix, smtp_tls_policy_maps: it calls as postfix with the groups 4, and /", "usermod -aG mxpipe postfix"},
+		}, fail, "Postfix, smtp_tls_policy_maps: runs as postfix with groups 4, but /", "usermod -aG mxpipe postfix"},
 		{"Postfix that asks for policies from a chroot", func(p *patient) {
 			p.listen("socketmap", 0o660)
 			p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/socketmap}, ")
@@ -214,20 +214,20 @@ func TestBrokenSetUps(t *testing.T) {
 			p.replace("listen: {", "listen: {socketmap: {path: "+p.dir+"/socketmap}, ")
 			p.units = []Unit{{Name: "socketmap", Listen: []string{p.loopback()}}}
 			p.asks("unix:"+p.dir+"/socketmap", "n")
-		}, fail, "and mxpolicyd listens at 127.0.0.1:", "mxpolicyd setup postfix"},
+		}, fail, "but mxpolicyd listens on 127.0.0.1:", "mxpolicyd setup postfix"},
 		{"nobody listens at systemd's address", func(p *patient) {
 			closed, err := net.Listen("tcp", "127.0.0.1:0")
 			p.must(err, closed.Close())
 			p.units = []Unit{{Name: "socketmap", Listen: []string{closed.Addr().String()}}}
-		}, fail, "nobody listens: mxpolicyd is not running", "systemctl enable --now"},
+		}, fail, "nothing listens: daemon not running", "systemctl enable --now"},
 		{"Postfix that cannot be asked", func(p *patient) {
 			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
-		}, warn, "cannot be read: bad parameter", "postfix check"},
+		}, warn, "cannot read its configuration: bad parameter", "postfix check"},
 		{"Exim that nothing leads from", func(p *patient) {
 			p.Exim = func(context.Context) (mailserver.EximOutput, error) {
 				return mailserver.EximOutput{Transports: "remote_smtp transport:\ndriver = smtp\n"}, nil
 			}
-		}, warn, "Exim: nothing leads to mxpolicyd", "contrib/exim"},
+		}, warn, "Exim: not set up to use mxpolicyd", "contrib/exim"},
 		{"Exim with a user whom the socket keeps out", func(p *patient) {
 			text, err := os.ReadFile("../../contrib/exim/conf.d/transport/30_mxpipe")
 			p.must(err)
@@ -236,7 +236,7 @@ func TestBrokenSetUps(t *testing.T) {
 			p.Exim = func(context.Context) (mailserver.EximOutput, error) {
 				return mailserver.EximOutput{Main: "auto_thaw = 1h\nmessage_size_limit = 50M\n", Transports: transport}, nil
 			}
-		}, fail, "Exim, transport mxpipe: it calls as me with the group others alone", "set group = mxpipe"},
+		}, fail, "Exim, transport mxpipe: runs as me with group others only", "set group = mxpipe"},
 		// The way out.
 		{"outbound port blocked", func(p *patient) {
 			closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -275,7 +275,7 @@ func TestDropIn(t *testing.T) {
 	if list := bad(t, all); len(list) > 0 {
 		t.Errorf("%+v", list)
 	}
-	if !slices.ContainsFunc(all, func(f finding.Finding) bool { return f.What == "socket "+address+": for everybody on this host" }) {
+	if !slices.ContainsFunc(all, func(f finding.Finding) bool { return f.What == "socket "+address+": open to every user of this host" }) {
 		t.Errorf("nothing is said of %s: %+v", address, all)
 	}
 }
@@ -338,12 +338,12 @@ func TestRemoteResolvers(t *testing.T) {
 		what, mend string
 	}{
 		{"no AD counts from there", config.TrustLoopback, func(p *resolver.Probe) { p.Counts = false }, finding.Fail, "not on this host", "apt install unbound"},
-		{"AD believed from there", config.TrustAll, func(*resolver.Probe) {}, finding.Warn, "believed, though it is not on this host", "meddle"},
-		{"left out", config.TrustLoopback, func(p *resolver.Probe) { p.Used = false }, finding.Warn, "not asked", "take it off"},
+		{"AD believed from there", config.TrustAll, func(*resolver.Probe) {}, finding.Warn, "trusted although it is not on this host", "network path"},
+		{"left out", config.TrustLoopback, func(p *resolver.Probe) { p.Used = false }, finding.Warn, "not used", "remove it from"},
 		{"systemd-resolved", config.TrustLoopback, func(p *resolver.Probe) { p.Server, p.AD = "127.0.0.53:53", false }, finding.Fail, "systemd-resolved", "DNSSEC=yes"},
 		{"silent", config.TrustLoopback, func(p *resolver.Probe) {
 			p.Unchecked, p.Err = false, &resolver.Error{Name: ".", Type: resolver.Type(dns.TypeSOA), Kind: resolver.Timeout}
-		}, finding.Fail, "until one answers, all mail waits", "start it"},
+		}, finding.Fail, "all mail is deferred until a resolver answers", "start it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := good

@@ -22,7 +22,7 @@ const lookupTime = 20 * time.Second
 func (h Host) hostnames(ctx context.Context, cfg *config.Config, settings resolver.Config, ask bool) (all []finding.Finding) {
 	ours, err := h.Interfaces()
 	if err != nil {
-		all = append(all, warn("look at \"ip address\"", "addresses: %v", err))
+		all = append(all, warn("check \"ip address\"", "addresses: %v", err))
 	}
 	look := func(sender) seen { return seen{} }
 	if ask {
@@ -39,7 +39,7 @@ func (h Host) hostnames(ctx context.Context, cfg *config.Config, settings resolv
 		all = append(all, judgeName(s, look(s))...)
 		for _, ip := range s.local {
 			if ours != nil && !slices.Contains(ours, ip) {
-				all = append(all, fail("give it to an interface, or correct local_ip", "local_ip %s: it is not an address of this host, so nothing can be sent from it", ip))
+				all = append(all, fail("add it to an interface, or correct local_ip", "local_ip %s: not an address of this host, so no mail can be sent from it", ip))
 			}
 		}
 	}
@@ -115,33 +115,33 @@ func lookName(ctx context.Context, r *resolver.Resolver, s sender) seen {
 
 // judgeName judges a name by what the DNS says.
 func judgeName(s sender, found seen) (all []finding.Finding) {
-	const set = "set hostname in mxpolicyd.yaml to a name that leads to this host"
+	const set = "set hostname in mxpolicyd.yaml to a name that resolves to this host"
 	if _, literal := address.Literal(s.name); literal {
-		return []finding.Finding{warn(set, "hostname %s: many servers refuse mail from an address in place of a name", s.name)}
+		return []finding.Finding{warn(set, "hostname %s: an address instead of a name; many servers refuse mail from it", s.name)}
 	}
 	switch {
 	case !strings.Contains(s.name, "."), strings.HasPrefix(s.name, "localhost."), strings.HasSuffix(s.name, ".localdomain"), strings.HasSuffix(s.name, ".local"):
-		return []finding.Finding{fail(set, "hostname %s: not a name in the Internet's DNS, so many servers refuse mail from it", s.name)}
+		return []finding.Finding{fail(set, "hostname %s: not a fully qualified public name; many servers refuse mail from it", s.name)}
 	case found.missing:
-		return []finding.Finding{fail(set, "hostname %s: it has no address, so many servers refuse mail from it", s.name)}
+		return []finding.Finding{fail(set, "hostname %s: does not resolve to an address; many servers refuse mail from it", s.name)}
 	case len(found.addrs) == 0 && found.err == nil:
 		return nil
 	case len(found.addrs) == 0:
-		return []finding.Finding{warn("see what was said of the resolver", "hostname %s: %v", s.name, found.err)}
+		return []finding.Finding{warn("see the resolver checks above", "hostname %s: %v", s.name, found.err)}
 	}
 	var good []string
 	for ip, err := range found.failed {
-		all = append(all, warn("have whoever owns the address mend its reverse DNS", "hostname %s: the name of %s cannot be looked up: %v", s.name, ip, err))
+		all = append(all, warn("ask the owner of the address to fix its reverse DNS", "hostname %s: the reverse look-up of %s failed: %v", s.name, ip, err))
 	}
 	for ip, names := range found.names {
-		mend := "ask whoever gave you " + ip.String() + " to have it resolve to " + s.name
+		mend := "ask the provider of " + ip.String() + " to set its reverse DNS to " + s.name
 		switch {
 		case len(s.local) > 0 && !slices.Contains(found.addrs, ip):
-			all = append(all, warn("give "+s.name+" the address "+ip.String(), "hostname %s: it does not lead to %s, from which it is said (local_ip)", s.name, ip))
+			all = append(all, warn("add the address "+ip.String()+" to "+s.name, "hostname %s: does not resolve to %s, the address it is used with (local_ip)", s.name, ip))
 		case len(names) == 0:
-			all = append(all, fail(mend, "hostname %s: %s has no name, so many servers refuse mail from it", s.name, ip))
+			all = append(all, fail(mend, "hostname %s: %s has no reverse DNS; many servers refuse mail from it", s.name, ip))
 		case !slices.Contains(names, s.name):
-			all = append(all, warn(mend, "hostname %s: %s resolves back to %s", s.name, ip, strings.Join(names[:min(len(names), 3)], ", ")))
+			all = append(all, warn(mend, "hostname %s: the reverse DNS of %s is %s", s.name, ip, strings.Join(names[:min(len(names), 3)], ", ")))
 		default:
 			good = append(good, ip.String())
 		}
@@ -149,7 +149,7 @@ func judgeName(s sender, found seen) (all []finding.Finding) {
 	slices.SortFunc(all, func(a, b finding.Finding) int { return strings.Compare(a.What, b.What) })
 	if len(all) == 0 {
 		slices.Sort(good)
-		all = append(all, ok("hostname %s: %s, and back", s.name, strings.Join(good, ", ")))
+		all = append(all, ok("hostname %s: resolves to %s and back", s.name, strings.Join(good, ", ")))
 	}
 	return all
 }

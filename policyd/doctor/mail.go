@@ -25,7 +25,7 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		all = append(all, warn("run \"postfix check\"", "Postfix: its configuration cannot be read: %v", err))
+		all = append(all, warn("run \"postfix check\"", "Postfix: cannot read its configuration: %v", err))
 	default:
 		all = mailserver.Postfix(ours, main, master)
 		for _, c := range mailserver.PostfixCallers(ours, main, master) {
@@ -36,7 +36,7 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		all = append(all, warn("run \"exim -bV\"", "Exim: its configuration cannot be read: %v", err))
+		all = append(all, warn("run \"exim -bV\"", "Exim: cannot read its configuration: %v", err))
 	default:
 		all = append(all, mailserver.Exim(ours, exim)...)
 		for _, c := range mailserver.EximCallers(ours, exim) {
@@ -44,7 +44,7 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 		}
 	}
 	if len(all) == 0 {
-		all = append(all, ok("mail server: there is no Postfix and no Exim here to look at"))
+		all = append(all, ok("mail server: neither Postfix nor Exim found on this host"))
 	}
 	return all
 }
@@ -55,11 +55,11 @@ func (h Host) caller(c mailserver.Caller) []finding.Finding {
 	uid, gid, known := h.user(c.User)
 	if !known {
 		return []finding.Finding{fail("useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "+c.User,
-			"%s: there is no user %s to call as, so all mail is deferred", c.Entry, c.User)}
+			"%s: its user %s does not exist, so all mail is deferred", c.Entry, c.User)}
 	}
 	if c.Group != "" {
 		if gid, known = h.group(c.Group); !known {
-			return []finding.Finding{fail("groupadd --system "+c.Group, "%s: there is no group %s to call as, so all mail is deferred", c.Entry, c.Group)}
+			return []finding.Finding{fail("groupadd --system "+c.Group, "%s: its group %s does not exist, so all mail is deferred", c.Entry, c.Group)}
 		}
 	}
 	info, err := os.Stat(c.Socket)
@@ -83,11 +83,11 @@ func (h Host) caller(c mailserver.Caller) []finding.Finding {
 		return nil
 	}
 	group, _ := h.groupName(wants)
-	has := "with the groups " + strings.Join(h.groupNames(who.groups), ", ")
+	has := "with groups " + strings.Join(h.groupNames(who.groups), ", ")
 	if !c.AllGroups {
-		has = "with the group " + h.groupNames(who.groups)[0] + " alone"
+		has = "with group " + h.groupNames(who.groups)[0] + " only"
 	}
-	return []finding.Finding{fail(c.Regroup(group), "%s: it calls as %s %s, and %s is for the group %s, so all mail is deferred", c.Entry, c.User, has, closed, group)}
+	return []finding.Finding{fail(c.Regroup(group), "%s: runs as %s %s, but %s is open to group %s only, so all mail is deferred", c.Entry, c.User, has, closed, group)}
 }
 
 // identity is whom a process runs as.
@@ -159,10 +159,10 @@ func connect(ctx context.Context, cfg *config.Config, server string) finding.Fin
 	alone := *cfg
 	alone.Transports = map[string]*transport.Config{config.DefaultTransport: &one}
 	e, err := policyd.Explain(ctx, &alone, config.DefaultTransport, anywhere, transport.Connect)
-	const mend = "if it is up, this host's network or provider blocks the way: have it opened, or send by a relay (overrides with nexthop)"
+	const mend = "if the server is up, the network or the provider blocks the connection: have it unblocked, or use a relay (overrides with nexthop)"
 	switch {
 	case err != nil:
-		return fail("want host or host:port", "connection to %s: %v", server, err)
+		return fail("give host or host:port", "connection to %s: %v", server, err)
 	case e.Error != nil:
 		return fail(mend, "connection to %s: %s %s", server, e.Error.Status, e.Error.Text)
 	}

@@ -113,7 +113,7 @@ func listeners(l *config.Listen, units []Unit) (all []listener) {
 func (h Host) sockets(cfg *config.Config, units []Unit, running bool) (all []finding.Finding) {
 	listening, err := h.Listening()
 	if err != nil {
-		all = append(all, warn("mount /proc", "sockets: nobody knows who listens: %v", err))
+		all = append(all, warn("mount /proc", "sockets: cannot tell what is listening: %v", err))
 	}
 	for _, l := range listeners(&cfg.Listen, units) {
 		if l.path == "" {
@@ -123,7 +123,7 @@ func (h Host) sockets(cfg *config.Config, units []Unit, running bool) (all []fin
 		all = append(all, h.socket(l, listening, running)...)
 	}
 	if m := cfg.Listen.Metrics; m != "" && !loopback(m) {
-		all = append(all, warn("listen: {metrics: {address: 127.0.0.1:9461}}, or a firewall", "metrics %s: everybody who reaches the address can read them", m))
+		all = append(all, warn("set listen: {metrics: {address: 127.0.0.1:9461}}, or use a firewall", "metrics %s: not a loopback address, so anyone who reaches it can read them", m))
 	}
 	return all
 }
@@ -138,16 +138,16 @@ func loopback(hostPort string) bool {
 }
 
 // start is the mend for what is not there.
-const start = "systemctl enable --now mxpolicyd.socket, or mxpolicyd serve; then look at its log"
+const start = "systemctl enable --now mxpolicyd.socket, or mxpolicyd serve; then check its log"
 
 // address finds out whether anybody listens at a TCP address.
 func (h Host) address(l listener) finding.Finding {
 	conn, err := net.DialTimeout("tcp", l.address, commandTime)
 	if err != nil {
-		return fail(start, "socket %s: nobody listens: mxpolicyd is not running", l.address)
+		return fail(start, "socket %s: nothing listens: daemon not running", l.address)
 	}
 	conn.Close()
-	return ok("socket %s: for everybody on this host", l.address)
+	return ok("socket %s: open to every user of this host", l.address)
 }
 
 func (h Host) socket(l listener, listening map[string]bool, running bool) []finding.Finding {
@@ -155,15 +155,15 @@ func (h Host) socket(l listener, listening map[string]bool, running bool) []find
 	info, err := os.Lstat(l.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && running:
-		return []finding.Finding{fail("restart mxpolicyd, or correct listen."+l.key, "%s: it is not there, though mxpolicyd runs", who)}
+		return []finding.Finding{fail("restart mxpolicyd, or correct listen."+l.key, "%s: does not exist although mxpolicyd is running", who)}
 	case errors.Is(err, fs.ErrNotExist):
-		return []finding.Finding{fail(start, "%s: it is not there: mxpolicyd is not running", who)}
+		return []finding.Finding{fail(start, "%s: does not exist: daemon not running", who)}
 	case err != nil:
 		return []finding.Finding{fail("run doctor as root", "%s: %v", who, err)}
 	case info.Mode().Type() != fs.ModeSocket:
-		return []finding.Finding{fail("rm "+l.path+", then restart mxpolicyd", "%s: there is a file that is no socket, and mxpolicyd does not start", who)}
+		return []finding.Finding{fail("rm "+l.path+", then restart mxpolicyd", "%s: a file that is not a socket, so mxpolicyd does not start", who)}
 	case listening != nil && !listening[l.path]:
-		return []finding.Finding{fail(start, "%s: nobody listens: mxpolicyd is not running", who)}
+		return []finding.Finding{fail(start, "%s: nothing listens: daemon not running", who)}
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -193,27 +193,27 @@ func (h Host) users(mode fs.FileMode, stat *syscall.Stat_t) string {
 
 // judgeAccess judges a socket's mode and group.
 func (h Host) judgeAccess(l listener, mode fs.FileMode, stat *syscall.Stat_t) []finding.Finding {
-	who := fmt.Sprintf("socket %s: its mode %04o", l.path, mode)
+	who := fmt.Sprintf("socket %s: mode %04o", l.path, mode)
 	group, members := h.groupName(int(stat.Gid))
-	setting := fmt.Sprintf("listen: {%s: {mode: \"0660\", group: mxpipe}}, or SocketMode= and SocketGroup= of its .socket unit", l.key)
+	setting := fmt.Sprintf("set listen: {%s: {mode: \"0660\", group: mxpipe}}, or SocketMode= and SocketGroup= of its .socket unit", l.key)
 	switch l.duty {
 	case forAdmin:
 		if mode&0o022 != 0 {
-			return []finding.Finding{warn("listen: {admin: {mode: \"0600\"}}, or SocketMode=0600 of mxpolicyd-admin.socket", "%s lets others than root rule the daemon (%s)", who, h.users(mode, stat))}
+			return []finding.Finding{warn("set listen: {admin: {mode: \"0600\"}}, or SocketMode=0600 of mxpolicyd-admin.socket", "%s lets users other than root control the daemon (%s)", who, h.users(mode, stat))}
 		}
 		return nil
 	case forMail:
 		if mode&0o002 != 0 {
-			return []finding.Finding{fail(setting, "%s lets everybody on this host send mail in anybody's name", who)}
+			return []finding.Finding{fail(setting, "%s lets every user of this host send mail with any sender", who)}
 		}
 	}
 	switch {
 	case mode&0o022 == 0:
-		return []finding.Finding{fail(setting, "%s lets nobody in but %s, so the mail server's user cannot use it", who, h.users(mode, stat))}
+		return []finding.Finding{fail(setting, "%s allows only %s, so the mail server's user cannot use it", who, h.users(mode, stat))}
 	case mode&0o002 == 0 && stat.Gid == 0:
-		return []finding.Finding{fail(setting, "%s is for the group %s, in which no mail server's user should be", who, group)}
+		return []finding.Finding{fail(setting, "%s opens it to group %s, which a mail server's user should not be in", who, group)}
 	case mode&0o002 == 0 && len(members) == 0:
-		return []finding.Finding{fail("put the mail server's user into it (usermod -a -G "+group+" USER), then restart the mail server", "%s is for the group %s, in which nobody is", who, group)}
+		return []finding.Finding{fail("add the mail server's user to it (usermod -a -G "+group+" USER), then restart the mail server", "%s opens it to group %s, which has no members", who, group)}
 	}
 	return nil
 }
@@ -225,12 +225,12 @@ func (h Host) reachable(l listener, users string) []finding.Finding {
 		for dir := filepath.Dir(l.path); ; dir = filepath.Dir(dir) {
 			info, err := os.Stat(dir)
 			if err == nil && info.Mode().Perm()&0o001 == 0 && info.Mode().Perm()&0o010 == 0 {
-				return []finding.Finding{fail("chmod 755 "+dir, "socket %s: nobody gets through %s, whose mode is %04o", l.path, dir, info.Mode().Perm())}
+				return []finding.Finding{fail("chmod 755 "+dir, "socket %s: directory %s (mode %04o) lets no one through", l.path, dir, info.Mode().Perm())}
 			}
 			if dir == "/" || dir == "." {
 				break
 			}
 		}
 	}
-	return []finding.Finding{ok("socket %s: for %s", l.path, users)}
+	return []finding.Finding{ok("socket %s: open to %s", l.path, users)}
 }

@@ -159,8 +159,8 @@ func TestPostfixRefusals(t *testing.T) {
 	}{
 		{"a relay with a password", Pipe, nil, func(f *fake) {
 			f.main["relayhost"], f.main["smtp_sasl_auth_enable"] = "[smtp.example]:587", "yes"
-		}, "wants a password", "smtp(8)"},
-		{"a relay and LMTP", LMTP, nil, func(f *fake) { f.main["relayhost"] = "[smtp.example]" }, "no effect on mail that goes by LMTP", "smtp(8)"},
+		}, "requires a password", "smtp(8)"},
+		{"a relay and LMTP", LMTP, nil, func(f *fake) { f.main["relayhost"] = "[smtp.example]" }, "no effect on mail sent by LMTP", "smtp(8)"},
 		{"no pipe socket", Pipe, func(t *Target) { t.Daemon.Pipe = "" }, nil, "no socket for mxpipe", "listen:"},
 		{"no mxpipe", Pipe, func(t *Target) { t.Mxpipe = "" }, nil, "there is no mxpipe", "install"},
 		{"no user", Pipe, func(t *Target) { t.UserExists = func(string) bool { return false } }, nil, "no user mxpipe", "useradd"},

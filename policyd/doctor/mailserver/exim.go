@@ -34,14 +34,14 @@ func Exim(d Daemon, x EximOutput) []finding.Finding {
 	}
 	if list == nil {
 		return []finding.Finding{{
-			Level: finding.Warn, What: "Exim: nothing leads to mxpolicyd",
-			Mend: "mxpolicyd setup exim, or add the router and the transport of contrib/exim, as its README.md says",
+			Level: finding.Warn, What: "Exim: not set up to use mxpolicyd",
+			Mend: "mxpolicyd setup exim, or add the router and transport of contrib/exim (see its README.md)",
 		}}
 	}
 	r := report{name: "Exim"}
 	checkSize(d, eximSize(c.main["message_size_limit"]), "set message_size_limit = "+strconv.FormatInt(d.MaxMessageSize, 10)+", or raise max_message_size", &r)
 	if x.Config != "" && !c.retries() {
-		r.fail("add \"* * F,2h,15m; G,16h,1h,1.5; F,4d,6h\" behind \"begin retry\"", "without a retry rule Exim bounces whatever is deferred")
+		r.fail("add \"* * F,2h,15m; G,16h,1h,1.5; F,4d,6h\" after \"begin retry\"", "without a retry rule Exim bounces every deferred message")
 	}
 	c.smarthost(d, &r)
 	return append(list, r.list...)
@@ -75,11 +75,11 @@ func (c eximConfig) pipe(d Daemon, t eximTransport, call eximCall) []finding.Fin
 	c.words(t, call, r)
 	c.outcome(t, call, r)
 	if !slices.Contains(t.list("environment"), "GOTRACEBACK=crash") {
-		r.warn("add GOTRACEBACK=crash to environment", "an mxpipe that can start no thread ends with status 2, which says nothing of the reason")
+		r.warn("add GOTRACEBACK=crash to environment", "an mxpipe that cannot start a thread ends with status 2, which hides the reason")
 	}
 	for _, option := range []string{"message_prefix", "message_suffix", "check_string"} {
 		if t.options[option] != "" {
-			r.fail("write \""+option+" =\" with nothing behind it", "%s changes the message", option)
+			r.fail("write \""+option+" =\" with nothing after it", "%s changes the message", option)
 		}
 	}
 	var adds []string
@@ -89,15 +89,15 @@ func (c eximConfig) pipe(d Daemon, t eximTransport, call eximCall) []finding.Fin
 		}
 	}
 	if adds != nil {
-		r.fail("take away "+strings.Join(adds, ", "), "%s: the message does not leave as it came", strings.Join(adds, ", "))
+		r.fail("remove "+strings.Join(adds, ", "), "the message is changed by %s", strings.Join(adds, ", "))
 	}
 	if t.options["transport_filter"] != "" {
-		r.fail("filter with the LMTP transport of contrib/exim", "when the filter fails half-way, mxpipe cannot tell the cut-off message from a whole one")
+		r.fail("filter with the LMTP transport of contrib/exim", "if the filter fails half-way, mxpipe cannot tell the truncated message from a whole one")
 	}
 	if n, err := strconv.Atoi(t.options["batch_max"]); err == nil && n > 1 {
-		r.warn("set batch_max = 1, or use LMTP", "up to %d recipients share one exit status: one that is refused for good bounces all", n)
+		r.warn("set batch_max = 1, or use LMTP", "up to %d recipients share one exit status: one permanent refusal bounces all of them", n)
 		if t.options["batch_id"] == "" && strings.Contains(t.options["environment"]+t.options["command"], "$r_nexthop") {
-			r.fail("set batch_id = $r_nexthop", "recipients of several next hops go together to the next hop of the first")
+			r.fail("set batch_id = $r_nexthop", "recipients with different next hops are all sent to the next hop of the first")
 		}
 	}
 	c.left(t, r)
@@ -112,19 +112,19 @@ func (c eximConfig) words(t eximTransport, call eximCall, r *report) {
 	for _, word := range call.expanded {
 		for _, m := range foreign.FindAllStringSubmatch(word, -1) {
 			if !strings.HasSuffix(m[1], "_data") {
-				r.fail("hand it over in environment, as contrib/exim does",
-					"$%s is decided by strangers; since 4.96 Exim bounces every message for which it is a word of a command", m[1])
+				r.fail("pass it in environment, as contrib/exim does",
+					"$%s comes from outside (tainted); since 4.96 Exim bounces every message when it is used in a command", m[1])
 			}
 		}
 	}
 	if !slices.Contains(call.rest, "$pipe_addresses") && !slices.Contains(call.rest, "${pipe_addresses}") {
-		r.fail("end the command with -- $pipe_addresses", "mxpipe is not told the recipients one word each, so mail is deferred or goes astray")
+		r.fail("end the command with -- $pipe_addresses", "mxpipe does not get each recipient as one argument, so mail is deferred or misdelivered")
 	}
 	if !call.shell {
 		return
 	}
 	if !call.exec {
-		r.fail("write exec in front of mxpipe", "the shell stands between Exim and mxpipe: a message that Exim's death cut off could be delivered")
+		r.fail("write exec before mxpipe", "a shell runs between Exim and mxpipe: a message truncated when Exim is killed could be delivered")
 	}
 	name, variable := strings.CutPrefix(strings.Trim(call.flags["sender"], `"{}`), "$")
 	if !variable || foreign.MatchString("$"+name) {
@@ -143,7 +143,7 @@ func (c eximConfig) words(t eximTransport, call eximCall, r *report) {
 	case !set:
 		r.fail("add "+name+"=${listquote{:}{$return_path}} to environment", "environment does not set %s, so all mail goes out with the null sender", name)
 	case !strings.Contains(value, "return_path") && !strings.Contains(value, "sender_address"):
-		r.warn("write "+name+"=${listquote{:}{$return_path}}", "the sender that mxpipe is told is %q", value)
+		r.warn("write "+name+"=${listquote{:}{$return_path}}", "mxpipe gets the sender %q", value)
 	}
 }
 
@@ -154,7 +154,7 @@ var temporary = []string{"1", "2", "126", "127"}
 // outcome checks what Exim makes of mxpipe's end.
 func (c eximConfig) outcome(t eximTransport, call eximCall, r *report) {
 	if t.on("ignore_status") {
-		r.fail("take away ignore_status", "ignore_status counts every message as delivered, whatever became of it")
+		r.fail("remove ignore_status", "ignore_status counts every message as delivered, whatever the result")
 	}
 	codes := t.list("temp_errors")
 	var missing []string
@@ -165,37 +165,37 @@ func (c eximConfig) outcome(t eximTransport, call eximCall, r *report) {
 	}
 	switch {
 	case t.options["temp_errors"] == "*":
-		r.fail("set temp_errors = 1 : 2 : 75 : 126 : 127", "with temp_errors = * no refusal ever comes back to its sender")
+		r.fail("set temp_errors = 1 : 2 : 75 : 126 : 127", "with temp_errors = * no refused message is ever bounced")
 	case !slices.Contains(codes, "75"):
-		r.fail("set temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors lacks 75, so Exim bounces what has to be tried again")
+		r.fail("set temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors lacks 75, so Exim bounces messages that should be retried")
 	case missing != nil:
-		r.warn("set temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors lacks %s, with which Exim bounces when mxpipe cannot be started", strings.Join(missing, ", "))
+		r.warn("set temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors lacks %s, so Exim bounces the message when mxpipe cannot be started", strings.Join(missing, ", "))
 	}
 	for _, code := range []string{"65", "67", "68", "69"} {
 		if slices.Contains(codes, code) {
-			r.warn("take "+code+" out of temp_errors", "what a remote server refused for good with status %s does not come back to its sender", code)
+			r.warn("remove "+code+" from temp_errors", "a permanent refusal with status %s is not returned to the sender", code)
 		}
 	}
 	if !t.on("freeze_signal") {
-		r.fail("add freeze_signal", "Exim bounces the message of an mxpipe that was killed")
+		r.fail("add freeze_signal", "Exim bounces the message when mxpipe is killed")
 	} else if thaw, ok := eximTime(c.main["auto_thaw"]); ok && thaw == 0 {
-		r.warn("set auto_thaw = 1h in the main section", "the message of an mxpipe that was killed stays frozen until somebody looks")
+		r.warn("set auto_thaw = 1h in the main section", "when mxpipe is killed, its message stays frozen until it is thawed by hand")
 	}
 	limit, known := eximTime(t.options["timeout"])
 	switch need := call.timeout() + margin; {
 	case !t.on("timeout_defer"):
-		r.fail("add timeout_defer", "Exim bounces what takes longer than its timeout")
+		r.fail("add timeout_defer", "Exim bounces a message that takes longer than its timeout")
 	case known && limit != 0 && limit < need:
 		r.warn("set timeout = "+strconv.Itoa(int(need.Seconds()))+"s, or give mxpipe a shorter --timeout",
-			"Exim kills what takes longer than %s, and mxpipe gives up by itself after %s: there must be a minute between them", limit, call.timeout())
+			"Exim kills mxpipe after %s, and mxpipe itself gives up after %s: there must be a minute between the two", limit, call.timeout())
 	}
 	if t.on("return_output") {
-		r.fail("write return_fail_output instead of return_output", "return_output bounces what was delivered")
+		r.fail("write return_fail_output instead of return_output", "return_output bounces messages that were delivered")
 	} else if !t.on("return_fail_output") {
-		r.warn("add return_fail_output", "bounces do not tell why")
+		r.warn("add return_fail_output", "bounces do not say why")
 	}
 	if !t.on("log_output") && (!t.on("log_defer_output") || !t.on("log_fail_output")) {
-		r.warn("add log_output", "Exim's log does not tell why")
+		r.warn("add log_output", "Exim's log does not say why")
 	}
 }
 
@@ -203,14 +203,14 @@ func (c eximConfig) outcome(t eximTransport, call eximCall, r *report) {
 func (c eximConfig) lmtp(d Daemon, t eximTransport) []finding.Finding {
 	r := &report{name: "Exim, transport " + t.name}
 	if socket := t.options["socket"]; len(d.LMTP) > 0 && !slices.Contains(d.LMTP, socket) {
-		r.fail("set socket = "+d.LMTP[0], "it calls at %s, and mxpolicyd listens at %s", socket, strings.Join(d.LMTP, ", "))
+		r.fail("set socket = "+d.LMTP[0], "it connects to %s, but mxpolicyd listens on %s", socket, strings.Join(d.LMTP, ", "))
 	}
 	if t.options["batch_max"] == "1" {
-		r.warn("set batch_max = 1000", "each recipient is delivered by itself, one after the other")
+		r.warn("set batch_max = 1000", "recipients are delivered one at a time, each in its own transaction")
 	}
 	if limit, known := eximTime(t.options["timeout"]); known && limit < defaultTimeout+margin {
 		r.warn("set timeout = "+strconv.Itoa(int((defaultTimeout+margin).Seconds()))+"s",
-			"Exim hangs up after %s, while a delivery may take %s: slow servers' mail is broken off and tried again", limit, defaultTimeout)
+			"Exim hangs up after %s, but a delivery may take %s: mail to slow servers is cut off and retried", limit, defaultTimeout)
 	}
 	c.left(t, r)
 	return r.findings()
@@ -224,15 +224,15 @@ var carried = []string{"headers_add", "headers_remove", "headers_rewrite", "retu
 // SMTP any more.
 func (c eximConfig) left(t eximTransport, r *report) {
 	if !c.reached(t) {
-		r.warn("say transport = "+t.name+" in a router", "no router leads to it")
+		r.warn("use transport = "+t.name+" in a router", "no router uses it")
 	}
 	for _, smtp := range c.transports {
 		if smtp.options["driver"] != "smtp" {
 			continue
 		}
 		if smtp.options["dkim_domain"] != "" {
-			r.warn("have mail signed before Exim delivers it; if it is, take the dkim_ options out of "+smtp.name,
-				"Exim signs only in smtp transports such as %s: what goes by this one has no DKIM signature", smtp.name)
+			r.warn("sign mail before Exim delivers it; if it is signed already, remove the dkim_ options from "+smtp.name,
+				"Exim signs only in smtp transports such as %s: mail sent by this one has no DKIM signature", smtp.name)
 		}
 		var missing []string
 		for _, option := range carried {
@@ -241,7 +241,7 @@ func (c eximConfig) left(t eximTransport, r *report) {
 			}
 		}
 		if missing != nil {
-			r.warn("set the same here (a filter only with LMTP), if mail that went by "+smtp.name+" goes by this one now", "%s has %s, and this one has not", smtp.name, strings.Join(missing, ", "))
+			r.warn("set the same here (a filter only with LMTP) if mail of "+smtp.name+" now goes by this transport", "%s has %s, but this transport does not", smtp.name, strings.Join(missing, ", "))
 		}
 	}
 }

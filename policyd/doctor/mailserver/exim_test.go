@@ -52,42 +52,42 @@ func TestEximMistakes(t *testing.T) {
 		level      finding.Level
 		what, mend string
 	}{
-		{"the sender as a word", edit{`-- $pipe_addresses`, `-f $sender_address -- $pipe_addresses`}, finding.Fail, `\$sender_address is decided by strangers`, "environment"},
-		{"the domain as a word", edit{`--size $message_size`, `--size ${domain}`}, finding.Fail, `\$domain is decided`, ""},
-		{"a header as a word", edit{`--size $message_size`, `--size $h_Subject:`}, finding.Fail, `\$h_Subject is decided`, ""},
-		{"no exec", edit{`\Nexec `, `\N`}, finding.Fail, `stands between Exim and mxpipe`, "exec"},
-		{"no recipients", edit{`$pipe_addresses`, `all-$pipe_addresses`}, finding.Fail, `one word each`, "$pipe_addresses"},
-		{"no --", edit{` -- `, ` `}, finding.Warn, `begins with -`, "--"},
-		{"no sender", edit{`-f "$MXPIPE_SENDER" `, ``}, finding.Fail, `told no sender`, ""},
+		{"the sender as a word", edit{`-- $pipe_addresses`, `-f $sender_address -- $pipe_addresses`}, finding.Fail, `\$sender_address comes from outside`, "environment"},
+		{"the domain as a word", edit{`--size $message_size`, `--size ${domain}`}, finding.Fail, `\$domain comes from outside`, ""},
+		{"a header as a word", edit{`--size $message_size`, `--size $h_Subject:`}, finding.Fail, `\$h_Subject comes from outside`, ""},
+		{"no exec", edit{`\Nexec `, `\N`}, finding.Fail, `runs between Exim and mxpipe`, "exec"},
+		{"no recipients", edit{`$pipe_addresses`, `all-$pipe_addresses`}, finding.Fail, `each recipient as one argument`, "$pipe_addresses"},
+		{"no --", edit{` -- `, ` `}, finding.Warn, `starts with -`, "--"},
+		{"no sender", edit{`-f "$MXPIPE_SENDER" `, ``}, finding.Fail, `gets no sender`, ""},
 		{"sender not in the environment", edit{`: MXPIPE_SENDER=`, `: MXPIPE_FROM=`}, finding.Fail, `environment does not set MXPIPE_SENDER, .*null sender`, "MXPIPE_SENDER=${listquote"},
 		{"Exim's own SENDER", edit{`-f "$MXPIPE_SENDER" `, `-f "$SENDER" `}, finding.Warn, `errors_to`, "MXPIPE_SENDER"},
-		{"another sender", edit{`{:}{$return_path}`, `{:}{postmaster@example.org}`}, finding.Warn, `told is .*postmaster@example.org`, ""},
+		{"another sender", edit{`{:}{$return_path}`, `{:}{postmaster@example.org}`}, finding.Warn, `gets the sender .*postmaster@example.org`, ""},
 		{"no queue id", edit{`--queue-id $message_exim_id`, ``}, finding.Warn, `--queue-id`, "in command of the transport mxpipe"},
-		{"another socket", edit{`--queue-id`, `--socket /tmp/x --queue-id`}, finding.Fail, `calls at /tmp/x`, ""},
+		{"another socket", edit{`--queue-id`, `--socket /tmp/x --queue-id`}, finding.Fail, `connects to /tmp/x`, ""},
 		{"no such transport", edit{`--queue-id`, `--transport strikt --queue-id`}, finding.Fail, `no transport "strikt"`, ""},
-		{"GOTRACEBACK", edit{`GOTRACEBACK=crash : `, ``}, finding.Warn, `start no thread`, "GOTRACEBACK=crash"},
+		{"GOTRACEBACK", edit{`GOTRACEBACK=crash : `, ``}, finding.Warn, `cannot start a thread`, "GOTRACEBACK=crash"},
 		{"a From line", edit{"message_prefix =", "message_prefix = From x\\n"}, finding.Fail, `message_prefix changes the message`, "message_prefix ="},
 		{"check_string", edit{"message_suffix =", "message_suffix =\ncheck_string = From "}, finding.Fail, `check_string changes`, ""},
-		{"Return-path", edit{"freeze_signal", "freeze_signal\nreturn_path_add\nuse_bsmtp"}, finding.Fail, `return_path_add, use_bsmtp: the message does not leave`, ""},
+		{"Return-path", edit{"freeze_signal", "freeze_signal\nreturn_path_add\nuse_bsmtp"}, finding.Fail, `the message is changed by return_path_add, use_bsmtp`, ""},
 		{"a filter", edit{"freeze_signal", "freeze_signal\ntransport_filter = /usr/bin/dkimsign"}, finding.Fail, `fails half-way`, "LMTP"},
 		{"batches", edit{"batch_max = 1\n", "batch_max = 20\n"}, finding.Warn, `up to 20 recipients`, "batch_max = 1"},
 		{"ignore_status", edit{"no_ignore_status", "ignore_status"}, finding.OK, ``, ``}, // of lmtp, which has none
 		{"mxpipe ignores its status", edit{"timeout_defer", "timeout_defer\nignore_status"}, finding.Fail, `counts every message as delivered`, "ignore_status"},
 		{"Exim's temp_errors", edit{"temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors = 73:75"}, finding.Warn, `lacks 1, 2, 126, 127`, "temp_errors"},
 		{"no 75", edit{"temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors = 1:2:126:127"}, finding.Fail, `lacks 75`, "temp_errors"},
-		{"all temporary", edit{"temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors = *"}, finding.Fail, `no refusal ever`, "temp_errors"},
+		{"all temporary", edit{"temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors = *"}, finding.Fail, `no refused message is ever bounced`, "temp_errors"},
 		{"refusals temporary", edit{": 75 :", ": 67 : 75 :"}, finding.Warn, `status 67`, "67"},
-		{"no freeze_signal", edit{"freeze_signal", "no_freeze_signal"}, finding.Fail, `was killed`, "freeze_signal"},
+		{"no freeze_signal", edit{"freeze_signal", "no_freeze_signal"}, finding.Fail, `when mxpipe is killed`, "freeze_signal"},
 		{"no timeout_defer", edit{"timeout_defer", "no_timeout_defer"}, finding.Fail, `longer than its timeout`, "timeout_defer"},
-		{"short timeout", edit{"timeout = 1000s\n  timeout_defer", "timeout = 15m30s\n  timeout_defer"}, finding.Warn, `longer than 15m30s, .* after 15m0s`, "timeout = 960s"},
+		{"short timeout", edit{"timeout = 1000s\n  timeout_defer", "timeout = 15m30s\n  timeout_defer"}, finding.Warn, `kills mxpipe after 15m30s, .* after 15m0s`, "timeout = 960s"},
 		{"no timeout", edit{"timeout = 1000s\n  timeout_defer", "timeout = 0s\n  timeout_defer"}, finding.OK, ``, ``},
-		{"return_output", edit{"return_fail_output", "return_output"}, finding.Fail, `bounces what was delivered`, "return_fail_output"},
-		{"nothing returned", edit{"return_fail_output", "no_return_output"}, finding.Warn, `bounces do not tell why`, "return_fail_output"},
-		{"half a log", edit{"log_output", "log_defer_output"}, finding.Warn, `log does not tell why`, "log_output"},
+		{"return_output", edit{"return_fail_output", "return_output"}, finding.Fail, `bounces messages that were delivered`, "return_fail_output"},
+		{"nothing returned", edit{"return_fail_output", "no_return_output"}, finding.Warn, `bounces do not say why`, "return_fail_output"},
+		{"half a log", edit{"log_output", "log_defer_output"}, finding.Warn, `log does not say why`, "log_output"},
 		{"both halves", edit{"log_output", "log_defer_output\nlog_fail_output"}, finding.OK, ``, ``},
-		{"lmtp one by one", edit{"batch_max = 1000", "batch_max = 1"}, finding.Warn, `^Exim, transport mxpolicyd_lmtp: each recipient`, "batch_max = 1000"},
+		{"lmtp one by one", edit{"batch_max = 1000", "batch_max = 1"}, finding.Warn, `^Exim, transport mxpolicyd_lmtp: recipients are delivered one at a time`, "batch_max = 1000"},
 		{"lmtp hangs up", edit{"batch_max = 1000\n  timeout = 1000s", "batch_max = 1000\n  timeout = 5m"}, finding.Warn, `hangs up after 5m0s`, "timeout = 960s"},
-		{"lmtp elsewhere", edit{"/run/mxpolicyd/lmtp.sock", "/run/mxpolicyd/lmtp"}, finding.Fail, `calls at /run/mxpolicyd/lmtp, and`, "/run/mxpolicyd/lmtp.sock"},
+		{"lmtp elsewhere", edit{"/run/mxpolicyd/lmtp.sock", "/run/mxpolicyd/lmtp"}, finding.Fail, `connects to /run/mxpolicyd/lmtp, but`, "/run/mxpolicyd/lmtp.sock"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := shippedExim(t)
@@ -114,7 +114,7 @@ func TestEximMistakesElsewhere(t *testing.T) {
 		{"no router", func(x *EximOutput) {
 			x.Transports, _, _ = strings.Cut(x.Transports, "mxpolicyd_lmtp transport:")
 			x.Config = change(t, x.Config, "transport = mxpipe\n", "transport = remote_smtp\n")
-		}, finding.Warn, `mxpipe: no router leads to it`, "transport = mxpipe"},
+		}, finding.Warn, `mxpipe: no router uses it`, "transport = mxpipe"},
 		{"no router to one of two", toMXPipeOnly, finding.OK, ``, ``},
 		{"a router with an expansion", func(x *EximOutput) {
 			x.Config = change(t, x.Config, "transport = mxpipe\n", "transport = ${if eq{$domain}{a.example}{mxpipe}{remote_smtp}}\n")
@@ -122,15 +122,15 @@ func TestEximMistakesElsewhere(t *testing.T) {
 		{"DKIM", func(x *EximOutput) {
 			toMXPipeOnly(x)
 			x.Transports += "\nremote_smtp transport:\ndriver = smtp\ndkim_domain = example.org\n"
-		}, finding.Warn, `such as remote_smtp: .*no DKIM signature`, "signed before"},
+		}, finding.Warn, `such as remote_smtp: .*no DKIM signature`, "signed already"},
 		{"rewriting", func(x *EximOutput) {
 			toMXPipeOnly(x)
 			x.Transports += "\nremote_smtp transport:\ndriver = smtp\nheaders_rewrite = *@+local_domains $1@example.org frs\nreturn_path = ${sender_address_local_part}@example.org\nheaders_add =\n"
-		}, finding.Warn, `remote_smtp has headers_rewrite, return_path, and this one has not`, "set the same"},
+		}, finding.Warn, `remote_smtp has headers_rewrite, return_path, but this transport does not`, "set the same"},
 		{"nothing", func(x *EximOutput) {
 			x.Transports = "\nremote_smtp transport:\ndriver = smtp\n\nx transport:\ndriver = pipe\ncommand = /usr/bin/maildrop -d $local_part_data\n"
 		},
-			finding.Warn, `^Exim: nothing leads to mxpolicyd`, "contrib/exim"},
+			finding.Warn, `^Exim: not set up to use mxpolicyd`, "contrib/exim"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := shippedExim(t)
@@ -159,16 +159,16 @@ func TestEximSmarthosts(t *testing.T) {
 		{"internet", "DCsmarthost=\nDCconfig_internet=1\n", nil, nil, finding.OK, ""},
 		{"internet, with a password for someone", "DCconfig_internet=1\n", handed, []string{"*"}, finding.OK, ""},
 		{"local", "DCconfig_local=1\n", nil, nil, finding.Fail, `is local, .*the router mxpipe does`},
-		{"smarthost, past it", smarthost, nil, nil, finding.Fail, `router mxpipe sends to the recipients' own domains what`},
-		{"satellite, past it", "DCsmarthost=smtp.example\nDCconfig_satellite=1\n", nil, nil, finding.Fail, `router mxpipe sends to the recipients' own domains what`},
+		{"smarthost, past it", smarthost, nil, nil, finding.Fail, `router mxpipe sends directly to the recipients' domains, but`},
+		{"satellite, past it", "DCsmarthost=smtp.example\nDCconfig_satellite=1\n", nil, nil, finding.Fail, `router mxpipe sends directly to the recipients' domains, but`},
 		{"smarthost", smarthost, handed, nil, finding.OK, ""},
-		{"smarthost with a password", smarthost, handed, []string{"elsewhere.example", "SMTP.example"}, finding.Fail, `smarthost smtp.example wants a password \(SMTP.example in`},
-		{"smarthost with a pattern", smarthost, handed, []string{"*.example"}, finding.Fail, `wants a password`},
+		{"smarthost with a password", smarthost, handed, []string{"elsewhere.example", "SMTP.example"}, finding.Fail, `smarthost smtp.example requires a password \(SMTP.example in`},
+		{"smarthost with a pattern", smarthost, handed, []string{"*.example"}, finding.Fail, `requires a password`},
 		{"smarthost without its password", smarthost, handed, []string{"other.example"}, finding.OK, ""},
 		{"smarthost by LMTP", smarthost, func(x *EximOutput) {
 			handed(x)
 			x.Config = change(t, x.Config, "  transport = mxpipe\n", "  transport = mxpolicyd_lmtp\n")
-		}, nil, finding.Fail, `router mxpipe sends by LMTP`},
+		}, nil, finding.Fail, `router mxpipe sends directly to the recipients' domains by LMTP`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := shippedExim(t)

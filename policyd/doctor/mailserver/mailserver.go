@@ -68,7 +68,7 @@ func (r *report) add(level finding.Level, mend, what string, args ...any) {
 // findings returns the list, which is never empty.
 func (r *report) findings() []finding.Finding {
 	if len(r.list) == 0 {
-		return []finding.Finding{{Level: finding.OK, What: r.name + ": as it should be"}}
+		return []finding.Finding{{Level: finding.OK, What: r.name + ": correct"}}
 	}
 	return r.list
 }
@@ -123,28 +123,28 @@ func (c call) timeout() time.Duration {
 // its command line is written.
 func (c call) check(d Daemon, edit string, r *report) {
 	if _, ok := c.flags["sender"]; !ok {
-		r.fail("add -f and the sender's macro "+edit, "mxpipe is told no sender, so all mail is deferred")
+		r.fail("add -f and the sender's macro "+edit, "mxpipe gets no sender, so all mail is deferred")
 	}
 	if _, ok := c.flags["queue-id"]; !ok {
 		r.warn("add --queue-id and the macro of the queue id "+edit,
-			"without --queue-id a message that is tried again can reach a recipient twice, and the logs do not name it")
+			"without --queue-id a retried message can reach a recipient twice, and the logs do not name it")
 	}
 	if !c.ended {
-		r.warn("put -- in front of the recipients "+edit, "a recipient that begins with - is taken for a flag, and deferred")
+		r.warn("put -- before the recipients "+edit, "a recipient that starts with - is taken for a flag and deferred")
 	}
 	socket := c.flags["socket"]
 	if socket == "" {
 		socket = defaultSocket
 	}
 	if d.Pipe != "" && socket != d.Pipe {
-		r.fail("add --socket "+d.Pipe+" "+edit, "mxpipe calls at %s, and mxpolicyd listens at %s", socket, d.Pipe)
+		r.fail("add --socket "+d.Pipe+" "+edit, "mxpipe connects to %s, but mxpolicyd listens on %s", socket, d.Pipe)
 	}
 	if t, ok := c.flags["transport"]; ok && len(d.Transports) > 0 && !slices.Contains(d.Transports, t) {
-		r.fail("name one of "+strings.Join(d.Transports, ", ")+" "+edit, "mxpolicyd has no transport %q, so all mail is deferred", t)
+		r.fail("use one of "+strings.Join(d.Transports, ", ")+" "+edit, "mxpolicyd has no transport %q, so all mail is deferred", t)
 	}
 	if value, ok := c.flags["timeout"]; ok {
 		if t, err := time.ParseDuration(value); err != nil || t <= 0 {
-			r.fail("write a duration such as 15m "+edit, "--timeout %q is none, so all mail is deferred", value)
+			r.fail("write a duration such as 15m "+edit, "--timeout %q is not a duration, so all mail is deferred", value)
 		}
 	}
 }
@@ -153,6 +153,6 @@ func (c call) check(d Daemon, edit string, r *report) {
 // the mail server's.
 func checkSize(d Daemon, limit int64, mend string, r *report) {
 	if d.MaxMessageSize > 0 && (limit == 0 || limit > d.MaxMessageSize) {
-		r.warn(mend, "the mail server takes larger messages than mxpolicyd (max_message_size is %d bytes), which then bounce", d.MaxMessageSize)
+		r.warn(mend, "the mail server accepts larger messages than mxpolicyd (max_message_size is %d bytes), and they bounce", d.MaxMessageSize)
 	}
 }

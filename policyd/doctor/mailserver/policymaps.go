@@ -81,7 +81,7 @@ func (c postfixConfig) policyMaps(d Daemon) (list []finding.Finding, others []fi
 	for _, m := range PolicyMaps(c.value("smtp_tls_policy_maps")) {
 		r := &report{name: "Postfix, smtp_tls_policy_maps"}
 		if !c.ours(d, m) {
-			r.warn("mxpolicyd setup postfix --way socketmap", "Postfix asks %s for policies, where mxpolicyd does not listen", m.At)
+			r.warn("mxpolicyd setup postfix --way socketmap", "Postfix asks %s for policies, but mxpolicyd does not listen there", m.At)
 			others = append(others, r.list...)
 			continue
 		}
@@ -97,7 +97,7 @@ func (c postfixConfig) policyMaps(d Daemon) (list []finding.Finding, others []fi
 func (c postfixConfig) place(d Daemon, m PolicyMap, r *report) {
 	const mend = "mxpolicyd setup postfix --way socketmap"
 	if len(d.Socketmap) > 0 && !slices.ContainsFunc(c.candidates(m), func(at string) bool { return slices.Contains(d.Socketmap, at) }) {
-		r.fail(mend, "Postfix asks at %s, and mxpolicyd listens at %s, so all mail is deferred", m.At, strings.Join(d.Socketmap, ", "))
+		r.fail(mend, "Postfix asks %s, but mxpolicyd listens on %s, so all mail is deferred", m.At, strings.Join(d.Socketmap, ", "))
 		return
 	}
 	if !m.Unix {
@@ -106,7 +106,7 @@ func (c postfixConfig) place(d Daemon, m PolicyMap, r *report) {
 	for _, e := range c.entries {
 		if e.command == "smtp" && e.kind == "unix" && c.shutOut(e, m.At, d.Socketmap...) {
 			r.fail(mend+", or postconf -F "+e.name+"/unix/chroot=n",
-				"%s runs in the chroot %s, where %s is not, so its mail is deferred", e.name, c.value("queue_directory"), m.At)
+				"%s runs in the chroot %s, where %s does not exist, so its mail is deferred", e.name, c.value("queue_directory"), m.At)
 		}
 	}
 }
@@ -123,16 +123,16 @@ func (c postfixConfig) mapName(d Daemon, m PolicyMap, r *report) {
 	case !known:
 		r.fail(write("policy"), "mxpolicyd has no map %q, so all mail is deferred", name)
 	case named && len(d.Transports) > 0 && !slices.Contains(d.Transports, transport):
-		r.fail("name one of "+strings.Join(d.Transports, ", ")+" after the @", "mxpolicyd has no transport %q, so all mail is deferred", transport)
+		r.fail("use one of "+strings.Join(d.Transports, ", ")+" after the @", "mxpolicyd has no transport %q, so all mail is deferred", transport)
 	case reports && versioned && (major < 3 || major == 3 && minor < 10):
-		r.fail(write("policy"), "Postfix %d.%d does not know the attributes of the map %s (3.10 does), so mail to domains with MTA-STS is deferred", major, minor, name)
+		r.fail(write("policy"), "Postfix %d.%d does not support the attributes of the map %s (3.10 does), so mail to domains with MTA-STS is deferred", major, minor, name)
 	}
 }
 
 // policyUser checks what Postfix's own smtp needs to use the answers.
 func (c postfixConfig) policyUser(r *report) {
 	if c.value("smtp_dns_support_level") != "dnssec" {
-		r.fail("postconf -e smtp_dns_support_level=dnssec", "without DNSSEC look-ups Postfix takes the answer \"dane\" for \"may\"")
+		r.fail("postconf -e smtp_dns_support_level=dnssec", "without DNSSEC look-ups Postfix treats the answer \"dane\" as \"may\"")
 	}
 	if c.value("smtp_tls_CAfile") == "" && c.value("smtp_tls_CApath") == "" && c.value("tls_append_default_CA") != "yes" {
 		r.fail("postconf -e smtp_tls_CAfile=/etc/ssl/certs/ca-certificates.crt", "Postfix trusts no certificate authority, so all mail to domains with MTA-STS is deferred")
@@ -145,9 +145,9 @@ func (c postfixConfig) policyUser(r *report) {
 	case level == "" || level == "none":
 		r.warn("postconf -e smtp_tls_security_level=dane", "domains without a policy get no TLS at all")
 	case insecureMX == "may" && level == "may":
-		r.warn("postconf -e smtp_tls_security_level=dane", "TLSA records of hosts from an MX set that is not signed are not used")
+		r.warn("postconf -e smtp_tls_security_level=dane", "TLSA records of hosts from an unsigned MX set are not used")
 	case insecureMX != "dane":
-		r.warn("postconf -e smtp_tls_dane_insecure_mx_policy=dane", "TLSA records of hosts from an MX set that is not signed are not used")
+		r.warn("postconf -e smtp_tls_dane_insecure_mx_policy=dane", "TLSA records of hosts from an unsigned MX set are not used")
 	}
 }
 

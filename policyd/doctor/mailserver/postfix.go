@@ -36,11 +36,11 @@ func Postfix(d Daemon, main, master string) []finding.Finding {
 	case others != nil:
 		return others
 	case c.mapped():
-		return []finding.Finding{{What: "Postfix: no entry runs mxpipe; whether a transport map leads to mxpolicyd is not seen here"}}
+		return []finding.Finding{{What: "Postfix: no entry runs mxpipe; transport maps that may use mxpolicyd are not checked"}}
 	default:
 		return []finding.Finding{{
-			Level: finding.Warn, What: "Postfix: nothing leads to mxpolicyd",
-			Mend: "mxpolicyd setup postfix, or add contrib/postfix/master.cf.mxpipe and main.cf.mxpipe, as their README.md says",
+			Level: finding.Warn, What: "Postfix: not set up to use mxpolicyd",
+			Mend: "mxpolicyd setup postfix, or add contrib/postfix/master.cf.mxpipe and main.cf.mxpipe (see their README.md)",
 		}}
 	}
 	r := &report{name: "Postfix"}
@@ -49,7 +49,7 @@ func Postfix(d Daemon, main, master string) []finding.Finding {
 		checkSize(d, limit, "postconf -e message_size_limit="+strconv.FormatInt(d.MaxMessageSize, 10)+", or raise max_message_size", r)
 		if c.value("enable_long_queue_ids") != "yes" {
 			r.warn("postconf -e enable_long_queue_ids=yes",
-				"short queue ids are used again within days, and mxpolicyd knows by them which recipients of a message have it")
+				"short queue ids are reused within days, and mxpolicyd uses them to remember which recipients were served")
 		}
 		c.relayhosts(d, ways, r)
 		c.losses(ways, r)
@@ -77,10 +77,10 @@ func (c postfixConfig) pipe(d Daemon, e entry, call call) []finding.Finding {
 	r := &report{name: "Postfix, " + e.name + " in master.cf"}
 	call.check(d, "in argv= of "+e.name+" in master.cf", r)
 	if !slices.ContainsFunc(call.rest, macro("recipient")) {
-		r.fail("end argv= with ${recipient}, alone in its word", "mxpipe is not told the recipients one word each, so mail is deferred or goes astray")
+		r.fail("end argv= with ${recipient} as a word of its own", "mxpipe does not get each recipient as one argument, so mail is deferred or misdelivered")
 	}
 	if sender, ok := call.flags["sender"]; ok && !macro("sender")(sender) {
-		r.warn("write -f ${sender}", "the sender that mxpipe is told is %q", sender)
+		r.warn("write -f ${sender}", "mxpipe gets the sender %q", sender)
 	}
 	if !macro("nexthop")(call.flags["nexthop"]) {
 		r.warn("add --nexthop ${nexthop} to argv=", "a next hop in transport_maps, or a relayhost, has no effect")
@@ -88,23 +88,23 @@ func (c postfixConfig) pipe(d Daemon, e entry, call call) []finding.Finding {
 	c.attributes(e, r)
 	field := func(column string) string { return "postconf -F " + e.name + "/unix/" + column + "=n" }
 	if c.chrooted(e) {
-		r.fail(field("chroot"), "it runs in a chroot, where neither mxpipe nor its socket is")
+		r.fail(field("chroot"), "it runs in a chroot, where neither mxpipe nor its socket exists")
 	}
 	if e.unprivileged != "n" {
-		r.fail(field("unprivileged"), "it is unprivileged and cannot become the user= that it has to run mxpipe as")
+		r.fail(field("unprivileged"), "it is unprivileged and cannot switch to the user= that runs mxpipe")
 	}
 	if n := c.value(e.name + "_destination_recipient_limit"); n != "1" {
 		r.warn("postconf -e "+e.name+"_destination_recipient_limit=1",
-			"up to %s recipients share one exit status: one that is refused for good bounces all", n)
+			"up to %s recipients share one exit status: one permanent refusal bounces all of them", n)
 	}
 	limit, known := seconds(c.value(e.name + "_time_limit"))
 	if need := call.timeout() + margin; known && limit < need {
 		r.fail("postconf -e "+e.name+"_time_limit="+strconv.Itoa(int(need.Seconds()))+"s, or give mxpipe a shorter --timeout",
-			"Postfix bounces what takes longer than %s, and mxpipe gives up by itself after %s: there must be a minute between them", limit, call.timeout())
+			"Postfix bounces after %s, and mxpipe itself gives up after %s: there must be a minute between the two", limit, call.timeout())
 	}
 	if export := strings.Fields(strings.ReplaceAll(c.value("export_environment"), ",", " ")); !slices.Contains(export, "GOTRACEBACK=crash") {
 		r.warn("postconf -e 'export_environment="+strings.Join(append(export, "GOTRACEBACK=crash"), " ")+"'",
-			"an mxpipe that can start no thread ends with status 2, and Postfix bounces the message")
+			"an mxpipe that cannot start a thread ends with status 2, and Postfix bounces the message")
 	}
 	most, err := strconv.Atoi(e.processes)
 	if e.processes == "-" {
@@ -112,7 +112,7 @@ func (c postfixConfig) pipe(d Daemon, e entry, call call) []finding.Finding {
 	}
 	if err == nil && d.MaxDeliveries > 0 && (most == 0 || most > d.MaxDeliveries) {
 		r.warn("raise max_deliveries, or lower the seventh column of "+e.name,
-			"Postfix runs up to %d at once (0: any number), mxpolicyd delivers %d: the others are deferred", most, d.MaxDeliveries)
+			"Postfix runs up to %d at once (0: no limit), but mxpolicyd delivers %d: the others are deferred", most, d.MaxDeliveries)
 	}
 	return r.findings()
 }
@@ -129,7 +129,7 @@ const changing = "BDFORu.>X"
 func (c postfixConfig) attributes(e entry, r *report) {
 	flags, _ := e.attribute("flags")
 	if !strings.Contains(flags, "q") {
-		r.fail("write flags=q", "without flags=q an address with a quoted local part is handed over without its quotes, and means another")
+		r.fail("write flags=q", "without flags=q a quoted local part loses its quotes and becomes another address")
 	}
 	var bad []string
 	for _, f := range flags {
@@ -138,25 +138,25 @@ func (c postfixConfig) attributes(e entry, r *report) {
 		}
 	}
 	if bad != nil {
-		r.warn("write flags=q", "the flags %s change the message, its addresses or what senders are told", strings.Join(bad, " "))
+		r.warn("write flags=q", "the flags %s change the message, its addresses or its notifications", strings.Join(bad, " "))
 	}
 	switch null, given := e.attribute("null_sender"); {
 	case !given:
-		r.fail("add null_sender= (with nothing behind it)", "bounces go out with the sender MAILER-DAEMON, and come back")
+		r.fail("add null_sender= (with nothing after it)", "bounces are sent with the sender MAILER-DAEMON and can loop")
 	case null != "":
-		r.fail("write null_sender= with nothing behind it", "bounces go out with the sender %s, and come back", null)
+		r.fail("write null_sender= with nothing after it", "bounces are sent with the sender %s and can loop", null)
 	}
 	if eol, given := e.attribute("eol"); given && eol != `\n` && eol != `\r\n` {
-		r.fail("leave eol= away", "lines end with %q", eol)
+		r.fail("remove eol=", "lines end with %q", eol)
 	}
 	switch user, given := e.attribute("user"); {
 	case !given:
-		r.fail("add user=mxpipe", "pipe(8) wants user=, and defers all mail without it")
+		r.fail("add user=mxpipe", "pipe(8) requires user= and defers all mail without it")
 	case user == "root" || strings.HasPrefix(user, "root:"):
-		r.fail("write user=mxpipe", "pipe(8) runs nothing as root, and defers all mail")
+		r.fail("write user=mxpipe", "pipe(8) refuses to run as root and defers all mail")
 	}
 	if e.name != "" && !c.sends(e.name) {
-		r.warn("postconf -e default_transport="+e.name+", or name it in transport_maps", "nothing sends mail to it")
+		r.warn("postconf -e default_transport="+e.name+", or use it in transport_maps", "nothing sends mail to it")
 	}
 }
 
@@ -210,19 +210,19 @@ func (c postfixConfig) lmtp(d Daemon, l use) []finding.Finding {
 	r := &report{name: "Postfix, " + name + " in master.cf"}
 	e, ok := c.entry(name)
 	if !ok || e.command != "lmtp" {
-		r.fail("add the line \""+name+" unix - - n - - lmtp\" to master.cf", "the LMTP socket is reached by %s, and no such entry runs lmtp", name)
+		r.fail("add the line \""+name+" unix - - n - - lmtp\" to master.cf", "the LMTP socket is used by %s, but no such entry runs lmtp", name)
 		return r.findings()
 	}
 	if c.shutOut(e, l.socket, d.LMTP...) {
-		r.fail("postconf -F "+name+"/unix/chroot=n", "it runs in a chroot, where %s is not", l.socket)
+		r.fail("postconf -F "+name+"/unix/chroot=n", "it runs in a chroot, where %s does not exist", l.socket)
 	}
 	if c.value(name+"_destination_recipient_limit") == "1" {
-		r.warn("postconf -X "+name+"_destination_recipient_limit", "each recipient is a transaction of its own, though LMTP answers for each anyway")
+		r.warn("postconf -X "+name+"_destination_recipient_limit", "each recipient gets its own transaction, although LMTP answers for each recipient anyway")
 	}
 	limit, known := seconds(c.option(e, "lmtp_data_done_timeout"))
 	if need := defaultTimeout + margin; known && limit < need {
 		r.warn("postconf -P "+name+"/unix/lmtp_data_done_timeout="+strconv.Itoa(int(need.Seconds()))+"s",
-			"Postfix hangs up after %s, while a delivery may take %s: slow servers' mail is broken off and tried again", limit, defaultTimeout)
+			"Postfix hangs up after %s, but a delivery may take %s: mail to slow servers is cut off and retried", limit, defaultTimeout)
 	}
 	return r.findings()
 }

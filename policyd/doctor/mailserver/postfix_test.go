@@ -112,32 +112,32 @@ func TestPostfixMistakes(t *testing.T) {
 			`^Postfix, mxpipe in master.cf: up to 50 recipients share one`, "postconf -e mxpipe_destination_recipient_limit=1"},
 		{"recipient limit from the default", edit{"mxpipe_destination_recipient_limit = 1\n", "default_destination_recipient_limit = 7\n"}, edit{}, finding.Warn, `up to 7 `, ""},
 		{"time limit", edit{"mxpipe_time_limit = 1000s", "mxpipe_time_limit = 10m"}, edit{}, finding.Fail,
-			`bounces what takes longer than 10m0s, .* after 15m0s`, "postconf -e mxpipe_time_limit=960s"},
-		{"command_time_limit", edit{"mxpipe_time_limit = 1000s", "command_time_limit = 900"}, edit{}, finding.Fail, `longer than 15m0s`, ""},
-		{"a longer --timeout", edit{}, edit{"--queue-id", "--timeout 20m --queue-id"}, finding.Fail, `longer than 16m40s, .* after 20m0s`, "mxpipe_time_limit=1260s"},
-		{"GOTRACEBACK", edit{" GOTRACEBACK=crash", ""}, edit{}, finding.Warn, `can start no thread`, "'export_environment=TZ MAIL_CONFIG LANG GOTRACEBACK=crash'"},
+			`Postfix bounces after 10m0s, .* after 15m0s`, "postconf -e mxpipe_time_limit=960s"},
+		{"command_time_limit", edit{"mxpipe_time_limit = 1000s", "command_time_limit = 900"}, edit{}, finding.Fail, `bounces after 15m0s`, ""},
+		{"a longer --timeout", edit{}, edit{"--queue-id", "--timeout 20m --queue-id"}, finding.Fail, `bounces after 16m40s, .* after 20m0s`, "mxpipe_time_limit=1260s"},
+		{"GOTRACEBACK", edit{" GOTRACEBACK=crash", ""}, edit{}, finding.Warn, `cannot start a thread`, "'export_environment=TZ MAIL_CONFIG LANG GOTRACEBACK=crash'"},
 		{"message size", edit{"default_transport", "message_size_limit = 0\ndefault_transport"}, edit{}, finding.Warn, `^Postfix: .*larger messages`, "message_size_limit=104857600"},
 		{"short ids", edit{"enable_long_queue_ids = yes\n", ""}, edit{}, finding.Warn, `^Postfix: short queue ids`, "enable_long_queue_ids=yes"},
 		{"nothing sent to it", edit{"default_transport = mxpipe\n", ""}, edit{}, finding.Warn, `nothing sends mail to it`, "default_transport=mxpipe"},
 		{"chroot", edit{}, edit{"unix  -       n       n ", "unix  -       n       y "}, finding.Fail, `in a chroot, where neither`, "postconf -F mxpipe/unix/chroot=n"},
 		{"chroot by an old default", edit{"compatibility_level = 3.6\n", ""}, edit{"unix  -       n       n ", "unix  -       n       - "}, finding.Fail, `in a chroot`, ""},
-		{"unprivileged", edit{}, edit{"unix  -       n       n ", "unix  -       -       n "}, finding.Fail, `cannot become the user=`, "postconf -F mxpipe/unix/unprivileged=n"},
+		{"unprivileged", edit{}, edit{"unix  -       n       n ", "unix  -       -       n "}, finding.Fail, `cannot switch to the user=`, "postconf -F mxpipe/unix/unprivileged=n"},
 		{"no null_sender", edit{}, edit{" null_sender=", ""}, finding.Fail, `MAILER-DAEMON`, "null_sender="},
 		{"a null_sender", edit{}, edit{"null_sender=", "null_sender=bounce@example.org"}, finding.Fail, `sender bounce@example.org`, "null_sender="},
-		{"no flags", edit{}, edit{"flags=q ", ""}, finding.Fail, `without its quotes`, "flags=q"},
+		{"no flags", edit{}, edit{"flags=q ", ""}, finding.Fail, `loses its quotes`, "flags=q"},
 		{"changing flags", edit{}, edit{"flags=q ", "flags=DRhqu "}, finding.Warn, `flags D R u change`, "flags=q"},
-		{"no user", edit{}, edit{"user=mxpipe ", ""}, finding.Fail, `wants user=`, "user=mxpipe"},
-		{"root", edit{}, edit{"user=mxpipe ", "user=root:mxpipe "}, finding.Fail, `nothing as root`, "user=mxpipe"},
+		{"no user", edit{}, edit{"user=mxpipe ", ""}, finding.Fail, `requires user=`, "user=mxpipe"},
+		{"root", edit{}, edit{"user=mxpipe ", "user=root:mxpipe "}, finding.Fail, `refuses to run as root`, "user=mxpipe"},
 		{"eol", edit{}, edit{"flags=q ", `flags=q eol=\0 `}, finding.Fail, `lines end with`, "eol="},
-		{"no sender", edit{}, edit{"-f ${sender} ", ""}, finding.Fail, `told no sender`, "-f"},
-		{"another sender", edit{}, edit{"-f ${sender} ", "--sender=x@example.org "}, finding.Warn, `told is "x@example.org"`, "-f ${sender}"},
+		{"no sender", edit{}, edit{"-f ${sender} ", ""}, finding.Fail, `gets no sender`, "-f"},
+		{"another sender", edit{}, edit{"-f ${sender} ", "--sender=x@example.org "}, finding.Warn, `gets the sender "x@example.org"`, "-f ${sender}"},
 		{"no queue id", edit{}, edit{"--queue-id ${queue_id} ", ""}, finding.Warn, `--queue-id .*twice`, "in argv= of mxpipe"},
-		{"no --", edit{}, edit{" -- ", " "}, finding.Warn, `begins with -`, "--"},
-		{"no recipient", edit{}, edit{"${recipient}", "all-${recipient}"}, finding.Fail, `one word each`, "${recipient}"},
+		{"no --", edit{}, edit{" -- ", " "}, finding.Warn, `starts with -`, "--"},
+		{"no recipient", edit{}, edit{"${recipient}", "all-${recipient}"}, finding.Fail, `each recipient as one argument`, "${recipient}"},
 		{"no next hop", edit{}, edit{"--nexthop ${nexthop} ", ""}, finding.Warn, `next hop`, "--nexthop"},
-		{"another socket", edit{}, edit{"--queue-id", "--socket /tmp/x --queue-id"}, finding.Fail, `calls at /tmp/x, and mxpolicyd listens at /run/mxpolicyd/pipe.sock`, "--socket /run/mxpolicyd/pipe.sock"},
+		{"another socket", edit{}, edit{"--queue-id", "--socket /tmp/x --queue-id"}, finding.Fail, `connects to /tmp/x, but mxpolicyd listens on /run/mxpolicyd/pipe.sock`, "--socket /run/mxpolicyd/pipe.sock"},
 		{"no such transport", edit{}, edit{"--queue-id", "--transport=strikt --queue-id"}, finding.Fail, `no transport "strikt"`, "default, strict"},
-		{"no timeout", edit{}, edit{"--queue-id", "--timeout 900 --queue-id"}, finding.Fail, `"900" is none`, "15m"},
+		{"no timeout", edit{}, edit{"--queue-id", "--timeout 900 --queue-id"}, finding.Fail, `"900" is not a duration`, "15m"},
 		{"too many", edit{}, edit{"n       -       -       pipe", "n       -       2000    pipe"}, finding.Warn, `up to 2000 at once`, "max_deliveries"},
 		{"any number", edit{}, edit{"n       -       -       pipe", "n       -       0       pipe"}, finding.Warn, `up to 0 at once`, ""},
 		{"lmtp in a chroot", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = lmtp:unix:/run/mxpolicyd/lmtp.sock\nlmtp_data_done_timeout = 1h"}, edit{}, finding.Fail,
@@ -149,7 +149,7 @@ func TestPostfixMistakes(t *testing.T) {
 		{"no lmtp", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = mx:unix:/run/mxpolicyd/lmtp.sock"}, edit{}, finding.Fail,
 			`no such entry runs lmtp`, "master.cf"},
 		{"lmtp, one by one", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = lmtp:unix:/run/mxpolicyd/lmtp.sock\nlmtp_destination_recipient_limit = 1"},
-			edit{"lmtp unix - - y - - lmtp", "lmtp unix - - n - - lmtp -o lmtp_data_done_timeout=20m"}, finding.Warn, `each recipient is a transaction`, "postconf -X"},
+			edit{"lmtp unix - - y - - lmtp", "lmtp unix - - n - - lmtp -o lmtp_data_done_timeout=20m"}, finding.Warn, `each recipient gets its own transaction`, "postconf -X"},
 		{"a socket within the chroot", edit{"default_transport = mxpipe", "default_transport = mxpipe\nrelay_transport = lmtp:unix:mxpolicyd/lmtp.sock\nlmtp_data_done_timeout = 20m"}, edit{}, finding.OK, ``, ``},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -199,24 +199,24 @@ func TestPolicyMapMistakes(t *testing.T) {
 		{name: "in the queue directory, as the chroot sees it", main: maps("socketmap:unix:/mxpolicyd/socketmap.sock:policy")},
 
 		{"in a chroot", maps("socketmap:unix:" + socket + ":policy"), "", finding.Fail,
-			`^Postfix, smtp_tls_policy_maps: smtp runs in the chroot /var/spool/postfix, where /run/mxpolicyd/socketmap.sock is not`, "mxpolicyd setup postfix --way socketmap, or postconf -F smtp/unix/chroot=n"},
+			`^Postfix, smtp_tls_policy_maps: smtp runs in the chroot /var/spool/postfix, where /run/mxpolicyd/socketmap.sock does not exist`, "mxpolicyd setup postfix --way socketmap, or postconf -F smtp/unix/chroot=n"},
 		{"nobody listens", maps("socketmap:inet:127.0.0.1:8462:policy"), "", finding.Fail,
-			`asks at 127.0.0.1:8462, and mxpolicyd listens at /run/mxpolicyd/socketmap.sock, 127.0.0.1:8463, `, "mxpolicyd setup postfix --way socketmap"},
-		{"nobody listens in the queue directory", maps("socketmap:unix:mxpolicyd/elsewhere.sock:policy"), "", finding.Fail, `asks at mxpolicyd/elsewhere.sock, `, ""},
+			`asks 127.0.0.1:8462, but mxpolicyd listens on /run/mxpolicyd/socketmap.sock, 127.0.0.1:8463, `, "mxpolicyd setup postfix --way socketmap"},
+		{"nobody listens in the queue directory", maps("socketmap:unix:mxpolicyd/elsewhere.sock:policy"), "", finding.Fail, `asks mxpolicyd/elsewhere.sock, `, ""},
 		{"the map's name", maps("hash:/x, socketmap:inet:127.0.0.1:8463:tlspol"), "", finding.Fail,
 			`has no map "tlspol"`, "postconf -e 'smtp_tls_policy_maps=hash:/x, socketmap:inet:127.0.0.1:8463:policy'"},
 		{"no name", maps("socketmap:inet:127.0.0.1:8463:"), "", finding.Fail, `has no map ""`, "8463:policy'"},
 		{"no such transport", maps("socketmap:inet:127.0.0.1:8463:policy@strikt"), "", finding.Fail, `no transport "strikt"`, "default, strict"},
 		{"reports that Postfix does not know", maps("socketmap:inet:127.0.0.1:8463:QUERYwithTLSRPT"), "", finding.Fail,
-			`Postfix 3.7 does not know the attributes of the map QUERYwithTLSRPT`, "8463:policy'"},
-		{"no DNSSEC", "smtp_dns_support_level =\n", "", finding.Fail, `takes the answer "dane" for "may"`, "postconf -e smtp_dns_support_level=dnssec"},
+			`Postfix 3.7 does not support the attributes of the map QUERYwithTLSRPT`, "8463:policy'"},
+		{"no DNSSEC", "smtp_dns_support_level =\n", "", finding.Fail, `treats the answer "dane" as "may"`, "postconf -e smtp_dns_support_level=dnssec"},
 		{"no CAs", "smtp_tls_CAfile =\n", "", finding.Fail, `trusts no certificate authority`, "postconf -e smtp_tls_CAfile="},
 		{"no TLS", "smtp_tls_security_level =\n", "", finding.Warn, `no TLS at all`, "postconf -e smtp_tls_security_level=dane"},
 		{"Debian's level", "smtp_tls_security_level = may\nsmtp_tls_dane_insecure_mx_policy = ${{$smtp_tls_security_level} == {dane} ? {dane} : {may}}\n", "", finding.Warn,
-			`TLSA records of hosts from an MX set that is not signed`, "postconf -e smtp_tls_security_level=dane"},
+			`TLSA records of hosts from an unsigned MX set`, "postconf -e smtp_tls_security_level=dane"},
 		{"a level that leaves DANE out", "smtp_tls_security_level = encrypt\n", "", finding.Warn, `TLSA records of hosts`, "postconf -e smtp_tls_dane_insecure_mx_policy=dane"},
 
-		{"postfix-tlspol", maps("socketmap:inet:127.0.0.1:8642:QUERY"), "", finding.Warn, `asks 127.0.0.1:8642 for policies, where mxpolicyd does not listen`, "mxpolicyd setup postfix --way socketmap"},
+		{"postfix-tlspol", maps("socketmap:inet:127.0.0.1:8642:QUERY"), "", finding.Warn, `asks 127.0.0.1:8642 for policies, but mxpolicyd does not listen there`, "mxpolicyd setup postfix --way socketmap"},
 		{"postfix-mta-sts-resolver", maps("socketmap:inet:127.0.0.1:8461:postfix"), "", finding.Warn, `asks 127.0.0.1:8461 for policies`, "mxpolicyd setup postfix --way socketmap"},
 		{"postfix-tlspol's socket", maps("socketmap:unix:/run/postfix-tlspol/tlspol.sock:QUERY"), "", finding.Warn, `asks /run/postfix-tlspol/tlspol.sock for`, ""},
 	} {
@@ -270,13 +270,13 @@ func TestLostSettings(t *testing.T) {
 			continue // see TestRelayhosts
 		}
 		set := s.Name + " = something\n"
-		check(t, Postfix(ours, main+set, master), finding.Warn, `^Postfix: `+s.Name+` has no effect on mail that goes by pipe$`, s.Instead)
+		check(t, Postfix(ours, main+set, master), finding.Warn, `^Postfix: `+s.Name+` has no effect on mail sent by pipe$`, s.Instead)
 		mend := s.Instead
 		if s.LMTP != "" {
 			mend = "set " + s.LMTP
 			check(t, Postfix(ours, byLMTP+set+s.LMTP+" = something\n", lmtpMaster), finding.OK, "", "")
 		}
-		check(t, Postfix(ours, byLMTP+set, lmtpMaster), finding.Warn, `^Postfix: `+s.Name+` has no effect on mail that goes by LMTP$`, mend)
+		check(t, Postfix(ours, byLMTP+set, lmtpMaster), finding.Warn, `^Postfix: `+s.Name+` has no effect on mail sent by LMTP$`, mend)
 		for _, usual := range s.Usual {
 			check(t, Postfix(ours, main+s.Name+" = "+usual+"\n", master), finding.OK, "", "")
 		}
@@ -309,10 +309,10 @@ func TestRelayhosts(t *testing.T) {
 		what       string
 	}{
 		{"by pipe, without a password", main + relay, finding.OK, ""},
-		{"by pipe, with a password", main + relay + sasl, finding.Fail, `relayhost \(\[smtp.example\]:587\) wants a password`},
+		{"by pipe, with a password", main + relay + sasl, finding.Fail, `relayhost \(\[smtp.example\]:587\) requires a password`},
 		{"by pipe, passwords for some", main + sasl, finding.Warn, `passwords of smtp_sasl_password_maps are not used`},
-		{"by pipe, by sender", main + "sender_dependent_relayhost_maps = hash:/x\n", finding.Warn, `relay that depends on the sender`},
-		{"by pipe, passwords by sender", main + "smtp_sender_dependent_authentication = yes\n", finding.Warn, `relay that depends on the sender`},
+		{"by pipe, by sender", main + "sender_dependent_relayhost_maps = hash:/x\n", finding.Warn, `sender-dependent relays`},
+		{"by pipe, passwords by sender", main + "smtp_sender_dependent_authentication = yes\n", finding.Warn, `sender-dependent relays`},
 		{"by LMTP", lmtp + relay, finding.Fail, `relayhost \(\[smtp.example\]:587\) has no effect .* LMTP`},
 		{"only some domains", change(t, main, "default_transport = mxpipe", "transport_maps = hash:/x") + relay + sasl, finding.OK, ""},
 	} {
@@ -328,7 +328,7 @@ func TestRelayhosts(t *testing.T) {
 
 func TestNoMXPipeInPostfix(t *testing.T) {
 	check(t, Postfix(ours, "default_transport = smtp\n", "smtp unix - - y - - smtp\nmaildrop unix - n n - - pipe flags=DRhu user=vmail argv=/usr/bin/maildrop\n"),
-		finding.Warn, `nothing leads to mxpolicyd`, "contrib/postfix")
+		finding.Warn, `not set up to use mxpolicyd`, "contrib/postfix")
 	check(t, Postfix(ours, "default_transport = smtp\ntransport_maps = hash:/etc/postfix/transport\n", "smtp unix - - y - - smtp\n"), finding.OK, "", "")
 }
 

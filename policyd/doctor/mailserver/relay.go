@@ -24,15 +24,15 @@ func (c postfixConfig) relayhosts(d Daemon, ways []string, r *report) {
 	byLMTP := slices.Contains(ways, "LMTP")
 	switch {
 	case host != "" && byLMTP:
-		r.fail(keepSMTP, "relayhost (%s) has no effect on mail that goes by LMTP: it goes to the recipients' own domains", host)
+		r.fail(keepSMTP, "relayhost (%s) has no effect on mail sent by LMTP, which goes directly to the recipients' domains", host)
 	case host != "" && passwords:
-		r.fail(keepSMTP, "relayhost (%s) wants a password (smtp_sasl_password_maps), which mxpipe does not have: it takes no mail without one", host)
+		r.fail(keepSMTP, "relayhost (%s) requires a password (smtp_sasl_password_maps), which mxpipe does not have, so the relay refuses all mail", host)
 	case passwords:
-		r.warn(keepSMTP+" where a password is wanted", "the passwords of smtp_sasl_password_maps are not used for mail that goes by %s", strings.Join(ways, " and "))
+		r.warn(keepSMTP+" where a password is required", "the passwords of smtp_sasl_password_maps are not used for mail sent by %s", strings.Join(ways, " and "))
 	}
 	if bySender {
 		r.warn("leave mail of these senders to smtp(8): sender_dependent_default_transport_maps",
-			"a relay that depends on the sender (sender_dependent_relayhost_maps, smtp_sender_dependent_authentication) has no password by %s", strings.Join(ways, " and "))
+			"sender-dependent relays (sender_dependent_relayhost_maps, smtp_sender_dependent_authentication) get no password by %s", strings.Join(ways, " and "))
 	}
 }
 
@@ -67,6 +67,6 @@ func (c postfixConfig) losses(ways []string, r *report) {
 		if s.LMTP != "" && !slices.Contains(by, "pipe") {
 			mend = "set " + s.LMTP
 		}
-		r.warn(mend, "%s has no effect on mail that goes by %s", s.Name, strings.Join(by, " and "))
+		r.warn(mend, "%s has no effect on mail sent by %s", s.Name, strings.Join(by, " and "))
 	}
 }

@@ -53,7 +53,7 @@ func (c eximConfig) macro(name string) (value string, defined bool) {
 // smarthost checks that mail goes no further than Debian's
 // dc_eximconfig_configtype lets it.
 func (c eximConfig) smarthost(d Daemon, r *report) {
-	const mend = "take the router of contrib/exim (mxpolicyd setup exim)"
+	const mend = "use the router of contrib/exim (mxpolicyd setup exim)"
 	_, local := c.macro("DCconfig_local")
 	_, smarthost := c.macro("DCconfig_smarthost")
 	_, satellite := c.macro("DCconfig_satellite")
@@ -68,11 +68,11 @@ func (c eximConfig) smarthost(d Daemon, r *report) {
 		}
 		switch {
 		case local:
-			r.fail(mend, "dc_eximconfig_configtype is local, which sends nothing to other hosts, and the router %s does", router.name)
+			r.fail(mend, "dc_eximconfig_configtype is local, which sends nothing to other hosts, but the router %s does", router.name)
 		case used[i].options["driver"] == "lmtp":
-			r.fail("use the pipe, or have Exim's own router deliver", "the router %s sends by LMTP, to the recipients' own domains, what dc_eximconfig_configtype sends to the smarthost", router.name)
+			r.fail("use the pipe transport, or leave the mail to Exim's own router", "the router %s sends directly to the recipients' domains by LMTP, but dc_eximconfig_configtype wants the smarthost", router.name)
 		case router.nexthop == "":
-			r.fail(mend, "the router %s sends to the recipients' own domains what dc_eximconfig_configtype sends to the smarthost", router.name)
+			r.fail(mend, "the router %s sends directly to the recipients' domains, but dc_eximconfig_configtype wants the smarthost", router.name)
 		default:
 			c.password(router, r)
 		}
@@ -88,7 +88,7 @@ func (c eximConfig) password(router eximRouter, r *report) {
 	for _, key := range c.passwords {
 		if matched, err := path.Match(strings.ToLower(key), strings.ToLower(host)); err == nil && matched {
 			r.fail("leave mail to Exim's own smtp transport: remove the router "+router.name,
-				"the smarthost %s wants a password (%s in passwd.client), which mxpipe does not have: it takes no mail without one", host, key)
+				"the smarthost %s requires a password (%s in passwd.client), which mxpipe does not have, so the smarthost refuses all mail", host, key)
 			return
 		}
 	}
