@@ -6,7 +6,7 @@ TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
-.PHONY: burden chaos soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: burden chaos killmatrix soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -99,6 +99,11 @@ CHAOS      ?= 5000
 CHAOS_TIME ?= 5m
 chaos: needs
 	go test ./e2e -run '^TestChaos$$' -v -count 1 -timeout 2h -args -chaos $(CHAOS) -chaos-time $(CHAOS_TIME)
+
+# Each party dies at each stage of a message, by each way of Postfix and Exim,
+# and nothing may be lost or arrive twice: all of what "make test" has a part of.
+killmatrix: needs
+	go test ./e2e -run '^TestKillMatrix$$' -v -count 1 -timeout 1h -args -killmatrix
 
 # Many messages by LMTP to domains that change all the time: what mxpolicyd needs
 # at the start, in the middle and in the end.

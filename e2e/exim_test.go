@@ -133,13 +133,14 @@ func (x *exim) conf() string { return filepath.Join(x.dir, "etc/exim4/exim4.conf
 // start starts the daemon, which runs the queue only when it is told to.
 func (x *exim) start(name string) error {
 	var err error
+	before, _ := os.ReadFile(x.log) // of an earlier life
 	if x.process, err = start("exim "+name, x.inside(filepath.Join(x.dir, "bin/exim4"), "-bdf")); err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		log, _ := os.ReadFile(x.log)
 		switch {
-		case bytes.Contains(log, []byte(" daemon started: ")):
+		case bytes.Contains(log[min(len(before), len(log)):], []byte(" daemon started: ")):
 			return nil
 		case x.ended() || time.Now().After(deadline):
 			more, _ := os.ReadFile(filepath.Join(x.dir, "log", "paniclog"))

@@ -131,13 +131,14 @@ func (p *postfix) run(by ...string) error {
 	args := append(slices.Clone(by), filepath.Join(daemons, "master"), "-d")
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + p.conf()}
+	before, _ := os.ReadFile(p.log) // of an earlier life
 	if p.process, err = start("postfix "+filepath.Base(p.dir), cmd); err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		log, _ := os.ReadFile(p.log)
 		switch {
-		case bytes.Contains(log, []byte(": daemon started")):
+		case bytes.Contains(log[min(len(before), len(log)):], []byte(": daemon started")):
 			return nil
 		case p.ended() || time.Now().After(deadline):
 			return fmt.Errorf("%s does not start\n%s", p.name, log)

@@ -103,8 +103,10 @@ const (
 // does nothing.
 type Action struct {
 	// Hold is waited for, after all earlier replies were sent. A client that
-	// leaves meanwhile ends the session.
-	Hold <-chan struct{}
+	// leaves meanwhile ends the session, unless Alone is set: then the server
+	// goes on with what it has, as one does that has a whole message.
+	Hold  <-chan struct{}
+	Alone bool
 	// Reply is sent instead of a positive reply of the server's own: the lines
 	// without CRLF, separated by \n. Its first digit decides whether the
 	// command takes effect. 421 closes the connection. StageHandshake,

@@ -163,6 +163,21 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// A server that minds nobody stores what it has also when the client has left.
+func TestHoldAlone(t *testing.T) {
+	gate := make(chan struct{})
+	h := plain()
+	h.At = map[Stage]Action{StageFinal: {Hold: gate, Alone: true}}
+	s := serve(t, Options{Behaviour: h})
+	c := connect(t, s).hello()
+	c.send(envelope + "BDAT 2 LAST\r\n\r\n")
+	c.expect("250", "250")
+	until(t, s, "the whole body", func(c Counters) bool { return c.Stages[StageFinal] == 1 })
+	c.conn.Close()
+	close(gate)
+	wait(t, s, 1)
+}
+
 func TestSlow(t *testing.T) {
 	h := plain()
 	h.Delay, h.Drip = time.Microsecond, time.Microsecond

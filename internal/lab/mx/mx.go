@@ -85,6 +85,7 @@ func Start(opts Options) (*Server, error) {
 		changed:  make(chan struct{}),
 	}
 	s.store.counters.Verbs = map[string]int{}
+	s.store.counters.Stages = map[Stage]int{}
 	if _, err := rand.Read(s.ticketKey[:]); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -194,6 +195,7 @@ func (s *Server) behaviour() *behaviourState {
 
 // take asks the behaviour in force what shall happen at a stage.
 func (s *Server) take(stage Stage) Action {
+	s.update(func(st *store) { st.counters.Stages[stage]++ })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state.take(stage)

@@ -195,7 +195,8 @@ func positive(reply string) bool {
 	return strings.HasPrefix(reply, "2") || strings.HasPrefix(reply, "3")
 }
 
-// hold waits for an action's channel. It notices when the client leaves.
+// hold waits for an action's channel. It notices when the client leaves, if it
+// is to mind.
 func (x *session) hold(action Action) error {
 	if action.Hold == nil {
 		return nil
@@ -210,6 +211,9 @@ func (x *session) hold(action Action) error {
 		case <-x.s.ctx.Done():
 			return x.s.ctx.Err()
 		case <-time.After(time.Millisecond):
+		}
+		if action.Alone {
+			continue
 		}
 		if err := x.conn.Settle(10 * time.Millisecond); err != nil {
 			return err

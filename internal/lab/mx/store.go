@@ -89,6 +89,7 @@ type Counters struct {
 	FailedHandshakes int
 	Commands         int
 	Verbs            map[string]int // commands by upper-case verb; unknown ones under ""
+	Stages           map[Stage]int  // how often each was reached, held or not
 	Messages         int            // accepted
 	Refused          int            // whole bodies that arrived and were not accepted
 	Flights          int            // of connections that have ended
@@ -128,6 +129,7 @@ func (s *Server) Counters() Counters {
 func (s *Server) countersLocked() Counters {
 	c := s.store.counters
 	c.Verbs = maps.Clone(c.Verbs)
+	c.Stages = maps.Clone(c.Stages)
 	return c
 }
 
