@@ -74,7 +74,7 @@ func explain(ctx context.Context, rt *runtime.Runtime, name, domain string, dept
 func (a adminAPI) Explain(ctx context.Context, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
 	e, err := explain(ctx, a.daemon.runtime, name, domain, depth)
 	if err == nil {
-		e.Running = true
+		e.Running, e.Warnings = true, a.daemon.currentWarnings()
 	}
 	return e, err
 }
@@ -114,6 +114,9 @@ func (a adminAPI) Status() admin.Status {
 		s.Transports = append(s.Transports, t)
 	}
 	s.Traces = admin.NewTraces(d.runtime.Traces().List())
+	s.Warnings, s.Suspended = d.currentWarnings(), admin.NewSuspended(d.suspended.All())
+	past := d.history.Stats()
+	s.History = admin.HistorySize{Entries: past.Entries, MaxEntries: past.MaxEntries, Bytes: past.Bytes, MaxBytes: past.MaxBytes}
 	return s
 }
 

@@ -34,6 +34,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 	"github.com/mxpipe/mxpipe/policyd/history"
 	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/listen"
@@ -68,6 +69,9 @@ type Options struct {
 	// HangUp tells to read the configuration again, with Load. Nil: never.
 	HangUp <-chan os.Signal
 	Load   func() (*config.Config, error)
+	// CheckDNS looks whether the resolvers of a configuration are fit; nil:
+	// nobody looks. It takes seconds at most, or as long as ctx lasts.
+	CheckDNS func(ctx context.Context, cfg *config.Config) []finding.Finding
 	// Version is for the administrator.
 	Version string
 	// Log is where it logs; the daemon calls FlushLoop.
@@ -97,6 +101,7 @@ type Daemon struct {
 	mu        sync.Mutex
 	cfg       *config.Config // in force
 	state     configState
+	warnings  []string          // of the last look at the DNS
 	frontends []frontEnd        // one for each socket
 	endpoints []listen.Endpoint // theirs
 }
@@ -218,6 +223,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	alive, end := context.WithCancel(context.Background())
 	chores.Go(func() { d.watchdog(alive) })
 	chores.Go(func() { d.reloadLoop(alive) })
+	chores.Go(func() { d.checkLoop(alive) })
 	chores.Go(func() { d.maintainServed(alive) })
 	chores.Go(func() { d.options.Log.FlushLoop(alive) })
 	d.ready()

@@ -46,7 +46,7 @@ func (d *Daemon) reload(ctx context.Context) {
 		d.mu.Lock()
 		d.state.rejected = time.Now()
 		d.mu.Unlock()
-		d.status("delivering mail; the changed configuration is wrong and not in use")
+		d.status(d.statusLine())
 		return
 	}
 	d.spool.SetMax(cfg.MaxMessageSize)
@@ -61,7 +61,7 @@ func (d *Daemon) reload(ctx context.Context) {
 	d.logChanges(before, cfg)
 	d.warn(cfg)
 	d.log.Info("configuration reloaded")
-	d.status(delivering)
+	d.status(d.statusLine())
 }
 
 // readTimeout is how long the configuration may take to be read before the

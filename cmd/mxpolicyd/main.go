@@ -292,6 +292,7 @@ func serve(ctx context.Context, file string, load loader) error {
 	again := func() (*config.Config, error) { return config.Reload(file, config.System()) }
 	d, err := policyd.New(ctx, policyd.Options{
 		Config: cfg, Sockets: activation.Files(true), HangUp: hangUp, Load: again, Version: version, Log: log,
+		CheckDNS: doctor.System(nil).DNS,
 	})
 	if err != nil {
 		return err

@@ -11,10 +11,11 @@ type Explanation struct {
 	Domain     string     `json:"domain"`    // as A-labels
 	Transport  string     `json:"transport"` // the transport's name
 	Override   string     `json:"override,omitempty"`
-	Nexthop    string     `json:"nexthop,omitempty"` // that the override names
-	Outcome    string     `json:"outcome"`           // deliverable, undeliverable or unknown
-	Running    bool       `json:"running"`           // a running daemon answered, and knows dead hosts, limits and connections
-	Connected  bool       `json:"connected"`         // real connections were made
+	Nexthop    string     `json:"nexthop,omitempty"`  // that the override names
+	Outcome    string     `json:"outcome"`            // deliverable, undeliverable or unknown
+	Running    bool       `json:"running"`            // a running daemon answered, and knows dead hosts, limits and connections
+	Warnings   []string   `json:"warnings,omitempty"` // what is wrong with the DNS, for any domain
+	Connected  bool       `json:"connected"`          // real connections were made
 	Mechanisms Mechanisms `json:"mechanisms"`
 	Route      Route      `json:"route"`
 	Error      *Problem   `json:"error,omitempty"` // what a message would be answered; absent: a host may have it

@@ -29,6 +29,14 @@ type History struct {
 	Levels       []Level           `json:"levels,omitempty"`
 }
 
+// HistorySize is how much is remembered of deliveries.
+type HistorySize struct {
+	Entries    int `json:"entries"`
+	MaxEntries int `json:"max_entries"`
+	Bytes      int `json:"bytes"`
+	MaxBytes   int `json:"max_bytes"`
+}
+
 // Level is how many delivered messages reached a level of TLS and MX.
 type Level struct {
 	Name     string `json:"name"` // "authenticated, MX dnssec"

@@ -21,6 +21,9 @@ type Status struct {
 	Policies      []Policies  `json:"mtasts"`
 	Transports    []Transport `json:"transports"` // by name
 	Traces        []Trace     `json:"traces"`
+	Warnings      []string    `json:"warnings"`  // what is wrong with the DNS
+	Suspended     []Suspended `json:"suspended"` // by hand
+	History       HistorySize `json:"history"`
 }
 
 // Resolver is the DNS cache.

@@ -27,6 +27,9 @@ func (p *page) head(e *admin.Explanation) {
 	if e.Error != nil {
 		p.coloured("answer", c, e.Error.Status+" "+strings.TrimPrefix(e.Error.Text, e.Domain+": "))
 	}
+	for _, w := range e.Warnings {
+		p.coloured("warning", red, w)
+	}
 	by := e.Transport
 	if e.Override != "" {
 		by += ", override " + e.Override

@@ -19,6 +19,9 @@ func Status(s Screen, st *admin.Status) string {
 	if st.Rejected != nil {
 		p.coloured("", red, "the configuration read "+p.ago(*st.Rejected)+" has mistakes and is not in use: see the log, or run mxpolicyd check-config")
 	}
+	for _, w := range st.Warnings {
+		p.coloured("warning", red, w)
+	}
 	p.item("messages", fmt.Sprintf("%d of %d in progress", st.Messages, st.MaxDeliveries))
 	if st.Overdue > 0 {
 		p.coloured("", red, count(st.Overdue, "delivery", "deliveries")+" overdue: past every time limit")
@@ -38,6 +41,10 @@ func Status(s Screen, st *admin.Status) string {
 		}
 		p.item("MTA-STS", text)
 	}
+	for i := range st.Suspended {
+		p.suspended(&st.Suspended[i])
+	}
+	p.item("history", fmt.Sprintf("%s remembered, %.1f of %.0f MiB", count(st.History.Entries, "result", "results"), float64(st.History.Bytes)/(1<<20), float64(st.History.MaxBytes)/(1<<20)))
 	for _, t := range st.Traces {
 		p.coloured("traced", yellow, t.Domain+", for "+span(t.Until.Sub(p.Now))+" more")
 	}

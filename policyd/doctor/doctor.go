@@ -102,6 +102,12 @@ func (h Host) Examine(ctx context.Context, cfg *config.Config, o Options) []find
 	return all
 }
 
+// DNS looks at the DNS servers alone, as the daemon does now and then.
+func (h Host) DNS(ctx context.Context, cfg *config.Config) []finding.Finding {
+	_, _, found := h.resolvers(ctx, cfg)
+	return found
+}
+
 // Mistakes makes findings of a configuration's mistakes. The error is that of
 // config.Load.
 func Mistakes(err error) []finding.Finding {

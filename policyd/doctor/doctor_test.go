@@ -341,6 +341,7 @@ func TestRemoteResolvers(t *testing.T) {
 		{"AD believed from there", config.TrustAll, func(*resolver.Probe) {}, finding.Warn, "trusted although it is not on this host", "network path"},
 		{"left out", config.TrustLoopback, func(p *resolver.Probe) { p.Used = false }, finding.Warn, "not used", "remove it from"},
 		{"systemd-resolved", config.TrustLoopback, func(p *resolver.Probe) { p.Server, p.AD = "127.0.0.53:53", false }, finding.Fail, "systemd-resolved", "DNSSEC=yes"},
+		{"AD for what is broken", config.TrustAll, func(p *resolver.Probe) { p.Broken = true }, finding.Fail, "whose signatures are broken", "turn validation on"},
 		{"silent", config.TrustLoopback, func(p *resolver.Probe) {
 			p.Unchecked, p.Err = false, &resolver.Error{Name: ".", Type: resolver.Type(dns.TypeSOA), Kind: resolver.Timeout}
 		}, finding.Fail, "all mail is deferred until a resolver answers", "start it"},

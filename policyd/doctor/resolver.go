@@ -110,6 +110,9 @@ func judgeTrust(p *resolver.Probe, cfg *config.Config) []finding.Finding {
 	case !p.AD:
 		return []finding.Finding{fail("turn validation on (unbound: auto-trust-anchor-file; bind: dnssec-validation auto)",
 			"%s: answers without AD, %s", who, lost)}
+	case p.Broken:
+		return []finding.Finding{fail("turn validation on (unbound: module-config with validator), and no permissive mode",
+			"%s: gives addresses for %s, whose signatures are broken, %s", who, resolver.BrokenName, lost)}
 	case !p.Addr.IsLoopback():
 		return []finding.Finding{warn("run a validating resolver on this host, unless the network path to this one is trusted",
 			"%s: its AD flag is trusted although it is not on this host (dns.trust_ad: all)", who)}

@@ -31,14 +31,21 @@ type Probe struct {
 	// Unchecked tells that the server answers when it is told not to validate
 	// (CD), whether or not it did before.
 	Unchecked bool
+	// Broken tells that the server gives addresses for a name whose signatures
+	// are broken: it does not validate, whatever its AD flag says.
+	Broken bool
 	// Begin and End are the times between which the answer's signatures are
 	// valid; zero when there were none.
 	Begin, End time.Time
 }
 
+// BrokenName is a name whose signatures are broken on purpose, so that who
+// validates does not get it.
+const BrokenName = "dnssec-failed.org."
+
 // ProbeServers asks each of a Config's servers for the SOA record of a signed
 // name, in presentation form; "." is one. The error is that of New. It takes at
-// most five times the Timeout.
+// most six times the Timeout.
 func ProbeServers(ctx context.Context, cfg Config, name string) ([]Probe, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 5 * time.Second
@@ -98,6 +105,11 @@ func (p *Probe) ask(ctx context.Context, cfg *Config, name string) {
 		// There is nobody, so TCP need not be waited for.
 		p.TCP = p.Err
 		return
+	}
+	if p.AD && p.Counts {
+		broken := question{BrokenName, Type(dns.TypeA)}
+		got, err := exchange(ctx, udp, p.Server, newQuery(broken), cfg.Timeout)
+		p.Broken = err == nil && got.msg.Rcode == dns.RcodeSuccess && len(got.msg.Answer) > 0
 	}
 	_, p.TCP = exchange(ctx, tcp, p.Server, newQuery(q), cfg.Timeout)
 	unchecked := newQuery(q)
