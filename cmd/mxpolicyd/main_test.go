@@ -79,10 +79,10 @@ func TestCheckConfigWarns(t *testing.T) {
 func TestCheckConfigTries(t *testing.T) {
 	taken := file(t, "no socket")
 	for text, want := range map[string]string{
-		"listen: {pipe: {path: " + taken + "}}":                                       "there is a file that is no socket",
+		"listen: {pipe: {path: " + taken + "}}":                                       "the file there is not a socket",
 		"listen: {socketmap: {address: '0.0.0.0:8461'}}":                              "not a loopback address",
-		"listen: {pipe: {group: no-such-group}}":                                      `there is no group "no-such-group"`,
-		"transports: {default: {tls_client: {root_ca: " + filepath.Dir(taken) + "}}}": "it is not a regular file",
+		"listen: {pipe: {group: no-such-group}}":                                      `there is not a group "no-such-group"`,
+		"transports: {default: {tls_client: {root_ca: " + filepath.Dir(taken) + "}}}": "not a regular file",
 	} {
 		path := file(t, "hostname: mx.example.org\ndns: {servers: [127.0.0.1]}\n"+text+"\n")
 		if out, err := run("check-config", "-c", path); err == nil || !strings.Contains(err.Error(), want) {

@@ -390,12 +390,12 @@ func TestEnvironment(t *testing.T) {
 	}{
 		{Environment{FQDN: func() string { return "A.example" }, StateDirectory: "/a/b:/c"}, "a.example", "/a/b", ""},
 		{Environment{FQDN: func() string { return "short" }}, "short", "/var/lib/mxpolicyd", ""},
-		{Environment{}, "", "", "hostname: not given, and this host's own name: is not known, would be a key such as hostname: mx.example.org"},
-		{Environment{FQDN: func() string { return "" }}, "", "", "hostname: not given, and this host's own name: is empty, would be a key such as hostname: mx.example.org"},
+		{Environment{}, "", "", "hostname: not given, and this host's own name: is not known; expected a key such as hostname: mx.example.org"},
+		{Environment{FQDN: func() string { return "" }}, "", "", "hostname: not given, and this host's own name: is empty; expected a key such as hostname: mx.example.org"},
 		{Environment{FQDN: func() string { return "my_host" }}, "", "",
-			"hostname: not given, and this host's own name: \"my_host\" is no host's name: a label has letters and digits, and hyphens inside, would be a key such as hostname: mx.example.org"},
+			"hostname: not given, and this host's own name: \"my_host\" is not a host name: labels have letters, digits and inner hyphens; expected a key such as hostname: mx.example.org"},
 		{Environment{FQDN: func() string { return "a.example" }, StateDirectory: "rel"}, "", "",
-			"state_dir: not given, and $STATE_DIRECTORY: \"rel\" is a relative path, would be an absolute path"},
+			"state_dir: not given, and $STATE_DIRECTORY: \"rel\" is a relative path; expected an absolute path"},
 	}
 	for _, tt := range tests {
 		c, err := Default(tt.env)
@@ -435,7 +435,7 @@ func TestLoad(t *testing.T) {
 	}
 	write("max_deliveries: x\n")
 	_, err := Load(file, someHost())
-	want := file + `:1:17: max_deliveries: "x" is no whole number, would be a number from 1 to 100000`
+	want := file + `:1:17: max_deliveries: "x" is not a whole number; expected a number from 1 to 100000`
 	if m, ok := errors.AsType[Mistakes](err); !ok || m.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

@@ -75,7 +75,7 @@ func (v value) kind() string {
 // complained of already.
 func (v value) notKind(want string) {
 	if v.node.Kind != yaml.AliasNode {
-		v.wrong("%s, would be %s", v.kind(), want)
+		v.wrong("%s; expected %s", v.kind(), want)
 	}
 }
 
@@ -152,7 +152,7 @@ func (v value) unknown(n *yaml.Node, known []string) {
 	} else if len(known) == 0 {
 		want = "an empty block, {}"
 	}
-	v.d.mistake(n, "unknown key %s%s, would be %s", quote(n.Value), in, want)
+	v.d.mistake(n, "unknown key %s%s; expected %s", quote(n.Value), in, want)
 }
 
 // entry is one key of a block with its value and its place in the file.
@@ -172,11 +172,11 @@ func (v value) entries() map[string]entry {
 		case k.Kind == yaml.AliasNode || isMerge(k):
 			continue
 		case k.Kind != yaml.ScalarNode:
-			v.d.mistake(k, "a key is a list or a block, would be a plain word")
+			v.d.mistake(k, "a key is a list or a block; expected a plain word")
 			continue
 		}
 		if first, ok := found[k.Value]; ok {
-			v.d.mistake(k, "duplicate key %s, first given in line %d, would be given once", quote(under(v.path, k.Value)), first.key.Line)
+			v.d.mistake(k, "duplicate key %s, first given in line %d; give it once", quote(under(v.path, k.Value)), first.key.Line)
 			continue
 		}
 		there := value{v.d, n, under(v.path, k.Value)}
@@ -206,7 +206,7 @@ func (v value) named(what string, read func(name string, v value)) {
 			continue
 		}
 		if !isName(name) {
-			v.d.mistake(there.key, "%s: %s is no name for %s, would be 1 to 64 letters, digits, \".\", \"-\" or \"_\"", v.path, quote(name), what)
+			v.d.mistake(there.key, "%s: %s is not a valid name for %s; expected 1 to 64 letters, digits, \".\", \"-\" or \"_\"", v.path, quote(name), what)
 			continue
 		}
 		read(name, there.value)
@@ -241,7 +241,7 @@ func isName(s string) bool {
 
 // format is how a plain value is written.
 type format[T any] struct {
-	want string // what is right, to complete the words "would be"
+	want string // what is right, to complete the word "expected"
 	read func(string) (T, error)
 }
 
@@ -249,7 +249,7 @@ type format[T any] struct {
 // would be right.
 type hintError struct{ what, want string }
 
-func (b hintError) Error() string { return b.what + ", would be " + b.want }
+func (b hintError) Error() string { return b.what + "; expected " + b.want }
 
 // plain reads a plain value, or notes why it cannot.
 func plain[T any](v value, f format[T]) (T, bool) {
@@ -270,7 +270,7 @@ func word[T any](v value, s string, f format[T]) (T, bool) {
 	if b, ok := errors.AsType[hintError](err); ok {
 		v.wrong("%s", b.Error())
 	} else {
-		v.wrong("%s, would be %s", err, f.want)
+		v.wrong("%s; expected %s", err, f.want)
 	}
 	var zero T
 	return zero, false
@@ -313,11 +313,11 @@ func list[T any](v value, into *[]T, most int, split func(string) []string, f fo
 			all, good = append(all, got), good && ok
 		}
 	} else {
-		v.notKind("a list; each item would be " + f.want)
+		v.notKind("a list; each item " + f.want)
 		return
 	}
 	if len(all) > most {
-		v.wrong("has %d items, would be at most %d", len(all), most)
+		v.wrong("has %d items; expected at most %d", len(all), most)
 		return
 	}
 	if good {

@@ -92,7 +92,7 @@ func fqdn() string {
 
 var errTooLarge = errors.New("the file is larger than 1 MiB")
 
-var errNotRegular = errors.New("it is not a regular file")
+var errNotRegular = errors.New("not a regular file")
 
 // ReadFile reads a whole file of at most 1 MiB. It must be a regular file: a
 // FIFO or a device could have its reader wait for ever. A link to one will do.

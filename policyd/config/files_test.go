@@ -55,13 +55,13 @@ func TestFiles(t *testing.T) {
 	tests := []struct{ tls, want string }{
 		{"root_ca: /cert, cert: /cert, key: /key", ""},
 		{"root_ca: [/cert, /both], cert: /both, key: /both", ""},
-		{"root_ca: /missing", `46: transports.default.tls_client.root_ca: "/missing" cannot be read: file does not exist, would be the absolute path of a PEM file of certificates`},
-		{"root_ca: [/cert, /key]", `54: transports.default.tls_client.root_ca[1]: "/key" holds no certificate, would be the absolute path of a PEM file of certificates`},
-		{"root_ca: /bad", `46: transports.default.tls_client.root_ca: "/bad" holds a malformed certificate, its number 1, would be the absolute path of a PEM file of certificates`},
-		{"cert: /missing, key: /key", `43: transports.default.tls_client.cert: "/missing" cannot be read: file does not exist, would be a PEM file with a certificate`},
-		{"cert: /cert, key: /missing", `55: transports.default.tls_client.key: "/missing" cannot be read: file does not exist, would be a PEM file with a private key`},
-		{"cert: /cert, key: /other", `43: transports.default.tls_client.cert: "/cert" and the key "/other" do not go together: `},
-		{"cert: /empty, key: /key", `43: transports.default.tls_client.cert: "/empty" and the key "/key" do not go together: `},
+		{"root_ca: /missing", `46: transports.default.tls_client.root_ca: "/missing" cannot be read: file does not exist; expected the absolute path of a PEM file of certificates`},
+		{"root_ca: [/cert, /key]", `54: transports.default.tls_client.root_ca[1]: "/key" holds no certificate; expected the absolute path of a PEM file of certificates`},
+		{"root_ca: /bad", `46: transports.default.tls_client.root_ca: "/bad" holds a malformed certificate, its number 1; expected the absolute path of a PEM file of certificates`},
+		{"cert: /missing, key: /key", `43: transports.default.tls_client.cert: "/missing" cannot be read: file does not exist; expected a PEM file with a certificate`},
+		{"cert: /cert, key: /missing", `55: transports.default.tls_client.key: "/missing" cannot be read: file does not exist; expected a PEM file with a private key`},
+		{"cert: /cert, key: /other", `43: transports.default.tls_client.cert: "/cert" and the key "/other" do not match: `},
+		{"cert: /empty, key: /key", `43: transports.default.tls_client.cert: "/empty" and the key "/key" do not match: `},
 	}
 	for _, tt := range tests {
 		_, err := Parse("f", []byte("transports: {default: {tls_client: {"+tt.tls+"}}}"), env)
@@ -87,8 +87,8 @@ func TestFiles(t *testing.T) {
 `
 	_, err := Parse("f", []byte(text), env)
 	want := []string{
-		`f:5:46: transports.default.overrides[0].tls_client.key: "/cert" and the key "/other" do not go together`,
-		`f:8:47: transports.default.overrides[3].tls_client.cert: stands without cert, would be both or neither`,
+		`f:5:46: transports.default.overrides[0].tls_client.key: "/cert" and the key "/other" do not match`,
+		`f:8:47: transports.default.overrides[3].tls_client.cert: is given without cert; give both or neither`,
 	}
 	if err == nil {
 		t.Fatal("no mistake")

@@ -26,7 +26,7 @@ func (d *decoder) listen(v value, c *Config) {
 	paths := make(map[string]string)
 	unique := func(v value, path string) {
 		if other, taken := paths[path]; taken && path != "" {
-			v.wrong("the path %s is that of %s too, would be another one", quote(path), other)
+			v.wrong("path %s is also used by %s; use another one", quote(path), other)
 		}
 		paths[path] = v.path
 	}
@@ -43,7 +43,7 @@ func (d *decoder) listen(v value, c *Config) {
 		unique(seen["admin"], c.Listen.Admin.Path)
 	}
 	if s := c.Listen.Socketmap; s != nil && s.Address != "" && s.Address == c.Listen.Metrics {
-		seen["metrics"].wrong("the address %s is that of listen.socketmap too, would be another one", quote(s.Address))
+		seen["metrics"].wrong("address %s is also used by listen.socketmap; use another one", quote(s.Address))
 	}
 }
 
@@ -67,7 +67,7 @@ func listenKeys(l *Listen, transports []string) []key {
 // refused, since it could mean the default socket or none.
 func (v value) given() bool {
 	if v.isNull() {
-		v.wrong("has no value, would be {} for the default, or left out for none")
+		v.wrong("has no value; expected {} for the default, or leave the key out for none")
 	}
 	return !v.isNull()
 }
@@ -105,7 +105,7 @@ func socketmap(v value) *Socketmap {
 	if at, ok := seen["address"]; ok {
 		for _, k := range socketKeys(&m.Socket, v.d.env.Group) {
 			if _, both := seen[k.name]; both {
-				at.wrong("stands beside %s, would be an address or a unix socket, not both", k.name)
+				at.wrong("conflicts with %s; expected an address or a unix socket, not both", k.name)
 			}
 		}
 		m.Socket = Socket{}
@@ -120,9 +120,9 @@ func (v value) loopback(hostPort string) {
 	if err != nil {
 		return // that was noted
 	}
-	const want = "would be a loopback address such as 127.0.0.1:8461, or a unix socket"
+	const want = "expected a loopback address such as 127.0.0.1:8461, or a unix socket"
 	if host == "" {
-		v.wrong("%s is every address of this host, and answers could be forged on their way, %s", quote(hostPort), want)
+		v.wrong("%s means every address of this host, so answers could be forged on the network; %s", quote(hostPort), want)
 		return
 	}
 	var all []netip.Addr
@@ -131,12 +131,12 @@ func (v value) loopback(hostPort string) {
 	} else if v.d.env.Addresses == nil {
 		return
 	} else if all, err = v.d.env.Addresses(host); err != nil {
-		v.wrong("%s has no address here: %s, %s", quote(host), printable(err.Error()), want)
+		v.wrong("%s does not resolve to an address: %s; %s", quote(host), printable(err.Error()), want)
 		return
 	}
 	for _, addr := range all {
 		if !addr.Unmap().IsLoopback() {
-			v.wrong("%s is not a loopback address, and answers could be forged on their way, %s", quote(addr.String()), want)
+			v.wrong("%s is not a loopback address, so answers could be forged on the network; %s", quote(addr.String()), want)
 			return
 		}
 	}
@@ -163,7 +163,7 @@ func lmtpSockets(v value, transports []string) []LMTP {
 		return nil
 	}
 	if count > maxLMTP {
-		v.wrong("has %d items, would be at most %d", count, maxLMTP)
+		v.wrong("has %d items; expected at most %d", count, maxLMTP)
 		return nil
 	}
 	var all []LMTP

@@ -34,7 +34,7 @@ func Load(path string, env Environment) (*Config, error) {
 // that.
 func Reload(path string, env Environment) (*Config, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		return nil, Mistakes{{path, 1, 1, "the file is empty as if it were just being written, would be a configuration, or a comment for all defaults"}}
+		return nil, Mistakes{{path, 1, 1, "the file is empty, as if it were just being written; expected a configuration, or a comment to use all defaults"}}
 	}
 	return Load(path, env)
 }
@@ -57,7 +57,7 @@ func load(path, dispensable string, env Environment) (*Config, error) {
 }
 
 func tooLarge(file string) Mistake {
-	return Mistake{file, 1, 1, "the file is larger than 1 MiB, would be a configuration of mxpolicyd"}
+	return Mistake{file, 1, 1, "the file is larger than 1 MiB; expected a configuration of mxpolicyd"}
 }
 
 // Parse reads a configuration from its text; name is what mistakes call the
@@ -87,7 +87,7 @@ func parse(d *decoder, text []byte) (*Config, error) {
 	mistakes := d.mistakes.sorted()
 	if more := d.count - len(mistakes); more > 0 {
 		last := mistakes[len(mistakes)-1]
-		last.Text = fmt.Sprintf("%d more mistakes, only %d are listed, would be a configuration of mxpolicyd", more, maxMistakes)
+		last.Text = fmt.Sprintf("%d more mistakes, only %d are listed; expected a configuration of mxpolicyd", more, maxMistakes)
 		mistakes = append(mistakes, last)
 	}
 	return nil, mistakes
@@ -111,7 +111,7 @@ func document(file string, text []byte) (*yaml.Node, *Mistake) {
 		m := syntax(file, text, err)
 		return nil, &m
 	}
-	return nil, &Mistake{file, next.Line, next.Column, "a second YAML document starts, would be one document in the file"}
+	return nil, &Mistake{file, next.Line, next.Column, "a second YAML document starts; expected one document in the file"}
 }
 
 // plainYAML notes the parts of YAML that this file does without: with them one
@@ -119,14 +119,14 @@ func document(file string, text []byte) (*yaml.Node, *Mistake) {
 func (d *decoder) plainYAML(n *yaml.Node) {
 	switch {
 	case n.Kind == yaml.AliasNode:
-		d.mistake(n, "YAML aliases (*) are not used here, would be the value itself, or a policy set by its name")
+		d.mistake(n, "YAML aliases (*) are not supported; expected the value itself, or a policy set by its name")
 		return
 	case n.Anchor != "":
-		d.mistake(n, "YAML anchors (&) are not used here, would be the value without %s", quote("&"+n.Anchor))
+		d.mistake(n, "YAML anchors (&) are not supported; expected the value without %s", quote("&"+n.Anchor))
 	case n.Style&yaml.TaggedStyle != 0:
-		d.mistake(n, "YAML tags (!) are not used here, would be the value without %s", quote(n.Tag))
+		d.mistake(n, "YAML tags (!) are not supported; expected the value without %s", quote(n.Tag))
 	case isMerge(n):
-		d.mistake(n, "YAML merge keys (<<) are not used here, would be the keys themselves")
+		d.mistake(n, "YAML merge keys (<<) are not supported; expected the keys themselves")
 	}
 	for _, child := range n.Content {
 		d.plainYAML(child)
@@ -145,13 +145,13 @@ func badCharacter(file string, text []byte) (Mistake, bool) {
 		r, size := utf8.DecodeRune(text[i:])
 		switch {
 		case r == utf8.RuneError && size == 1:
-			return Mistake{file, line, column, fmt.Sprintf("the byte 0x%02x is not UTF-8, would be UTF-8 text", text[i])}, true
+			return Mistake{file, line, column, fmt.Sprintf("the byte 0x%02x is not UTF-8; expected UTF-8 text", text[i])}, true
 		case r == '\n':
 			line, column = line+1, 0
 		case r < 0x20 && r != '\t' && r != '\r', r >= 0x7f && r < 0xa0, r == 0xfffe, r == 0xffff, r == 0x2028, r == 0x2029:
-			return Mistake{file, line, column, fmt.Sprintf("the control character U+%04X, would be left out", r)}, true
+			return Mistake{file, line, column, fmt.Sprintf("control character U+%04X; remove it", r)}, true
 		case r == 0xfeff && i > 0:
-			return Mistake{file, line, column, "a byte order mark inside the text, would be left out"}, true
+			return Mistake{file, line, column, "a byte order mark inside the text; remove it"}, true
 		}
 		i += size
 		column++
@@ -182,9 +182,9 @@ func syntax(file string, text []byte, err error) Mistake {
 	line := string(text[ends[low]:ends[high]])
 	column := 1 + len(line) - len(strings.TrimLeft(line, " "))
 	if at := strings.IndexByte(line, '\t'); at >= 0 && strings.TrimLeft(line[:at], " -") == "" {
-		return Mistake{file, high, at + 1, "a tab in the indentation, would be spaces"}
+		return Mistake{file, high, at + 1, "a tab in the indentation; use spaces"}
 	}
-	return Mistake{file, high, column, "YAML: " + printable(problem) + ", would be " + mend(problem)}
+	return Mistake{file, high, column, "YAML: " + printable(problem) + "; expected " + mend(problem)}
 }
 
 // problemIn gives the YAML parser's complaint about a text, "" for none.
@@ -230,7 +230,7 @@ func mend(problem string) string {
 	case strings.Contains(problem, "unknown escape"):
 		return "single quotes around a value with a backslash"
 	case strings.Contains(problem, "unknown anchor"):
-		return "the value itself: anchors and aliases are not used here"
+		return "the value itself: anchors and aliases are not supported"
 	}
 	return "well-formed YAML"
 }

@@ -109,7 +109,7 @@ func TestManualExamples(t *testing.T) {
 // answered with.
 func TestManualValues(t *testing.T) {
 	all := schema(t)
-	want := regexp.MustCompile(`, would be ([^\n]*)$`)
+	want := regexp.MustCompile(`; expected ([^\n]*)$`)
 	for _, item := range manual(t) {
 		path, ok := all[item.Head]
 		if !ok {

@@ -34,17 +34,17 @@ func domainName(s string) (string, error) {
 	}
 	name, err := address.ASCIIDomain(s)
 	if err != nil {
-		return "", fmt.Errorf("%s is no domain name", quote(s))
+		return "", fmt.Errorf("%s is not a domain name", quote(s))
 	}
 	last := ""
 	for label := range strings.SplitSeq(name, ".") {
 		if strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") || strings.Contains(label, "_") {
-			return "", fmt.Errorf("%s is no host's name: a label has letters and digits, and hyphens inside", quote(s))
+			return "", fmt.Errorf("%s is not a host name: labels have letters, digits and inner hyphens", quote(s))
 		}
 		last = label
 	}
 	if _, err := strconv.ParseUint(last, 10, 64); err == nil {
-		return "", fmt.Errorf("%s is no domain name: it ends with a number", quote(s))
+		return "", fmt.Errorf("%s is not a domain name: it ends with a number", quote(s))
 	}
 	return name, nil
 }
@@ -61,7 +61,7 @@ func pattern() format[string] {
 		domain, sub := strings.CutPrefix(s, ".")
 		name, err := address.ASCIIDomain(domain)
 		if err != nil {
-			return "", fmt.Errorf("%s is no domain name", quote(s))
+			return "", fmt.Errorf("%s is not a domain name", quote(s))
 		}
 		if sub {
 			name = "." + name
@@ -85,7 +85,7 @@ func nexthop() format[string] {
 				return "", fmt.Errorf("%s has no closing bracket", quote(s))
 			}
 			if tail != "" && tail[0] != ':' {
-				return "", fmt.Errorf("%s goes on after the bracket", quote(s))
+				return "", fmt.Errorf("%s has text after the bracket", quote(s))
 			}
 			found = tail != ""
 			tail = strings.TrimPrefix(tail, ":")
@@ -121,15 +121,15 @@ func source() format[netip.Addr] {
 		addr, err := netip.ParseAddr(s)
 		switch {
 		case err != nil:
-			return addr, fmt.Errorf("%s is no address", quote(s))
+			return addr, fmt.Errorf("%s is not an address", quote(s))
 		case addr.Zone() != "":
 			return addr, hintError{quote(s) + " has a zone", "an address that the internet can reach"}
 		case addr.Is4In6():
 			return addr, hintError{quote(s) + " is an IPv4 address in IPv6 form", addr.Unmap().String()}
 		case addr.IsUnspecified():
-			return addr, hintError{quote(s) + " names no address", "left out, for the kernel to choose"}
+			return addr, hintError{quote(s) + " is not an address to send from", "nothing (leave the key out), so that the kernel chooses"}
 		case addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-			return addr, fmt.Errorf("%s is no address to connect from", quote(s))
+			return addr, fmt.Errorf("%s is not an address to connect from", quote(s))
 		}
 		return addr, nil
 	}}
@@ -207,9 +207,9 @@ func headerField() format[string] {
 		value = strings.TrimSpace(value)
 		switch {
 		case !found || name == "" || value == "":
-			return "", fmt.Errorf("%s is no header field with a value", quote(s))
+			return "", fmt.Errorf("%s is not a header field with a value", quote(s))
 		case value != printable(value) || len(s) > 900:
-			return "", fmt.Errorf("%s is no header field of one line", quote(s))
+			return "", fmt.Errorf("%s is not a header field of one line", quote(s))
 		}
 		for i := 0; i < len(name); i++ {
 			if name[i] <= ' ' || name[i] > '~' {

@@ -37,7 +37,7 @@ func mxAuth(into *transport.PolicySet, sets map[string]transport.PolicySet, stat
 	return func(v value) {
 		switch {
 		case v.isNull():
-			v.wrong("has no value, would be the name of a policy set, a block, or none")
+			v.wrong("has no value; expected the name of a policy set, a block, or none")
 		case v.node.Kind == yaml.MappingNode:
 			*into = policySet(v, state)
 		case v.node.Kind == yaml.ScalarNode && noPolicies(v.node.Value):
@@ -55,7 +55,7 @@ func mxAuth(into *transport.PolicySet, sets map[string]transport.PolicySet, stat
 func policySet(v value, state string) transport.PolicySet {
 	var p transport.PolicySet
 	if v.isNull() {
-		v.wrong("has no value, would be a block with dnssec, dane, mtasts or local_policy, or {} for none of them")
+		v.wrong("has no value; expected a block with dnssec, dane, mtasts or local_policy, or {} for none of them")
 		return p
 	}
 	before := v.d.count
@@ -63,9 +63,9 @@ func policySet(v value, state string) transport.PolicySet {
 	if local, ok := seen["local_policy"]; ok && p.Local != nil && before == v.d.count {
 		switch {
 		case p.Local.MinMX == verdict.MXDNSSEC && !p.DNSSEC:
-			local.wrong("min_mx_level dnssec can never be met here, would be with dnssec: {} in the same policy set")
+			local.wrong("min_mx_level dnssec can never be met here; add dnssec: {} to the same policy set")
 		case p.Local.MinMX == verdict.MXMTASTS && p.MTASTS == nil && !p.DNSSEC:
-			local.wrong("min_mx_level mtasts can never be met here, would be with mtasts: {} or dnssec: {} in the same policy set")
+			local.wrong("min_mx_level mtasts can never be met here; add mtasts: {} or dnssec: {} to the same policy set")
 		}
 	}
 	return p

@@ -140,7 +140,7 @@ func (d *decoder) defaultStateDir() string {
 	}
 	dir, err := absolute().read(first)
 	if err != nil {
-		d.mistake(&yaml.Node{}, "state_dir: not given, and $STATE_DIRECTORY: %s, would be an absolute path", err)
+		d.mistake(&yaml.Node{}, "state_dir: not given, and $STATE_DIRECTORY: %s; expected an absolute path", err)
 		return DefaultStateDir
 	}
 	return dir
@@ -154,7 +154,7 @@ func (d *decoder) defaultHostname() string {
 		name, err = hostname().read(d.env.FQDN())
 	}
 	if err != nil {
-		d.mistake(&yaml.Node{}, "hostname: not given, and this host's own name: %s, would be a key such as hostname: mx.example.org", err)
+		d.mistake(&yaml.Node{}, "hostname: not given, and this host's own name: %s; expected a key such as hostname: mx.example.org", err)
 	}
 	return name
 }
@@ -174,7 +174,7 @@ func (d *decoder) policySets(v value, state string) map[string]transport.PolicyS
 	sets := make(map[string]transport.PolicySet)
 	v.named("a policy set", func(name string, v value) {
 		if noPolicies(name) {
-			v.wrong("%s as a name means no mechanism at all, would be another name", quote(name))
+			v.wrong("%s as a name means no mechanism at all; expected another name", quote(name))
 		}
 		sets[name] = policySet(v, state)
 	})

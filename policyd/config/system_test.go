@@ -18,7 +18,7 @@ func TestWarnings(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                       "",
 		"transports: {}":                         "",
-		"transports: {default: {}}":              "f:1:23: transports.default has no mx_auth, so that it uses no DANE and no MTA-STS and asks for no TLS, would be mx_auth: with outbound or a block of its own, or mx_auth: none where that is meant",
+		"transports: {default: {}}":              "f:1:23: transports.default has no mx_auth, so it uses neither DANE nor MTA-STS and requires no TLS; expected mx_auth: with outbound or a block of its own, or mx_auth: none if that is intended",
 		"transports:\n  other:\n    port: 26":    "f:3:5: transports.other has no mx_auth",
 		"transports: {default: {mx_auth: none}}": "",
 		"transports: {default: {mx_auth: {}}}":   "",
@@ -58,13 +58,13 @@ func TestMachine(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"listen: {pipe: {group: mxpipe}, admin: {group: '12'}}":     "",
-		"listen: {pipe: {group: nosuch}}":                           `f:1:24: listen.pipe.group: there is no group "nosuch", would be one of group(5), such as is made by: groupadd --system nosuch`,
-		"listen: {lmtp: [{}, {group: nosuch, path: /a}]}":           `listen.lmtp[1].group: there is no group`,
-		"listen: {socketmap: {group: nosuch}}":                      `listen.socketmap.group: there is no group`,
-		"listen: {admin: {group: nosuch}}":                          `listen.admin.group: there is no group`,
+		"listen: {pipe: {group: nosuch}}":                           `f:1:24: listen.pipe.group: there is not a group "nosuch"; expected an existing group, such as one made by groupadd --system nosuch`,
+		"listen: {lmtp: [{}, {group: nosuch, path: /a}]}":           `listen.lmtp[1].group: there is not a group`,
+		"listen: {socketmap: {group: nosuch}}":                      `listen.socketmap.group: there is not a group`,
+		"listen: {admin: {group: nosuch}}":                          `listen.admin.group: there is not a group`,
 		"listen: {socketmap: {address: 'localhost:8461'}}":          "",
 		"listen: {socketmap: {address: 'half.example:8461'}}":       `"192.0.2.1" is not a loopback address`,
-		"listen: {socketmap: {address: 'nosuch.example:8461'}}":     `"nosuch.example" has no address here: no such host`,
+		"listen: {socketmap: {address: 'nosuch.example:8461'}}":     `"nosuch.example" does not resolve to an address: no such host`,
 		"listen: {metrics: {address: 'nosuch.example:8461'}}":       "",
 		"listen: {socketmap: {address: '[::ffff:127.0.0.1]:8461'}}": "",
 	} {
@@ -109,7 +109,7 @@ func TestRegularFilesOnly(t *testing.T) {
 		}
 	}
 	text := "hostname: a.example\ntransports: {default: {mx_auth: none, tls_client: {root_ca: " + fifo + "}}}"
-	if _, err := Parse("f", []byte(text), System()); err == nil || !strings.Contains(err.Error(), "it is not a regular file") {
+	if _, err := Parse("f", []byte(text), System()); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a FIFO of certificates: %v", err)
 	}
 }

@@ -21,10 +21,10 @@ func (d *decoder) tlsClient(v value, c *transport.TLSClient) {
 	if at, given := seen["protocols"]; given && len(versions) > 0 {
 		c.MinVersion, c.MaxVersion = versions[0], versions[len(versions)-1]
 		if c.MinVersion > c.MaxVersion {
-			at.wrong("the lowest version is above the highest, would be %q", protocolName(c.MaxVersion)+" "+protocolName(c.MinVersion))
+			at.wrong("the lowest version is above the highest; expected %q", protocolName(c.MaxVersion)+" "+protocolName(c.MinVersion))
 		}
 	} else if given && d.count == before {
-		at.wrong("names no version, would be \"tls1.2 tls1.3\"")
+		at.wrong("has no version; expected \"tls1.2 tls1.3\"")
 	}
 	cert, hasCert := seen["cert"]
 	key, hasKey := seen["key"]
@@ -81,7 +81,7 @@ func cipher() format[uint16] {
 			same := bareCipher(suite.Name) == bareCipher(s) || bareCipher(suite.Name) == bareCipher(s)+"SHA256" && strings.HasSuffix(s, "POLY1305")
 			switch {
 			case same && forTLS13:
-				return 0, hintError{quote(s) + " belongs to TLS 1.3, whose suites cannot be chosen", "left out"}
+				return 0, hintError{quote(s) + " belongs to TLS 1.3, whose suites cannot be chosen", "nothing (leave it out)"}
 			case same:
 				return suite.ID, nil
 			case !forTLS13:
@@ -179,25 +179,25 @@ func (d *decoder) keyPair(cert, key value, c *transport.TLSClient) {
 	case c.Cert == "" && c.Key == "":
 		return
 	case c.Cert == "":
-		key.wrong("stands without cert, would be both or neither")
+		key.wrong("is given without cert; give both or neither")
 		return
 	case c.Key == "":
-		cert.wrong("stands without key, would be both or neither")
+		cert.wrong("is given without key; give both or neither")
 		return
 	}
 	certPEM, checked, err := d.readFile(c.Cert)
 	if err != nil {
-		cert.wrong("%s, would be a PEM file with a certificate", err)
+		cert.wrong("%s; expected a PEM file with a certificate", err)
 	}
 	keyPEM, _, errKey := d.readFile(c.Key)
 	if errKey != nil {
-		key.wrong("%s, would be a PEM file with a private key", errKey)
+		key.wrong("%s; expected a PEM file with a private key", errKey)
 	}
 	if !checked || err != nil || errKey != nil {
 		return
 	}
 	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
-		cert.wrong("%s and the key %s do not go together: %s, would be PEM files of one certificate and its key",
+		cert.wrong("%s and the key %s do not match: %s; expected PEM files of one certificate and its key",
 			quote(c.Cert), quote(c.Key), printable(err.Error()))
 	}
 }

@@ -35,13 +35,13 @@ func newTransport(name, hostname string) *transport.Config {
 // transport reads one transport and then its overrides, which start from it.
 func (d *decoder) transport(v value, t *transport.Config, c *Config) {
 	if v.isNull() {
-		v.wrong("has no value, would be a block of keys such as mx_auth: NAME")
+		v.wrong("has no value; expected a block of keys such as mx_auth: NAME")
 		return
 	}
 	overrides := key{"overrides", func(value) {}}
 	seen := v.block(append(d.transportKeys(t, c.MXAuth, c.StateDir), overrides)...)
 	if _, given := seen["mx_auth"]; !given {
-		d.warn(v.node, "%s has no mx_auth, so that it uses no DANE and no MTA-STS and asks for no TLS, would be mx_auth: with %s, or mx_auth: none where that is meant",
+		d.warn(v.node, "%s has no mx_auth, so it uses neither DANE nor MTA-STS and requires no TLS; expected mx_auth: with %s, or mx_auth: none if that is intended",
 			v.path, joinOr(append(sortedNames(c.MXAuth), "a block of its own")))
 	}
 	checkSource(seen, t)
@@ -88,7 +88,7 @@ func localIP(into *[]netip.Addr) func(value) {
 		var addrs []netip.Addr
 		setList(&addrs, 2, source())(v)
 		if len(addrs) == 2 && addrs[0].Is4() == addrs[1].Is4() {
-			v.wrong("%s and %s are of one family, would be one address of each family at most", addrs[0], addrs[1])
+			v.wrong("%s and %s are of the same family; expected at most one address of each family", addrs[0], addrs[1])
 			return
 		}
 		*into = addrs
@@ -102,7 +102,7 @@ func checkSource(seen map[string]value, t *transport.Config) {
 		at, touched = seen["local_ip"]
 	}
 	if touched && t.ForceIPv4 && len(t.LocalIP) == 1 && t.LocalIP[0].Is6() {
-		at.wrong("force_ipv4 leaves no way to connect from local_ip %s, would be an IPv4 local_ip or force_ipv4: false", t.LocalIP[0])
+		at.wrong("force_ipv4 cannot be used with local_ip %s; expected an IPv4 local_ip, or force_ipv4: false", t.LocalIP[0])
 	}
 }
 
@@ -151,7 +151,7 @@ func (d *decoder) overrides(v value, t *transport.Config, c *Config) {
 		item := v.item(i)
 		laid := *t
 		o := transport.Override{Config: &laid}
-		nested := key{"overrides", func(v value) { v.wrong("an override has no overrides, would be an override of its own") }}
+		nested := key{"overrides", func(v value) { v.wrong("an override cannot have overrides; expected another item of the list") }}
 		keys := append(overrideKeys(&o), d.transportKeys(&laid, c.MXAuth, c.StateDir)...)
 		if item.node.Kind != yaml.MappingNode {
 			item.notKind("a block with match and other keys")
@@ -160,10 +160,10 @@ func (d *decoder) overrides(v value, t *transport.Config, c *Config) {
 		seen := item.block(append(keys, nested)...)
 		checkSource(seen, &laid)
 		if match, given := seen["match"]; !given {
-			item.wrong("match is missing, would be a key such as match: example.org")
+			item.wrong("match is missing; expected a key such as match: example.org")
 		} else if o.Match != "" {
 			if line := matchedBefore(o.Match, lines); line > 0 {
-				match.wrong("%s is never reached, as line %d matches it first, would be above that or left out", quote(o.Match), line)
+				match.wrong("%s is never reached, as line %d matches it first; move it above that line or remove it", quote(o.Match), line)
 			} else {
 				lines[o.Match] = match.node.Line
 			}

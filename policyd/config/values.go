@@ -61,7 +61,7 @@ func number(low, high int) format[int] {
 		case errors.Is(err, strconv.ErrRange), err == nil && (n < low || n > high):
 			return 0, fmt.Errorf("%s is out of range", quote(s))
 		case err != nil:
-			return 0, fmt.Errorf("%s is no whole number", quote(s))
+			return 0, fmt.Errorf("%s is not a whole number", quote(s))
 		}
 		return n, nil
 	}}
@@ -98,7 +98,7 @@ func parseDuration(s string) (time.Duration, error) {
 	if s != "" && len(s) < 20 && strings.Trim(s, "0123456789") == "" {
 		return 0, hintError{quote(s) + " has no unit", strconv.Quote(s+"s") + " if seconds are meant"}
 	}
-	bad := fmt.Errorf("%s is no duration", quote(s))
+	bad := fmt.Errorf("%s is not a duration", quote(s))
 	days, rest, found := strings.Cut(s, "d")
 	if !found {
 		days, rest = "0", s
@@ -160,7 +160,7 @@ func parseSize(s string) (int64, error) {
 	if errors.Is(err, strconv.ErrRange) {
 		return 0, fmt.Errorf("%s is too large", quote(s))
 	} else if err != nil {
-		return 0, fmt.Errorf("%s is no size", quote(s))
+		return 0, fmt.Errorf("%s is not a size", quote(s))
 	}
 	var factor int64
 	switch strings.ToLower(unit) {
@@ -180,7 +180,7 @@ func parseSize(s string) (int64, error) {
 		factor = 1 << 30
 	case "k", "m", "g":
 		letter := strings.ToUpper(unit)
-		return 0, hintError{quote(s) + " leaves open whether 1000 or 1024 is meant", fmt.Sprintf("%s%siB or %s%sB", digits, letter, digits, letter)}
+		return 0, hintError{quote(s) + " does not say whether 1000 or 1024 is meant", fmt.Sprintf("%s%siB or %s%sB", digits, letter, digits, letter)}
 	default:
 		return 0, fmt.Errorf("%s has an unknown unit", quote(s))
 	}
@@ -212,7 +212,7 @@ func rate() format[limit.Limit] {
 			if _, err := strconv.Atoi(s); err == nil && len(s) < 10 {
 				return limit.Limit{}, hintError{quote(s) + " has no period", strconv.Quote(s+"/1s") + " if a second is meant"}
 			}
-			return limit.Limit{}, fmt.Errorf("%s is no rate", quote(s))
+			return limit.Limit{}, fmt.Errorf("%s is not a rate", quote(s))
 		}
 		count, err := number(1, 1e6).read(n)
 		if err != nil {
@@ -231,10 +231,10 @@ func mode() format[fs.FileMode] {
 	return format[fs.FileMode]{"three octal digits such as \"0660\"", func(s string) (fs.FileMode, error) {
 		n, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 32)
 		if err != nil || n > 0o777 {
-			return 0, fmt.Errorf("%s is no octal mode up to 0777", quote(s))
+			return 0, fmt.Errorf("%s is not an octal mode up to 0777", quote(s))
 		}
 		if n&0o222 == 0 {
-			return 0, fmt.Errorf("%s lets nobody connect", quote(s))
+			return 0, fmt.Errorf("%s lets no one connect", quote(s))
 		}
 		return fs.FileMode(n), nil
 	}}
@@ -244,10 +244,10 @@ func mode() format[fs.FileMode] {
 func group(find func(string) error) format[string] {
 	return format[string]{"the name or number of a group", func(s string) (string, error) {
 		if !isName(s) {
-			return "", fmt.Errorf("%s is no group", quote(s))
+			return "", fmt.Errorf("%s is not a group", quote(s))
 		}
 		if find != nil && find(s) != nil {
-			return "", hintError{fmt.Sprintf("there is no group %s", quote(s)), "one of group(5), such as is made by: groupadd --system " + s}
+			return "", hintError{fmt.Sprintf("there is not a group %s", quote(s)), "an existing group, such as one made by groupadd --system " + s}
 		}
 		return s, nil
 	}}
@@ -261,7 +261,7 @@ func absolute() format[string] {
 		case s == "":
 			return "", errors.New("is empty")
 		case s != printable(s) || len(s) > 4000:
-			return "", fmt.Errorf("%s is no usable path", quote(s))
+			return "", fmt.Errorf("%s is not a usable path", quote(s))
 		case !filepath.IsAbs(s):
 			return "", fmt.Errorf("%s is a relative path", quote(s))
 		}
@@ -296,7 +296,7 @@ func stateful(state string) format[string] {
 		case s == "":
 			return "", errors.New("is empty")
 		case s != printable(s) || len(s) > 4000:
-			return "", fmt.Errorf("%s is no usable path", quote(s))
+			return "", fmt.Errorf("%s is not a usable path", quote(s))
 		case filepath.IsAbs(s):
 			return filepath.Clean(s), nil
 		case !filepath.IsLocal(s):

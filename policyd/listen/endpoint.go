@@ -33,15 +33,15 @@ func (k EndpointKind) allowedAt(at net.Addr) error {
 	switch k {
 	case KindPipe, KindLMTP:
 		if at.Network() != "unix" {
-			return errors.New("it is no unix socket: whoever reaches it could send mail")
+			return errors.New("not a unix socket: anyone who reaches it could send mail")
 		}
 	case KindAdmin:
 		if at.Network() != "unix" {
-			return errors.New("it is no unix socket: whoever reaches it could rule the daemon")
+			return errors.New("not a unix socket: anyone who reaches it could control the daemon")
 		}
 	case KindSocketmap:
 		if isTCP && !tcp.IP.IsLoopback() {
-			return errors.New("it is neither a unix socket nor a loopback address: answers could be forged on their way")
+			return errors.New("neither a unix socket nor a loopback address: answers could be forged on the network")
 		}
 	}
 	return nil

@@ -26,7 +26,7 @@ import (
 )
 
 // ErrNoSocket says that there is nothing to serve.
-var ErrNoSocket = errors.New("there is no socket to serve: systemd handed over none, and listen names none")
+var ErrNoSocket = errors.New("no socket to serve: systemd handed over none, and listen names none")
 
 // Socket is a socket that is served.
 type Socket struct {
@@ -69,7 +69,7 @@ func Open(ctx context.Context, handed []*os.File, cfg *config.Listen, served fun
 		}
 		all = append(all, Socket{e, l})
 		if failed := e.Kind.allowedAt(l.Addr()); failed != nil {
-			err = errors.Join(err, fmt.Errorf("systemd handed over %q, but %w", name, failed))
+			err = errors.Join(err, fmt.Errorf("systemd handed over %q: %w", name, failed))
 		}
 	}
 	given := all

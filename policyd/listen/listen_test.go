@@ -110,7 +110,7 @@ func TestRemoveStale(t *testing.T) {
 	if err := os.WriteFile(file.Path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tryOpen(t, file); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := tryOpen(t, file); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("a file: %v", err)
 	}
 	if got, err := os.ReadFile(file.Path); string(got) != "precious" {
@@ -232,8 +232,8 @@ func TestListen(t *testing.T) {
 		{name: "another handed over and built-in", handed: func(h *handed) { h.unix("admin") }, cfg: builtin, err: ErrNoSocket.Error(), warned: []string{"admin"}},
 		{name: "a unit's name", handed: func(h *handed) { h.unix("mxpolicyd.socket") }, cfg: nothing, err: ErrNoSocket.Error(), warned: []string{"mxpolicyd.socket"}},
 		{name: "two of one name", handed: func(h *handed) { h.unix("pipe"); h.unix("pipe") }, cfg: pipe, err: `two sockets named "pipe"`},
-		{name: "TCP", handed: func(h *handed) { h.tcp("pipe") }, cfg: nothing, err: "no unix socket"},
-		{name: "a datagram socket", handed: func(h *handed) { h.datagram("pipe") }, cfg: pipe, err: "not a socket that listens"},
+		{name: "TCP", handed: func(h *handed) { h.tcp("pipe") }, cfg: nothing, err: "not a unix socket"},
+		{name: "a datagram socket", handed: func(h *handed) { h.datagram("pipe") }, cfg: pipe, err: "not a listening socket"},
 		{name: "a connection", handed: func(h *handed) { h.unix("admin"); h.connection("pipe") }, cfg: pipe, err: "Accept=no"},
 		{name: "no socket at all", handed: func(h *handed) { h.file("pipe") }, cfg: pipe, err: `"pipe"`},
 	} {
@@ -340,7 +340,7 @@ func TestSocketOfTheWrongKind(t *testing.T) {
 		h := &handed{t: t, dir: t.TempDir()}
 		h.tcp(name)
 		got, err := Open(t.Context(), h.files, &config.Listen{}, every, slog.New(slog.DiscardHandler))
-		if err == nil || !strings.Contains(err.Error(), "no unix socket") {
+		if err == nil || !strings.Contains(err.Error(), "not a unix socket") {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}

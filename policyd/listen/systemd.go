@@ -44,7 +44,7 @@ func fileListener(f *os.File) (net.Listener, error) {
 	if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil {
 		return nil, err
 	} else if on == 0 {
-		return nil, errors.New("it is not a socket that listens (ListenStream= with Accept=no)")
+		return nil, errors.New("not a listening socket (ListenStream= with Accept=no)")
 	}
 	return net.FileListener(f)
 }

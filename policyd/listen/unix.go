@@ -68,7 +68,7 @@ func socketFile(path string) (bool, error) {
 	case err != nil:
 		return false, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return false, fmt.Errorf("%s: there is a file that is no socket", path)
+		return false, fmt.Errorf("%s: the file there is not a socket", path)
 	}
 	return true, nil
 }

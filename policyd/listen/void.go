@@ -32,7 +32,7 @@ func FindVoid(cfg *config.Listen, held map[string]string) (all []Void) {
 		}
 		if differ := at.differs(path); len(differ) > 0 {
 			told[at.Endpoint] = true
-			all = append(all, Void{at.Endpoint, fmt.Sprintf("listen.%s: %s: systemd holds this socket, at %s, and what listen says has no effect, would be in its socket unit (systemctl edit)",
+			all = append(all, Void{at.Endpoint, fmt.Sprintf("listen.%s: %s: systemd holds this socket, at %s, and what listen says has no effect; set it in its socket unit (systemctl edit)",
 				at.Kind, strings.Join(differ, ", "), path)})
 		}
 	}

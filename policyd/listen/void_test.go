@@ -58,7 +58,7 @@ func TestCheck(t *testing.T) {
 	for path, want := range map[string]string{
 		dir + "/new.sock":      "",
 		dir + "/deep/new.sock": "",
-		dir + "/file":          "listen.pipe: " + dir + "/file: there is a file that is no socket",
+		dir + "/file":          "listen.pipe: " + dir + "/file: the file there is not a socket",
 		dir + "/file/new.sock": "listen.pipe: ",
 	} {
 		err := Check(&config.Listen{Metrics: "127.0.0.1:1", Pipe: &config.Socket{Path: path, Mode: 0o600}})
