@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -30,6 +31,9 @@ type Config struct {
 	LocalIP []netip.Addr
 	// ForceIPv4 leaves IPv6 addresses out (force_ipv4). Default: false.
 	ForceIPv4 bool
+	// Prefer is the family that is dialled first (prefer): any, ipv4 or ipv6.
+	// Default: any, which begins with IPv6 as RFC 8305 does.
+	Prefer dial.Family
 	// Port is where remote mail servers listen (port): 1 to 65535. Default: 25.
 	Port uint16
 	// ConnectTimeout bounds the look-up of one host's addresses and TCP to

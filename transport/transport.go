@@ -197,6 +197,7 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 		Name:           strings.TrimSpace(cfg.Name + " " + planning.Override),
 		Hostname:       cfg.Hostname,
 		LocalIPs:       cfg.LocalIP,
+		Prefer:         cfg.Prefer,
 		ConnectTimeout: cfg.ConnectTimeout, CommandTimeout: cfg.CommandTimeout, SubmissionTimeout: cfg.SubmissionTimeout,
 		ReuseLimit: cfg.ConnReuseLimit, IdleCount: cfg.ConnMaxIdleCount, IdleTime: cfg.ConnMaxIdleTime,
 		Debug: cfg.Debug, TLS: client, Limits: limits,

@@ -139,6 +139,7 @@ func (s dump) transport(path string, t *transport.Config) {
 	s.put(path+".hostname", t.Hostname)
 	s.put(path+".local_ip", joined(t.LocalIP, netip.Addr.String))
 	s.put(path+".force_ipv4", strconv.FormatBool(t.ForceIPv4))
+	s.put(path+".prefer", t.Prefer.String())
 	s.put(path+".port", strconv.Itoa(int(t.Port)))
 	s.put(path+".connect_timeout", formatDuration(t.ConnectTimeout))
 	s.put(path+".command_timeout", formatDuration(t.CommandTimeout))

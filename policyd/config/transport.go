@@ -9,6 +9,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 )
 
@@ -58,6 +59,7 @@ func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.P
 		{"hostname", set(&t.Hostname, hostname())},
 		{"local_ip", localIP(&t.LocalIP)},
 		{"force_ipv4", set(&t.ForceIPv4, boolean())},
+		{"prefer", set(&t.Prefer, oneOf(choice[dial.Family]{"any", dial.AnyFamily}, choice[dial.Family]{"ipv4", dial.IPv4}, choice[dial.Family]{"ipv6", dial.IPv6}))},
 		{"port", set(&t.Port, port())},
 		{"connect_timeout", set(&t.ConnectTimeout, timeout)},
 		{"command_timeout", set(&t.CommandTimeout, timeout)},
@@ -95,15 +97,24 @@ func localIP(into *[]netip.Addr) func(value) {
 	}
 }
 
-// checkSource compares local_ip with force_ipv4 where the block touches either.
+// checkSource compares local_ip and prefer with force_ipv4 where the block
+// touches either.
 func checkSource(seen map[string]value, t *transport.Config) {
-	at, touched := seen["force_ipv4"]
-	if !touched {
-		at, touched = seen["local_ip"]
-	}
-	if touched && t.ForceIPv4 && len(t.LocalIP) == 1 && t.LocalIP[0].Is6() {
+	if at, touched := either(seen, "force_ipv4", "local_ip"); touched && t.ForceIPv4 && len(t.LocalIP) == 1 && t.LocalIP[0].Is6() {
 		at.wrong("force_ipv4 cannot be used with local_ip %s; expected an IPv4 local_ip, or force_ipv4: false", t.LocalIP[0])
 	}
+	if at, touched := either(seen, "prefer", "force_ipv4"); touched && t.ForceIPv4 && t.Prefer == dial.IPv6 {
+		at.wrong("force_ipv4 cannot be used with prefer: ipv6; expected prefer: any, or force_ipv4: false")
+	}
+}
+
+// either gives the first of two keys that a block has.
+func either(seen map[string]value, first, second string) (value, bool) {
+	if at, ok := seen[first]; ok {
+		return at, true
+	}
+	at, ok := seen[second]
+	return at, ok
 }
 
 // isOff reports whether a value is the word off, or false.

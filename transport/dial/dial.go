@@ -1,18 +1,19 @@
 // Package dial connects to one of a host's addresses. It looks at nothing but
 // the addresses handed in: it asks no resolver and knows no names.
 //
-// The addresses are raced in the spirit of RFC 8305: the families alternate,
-// IPv6 first, and within a family the order stays. An attempt is followed by
-// the next one after 250 ms, or at once when an attempt fails. The first
-// connection wins; the other attempts are cancelled, waited for, and what they
-// still brought is closed.
+// The addresses are raced in the spirit of RFC 8305, in the order that [Order]
+// gives. An attempt is followed by the next one after 250 ms, or at once when an
+// attempt fails. The first connection wins; the other attempts are cancelled,
+// waited for, and what they still brought is closed. A [History] remembers which
+// address worked where others did not.
 //
 // A source address pins its own family only, as Postfix's smtp_bind_address
 // and smtp_bind_address6 do: towards addresses of a family that has no source
 // address configured, the kernel chooses. Who wants one family alone has
 // force_ipv4, or gives source addresses of both. A source address that this
 // host does not have fails the attempt; nothing ever leaves from another one
-// in its place.
+// in its place. That, like any other trouble of this host, is a [LocalError]:
+// nothing follows from it for the remote host.
 package dial
 
 import (
@@ -20,7 +21,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,6 +41,8 @@ type Connect func(ctx context.Context, local netip.Addr, remote netip.AddrPort) 
 // use as long as its fields are not changed.
 type Dialer struct {
 	LocalIPs []netip.Addr  // source addresses, at most one of each family
+	Prefer   Family        // is dialled first
+	First    netip.Addr    // is dialled before all others, if it is among them
 	Delay    time.Duration // between two attempts; 0 means 250 ms
 	Connect  Connect       // nil means TCP of this host
 }
@@ -53,7 +55,7 @@ var ErrNoAddress = errors.New("no address to connect to")
 // fit. ctx bounds it all; it has no other time limit. The error is an *Error,
 // and temporary.
 func (d *Dialer) Dial(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, netip.Addr, error) {
-	order := alternate(addrs)
+	order := Order(addrs, d.Prefer, d.First)
 	if len(order) > MaxAddresses {
 		order = order[:MaxAddresses]
 	}
@@ -161,7 +163,8 @@ func (d *Dialer) source(addr netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// TCP is the Connect of this host.
+// TCP is the Connect of this host. What this host is to blame for is a
+// *LocalError.
 func TCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
 	var dialer net.Dialer
 	var from netip.AddrPort
@@ -170,34 +173,12 @@ func TCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn
 	}
 	conn, err := dialer.DialTCP(ctx, "tcp", from, remote)
 	if err != nil {
+		if what := localTrouble(err, local); what != "" {
+			return nil, &LocalError{what, err}
+		}
 		return nil, err // not a *net.TCPConn of nil in a net.Conn
 	}
 	return conn, nil
-}
-
-// alternate orders addresses by turns, IPv6 first (RFC 8305 §4). Repetitions
-// and what is no address are left out.
-func alternate(addrs []netip.Addr) []netip.Addr {
-	var v6, v4 []netip.Addr
-	for _, a := range addrs {
-		a = a.Unmap()
-		switch {
-		case a.Is4() && !slices.Contains(v4, a):
-			v4 = append(v4, a)
-		case a.Is6() && !slices.Contains(v6, a):
-			v6 = append(v6, a)
-		}
-	}
-	var order []netip.Addr
-	for i := range max(len(v6), len(v4)) {
-		if i < len(v6) {
-			order = append(order, v6[i])
-		}
-		if i < len(v4) {
-			order = append(order, v4[i])
-		}
-	}
-	return order
 }
 
 // Error is a host none of whose addresses could be connected to. It is
@@ -269,8 +250,11 @@ func (e *Error) Timeout() bool {
 // repeat the address.
 func reason(err error) string {
 	var errno syscall.Errno
+	var ours *LocalError
 	text := err.Error()
 	switch {
+	case errors.As(err, &ours):
+		text = ours.What
 	case timedOut(err):
 		text = "timed out"
 	case errors.Is(err, context.Canceled):

@@ -48,6 +48,7 @@ type Config struct {
 	Name              string
 	Hostname          string       // for EHLO
 	LocalIPs          []netip.Addr // source addresses, at most one of each family
+	Prefer            dial.Family  // is dialled first
 	ConnectTimeout    time.Duration
 	CommandTimeout    time.Duration
 	SubmissionTimeout time.Duration
@@ -142,6 +143,7 @@ type opening struct {
 	attempt *deadhost.Attempt
 	probe   *Probe        // what is to be seen of the connection; nil but for a probe
 	budget  time.Duration // for TCP
+	first   netip.Addr    // the address to begin with; not valid: any
 }
 
 // tryAddresses tries the addresses of a host until one of them comes as far as
@@ -149,13 +151,16 @@ type opening struct {
 func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 	var reasons []*status.Error
 	left := o.Host.Addrs()
+	o.first = o.conns.History.First(o.deadKey(o.Host))
+	begin := dial.Order(left, o.cfg.Prefer, o.first)
 	for len(left) > 0 && len(reasons) < maxGreetings {
 		start := time.Now()
 		conn, addr, err := o.dial(ctx, left)
 		o.budget -= time.Since(start)
 		if err != nil {
 			reasons = append(reasons, hostError(ctx, o.Host, outcome.Connect, err))
-			if errors.Is(err, limit.ErrBusy) {
+			var failed *dial.Error
+			if errors.Is(err, limit.ErrBusy) || errors.As(err, &failed) && failed.Local() {
 				o.attempt.Abandoned() // it was us who did not try
 			}
 			break
@@ -165,6 +170,9 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 			persistConn: &persistConn{addr: addr, local: localAddr(conn), tlsRequiredNo: o.TLSRequiredNo, conns: o.conns},
 		}
 		if err = o.open(ctx, c, conn); err == nil {
+			if addr != begin[0] {
+				o.conns.History.Worked(o.deadKey(o.Host), addr)
+			}
 			c.TestingFailure = c.Host.Verdict.TestingFailure(&c.proof)
 			c.record(o.Record, nil)
 			return c, reasons
@@ -180,6 +188,7 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 		if ctx.Err() != nil {
 			break
 		}
+		o.conns.History.Failed(o.deadKey(o.Host), addr)
 		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return a == addr })
 	}
 	return nil, reasons
@@ -204,7 +213,7 @@ func (o *opening) dial(ctx context.Context, addrs []netip.Addr) (*limitedConn, n
 	defer Spend(&o.Record.Connect, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, o.budget)
 	defer cancel()
-	dialer := dial.Dialer{LocalIPs: o.cfg.LocalIPs}
+	dialer := dial.Dialer{LocalIPs: o.cfg.LocalIPs, Prefer: o.cfg.Prefer, First: o.first}
 	dialer.Connect = func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
 		permit, err := o.acquireAddr(ctx, remote.Addr())
 		if err != nil {

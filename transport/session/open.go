@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
@@ -113,6 +114,7 @@ func decideSession(err *smtp.Error) outcome.Decision {
 func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error) *status.Error {
 	var at *smtp.Error
 	var failed *verdict.Failure
+	var dialled *dial.Error
 	switch {
 	case errors.Is(err, limit.ErrBusy):
 		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: h.Host.Name, Err: err}
@@ -130,6 +132,9 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 		return &status.Error{Code: decideSession(at).Code, Host: h.Host.Name, Err: at}
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
+	case errors.As(err, &dialled) && dialled.Local():
+		// Nobody else is to blame.
+		return &status.Error{Code: status.New(status.Temporary, 3, 0), Host: h.Host.Name, Err: err}
 	}
 	return &status.Error{Code: outcome.ForError(stage, err, 0).Code, Host: h.Host.Name, Err: err}
 }

@@ -1,0 +1,73 @@
+package transport
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mxpipe/mxpipe/transport/dial"
+)
+
+// broken listens at an IPv6 address and closes each connection without a word.
+func (l *lab) broken() (connections *atomic.Int64) {
+	l.t.Helper()
+	listener, err := net.Listen("tcp", fmt.Sprintf("[::1]:%d", l.port))
+	l.must(err)
+	connections = new(atomic.Int64)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			connections.Add(1)
+			c.Close()
+		}
+	}()
+	l.t.Cleanup(func() {
+		listener.Close()
+		<-done
+	})
+	return connections
+}
+
+// A host's family that is broken is tried once, and then not before the other
+// for a while; with a preference for the other it is not even tried.
+func TestBrokenFamilyIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	for prefer, want := range map[dial.Family]int64{dial.AnyFamily: 1, dial.IPv6: 1, dial.IPv4: 0} {
+		l := newLab(t)
+		bad := l.broken()
+		good := l.mx("mx.a.example", nil)
+		l.zone("a.example. MX 10 mx.a.example.\nmx.a.example. AAAA ::1")
+		l.start(func(c *Config) { everything(c); c.ConnReuseLimit, c.Prefer = 0, prefer })
+		for range 3 {
+			expect(t, l.send("b@a.example"), "2.0.0")
+		}
+		if n := bad.Load(); n != want {
+			t.Errorf("prefer %v: %d connections to the broken family, want %d", prefer, n, want)
+		}
+		counts(t, good, 3, 3)
+	}
+}
+
+// Our own trouble is no fault of the host's: it says what it is, is temporary,
+// and the host is not dead for it.
+func TestOwnTroubleIsNotTheHosts(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	server := l.mx("mx.a.example", nil)
+	l.zone("a.example. MX 10 mx.a.example.")
+	l.start(func(c *Config) { everything(c); c.LocalIP = []netip.Addr{netip.MustParseAddr("192.0.2.222")} })
+	for range 3 {
+		expect(t, l.send("b@a.example"), "4.3.0 the source address 192.0.2.222 is not this host's")
+	}
+	if dead := l.transport.Snapshot().Dead; len(dead) != 0 {
+		t.Errorf("dead: %+v", dead)
+	}
+	counts(t, server, 0, 0)
+}
