@@ -21,7 +21,6 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/testlog"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/config"
-	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 	"github.com/mxpipe/mxpipe/policyd/logging"
 )
 
@@ -106,7 +105,6 @@ type running struct {
 	gone bool
 	// stuck, when it is not nil, is what a disk that does not answer waits for.
 	stuck chan struct{}
-	dns   []finding.Finding // what a look at the DNS finds
 }
 
 // daemon makes a daemon and has it serve until the end of the test.
@@ -115,7 +113,7 @@ func (l *lab) daemon(text string) *running {
 	r := &running{lab: l, hangUp: make(chan os.Signal), ended: make(chan error, 1), text: text}
 	log := logging.New(config.Log{Level: slog.LevelInfo}, l.logged)
 	var err error
-	r.Daemon, err = New(l.t.Context(), Options{Config: l.parse(text), HangUp: r.hangUp, Load: r.load, Log: log, Version: "7.7.7", CheckDNS: r.checkDNS})
+	r.Daemon, err = New(l.t.Context(), Options{Config: l.parse(text), HangUp: r.hangUp, Load: r.load, Log: log, Version: "7.7.7"})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -131,13 +129,6 @@ func (l *lab) daemon(text string) *running {
 		l.t.Fatalf("it is not ready: %v", r.end())
 	}
 	return r
-}
-
-// checkDNS is what the daemon looks at the DNS with.
-func (r *running) checkDNS(context.Context, *config.Config) []finding.Finding {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.dns
 }
 
 // end ends the daemon and gives what Serve returned.
