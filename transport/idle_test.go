@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/transport/pool"
 )
 
 // startPooled makes a transport that keeps idle connections.
@@ -149,5 +152,28 @@ func TestBrokenChunking(t *testing.T) {
 	}
 	if n := broken.Counters().Verbs["BDAT"]; n != 1 {
 		t.Errorf("BDAT was tried %d times at the second host", n)
+	}
+}
+
+// A host that has moved gets its mail where it is now: an idle connection to an
+// address that DNS no longer lists is closed, however warm it is.
+func TestReuseEndsWithTheAddress(t *testing.T) {
+	l := newLab(t)
+	here := l.mx("mx1.a.example", nil)
+	l.zone("a.example. MX 10 mx1.a.example.")
+	l.startPooled(nil)
+	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
+	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
+	l.dns.Remove("mx1.a.example.", dns.TypeA)
+	there := l.mx("mx1.a.example", nil)
+	l.resolver.Flush("mx1.a.example")
+	for range 2 {
+		expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
+	}
+	if a, b := here.Counters(), there.Counters(); a.Messages != 2 || b.Messages != 2 || b.Connections != 1 {
+		t.Errorf("%d messages at the old address, %d over %d connections at the new one; want 2, and 2 over 1", a.Messages, b.Messages, b.Connections)
+	}
+	if n := l.idle.Stats().Retired[pool.Address]; n != 1 {
+		t.Errorf("%d connections retired for their address, want 1", n)
 	}
 }

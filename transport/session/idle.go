@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/outcome"
@@ -63,10 +64,17 @@ func (c *persistConn) Served() int { return c.served }
 // Close says goodbye in the background.
 func (c *persistConn) Close() { c.conns.quitLater(c.session) }
 
-// fits says whether an idle connection may carry a message: it is judged by
-// the verdict of the day, as a new one would be.
-func (c *persistConn) fits(v *verdict.Verdict, tlsRequiredNo bool) pool.Fit {
+// fits says whether an idle connection may carry a message: it leads to an
+// address that the host has now, and is judged by the verdict of the day, as a
+// new one would be.
+func (c *persistConn) fits(h *plan.Host, tlsRequiredNo bool) pool.Fit {
+	v := &h.Verdict
+	listed := slices.Contains(h.Addresses.Addrs, c.addr)
 	switch {
+	case !listed && h.Addresses.Partial != nil:
+		return pool.Skip // it may be listed where the look-up failed
+	case !listed:
+		return pool.Moved
 	case c.tlsRequiredNo && !tlsRequiredNo:
 		return pool.Skip
 	case !c.tlsRequiredNo && !tlsRequiredNo && c.proof.TLSA != v.TLSA.Fingerprint():
@@ -118,7 +126,7 @@ func (d *Dialer) getIdle(r *Request) *Conn {
 		return nil
 	}
 	p, ok := d.conns.idle.pool.Get(d.poolKey(r.Host), func(p *persistConn) pool.Fit {
-		return p.fits(&r.Host.Verdict, r.TLSRequiredNo)
+		return p.fits(r.Host, r.TLSRequiredNo)
 	})
 	if !ok {
 		return nil
