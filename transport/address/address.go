@@ -87,16 +87,27 @@ func (a Address) IsNull() bool { return a.Local == "" }
 // local part is not ASCII (RFC 6531 §3.2). A domain alone never needs it.
 func (a Address) NeedsUTF8() bool { return !ascii(a.Local) }
 
-// UTF8 gives the address as it was handed over, for a transaction that uses
-// SMTPUTF8; the null sender is the empty string.
-func (a Address) UTF8() string { return join(a.Local, a.Domain) }
+// UTF8 gives the address with its domain in the letters and the letter case in
+// which it was handed over, for a transaction that uses SMTPUTF8 (RFC 6531
+// §3.3); the null sender is the empty string. What no path may hold has gone:
+// the dot at the end of a domain, dots of other scripts, and a literal that is
+// written in another way than RFC 5321 §4.1.3 wants.
+func (a Address) UTF8() string {
+	if strings.HasPrefix(a.ASCII, "[") {
+		return a.Wire()
+	}
+	return join(a.Local, strings.TrimSuffix(plainDots.Replace(a.Domain), "."))
+}
+
+// plainDots makes dots of what IDNA takes for one (UTS 46 §4, RFC 3490 §3.1).
+var plainDots = strings.NewReplacer("\u3002", ".", "\uff0e", ".", "\uff61", ".")
 
 // Wire gives the address with its domain as A-labels, for a transaction
 // without SMTPUTF8; the null sender is the empty string.
 func (a Address) Wire() string { return join(a.Local, a.ASCII) }
 
-// String gives the address as it was handed over.
-func (a Address) String() string { return a.UTF8() }
+// String gives the address as it was handed over, for people.
+func (a Address) String() string { return join(a.Local, a.Domain) }
 
 func join(local, domain string) string {
 	if domain == "" {

@@ -16,7 +16,9 @@ func TestParse(t *testing.T) {
 		{"a@example.org", "a@example.org", "a@example.org", false},
 		{"A.b+c%d@Example.ORG", "A.b+c%d@example.org", "A.b+c%d@Example.ORG", false},
 		{"-dash@example.org", "-dash@example.org", "-dash@example.org", false},
-		{"a@example.org.", "a@example.org", "a@example.org.", false},
+		{"a@example.org.", "a@example.org", "a@example.org", false},
+		{"ü@bücher.example.", "ü@xn--bcher-kva.example", "ü@bücher.example", true},
+		{"ü@bücher\u3002example", "ü@xn--bcher-kva.example", "ü@bücher.example", true},
 		// RFC 5321 §4.1.2: a quoted string stays, what is no dot string is quoted.
 		{`"john smith"@example.org`, `"john smith"@example.org`, `"john smith"@example.org`, false},
 		{`john smith@example.org`, `"john smith"@example.org`, `"john smith"@example.org`, false},
@@ -34,8 +36,8 @@ func TestParse(t *testing.T) {
 		{"u@_dmarc.example", "u@_dmarc.example", "u@_dmarc.example", false},
 		// RFC 5321 §4.1.3.
 		{"u@[192.0.2.1]", "u@[192.0.2.1]", "u@[192.0.2.1]", false},
-		{"u@[IPv6:2001:DB8::1]", "u@[IPv6:2001:db8::1]", "u@[IPv6:2001:DB8::1]", false},
-		{"u@[2001:db8::1]", "u@[IPv6:2001:db8::1]", "u@[2001:db8::1]", false},
+		{"u@[IPv6:2001:DB8::1]", "u@[IPv6:2001:db8::1]", "u@[IPv6:2001:db8::1]", false},
+		{"u@[2001:db8::1]", "u@[IPv6:2001:db8::1]", "u@[IPv6:2001:db8::1]", false},
 		{"postmaster", "postmaster", "postmaster", false},
 	}
 	for _, tt := range tests {

@@ -19,7 +19,17 @@ func resultCode(stage Stage, r reply.Reply, class status.Class) status.Code {
 		return status.New(class, 0, 0)
 	}
 	subject, detail := basicCode(stage, r.Code)
+	if tooBig(stage, r) {
+		subject, detail = 3, 4
+	}
 	return status.New(class, subject, detail)
+}
+
+// tooBig finds the refusal of a MAIL for its SIZE parameter that goes by a
+// code which means something else: Courier says "534 SIZE=Message too big.",
+// where 534 is about authentication (RFC 4954 §6).
+func tooBig(stage Stage, r reply.Reply) bool {
+	return stage == MAIL && r.Code == 534 && len(r.Lines) > 0 && len(r.Lines[0]) >= 5 && strings.EqualFold(r.Lines[0][:5], "SIZE=")
 }
 
 // enhancedCode finds the enhanced code of the first line, whatever its class.
