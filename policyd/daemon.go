@@ -122,6 +122,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 		slots:    o.Config.MaxDeliveries,
 		cfg:      o.Config,
 	}
+	d.spool.Watch(watched(o.Config))
 	d.state.started = time.Now()
 	d.state.read = d.state.started
 	d.metrics = metrics.New(o.Version, d.counts)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/transport/message"
 )
 
 // reloadLoop reads the configuration again whenever it is told to.
@@ -31,7 +32,11 @@ func (d *Daemon) reload(ctx context.Context) {
 		return
 	}
 	if err == nil {
-		err = d.runtime.Apply(cfg)
+		// What comes in meanwhile is delivered by the one or by the other.
+		d.spool.Watch(watched(d.current(), cfg))
+		if err = d.runtime.Apply(cfg); err == nil {
+			d.spool.Watch(watched(cfg))
+		}
 	}
 	var mistakes config.Mistakes
 	switch {
@@ -133,4 +138,20 @@ func fixed(path string) bool {
 		return true
 	}
 	return strings.HasPrefix(path, "listen.")
+}
+
+// watched lists the header fields that the messages of these configurations
+// have to be searched for.
+func watched(cfgs ...*config.Config) []message.Field {
+	var fields []message.Field
+	for _, cfg := range cfgs {
+		for _, t := range cfg.Transports {
+			for _, f := range t.Watched() {
+				if !slices.Contains(fields, f) {
+					fields = append(fields, f)
+				}
+			}
+		}
+	}
+	return fields
 }

@@ -2,10 +2,12 @@ package transport
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -135,6 +137,25 @@ type TLSClient struct {
 	Curves                 []uint16 // curves: of crypto/tls CurveID; empty, the default: Go's choice
 	RootCA                 []string // root_ca: absolute paths of PEM files of roots trusted beside the system's
 	Cert, Key              string   // cert, key: absolute paths of PEM files of a client certificate; both or neither
+}
+
+// quarantineField gives QuarantineHeader in its parts.
+func (c *Config) quarantineField() (message.Field, bool) {
+	name, value, ok := strings.Cut(c.QuarantineHeader, ":")
+	return message.Field{Name: strings.TrimSpace(name), Value: strings.TrimSpace(value)}, ok
+}
+
+// Watched lists the header fields that messages have to be searched for (see
+// [message.NewHeaderReader]) before this transport may deliver them.
+func (c *Config) Watched() []message.Field {
+	var fields []message.Field
+	if f, ok := c.quarantineField(); ok {
+		fields = append(fields, f)
+	}
+	for _, o := range c.Overrides {
+		fields = append(fields, o.Config.Watched()...)
+	}
+	return fields
 }
 
 // Override is a Config for the recipient domains that Match names.

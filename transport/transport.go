@@ -215,12 +215,27 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 // "TLS-Required: No" (RFC 8689 §3). A bounce goes even to hosts that do not
 // offer the extension, as it would be lost otherwise (RFC 8689 §5).
 func demands(cfg *Config, env *Envelope, msg *Message) verdict.Demands {
-	require := env.RequireTLS || msg.Header.Has("Require-TLS-ESMTP", "yes")
+	require := env.RequireTLS || msg.Header.RequireTLS()
 	return verdict.Demands{
 		RequireTLS:    require,
 		Relaxed:       cfg.RelaxedRequireTLS || env.Sender == "" || env.Sender == "<>",
-		TLSRequiredNo: !require && cfg.RequireTLSOverride && msg.Header.Has("TLS-Required", "No"),
+		TLSRequiredNo: !require && cfg.RequireTLSOverride && msg.Header.TLSRequiredNo(),
 	}
+}
+
+// refusal says why a message goes nowhere; nil: it may go.
+func refusal(cfg *Config, env *Envelope, msg *Message) *status.Error {
+	quarantined, known := env.Quarantined, true
+	if mark, ok := cfg.quarantineField(); ok && !quarantined {
+		quarantined, known = msg.Header.Has(mark)
+	}
+	switch {
+	case !known:
+		return &status.Error{Code: status.New(status.Temporary, 3, 0), Text: "quarantine_header was changed while the message came in"}
+	case quarantined:
+		return &status.Error{Code: status.New(status.Permanent, 7, 0), Text: "the message is quarantined"}
+	}
+	return nil
 }
 
 // Abort gives up the wait for servers that may have a message already: nobody
@@ -341,10 +356,7 @@ func (p *part) message(env *Envelope, msg *Message) *delivery.Message {
 		Target: p.target, Recipients: p.rcpts, Content: msg.Content, Facts: msg.Facts,
 		Demands:  demands(p.profile.cfg, env, msg),
 		EightBit: env.EightBit, SMTPUTF8: env.SMTPUTF8, Ret: env.Ret, EnvID: env.EnvID,
-		Quarantined: env.Quarantined,
-	}
-	if name, value, ok := strings.Cut(p.profile.cfg.QuarantineHeader, ":"); ok {
-		m.Quarantined = m.Quarantined || msg.Header.Has(strings.TrimSpace(name), strings.TrimSpace(value))
+		Refused: refusal(p.profile.cfg, env, msg),
 	}
 	if env.Peer != (Peer{}) {
 		m.LogTail = []any{"uid", env.Peer.UID, "pid", env.Peer.PID}

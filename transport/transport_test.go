@@ -285,7 +285,7 @@ func (l *lab) start(change func(*Config)) {
 func msg(t *testing.T, text string) *Message {
 	t.Helper()
 	var body bytes.Buffer
-	var header message.HeaderReader
+	header := message.NewHeaderReader(message.Field{Name: "X-Quarantined", Value: "yes"})
 	c := message.NewCanonicalizer(&body)
 	if _, err := c.Write([]byte(text)); err != nil {
 		t.Fatal(err)

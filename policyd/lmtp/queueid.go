@@ -13,11 +13,7 @@ const maxQueueID = 64
 // field, "by host with protocol id ID for recipient; date" (RFC 5321 §4.4); empty
 // when there is none.
 func queueID(h message.Header) string {
-	fields := h.Values("Received")
-	if len(fields) == 0 {
-		return ""
-	}
-	words := strings.Fields(withoutComments(fields[0]))
+	words := strings.Fields(withoutComments(h.Received()))
 	// What stands before "by" is what the client called itself.
 	by := false
 	for i, word := range words[:max(len(words)-1, 0)] {

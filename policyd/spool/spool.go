@@ -40,7 +40,8 @@ const Total = 64 << 20
 type Spool struct {
 	dir      string
 	max      atomic.Int64
-	inMemory atomic.Int64 // bytes of memory that messages hold
+	watched  atomic.Pointer[[]message.Field] // what header sections are searched for besides
+	inMemory atomic.Int64                    // bytes of memory that messages hold
 	readers  sync.Pool
 	// memories are byte slices of pooled bytes, for messages that are smaller.
 	memories sync.Pool
@@ -79,6 +80,11 @@ func New(dir string, max int64) *Spool {
 // SetMax changes how many bytes a message may have. Messages that are on
 // their way in keep the bound that they started with.
 func (s *Spool) SetMax(max int64) { s.max.Store(max) }
+
+// Watch has the header sections of messages searched for fields besides those
+// that every message is searched for. Messages that are on their way in keep
+// what they started with.
+func (s *Spool) Watch(fields []message.Field) { s.watched.Store(&fields) }
 
 // Max gives how many bytes a message may have.
 func (s *Spool) Max() int64 { return s.max.Load() }
@@ -132,6 +138,9 @@ func (m *Message) Close() {
 // *status.Error is the spool's own refusal, for the mail server to see.
 func (s *Spool) Receive(r io.Reader) (*Message, error) {
 	h := &buffer{spool: s, max: s.max.Load()}
+	if fields := s.watched.Load(); fields != nil {
+		h.header.Reset(*fields)
+	}
 	in := s.reader(h)
 	defer s.putReader(in)
 	_, err := io.CopyBuffer(in.canonical, r, in.piece)

@@ -17,6 +17,7 @@ import (
 	"testing/iotest"
 
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
+	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -150,22 +151,25 @@ func TestCanonicalFormFactsAndHeader(t *testing.T) {
 	if got, want := content(t, m), "Subject: a\r\nTLS-Required: No\r\n\r\nmail x\r\n\xe4 end\r\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if f := m.Facts; !f.EightBit || f.HeaderEightBit || !f.LineStartsWithMAIL || f.StrayCRs != 1 {
+	if f := m.Facts; !f.EightBit || f.HeaderEightBit || !f.LineStartsWithCommand || f.StrayCRs != 1 {
 		t.Errorf("facts %+v", f)
 	}
-	if !m.Header.Has("tls-required", "no") {
+	if !m.Header.TLSRequiredNo() {
 		t.Error("the header section was not read")
 	}
 }
 
 // The header section is read although the message goes to a file.
 func TestHeaderOfALargeMessage(t *testing.T) {
-	m, err := New(t.TempDir(), 10<<20).Receive(strings.NewReader("X-Quarantined: yes\n\n" + lines(2*Memory)))
+	s := New(t.TempDir(), 10<<20)
+	mark := message.Field{Name: "X-Quarantined", Value: "yes"}
+	s.Watch([]message.Field{mark})
+	m, err := s.Receive(strings.NewReader("X-Quarantined: yes\n\n" + lines(2*Memory)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if !m.Header.Has("X-Quarantined", "yes") {
+	if found, watched := m.Header.Has(mark); !found || !watched {
 		t.Error("the header section was not read")
 	}
 }

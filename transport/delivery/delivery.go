@@ -68,11 +68,11 @@ type Message struct {
 	Facts      message.Facts
 	Demands    verdict.Demands
 
-	EightBit    bool   // BODY=8BITMIME was declared
-	SMTPUTF8    bool   // RFC 6531
-	Ret         string // RFC 3461 §4.3: "", "FULL" or "HDRS"
-	EnvID       string // RFC 3461 §4.4, plain text
-	Quarantined bool   // it goes nowhere
+	EightBit bool          // BODY=8BITMIME was declared
+	SMTPUTF8 bool          // RFC 6531
+	Ret      string        // RFC 3461 §4.3: "", "FULL" or "HDRS"
+	EnvID    string        // RFC 3461 §4.4, plain text
+	Refused  *status.Error // why it goes nowhere; nil: it does
 
 	Log     *slog.Logger // names the message
 	LogTail []any        // what the lines about results tell besides
@@ -148,8 +148,8 @@ func (d *Delivery) Run(ctx context.Context) {
 }
 
 func (d *Delivery) run(ctx context.Context, left []*recipient) {
-	if d.msg.Quarantined {
-		setResult(left, &status.Error{Code: status.New(status.Permanent, 7, 0), Text: "the message is quarantined"})
+	if d.msg.Refused != nil {
+		setResult(left, d.msg.Refused)
 		return
 	}
 	destination := d.msg.Target.String()

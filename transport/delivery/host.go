@@ -234,13 +234,14 @@ func (v *hostDelivery) useUTF8(rcpts []*recipient) bool {
 }
 
 // chunking says how a server that offers CHUNKING gets the message. One that
-// refuses every recipient and forgets to swallow the chunk runs the message as
-// commands; without a MAIL line in it nothing can come of that.
+// refuses every recipient and forgets to swallow the chunk, or does not know
+// BDAT, runs the message as commands; without a line in it that is one of a
+// transaction's nothing can come of that.
 func (v *hostDelivery) chunking() smtp.Chunking {
 	switch {
-	case v.cfg.Chunking == smtp.ChunkingOff || v.cfg.Hosts.noChunking.has(v.host.Host.Name):
+	case v.cfg.Chunking == smtp.ChunkingOff, v.msg.Facts.LineStartsWithCommand, v.cfg.Hosts.noChunking.has(v.host.Host.Name):
 		return smtp.ChunkingOff
-	case v.cfg.Chunking == smtp.ChunkingPipelined && v.msg.Facts.Size <= maxPipelinedChunk && !v.msg.Facts.LineStartsWithMAIL:
+	case v.cfg.Chunking == smtp.ChunkingPipelined && v.msg.Facts.Size <= maxPipelinedChunk:
 		return smtp.ChunkingPipelined
 	}
 	return smtp.ChunkingWaiting

@@ -57,10 +57,11 @@ type Facts struct {
 	EightBit bool
 	// HeaderEightBit: one is in the header section (RFC 6532).
 	HeaderEightBit bool
-	// LineStartsWithMAIL: a line begins with "MAIL" in any letter case, so
-	// that a server which takes the message for commands would start a mail
-	// transaction.
-	LineStartsWithMAIL bool
+	// LineStartsWithCommand: a line of the canonical form begins, after
+	// blanks, with MAIL, RCPT, DATA or BDAT in any letter case. A server that
+	// takes such a message for commands would run them: MAIL starts a mail
+	// transaction, and the others go on with one that is still open there.
+	LineStartsWithCommand bool
 	// StrayCRs counts the CRs that became blanks, Folds the line ends that
 	// folding put in. Both break DKIM signatures, so they belong in the log.
 	StrayCRs, Folds int64
@@ -78,7 +79,7 @@ type Canonicalizer struct {
 	err     error // of dst, or ErrClosed; sticky
 
 	col    int  // bytes of the current line of the canonical form
-	mail   int  // letters of "MAIL" that the line began with; noMail: it cannot any more
+	verb   verb // what the current line began with
 	cr     bool // the last byte was a CR, and nobody knows yet of which kind
 	body   bool // the header section is over
 	high   bool // the piece at hand has bytes above 127
@@ -86,9 +87,46 @@ type Canonicalizer struct {
 	closed bool
 }
 
-// noMail marks a line that does not begin with MAIL. A line has no more than
-// MaxLine bytes, so it never equals a column.
-const noMail = MaxLine + 1
+// verb matches the beginning of a line with the commands that take part in a
+// mail transaction. The zero verb is a line that has had blanks at most.
+type verb struct {
+	word string // the one that the first letter stands for
+	n    int    // how many letters agree
+	over bool   // the line does not begin with one, or did so
+}
+
+// match takes further bytes of the line, as they come, and reports that it
+// begins with a command.
+func (v *verb) match(b []byte) bool {
+	for _, o := range b {
+		if v.n == 0 {
+			switch o | 0x20 {
+			case 'm':
+				v.word = "mail"
+			case 'r':
+				v.word = "rcpt"
+			case 'd':
+				v.word = "data"
+			case 'b':
+				v.word = "bdat"
+			default:
+				if o == ' ' || o == '\t' {
+					continue
+				}
+				v.over = true
+				return false
+			}
+		} else if o|0x20 != v.word[v.n] {
+			v.over = true
+			return false
+		}
+		if v.n++; v.n == len("mail") {
+			v.over = true
+			return true
+		}
+	}
+	return false
+}
 
 // NewCanonicalizer returns a Canonicalizer that writes to dst, in pieces of
 // about 32 KiB.
@@ -192,22 +230,29 @@ func (c *Canonicalizer) stray() {
 
 // content adds bytes other than CR and LF to the line, and folds it.
 func (c *Canonicalizer) content(b []byte) {
-	if c.mail == c.col {
-		c.matchMail(b)
-	}
 	if c.high && !c.body && !c.facts.HeaderEightBit {
 		c.facts.HeaderEightBit = hasHigh(b)
 	}
 	for c.col+len(b) > MaxLine {
 		n := MaxLine - c.col
+		c.begin(b[:n])
 		c.put(b[:n])
 		b = b[n:]
 		c.put(fold)
 		c.facts.Folds++
-		c.col = 1
+		c.col, c.verb = 1, verb{}
 	}
+	c.begin(b)
 	c.put(b)
 	c.col += len(b)
+}
+
+// begin matches what comes of a line as long as it may still begin with a
+// command.
+func (c *Canonicalizer) begin(b []byte) {
+	if !c.verb.over && c.verb.match(b) {
+		c.facts.LineStartsWithCommand = true
+	}
 }
 
 var (
@@ -221,22 +266,7 @@ func (c *Canonicalizer) endLine() {
 		c.facts.HeaderSize = c.size()
 	}
 	c.put(crlf)
-	c.col, c.mail = 0, 0
-}
-
-// matchMail compares the first four bytes of a line, as they come.
-func (c *Canonicalizer) matchMail(b []byte) {
-	for _, o := range b {
-		if o|0x20 != "mail"[c.mail] {
-			c.mail = noMail
-			return
-		}
-		if c.mail++; c.mail == len("mail") {
-			c.facts.LineStartsWithMAIL = true
-			c.mail = noMail
-			return
-		}
-	}
+	c.col, c.verb = 0, verb{}
 }
 
 func (c *Canonicalizer) put(b []byte) {

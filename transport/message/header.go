@@ -5,19 +5,65 @@ import (
 	"strings"
 )
 
-// MaxHeader is the most bytes of the header section that a [HeaderReader]
-// keeps.
-const MaxHeader = 256 << 10
+// Field is a header field with a value that somebody asks for. Letter case
+// does not matter, nor do blanks at the value's ends.
+type Field struct {
+	Name, Value string
+}
 
-// HeaderReader is an io.Writer that collects the header section of the message
-// written to it and lets the rest pass. Lines may end with CRLF or LF. The
-// zero value is ready.
+// The two fields that every message is searched for.
+var (
+	requireTLS    = Field{"Require-TLS-ESMTP", "yes"} // Postfix 3.11, for REQUIRETLS over a local hop
+	tlsRequiredNo = Field{"TLS-Required", "No"}       // RFC 8689 §3
+)
+
+// maxReceived is the most bytes of a Received field that are kept.
+const maxReceived = 2000
+
+// HeaderReader is an io.Writer that looks for the few fields that steer a
+// delivery in the header section of the message written to it, however long
+// that is, and keeps nothing else. Lines may end with CRLF or LF. The zero
+// value looks for no more than every message is searched for;
+// [NewHeaderReader] makes one that looks for further fields.
+//
+// A header section may be malformed: a line in it is neither a field nor the
+// continuation of one. It goes on nonetheless until the first empty line, as a
+// stray line must not hide a quarantine mark or a request for TLS that stands
+// below it, or is folded into it. "TLS-Required: No", which asks for less
+// security, counts only when there is no such line.
 type HeaderReader struct {
-	buf       []byte
-	line      int // where the current line begins in buf
-	done      bool
-	truncated bool
-	halfField bool // what did not fit belongs to the last field that did
+	watched []Field
+	header  Header
+
+	line     []byte // the current line, when it came in pieces
+	cut      bool   // bytes of it were left out
+	done     bool
+	received bool // one was there
+	state    lineState
+	name     string // of the current field, if it is looked for
+	value    value
+}
+
+// lineState is what a continuation line continues.
+type lineState uint8
+
+const (
+	stray   lineState = iota // nothing, or what is no field
+	ignored                  // a field that nobody looks for
+	watched                  // one that is looked for
+)
+
+// NewHeaderReader returns a HeaderReader that looks for some fields more.
+func NewHeaderReader(fields ...Field) *HeaderReader {
+	h := &HeaderReader{}
+	h.Reset(fields)
+	return h
+}
+
+// Reset makes a HeaderReader ready for another message, as if it were new. It
+// keeps fields, which must not change.
+func (h *HeaderReader) Reset(fields []Field) {
+	*h = HeaderReader{watched: fields, header: Header{watched: fields}, line: h.line[:0], value: value{text: h.value.text[:0], tail: h.value.tail[:0]}}
 }
 
 // Write takes the next piece of the message. It never fails.
@@ -29,137 +75,233 @@ func (h *HeaderReader) Write(p []byte) (int, error) {
 		if end > 0 {
 			part = p[:end]
 		}
-		if len(part) > MaxHeader-len(h.buf) {
-			// No half of a value must be taken for all of it.
-			first := part[0]
-			if h.line < len(h.buf) {
-				first = h.buf[h.line]
-			}
-			h.halfField = isBlank(first)
-			h.buf = h.buf[:h.line]
-			h.done, h.truncated = true, true
-			break
-		}
-		h.buf = append(h.buf, part...)
 		p = p[len(part):]
-		if end == 0 {
-			break
+		switch {
+		case end == 0:
+			h.keep(part)
+		case len(h.line) > 0:
+			h.keep(part)
+			h.take(h.line)
+			h.line, h.cut = h.line[:0], false
+		default:
+			h.take(part)
 		}
-		if len(lineText(h.buf[h.line:])) == 0 {
-			h.buf = h.buf[:h.line]
-			h.done = true
-		}
-		h.line = len(h.buf)
 	}
 	return n, nil
+}
+
+// maxHeld is the most bytes of one line that are read: all that a line of the
+// canonical form has.
+const maxHeld = MaxLine + 2
+
+// keep holds a piece of a line.
+func (h *HeaderReader) keep(part []byte) {
+	if room := maxHeld - len(h.line); len(part) > room {
+		h.cut = true
+		part = part[:room]
+	}
+	h.line = append(h.line, part...)
+}
+
+// take reads one line.
+func (h *HeaderReader) take(line []byte) {
+	if len(line) > maxHeld {
+		line, h.cut = line[:maxHeld], true
+		defer func() { h.cut = false }()
+	}
+	line = lineText(line)
+	switch {
+	case len(line) == 0:
+		h.done = true
+	case isBlank(line[0]):
+		h.fold(line)
+	default:
+		h.finish()
+		h.state = h.begin(line)
+		h.header.malformed = h.header.malformed || h.state == stray
+	}
+}
+
+// fold reads a continuation line. Unfolding removes the line end alone
+// (RFC 5322 §2.2.3).
+func (h *HeaderReader) fold(line []byte) {
+	switch h.state {
+	case watched:
+		h.value.add(line, h.cut)
+	case stray:
+		// It continues nothing: what stands in it counts by itself.
+		h.finish()
+		h.header.malformed = true
+		h.begin(bytes.TrimLeft(line, " \t"))
+		h.finish()
+	}
+}
+
+// begin reads the first line of a field.
+func (h *HeaderReader) begin(line []byte) lineState {
+	name, rest, found := bytes.Cut(line, []byte(":"))
+	// Blanks between the name and its colon are obsolete (RFC 5322 §4.5).
+	name = bytes.TrimRight(name, " \t")
+	if !found || !isFieldName(name) {
+		return stray
+	}
+	if h.name = h.lookUp(name); h.name == "" {
+		return ignored
+	}
+	h.value.reset()
+	h.value.add(rest, h.cut)
+	return watched
+}
+
+const received = "Received"
+
+// lookUp finds the name of a field that is looked for.
+func (h *HeaderReader) lookUp(name []byte) string {
+	is := func(want string) bool { return len(want) == len(name) && strings.EqualFold(want, string(name)) }
+	switch {
+	case is(requireTLS.Name):
+		return requireTLS.Name
+	case is(tlsRequiredNo.Name):
+		return tlsRequiredNo.Name
+	case !h.received && is(received):
+		return received
+	}
+	for i := range h.watched {
+		if is(h.watched[i].Name) {
+			return h.watched[i].Name
+		}
+	}
+	return ""
+}
+
+// finish ends the current field.
+func (h *HeaderReader) finish() {
+	name := h.name
+	h.name = ""
+	if name == "" {
+		return
+	}
+	switch {
+	case name == received:
+		if h.received = true; !h.value.cut {
+			h.header.received = string(h.value.text)
+		}
+	case requireTLS.is(name, &h.value):
+		h.header.requireTLS = true
+	case tlsRequiredNo.is(name, &h.value):
+		h.header.tlsRequiredNo = true
+	}
+	for i := range h.watched {
+		if h.watched[i].is(name, &h.value) {
+			if h.header.found == nil {
+				h.header.found = make([]bool, len(h.watched))
+			}
+			h.header.found[i] = true
+		}
+	}
+}
+
+func (f *Field) is(name string, v *value) bool {
+	return !v.cut && strings.EqualFold(f.Name, name) && strings.EqualFold(strings.Trim(f.Value, " \t"), string(v.text))
 }
 
 // Done reports whether the header section is over; what is written after that
 // changes nothing.
 func (h *HeaderReader) Done() bool { return h.done }
 
-// Header returns the header section as far as it was written. Call it once,
-// when the header section or the message is complete.
+// Header returns what was found. Call it once, when the header section or the
+// message is complete.
 func (h *HeaderReader) Header() Header {
-	fields := split(string(h.buf))
-	if h.halfField && len(fields) > 0 {
-		fields = fields[:len(fields)-1]
+	if len(h.line) > 0 && !h.done {
+		h.take(h.line)
 	}
-	return Header{fields, h.truncated}
+	h.finish()
+	return h.header
 }
 
-// Header is a message's header section (RFC 5322 §2.2). The zero Header has no
-// fields. It does not change, and any goroutine may read it.
+// value is a field's value, unfolded, without blanks at its ends, up to a
+// length that no value has which anybody asks for.
+type value struct {
+	text []byte
+	tail []byte // blanks that belong to it if more text follows
+	cut  bool   // something was left out
+}
+
+func (v *value) reset() { *v = value{text: v.text[:0], tail: v.tail[:0]} }
+
+// add appends a piece; cut says that its end was left out.
+func (v *value) add(b []byte, cut bool) {
+	if len(v.text) == 0 {
+		b = bytes.TrimLeft(b, " \t")
+	}
+	text := bytes.TrimRight(b, " \t")
+	if v.cut || len(text) > 0 && len(v.text)+len(v.tail)+len(text) > maxReceived {
+		v.cut = true
+		return
+	}
+	if len(text) > 0 {
+		v.text = append(append(v.text, v.tail...), text...)
+		v.tail = v.tail[:0]
+	}
+	// More blanks than there is room for are as good as too many.
+	blanks := b[len(text):]
+	v.tail = append(v.tail, blanks[:min(len(blanks), maxReceived+1-len(v.tail))]...)
+	v.cut = cut
+}
+
+// Header is what was found in a message's header section (RFC 5322 §2.2). The
+// zero Header has no fields, and nobody looked for any. It does not change,
+// and any goroutine may read it.
 type Header struct {
-	fields    []field
-	truncated bool
+	received      string
+	requireTLS    bool
+	tlsRequiredNo bool
+	malformed     bool
+	watched       []Field
+	found         []bool // nil: none of watched
 }
 
-type field struct {
-	name, value string // the value unfolded, without blanks at its ends
-}
+// Received gives the value of the topmost Received field, unfolded; empty when
+// there is none, or when it is longer than anyone writes it. It is what a
+// stranger wrote, control characters included.
+func (h Header) Received() string { return h.received }
 
-// Values returns the values of all fields of this name, in the message's
-// order. Letter case does not matter, nor do blanks between the name and its
-// colon (RFC 5322 §4.5). Values are unfolded, and have no blanks at their
-// ends; apart from that they are what a stranger wrote, control characters
-// included.
-func (h Header) Values(name string) []string {
-	var values []string
-	for _, f := range h.fields {
-		if strings.EqualFold(f.name, name) {
-			values = append(values, f.value)
-		}
-	}
-	return values
-}
+// RequireTLS reports "Require-TLS-ESMTP: yes", by which Postfix 3.11 carries
+// REQUIRETLS (RFC 8689) over local hops.
+func (h Header) RequireTLS() bool { return h.requireTLS }
+
+// TLSRequiredNo reports "TLS-Required: No" (RFC 8689 §3) in a header section
+// that is well-formed.
+func (h Header) TLSRequiredNo() bool { return h.tlsRequiredNo && !h.malformed }
 
 // Has reports whether some field of this name has this value, letter case not
-// counted. "TLS-Required: No" (RFC 8689 §3) and the like have neither comments
-// nor parameters, so nothing else is taken for them.
-func (h Header) Has(name, value string) bool {
-	value = strings.Trim(value, " \t")
-	for _, f := range h.fields {
-		if strings.EqualFold(f.name, name) && strings.EqualFold(f.value, value) {
-			return true
+// counted, and whether anybody has looked for it: what was not looked for is
+// not proven to be absent.
+func (h Header) Has(f Field) (found, watched bool) {
+	for i := range h.watched {
+		w := &h.watched[i]
+		if strings.EqualFold(w.Name, f.Name) && strings.EqualFold(strings.Trim(w.Value, " \t"), strings.Trim(f.Value, " \t")) {
+			watched = true
+			found = found || h.found != nil && h.found[i]
 		}
 	}
-	return false
-}
-
-// Truncated reports whether the header section was longer than MaxHeader, so
-// that fields may be missing. Who needs a field's absence proven, must not
-// take it as proven.
-func (h Header) Truncated() bool { return h.truncated }
-
-// split takes a header section apart. What is neither a field nor a
-// continuation is passed over together with its own continuations, rather than
-// taken for the end of the header section: a stray line must not hide a
-// quarantine mark or a request for TLS that stands below it.
-func split(section string) []field {
-	var fields []field
-	var value strings.Builder
-	name := ""
-	flush := func() {
-		if name != "" {
-			fields = append(fields, field{name, strings.Trim(value.String(), " \t")})
-		}
-		name = ""
-		value.Reset()
-	}
-	for line := range strings.Lines(section) {
-		line = lineText(line)
-		if line != "" && isBlank(line[0]) {
-			// Unfolding removes the line end alone (RFC 5322 §2.2.3).
-			value.WriteString(line)
-			continue
-		}
-		flush()
-		before, after, found := strings.Cut(line, ":")
-		before = strings.TrimRight(before, " \t")
-		if found && isFieldName(before) {
-			name = before
-			value.WriteString(after)
-		}
-	}
-	flush()
-	return fields
+	return found, watched
 }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // isFieldName checks for printable ASCII without blanks (RFC 5322 §2.2).
-func isFieldName(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] <= ' ' || s[i] > '~' {
+func isFieldName(s []byte) bool {
+	for _, c := range s {
+		if c <= ' ' || c > '~' {
 			return false
 		}
 	}
-	return s != ""
+	return len(s) > 0
 }
 
 // lineText cuts CRLF or LF off a line.
-func lineText[T string | []byte](line T) T {
+func lineText(line []byte) []byte {
 	if n := len(line); n > 0 && line[n-1] == '\n' {
 		line = line[:n-1]
 	}

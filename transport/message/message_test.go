@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -39,6 +40,8 @@ func naive(in string) string {
 	return string(out)
 }
 
+var commandLine = regexp.MustCompile(`(?i)^[ \t]*(MAIL|RCPT|DATA|BDAT)`)
+
 // naiveFacts are the facts by the plainest means, from the canonical form.
 func naiveFacts(out string) Facts {
 	header := out
@@ -50,8 +53,8 @@ func naiveFacts(out string) Facts {
 	high := func(s string) bool { return strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 }) }
 	f := Facts{Size: int64(len(out)), HeaderSize: int64(len(header)), EightBit: high(out), HeaderEightBit: high(header)}
 	for line := range strings.Lines(out) {
-		if len(line) >= 4 && strings.EqualFold(line[:4], "mail") {
-			f.LineStartsWithMAIL = true
+		if commandLine.MatchString(line) {
+			f.LineStartsWithCommand = true
 		}
 	}
 	return f
@@ -264,16 +267,22 @@ func TestFacts(t *testing.T) {
 		{"8 bit body", "A: b\n\n\xc3\xa9\n", Facts{Size: 12, HeaderSize: 6, EightBit: true}},
 		{"8 bit header", "A: \x80\n\nc\n", Facts{Size: 11, HeaderSize: 6, EightBit: true, HeaderEightBit: true}},
 		{"8 bit in a long body line", "A: b\n\n" + strings.Repeat("c", 70) + "\xff\n", Facts{Size: 81, HeaderSize: 6, EightBit: true}},
-		{"MAIL", "A: b\n\nMAIL FROM:<>\n", Facts{Size: 22, HeaderSize: 6, LineStartsWithMAIL: true}},
-		{"mail without end", "A: b\n\nmail", Facts{Size: 14, HeaderSize: 6, LineStartsWithMAIL: true}},
-		{"Mailbox", "A: b\n\nmAiLbox", Facts{Size: 17, HeaderSize: 6, LineStartsWithMAIL: true}},
-		{"MAIL first of all", "MAIL\n", Facts{Size: 6, HeaderSize: 6, LineStartsWithMAIL: true}},
+		{"MAIL", "A: b\n\nMAIL FROM:<>\n", Facts{Size: 22, HeaderSize: 6, LineStartsWithCommand: true}},
+		{"mail without end", "A: b\n\nmail", Facts{Size: 14, HeaderSize: 6, LineStartsWithCommand: true}},
+		{"Mailbox", "A: b\n\nmAiLbox", Facts{Size: 17, HeaderSize: 6, LineStartsWithCommand: true}},
+		{"MAIL first of all", "MAIL\n", Facts{Size: 6, HeaderSize: 6, LineStartsWithCommand: true}},
 		{"MAI", "A: b\n\nmai\nl\n", Facts{Size: 16, HeaderSize: 6}},
-		{"blank MAIL", "A: b\n\n MAIL\n", Facts{Size: 15, HeaderSize: 6}},
+		{"blank MAIL", "A: b\n\n MAIL\n", Facts{Size: 15, HeaderSize: 6, LineStartsWithCommand: true}},
+		{"RCPT", "\nrcpt\n", Facts{Size: 8, LineStartsWithCommand: true}},
+		{"DATA", "\nDatabase\n", Facts{Size: 12, LineStartsWithCommand: true}},
+		{"BDAT behind blanks", "\n \t BDAT 1\n", Facts{Size: 13, LineStartsWithCommand: true}},
+		{"RSET, EHLO, Date", "\nRSET\nEHLO\nDate\nrcp\n", Facts{Size: 25}},
+		{"another word behind blanks", "\n x MAIL\n", Facts{Size: 11}},
 		{"MAIL within", "A: b\n\nxMAIL\nMxAIL\n", Facts{Size: 22, HeaderSize: 6}},
-		{"a bare CR before MAIL", "\n\rMAIL\n", Facts{Size: 9, StrayCRs: 1}},
+		{"a bare CR before MAIL", "\n\rMAIL\n", Facts{Size: 9, StrayCRs: 1, LineStartsWithCommand: true}},
 		{"a bare CR within MAIL", "\nMA\rIL\n", Facts{Size: 9, StrayCRs: 1}},
-		{"MAIL after a fold", "\n" + long + "MAIL\n", Facts{Size: 1009, Folds: 1}},
+		{"MAIL after a fold", "\n" + long + "MAIL\n", Facts{Size: 1009, Folds: 1, LineStartsWithCommand: true}},
+		{"MAIL across a fold", "\n" + long[2:] + "MAIL\n", Facts{Size: 1007, Folds: 1}},
 		{"M, then AIL after the fold", "\nM" + long[1:] + "AIL\n", Facts{Size: 1008, Folds: 1}},
 		{"no letters but alike in five bits", "\nM\x01IL\n\rA\n", Facts{Size: 12, StrayCRs: 1}},
 	} {
