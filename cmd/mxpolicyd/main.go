@@ -287,7 +287,7 @@ func serve(ctx context.Context, file string, load loader) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	defer steerHeap()()
-	log := logging.New(cfg.Log, os.Stderr)
+	log := logging.New(cfg.Log, logging.Stderr())
 	log.Info("starting", "version", version, "config", file)
 	again := func() (*config.Config, error) { return config.Reload(file, config.System()) }
 	d, err := policyd.New(ctx, policyd.Options{

@@ -30,7 +30,7 @@ func Keys() []Key {
 		{"size", "of the message, in bytes"},
 		{"dsn", "the status code that the mail server gets, such as 4.7.5"},
 		{"text", "the line for people that it gets"},
-		{"took", "how long the delivery took"},
+		{"took", "how long the delivery took; with format json it is took_seconds, a number"},
 		{"tried", "the hosts that did not take the message before, each with its reason"},
 
 		{"target", "what was suspended or resumed: a domain, provider:NAME or transport:NAME"},

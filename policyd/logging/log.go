@@ -42,6 +42,7 @@ func New(cfg config.Log, w io.Writer) *Log {
 	var handler slog.Handler
 	switch cfg.Format {
 	case config.LogJSON:
+		options.ReplaceAttr = withUnits
 		handler = slog.NewJSONHandler(w, options)
 	case config.LogJournal:
 		handler = newJournal(journal.Send, w, level)
