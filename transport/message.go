@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base32"
 	"io"
@@ -62,14 +63,25 @@ type Result struct {
 }
 
 // set fills the result in. The text ends with our delivery's id, by which the
-// log of mxpolicyd tells the whole story.
+// log of mxpolicyd tells the whole story. In a failure it stands in brackets of
+// its own, behind those that say who spoke (the remote address, or mxpolicyd):
+// reports such as pflogsumm's read a reason up to the first closing bracket, so
+// that equal reasons are one there.
 func (r *Result) set(s *status.Error, id string) {
 	r.Code = s.Code
-	r.Text = reply.Line(s.Error()) + " ("
-	if s.Via != "" {
-		r.Text += s.Via + ", "
+	text := reply.Line(s.Error())
+	switch {
+	case s.Code.Class != status.Success:
+		address, how, _ := strings.Cut(s.Via, ", ")
+		if how != "" {
+			how += ", "
+		}
+		r.Text = text + " (" + cmp.Or(address, "mxpolicyd") + ") (" + how + "id=" + id + ")"
+	case s.Via != "":
+		r.Text = text + " (" + s.Via + ", id=" + id + ")"
+	default:
+		r.Text = text + " (id=" + id + ")"
 	}
-	r.Text += "id=" + id + ")"
 }
 
 // NewID makes a name for a delivery: short, so that it fits a log line, and

@@ -31,6 +31,7 @@ func Keys() []Key {
 		{"dsn", "the status code that the mail server gets, such as 4.7.5"},
 		{"text", "the line for people that it gets"},
 		{"took", "how long the delivery took; with format json it is took_seconds, a number"},
+		{"cause", "of what was not delivered: dns, connect, tls, policy, limit, remote-4xx, remote-5xx or own"},
 		{"tried", "the hosts that did not take the message before, each with its reason"},
 
 		{"target", "what was suspended or resumed: a domain, provider:NAME or transport:NAME"},

@@ -27,7 +27,7 @@ type Metric struct {
 func All() []Metric {
 	return slices.Concat(
 		[]Metric{buildInfo, reloadSuccessful, reloadTime, logMessages},
-		[]Metric{deliveries, recipients, deliveryDuration, phaseDuration, security, policyFailures},
+		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, policyFailures},
 		[]Metric{inProgress, messages, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
 		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
@@ -58,6 +58,8 @@ var (
 		"Deliveries that ended, by their worst result: deferred before refused before delivered. A rising share of deferred ones means that mail is piling up in the mail server's queue."}
 	recipients = Metric{"mxpolicyd_recipients_total", Counter, []string{"transport", "result"},
 		"Recipients by result. A rising share of refused ones means bad addresses, or that others do not want our mail."}
+	causes = Metric{"mxpolicyd_recipient_failures_total", Counter, []string{"transport", "result", "cause"},
+		"Recipients that were deferred or refused, by cause: dns, connect, tls, policy, limit (our own limits, pauses and slow-downs), remote-4xx, remote-5xx, own (anything else on our side). Any own asks for a look at the log."}
 	deliveryDuration = Metric{"mxpolicyd_delivery_duration_seconds", Histogram, []string{"transport"},
 		"How long deliveries took from start to result, waiting for a place not included. When it rises, the phases tell where the time goes."}
 	phaseDuration = Metric{"mxpolicyd_delivery_phase_duration_seconds", Histogram, []string{"transport", "phase"},

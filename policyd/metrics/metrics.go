@@ -51,8 +51,8 @@ type Metrics struct {
 	registry    *prometheus.Registry
 	byTransport sync.Map // of *series by name
 
-	deliveries, recipients, security, policyFailures *prometheus.CounterVec
-	deliveryDuration, phaseDuration                  *prometheus.HistogramVec
+	deliveries, recipients, causes, security, policyFailures *prometheus.CounterVec
+	deliveryDuration, phaseDuration                          *prometheus.HistogramVec
 }
 
 // buckets of a delivery's times, in seconds: from a warm connection in the same
@@ -66,6 +66,7 @@ func New(version string, counts func() Counts) *Metrics {
 		registry:         prometheus.NewRegistry(),
 		deliveries:       counter(deliveries),
 		recipients:       counter(recipients),
+		causes:           counter(causes),
 		security:         counter(security),
 		policyFailures:   counter(policyFailures),
 		deliveryDuration: histogram(deliveryDuration),
@@ -75,7 +76,7 @@ func New(version string, counts func() Counts) *Metrics {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: buildInfo.Name, Help: buildInfo.Help}, buildInfo.Labels)
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 	m.registry.MustRegister(
-		m.deliveries, m.recipients, m.security, m.policyFailures, m.deliveryDuration, m.phaseDuration, build,
+		m.deliveries, m.recipients, m.causes, m.security, m.policyFailures, m.deliveryDuration, m.phaseDuration, build,
 		newCollector(counts),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -62,6 +63,7 @@ func proofOf(p *verdict.Proof) proof {
 // some additions.
 type series struct {
 	deliveries, recipients [results]prometheus.Counter
+	causes                 [results][len(outcome.Causes) + 1]prometheus.Counter // by what failed; none for delivered
 	took                   prometheus.Observer
 	phases                 [transport.Phases]prometheus.Observer
 	security               [verdict.TLSAuthenticated + 1][verdict.MXDNSSEC + 1][proofs]prometheus.Counter
@@ -76,6 +78,11 @@ func (m *Metrics) of(name string) *series {
 	for r := range results {
 		s.deliveries[r] = m.deliveries.WithLabelValues(name, r.String())
 		s.recipients[r] = m.recipients.WithLabelValues(name, r.String())
+		for _, cause := range outcome.Causes {
+			if r != delivered {
+				s.causes[r][cause] = m.causes.WithLabelValues(name, r.String(), cause.String())
+			}
+		}
 	}
 	for p := range transport.Phases {
 		s.phases[p] = m.phaseDuration.WithLabelValues(name, p.String())
@@ -107,6 +114,12 @@ func (m *Metrics) Observe(e *transport.Event) {
 		r := resultOf(code)
 		s.recipients[r].Inc()
 		worst = max(worst, r)
+	}
+	for i := range e.Outcomes {
+		o := e.Outcomes[i].Status
+		if r := resultOf(o.Code); r != delivered {
+			s.causes[r][outcome.CauseOf(o)].Inc()
+		}
 	}
 	s.deliveries[worst].Inc()
 	if e.Took > 0 {

@@ -1,9 +1,11 @@
 package delivery
 
 import (
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/session"
 )
@@ -17,12 +19,13 @@ const maxTried = 8 << 10
 func (d *Delivery) logResults() {
 	type group struct {
 		code, host, text string
+		cause            outcome.Cause
 		conn             *session.Conn
 	}
 	to := map[group][]string{}
 	var order []group
 	for _, r := range d.rcpts {
-		g := group{r.result.Code.String(), r.result.Host, reply.Line(r.result.Error()), nil}
+		g := group{r.result.Code.String(), r.result.Host, reply.Line(r.result.Error()), outcome.CauseOf(r.result), nil}
 		if r.conn != nil && r.conn.Host.Host.Name == g.host {
 			g.conn = r.conn
 		}
@@ -34,6 +37,9 @@ func (d *Delivery) logResults() {
 	for _, g := range order {
 		log := d.msg.Log.With("from", reply.Clean(d.msg.Sender.String()), "to", reply.Clean(strings.Join(to[g], ",")),
 			"host", g.host, "dsn", g.code, "text", g.text, "size", d.msg.Facts.Size, "took", d.found.Took.Round(time.Millisecond))
+		if g.cause != outcome.NoCause {
+			log = log.With("cause", g.cause.String())
+		}
 		if c := g.conn; c != nil {
 			log = log.With("address", c.Addr().String(), "via", c.Via(), "tls_level", c.Proof().Level().String(), "mx_level", c.Host.Verdict.MX.String())
 			if c.TestingFailure != nil {
@@ -44,8 +50,8 @@ func (d *Delivery) logResults() {
 			}
 		}
 		log = log.With(d.msg.LogTail...)
-		if len(d.tried) > 0 {
-			log = log.With("tried", reply.Cut(strings.Join(d.tried, "; "), maxTried))
+		if tried := d.triedBefore(g.code + " " + g.text); len(tried) > 0 {
+			log = log.With("tried", reply.Cut(strings.Join(tried, "; "), maxTried))
 		}
 		switch g.code[0] {
 		case '2':
@@ -56,4 +62,13 @@ func (d *Delivery) logResults() {
 			log.Info("refused")
 		}
 	}
+}
+
+// triedBefore gives the hosts' reasons but for the one that the line tells as
+// its text.
+func (d *Delivery) triedBefore(told string) []string {
+	if i := slices.Index(d.tried, told); i >= 0 {
+		return slices.Delete(slices.Clone(d.tried), i, i+1)
+	}
+	return d.tried
 }
