@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
@@ -16,6 +15,8 @@ import (
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/mtasts/store"
 	"github.com/mxpipe/mxpipe/transport/resolver"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // ramPolicies bounds the policies that are kept in memory only, in bytes.
@@ -97,27 +98,23 @@ func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error)
 	return policycache.Answer{Found: a.Existence == resolver.Exists, Texts: a.Texts(), Expires: a.Expires}, nil
 }
 
-// addresses looks a web host's addresses up. One family's failure is no matter
-// as long as the other has addresses.
+// addresses looks a web host's addresses up, as those of a mail server are: one
+// family's failure is no matter as long as the other has addresses, nor is it
+// waited for then.
 type addresses struct{ *resolver.Resolver }
 
 var errNoAddress = errors.New("the policy host has no address")
 
 // Addresses gives IPv4 and IPv6 addresses.
 func (r addresses) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
-	var answers [2]resolver.Answer
-	var failed [2]error
-	var both sync.WaitGroup
-	for i, qtype := range []resolver.Type{resolver.TypeA, resolver.TypeAAAA} {
-		both.Go(func() { answers[i], failed[i] = r.Lookup(ctx, host, qtype) })
+	found, err := route.New(route.Config{Resolver: r.Resolver}).Addresses(ctx, route.Host{Name: host})
+	var s *status.Error
+	switch {
+	case err == nil:
+		slices.SortStableFunc(found.Addrs, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
+		return found.Addrs, nil
+	case errors.As(err, &s) && s.Err == nil:
+		return nil, fmt.Errorf("%s: %w", host, errNoAddress)
 	}
-	both.Wait()
-	found := slices.Concat(answers[0].Addrs(), answers[1].Addrs())
-	switch err := errors.Join(failed[:]...); {
-	case len(found) > 0:
-		return found, nil
-	case err != nil:
-		return nil, err
-	}
-	return nil, fmt.Errorf("%s: %w", host, errNoAddress)
+	return nil, err
 }

@@ -80,9 +80,22 @@ none.example. TXT "x"`)
 	if got, err := (addresses{r}).Addresses(t.Context(), "broken.example"); !errors.As(err, &failed) {
 		t.Errorf("broken.example: %v, %v", got, err)
 	}
+	// A family that says nothing is not waited for to its end.
+	defer s.Hold("late.example", dns.TypeAAAA)()
+	if err := s.Add("late.example. A 192.0.2.6"); err != nil {
+		t.Fatal(err)
+	}
+	patient, err := resolver.New(resolver.Config{Servers: []string{s.Addr()}, Timeout: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer patient.Close()
+	if got, err := (addresses{patient}).Addresses(t.Context(), "late.example"); err != nil || fmt.Sprint(got) != "[192.0.2.6]" {
+		t.Errorf("late.example: %v, %v", got, err)
+	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got, err := (addresses{r}).Addresses(ended, "late.example"); err == nil {
+	if got, err := (addresses{r}).Addresses(ended, "other.example"); err == nil {
 		t.Errorf("after the end: %v", got)
 	}
 }

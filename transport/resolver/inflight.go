@@ -41,29 +41,29 @@ func newInFlight() *inFlight {
 // leave; without one, because ctx has ended, there is nothing to give back.
 func (f *inFlight) enter(ctx context.Context, name string) (leave func(), err error) {
 	key := ownerOf(name)
-	owner := f.join(key)
+	owner := f.retain(key)
 	// The owner's place comes first: who waits for it keeps nobody else out.
 	select {
 	case owner.places <- struct{}{}:
 	case <-ctx.Done():
-		f.part(key)
+		f.release(key)
 		return nil, context.Cause(ctx)
 	}
 	select {
 	case f.all <- struct{}{}:
 	case <-ctx.Done():
 		<-owner.places
-		f.part(key)
+		f.release(key)
 		return nil, context.Cause(ctx)
 	}
 	return func() {
 		<-f.all
 		<-owner.places
-		f.part(key)
+		f.release(key)
 	}, nil
 }
 
-func (f *inFlight) join(key string) *ownerPlaces {
+func (f *inFlight) retain(key string) *ownerPlaces {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	owner := f.owners[key]
@@ -75,7 +75,7 @@ func (f *inFlight) join(key string) *ownerPlaces {
 	return owner
 }
 
-func (f *inFlight) part(key string) {
+func (f *inFlight) release(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	owner := f.owners[key]
