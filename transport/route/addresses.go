@@ -102,7 +102,11 @@ func (f *Finder) families(ctx context.Context, name string) (v4, v6 family) {
 	first := <-answers
 	late.Type = resolver.TypeA + resolver.TypeAAAA - first.qtype
 	if len(first.addrs) > 0 {
-		patience := time.AfterFunc(f.cfg.Patience-f.pending(name, late.Type), func() { giveUp(late) })
+		wait := f.cfg.Patience
+		if deadline, ok := ctx.Deadline(); ok {
+			wait = min(wait, time.Until(deadline)/2) // the caller has other work to do
+		}
+		patience := time.AfterFunc(wait-f.pending(name, late.Type), func() { giveUp(late) })
 		defer patience.Stop()
 	}
 	second := <-answers

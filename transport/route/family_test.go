@@ -64,6 +64,19 @@ func TestLateFamily(t *testing.T) {
 	}
 }
 
+// Half of the caller's time is left for what it wants the address for.
+func TestLateFamilyLeavesTime(t *testing.T) {
+	w := internet(t, "mx.example. IN A 192.0.2.1")
+	defer w.Hold("mx.example", dns.TypeAAAA)()
+	w.cfg.Patience = time.Hour
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	found, err := w.finder().Addresses(ctx, route.Host{Name: "mx.example"})
+	if err != nil || len(found.Addrs) != 1 || ctx.Err() != nil {
+		t.Errorf("%+v, %v, and the time is over: %v", found, err, ctx.Err())
+	}
+}
+
 // Only an address lets a delivery go on without the other family; that there is
 // none in this family is no reason for haste.
 func TestNoDataIsNoAddress(t *testing.T) {
