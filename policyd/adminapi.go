@@ -95,6 +95,7 @@ func (a adminAPI) Status() admin.Status {
 	}
 	d.mu.Unlock()
 	s.MaxDeliveries, s.Messages, s.Overdue = d.slots, d.dispatcher.UnderWay(), d.dispatcher.Overdue()
+	s.Uploads = d.dispatcher.Uploading()
 	s.Resolver.Servers, s.Policies, s.Transports = []string{}, []admin.Policies{}, []admin.Transport{}
 	if inUse.Resolver != nil {
 		st := inUse.Resolver.Stats()

@@ -14,7 +14,7 @@ func (d *Daemon) counts() metrics.Counts {
 	c.Reloaded, c.Mistaken = d.state.read, !d.state.rejected.IsZero()
 	d.mu.Unlock()
 	if d.dispatcher != nil { // which comes last
-		c.Messages, c.Busy = d.dispatcher.UnderWay(), d.dispatcher.Busy()
+		c.Messages, c.Uploads, c.Busy = d.dispatcher.UnderWay(), d.dispatcher.Uploading(), d.dispatcher.Busy()
 	}
 	return c
 }

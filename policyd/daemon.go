@@ -182,6 +182,7 @@ func (d *Daemon) load() error {
 		Spool:     d.spool,
 		Served:    d.served,
 		Slots:     semaphore.NewWeighted(int64(d.slots)),
+		Uploads:   semaphore.NewWeighted(int64(d.slots) * intake.UploadsPerSlot),
 		Logger:    d.log,
 	})
 	return nil

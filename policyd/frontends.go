@@ -28,14 +28,15 @@ type frontEnd interface {
 	Alive(ctx context.Context) error
 }
 
-// waitingFactor is how many connections there may be for each delivery at
-// once: some are only just arriving, some wait for their turn.
-const waitingFactor = 2
+// connectionsPerSlot is how many connections there may be at one socket for each
+// delivery at once: one whose message is delivered, those whose messages are
+// coming in, and one more, which is told that there are too many.
+const connectionsPerSlot = 1 + intake.UploadsPerSlot + 1
 
 // frontEndMakers says what makes the front end for a socket of each kind. A
 // kind that is not here is not served, and the log says so.
 func (d *Daemon) frontEndMakers() map[listen.EndpointKind]func(listen.Endpoint) frontEnd {
-	loops := func() *accept.Loops { return accept.New(d.slots*waitingFactor+1, d.log) }
+	loops := func() *accept.Loops { return accept.New(d.slots*connectionsPerSlot+1, d.log) }
 	return map[listen.EndpointKind]func(listen.Endpoint) frontEnd{
 		listen.KindMetrics: func(listen.Endpoint) frontEnd { return d.metrics.NewServer(d.log) },
 		listen.KindPipe:    func(listen.Endpoint) frontEnd { return pipe.New(d.dispatcher, loops()) },

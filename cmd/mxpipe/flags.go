@@ -116,6 +116,9 @@ func explain(err error) string {
 	if !errors.As(err, &f) {
 		return "the envelope: " + err.Error()
 	}
+	if f.Err == wire.ErrTooMany {
+		return "more than 1000 recipients in one call"
+	}
 	if f.Field == "recipient" {
 		return "a recipient: " + f.Err.Error()
 	}

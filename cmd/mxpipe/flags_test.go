@@ -129,7 +129,7 @@ func misuses() map[string][]string {
 		`--requiretls cannot be "maybe"`:   {"--requiretls=maybe", "-f", s, r},
 		"--sender: too long":               {"-f", long, r},
 		"a recipient: too long":            {"-f", s, long},
-		"a recipient: too long, 1001":      append([]string{"-f", s}, strings.Split(strings.Repeat("r,", 1000)+"r", ",")...),
+		"more than 1000 recipients":        append([]string{"-f", s}, strings.Split(strings.Repeat("r,", 1000)+"r", ",")...),
 		"--sender: holds a control":        {"-f", "a\r\nDATA", r},
 		"a recipient: holds a control":     {"-f", s, "a\tb"},
 		"--transport: holds a control":     {"--transport=a\x1b", "-f", s, r},

@@ -75,7 +75,7 @@ func (e *Envelope) Validate() error {
 		return tagRecipient.wrong(ErrSequence)
 	}
 	if len(e.Recipients) > MaxRecipients {
-		return tagRecipient.wrong(ErrTooLong)
+		return tagRecipient.wrong(ErrTooMany)
 	}
 	texts := [...]struct {
 		tag   tag

@@ -21,6 +21,10 @@ const readerBuffer = 16 << 10
 // nothing after the commit. So after io.EOF a read on the connection itself
 // tells one thing only: that the client went away.
 type Reader struct {
+	// Hold, when it is not nil, is asked before so many bytes of the envelope
+	// are kept; its error is final.
+	Hold func(bytes int) error
+
 	src    io.Reader
 	buf    []byte
 	r, w   int // buf[r:w] is read and not yet used
@@ -105,6 +109,11 @@ func (r *Reader) field(f *fields, left int) (int, error) {
 	}
 	if size > left-prefix {
 		return 0, t.wrong(ErrSequence)
+	}
+	if r.Hold != nil {
+		if err := r.Hold(size); err != nil {
+			return 0, err
+		}
 	}
 	value, err := r.next(size)
 	if err != nil {
@@ -261,7 +270,7 @@ func (f *fields) add(t tag, value string) error {
 	switch t {
 	case tagRecipient:
 		if len(f.e.Recipients) == MaxRecipients {
-			return t.wrong(ErrTooLong)
+			return t.wrong(ErrTooMany)
 		}
 		f.e.Recipients = append(f.e.Recipients, Recipient{Address: value})
 		f.last = [256]bool{}

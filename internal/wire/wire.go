@@ -159,6 +159,8 @@ var (
 	ErrSequence error = &violation{"missing or out of place"}
 	// ErrTooLong: something exceeds its bound.
 	ErrTooLong error = &violation{"too long"}
+	// ErrTooMany: there are more than MaxRecipients.
+	ErrTooMany error = &violation{"more than 1000 of them"}
 	// ErrControl: a value holds a control character.
 	ErrControl error = &violation{"holds a control character"}
 	// ErrValue: a value is not one of those that its field can have.

@@ -208,7 +208,7 @@ func TestReaderRefusesEnvelopes(t *testing.T) {
 		{"no recipient", envelopeOf(sender), ErrSequence, "recipient"},
 		{"sender twice", envelopeOf(sender, sender, rcpt), ErrSequence, "sender"},
 		{"an empty recipient", envelopeOf(sender, field(tagRecipient, "")), ErrValue, "recipient"},
-		{"1,001 recipients", envelopeOf(sender, many), ErrTooLong, "recipient"},
+		{"1,001 recipients", envelopeOf(sender, many), ErrTooMany, "recipient"},
 		{"an address of 1,025 bytes", envelopeOf(sender, field(tagRecipient, strings.Repeat("a", 1025))), ErrTooLong, "recipient"},
 		{"a line end in the sender", envelopeOf(field(tagSender, "a@b\r\nDATA"), rcpt), ErrControl, "sender"},
 		{"a NUL in a recipient", envelopeOf(sender, field(tagRecipient, "a\x00@b")), ErrControl, "recipient"},
@@ -297,7 +297,7 @@ func TestAppendEnvelopeRefuses(t *testing.T) {
 		want   error
 	}{
 		{"no recipients", func(e *Envelope) { e.Recipients = nil }, ErrSequence},
-		{"1,001 recipients", func(e *Envelope) { e.Recipients = recipients(1001, "a@b") }, ErrTooLong},
+		{"1,001 recipients", func(e *Envelope) { e.Recipients = recipients(1001, "a@b") }, ErrTooMany},
 		{"more than 1 MiB", func(e *Envelope) { e.Recipients = recipients(600, long[1:]); setORcpt(e.Recipients, "x;"+long[3:]) }, ErrTooLong},
 		{"an empty recipient", func(e *Envelope) { e.Recipients[1].Address = "" }, ErrValue},
 		{"long sender", func(e *Envelope) { e.Sender = long }, ErrTooLong},

@@ -16,6 +16,7 @@ type Status struct {
 	Rejected      *time.Time  `json:"rejected,omitempty"` // when a changed one was found wrong since
 	MaxDeliveries int         `json:"max_deliveries"`
 	Messages      int         `json:"messages"` // that have a place among max_deliveries
+	Uploads       int         `json:"uploads"`  // messages that are coming in, or wait for a place
 	Overdue       int         `json:"overdue"`  // of which should have ended long ago
 	Resolver      Resolver    `json:"resolver"`
 	Policies      []Policies  `json:"mtasts"`

@@ -28,16 +28,16 @@ type Delivery struct {
 // Deliver hands the message over for the recipients that neither have it yet
 // nor are about to get it from an earlier try. The envelope and the message
 // belong to the Delivery until it ends or is settled.
-func (p *Slot) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.Message, log *slog.Logger) *Delivery {
+func (s *Slot) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.Message, log *slog.Logger) *Delivery {
 	d := &Delivery{
 		Results:    make([]transport.Result, len(env.Recipients)),
-		dispatcher: p.dispatcher, env: env, msg: msg, log: log,
-		mine: p.dispatcher.inFlight.begin(env),
+		dispatcher: s.dispatcher, env: env, msg: msg, log: log,
+		mine: s.dispatcher.inFlight.begin(env),
 	}
 	left, index := d.left()
-	left.Waited = p.waited
+	left.Waited = s.waited
 	if len(index) > 0 {
-		for k, result := range p.transport.Deliver(ctx, &left, &msg.Message) {
+		for k, result := range s.transport.Deliver(ctx, &left, &msg.Message) {
 			d.Results[index[k]] = result
 		}
 	}

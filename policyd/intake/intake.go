@@ -2,11 +2,11 @@
 // LMTP differ in how a message comes in and how the answer goes out, and in
 // nothing else.
 //
-// A message's life here: its transport is found by name and held; a place among
-// the deliveries at once is waited for; the front end reads the message into
-// the spool; the transport delivers to those recipients that neither have the
-// message from an earlier try nor are about to get it from one that is still
-// under way. When the mail server may try again although a recipient has the
+// A message's life here: its transport is found by name and held, and the front
+// end reads it into the spool, as one of a bounded number of uploads; when it is
+// whole, a slot among the deliveries at once is waited for; the transport
+// delivers to those recipients that neither have the message from an earlier try
+// nor are about to get it from one that is still under way. When the mail server may try again although a recipient has the
 // message, that is written down (package served).
 //
 // A message keeps the transport that it began with, whatever is reloaded
@@ -16,7 +16,6 @@ package intake
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -31,7 +30,7 @@ import (
 )
 
 const (
-	// SlotWait is how long a message waits for a place among max_deliveries.
+	// SlotWait is how long a message waits for a slot among max_deliveries.
 	SlotWait = 5 * time.Second
 	// Slack is what a delivery may take beyond its time before it is overdue.
 	Slack = 5 * time.Minute
@@ -57,20 +56,23 @@ type Transport struct {
 // Config is what a Dispatcher works with. All of it must be set.
 type Config struct {
 	// Transport finds a transport by its name; ok is false when there is none.
-	Transport func(name string) (way Transport, ok bool)
+	Transport func(name string) (t Transport, ok bool)
 	Spool     *spool.Spool
 	Served    *served.Store
-	// Slots holds one unit for each delivery that may be under way.
-	Slots  *semaphore.Weighted
-	Logger *slog.Logger
+	// Slots holds one unit for each delivery that may be under way, Uploads one
+	// for each message that may be coming in.
+	Slots, Uploads *semaphore.Weighted
+	Logger         *slog.Logger
 }
 
-// Dispatcher is where all front ends bring their messages. It is safe for concurrent
-// use.
+// Dispatcher is where all front ends bring their messages. It is safe for
+// concurrent use.
 type Dispatcher struct {
 	Config
-	inFlight inFlight
-	busy     atomic.Uint64 // messages that got no place
+	inFlight  inFlight
+	busy      atomic.Uint64 // messages that got no slot
+	uploading atomic.Int64
+	envelopes atomic.Int64 // bytes
 
 	mu      sync.Mutex
 	running map[*Slot]time.Time // until when each must be over
@@ -85,53 +87,26 @@ func New(cfg Config) *Dispatcher {
 	}
 }
 
-// Slot is a delivery's place among max_deliveries, with its transport.
+// Slot is a delivery's slot among max_deliveries, with its transport.
 type Slot struct {
 	dispatcher *Dispatcher
 	transport  Transport
 	waited     time.Duration // for it
 }
 
-// Admit finds a transport by its name and waits for a place, for five seconds
-// at most. limit is how long the message may then take to come in and be
-// delivered, which ctx must see to; whoever takes longer is overdue. The
-// error is a *status.Error for the mail server, or the cause of ctx's end.
-func (d *Dispatcher) Admit(ctx context.Context, name string, limit time.Duration) (*Slot, error) {
-	way, ok := d.Transport(name)
-	if !ok {
-		return nil, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", name)}
-	}
-	start := time.Now()
-	if err := d.acquireSlot(ctx); err != nil {
-		way.Release()
-		return nil, err
-	}
-	p := &Slot{d, way, time.Since(start)}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.running[p] = time.Now().Add(limit + way.Overtime + Slack)
-	return p, nil
-}
-
-// acquireSlot waits for a place.
-func (d *Dispatcher) acquireSlot(ctx context.Context) error {
+// acquire waits for one of what there is a number of; busy says that there was
+// none in time.
+func (d *Dispatcher) acquire(ctx context.Context, from *semaphore.Weighted, busy string) error {
 	wait, cancel := context.WithTimeout(ctx, SlotWait)
 	defer cancel()
 	switch {
-	case d.Slots.Acquire(wait, 1) == nil:
+	case from.Acquire(wait, 1) == nil:
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
 	d.busy.Add(1)
-	return &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "mxpolicyd is busy: max_deliveries are under way"}
-}
-
-// Renew says anew how long the message may take, from now on.
-func (p *Slot) Renew(limit time.Duration) {
-	p.dispatcher.mu.Lock()
-	defer p.dispatcher.mu.Unlock()
-	p.dispatcher.running[p] = time.Now().Add(limit + p.transport.Overtime + Slack)
+	return &status.Error{Code: status.New(status.Temporary, 3, 2), Text: busy}
 }
 
 // NotTaken logs that a message is turned away, and with which answer. It is a
@@ -150,24 +125,24 @@ func NotTaken(log *slog.Logger, answer *status.Error) {
 	log.Log(context.Background(), level, "message not taken", "dsn", answer.Code.String(), "text", answer.Error())
 }
 
-// Release gives the place to somebody else. It is called once, when the message
+// Release gives the slot to another message. It is called once, when the message
 // is done with.
-func (p *Slot) Release() {
-	p.dispatcher.mu.Lock()
-	delete(p.dispatcher.running, p)
-	p.dispatcher.mu.Unlock()
-	p.dispatcher.Slots.Release(1)
-	p.transport.Release()
+func (s *Slot) Release() {
+	s.dispatcher.mu.Lock()
+	delete(s.dispatcher.running, s)
+	s.dispatcher.mu.Unlock()
+	s.dispatcher.Slots.Release(1)
+	s.transport.Release()
 }
 
-// UnderWay counts the messages that have a place.
+// UnderWay counts the messages that have a slot.
 func (d *Dispatcher) UnderWay() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.running)
 }
 
-// Busy counts the messages that got no place in time.
+// Busy counts the messages that got no slot in time, for a delivery or to come in.
 func (d *Dispatcher) Busy() uint64 { return d.busy.Load() }
 
 // Overdue counts the deliveries that go on although their time, and all that

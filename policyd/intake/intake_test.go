@@ -50,7 +50,7 @@ func newBench(t *testing.T) *bench {
 			b.held++
 			return Transport{Deliverer: b, Release: func() { b.held-- }, Overtime: time.Minute}, true
 		},
-		Spool: spool.New(b.dir, 1<<20), Served: memory, Slots: semaphore.NewWeighted(1), Logger: slog.New(slog.DiscardHandler),
+		Spool: spool.New(b.dir, 1<<20), Served: memory, Slots: semaphore.NewWeighted(1), Uploads: semaphore.NewWeighted(UploadsPerSlot), Logger: slog.New(slog.DiscardHandler),
 	})
 	if b.msg, err = b.Spool.Receive(strings.NewReader("Subject: x\n\nHello.\n")); err != nil {
 		t.Fatal(err)
@@ -74,19 +74,33 @@ func (b *bench) Deliver(_ context.Context, env *transport.Envelope, _ *transport
 	return results
 }
 
-// try delivers to recipients of one letter each.
-func (b *bench) try(queueID, recipients string) *Delivery {
+// slot takes a slot for a whole message, for a minute.
+func (b *bench) slot() *Slot {
 	b.t.Helper()
-	place, err := b.Admit(b.t.Context(), "default", time.Minute)
+	upload, err := b.Upload(b.t.Context(), "default")
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	defer place.Release()
+	defer upload.End()
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	defer cancel()
+	slot, err := upload.Admit(ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return slot
+}
+
+// try delivers to recipients of one letter each.
+func (b *bench) try(queueID, recipients string) *Delivery {
+	b.t.Helper()
+	slot := b.slot()
+	defer slot.Release()
 	env := &transport.Envelope{QueueID: queueID, Sender: "s@example.org"}
 	for _, r := range recipients {
 		env.Recipients = append(env.Recipients, transport.Recipient{Address: string(r)})
 	}
-	return place.Deliver(b.t.Context(), env, b.msg, b.Logger)
+	return slot.Deliver(b.t.Context(), env, b.msg, b.Logger)
 }
 
 // want checks the classes of the results.
@@ -107,8 +121,8 @@ func (b *bench) wantCalls(calls ...string) {
 	if fmt.Sprint(b.calls) != fmt.Sprint(calls) {
 		b.t.Errorf("delivered to %q, want %q", b.calls, calls)
 	}
-	if b.held != 0 || b.UnderWay() != 0 || len(b.inFlight.all) != 0 {
-		b.t.Errorf("left: %d transports, %d places, flights %v", b.held, b.UnderWay(), b.inFlight.all)
+	if b.held != 0 || b.UnderWay() != 0 || b.Uploading() != 0 || len(b.inFlight.all) != 0 {
+		b.t.Errorf("left: %d transports, %d slots, %d uploads, flights %v", b.held, b.UnderWay(), b.Uploading(), b.inFlight.all)
 	}
 }
 
@@ -188,44 +202,143 @@ func TestFlights(t *testing.T) {
 	b.wantCalls("aa", "b", "a", "a", "a")
 }
 
-// A place is waited for, five seconds or as long as ctx lasts; a transport that is not there is not.
+// A slot is waited for, five seconds or as long as ctx lasts; a transport that is
+// not there is not.
 func TestAdmit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		place, err := b.Admit(t.Context(), "default", time.Hour)
-		if err != nil {
-			t.Fatal(err)
-		}
+		slot := b.slot()
 		begin := time.Now()
 		var refused *status.Error
-		if _, err := b.Admit(t.Context(), "nosuch", time.Hour); !errors.As(err, &refused) || refused.Code.String() != "4.3.5" || time.Since(begin) != 0 {
+		if _, err := b.Upload(t.Context(), "nosuch"); !errors.As(err, &refused) || refused.Code.String() != "4.3.5" || time.Since(begin) != 0 {
 			t.Errorf("no transport: %v after %v", err, time.Since(begin))
 		}
-		if _, err := b.Admit(t.Context(), "default", time.Hour); !errors.As(err, &refused) || refused.Code.String() != "4.3.2" || time.Since(begin) != SlotWait {
-			t.Errorf("no place: %v after %v", err, time.Since(begin))
+		upload, err := b.Upload(t.Context(), "default")
+		if err != nil || time.Since(begin) != 0 {
+			t.Fatalf("a message cannot come in though none does: %v after %v", err, time.Since(begin))
+		}
+		if _, err := upload.Admit(t.Context()); !errors.As(err, &refused) || refused.Code.String() != "4.3.2" || time.Since(begin) != SlotWait {
+			t.Errorf("no slot: %v after %v", err, time.Since(begin))
 		}
 		begin = time.Now()
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, transport.ErrTimeout)
 		defer cancel()
-		if _, err := b.Admit(ctx, "default", time.Hour); !errors.Is(err, transport.ErrTimeout) || time.Since(begin) != time.Second {
+		if _, err := upload.Admit(ctx); !errors.Is(err, transport.ErrTimeout) || time.Since(begin) != time.Second {
 			t.Errorf("no time: %v after %v", err, time.Since(begin))
 		}
-		if n := b.UnderWay(); n != 1 {
-			t.Errorf("%d under way", n)
+		upload.End()
+		upload.End()
+		if n, coming := b.UnderWay(), b.Uploading(); n != 1 || coming != 0 {
+			t.Errorf("%d under way, %d coming in", n, coming)
 		}
-		begin = time.Now()
-		place.Renew(time.Minute)
-		time.Sleep(time.Minute + time.Minute + Slack) // the way's overtime is a minute
+		slot.Release()
+		b.wantCalls()
+	})
+}
+
+// A delivery that goes on after its time, the last reply's and some minutes is
+// overdue.
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		slot := b.slot()
+		time.Sleep(time.Minute + time.Minute + Slack) // the transport's overtime is a minute
 		if n := b.Overdue(); n != 0 {
 			t.Errorf("%d overdue just in time", n)
 		}
 		time.Sleep(time.Second)
 		if n := b.Overdue(); n != 1 {
-			t.Errorf("%d overdue after %v", n, time.Since(begin))
+			t.Errorf("%d overdue a second later", n)
 		}
-		place.Release()
+		slot.Release()
 		b.wantCalls()
 	})
+}
+
+// Messages that do not come to their end take no slot, and are four for each: one
+// more waits for five seconds.
+func TestUploads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var half []*Upload
+		for range 4 {
+			upload, err := b.Upload(t.Context(), "default")
+			if err != nil {
+				t.Fatal(err)
+			}
+			half = append(half, upload)
+		}
+		begin := time.Now()
+		var refused *status.Error
+		if _, err := b.Upload(t.Context(), "default"); !errors.As(err, &refused) || refused.Code.String() != "4.3.2" || time.Since(begin) != 5*time.Second {
+			t.Errorf("the fifth: %v after %v", err, time.Since(begin))
+		}
+		if n := b.Busy(); n != 1 {
+			t.Errorf("%d got no place", n)
+		}
+		slot, err := half[0].Admit(t.Context()) // which is whole
+		if err != nil {
+			t.Fatalf("there is no slot for a whole message beside three half ones: %v", err)
+		}
+		slot.Release()
+		for _, upload := range half {
+			upload.End()
+		}
+		ctx, cancel := half[1].Receiving(t.Context())
+		defer cancel()
+		begin = time.Now()
+		<-ctx.Done()
+		if cause := context.Cause(ctx); cause != ErrSlow || time.Since(begin) != 10*time.Minute {
+			t.Errorf("a message may come in for %v: %v", time.Since(begin), cause)
+		}
+		b.wantCalls()
+	})
+}
+
+// Envelopes are bounded by themselves and together.
+func TestEnvelopes(t *testing.T) {
+	b := newBench(t)
+	var refused *status.Error
+	one := b.Envelope()
+	for i := range 1024 {
+		if err := one.Add(1024); err != nil {
+			t.Fatalf("after %d KiB: %v", i, err)
+		}
+	}
+	if err := one.Add(1); !errors.As(err, &refused) || refused.Code.String() != "4.5.3" {
+		t.Errorf("beyond a mebibyte: %v", err)
+	}
+	var all []*Envelope
+	err := error(nil)
+	for err == nil {
+		e := b.Envelope()
+		all = append(all, e)
+		err = e.Add(1 << 20)
+	}
+	if !errors.As(err, &refused) || refused.Code.String() != "4.3.1" || len(all) != 31 {
+		t.Errorf("after %d envelopes of 1 MiB beside the first: %v", len(all), err)
+	}
+	if held := b.EnvelopeBytes(); held > 64<<20 {
+		t.Errorf("%d bytes are held", held)
+	}
+	small := b.Envelope()
+	if err := small.Add(4 << 10); err != nil {
+		t.Errorf("a small one beside them: %v", err)
+	}
+	if err := small.Add(1<<20 - 8<<10); !errors.Is(err, ErrEnvelopes) {
+		t.Errorf("one that grows beside them: %v", err)
+	}
+	small.End()
+	one.End()
+	if err := one.Add(1 << 20); err != nil {
+		t.Errorf("when one was let go: %v", err)
+	}
+	for _, e := range append(all, one) {
+		e.End()
+	}
+	if held := b.EnvelopeBytes(); held != 0 {
+		t.Errorf("%d bytes are held in the end", held)
+	}
 }
 
 // What cannot be written down is in the log.

@@ -34,7 +34,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{Bench: intaketest.New(t)}
-	b.Server = New(b.NewDispatcher(maxSize), accept.New(2*intaketest.Places+1, b.Logger), "default", "mx.example.org")
+	b.Server = New(b.NewDispatcher(maxSize), accept.New(2*intaketest.Slots+1, b.Logger), "default", "mx.example.org")
 	return b
 }
 

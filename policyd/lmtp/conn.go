@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -77,14 +78,13 @@ func newConn(c net.Conn, log *slog.Logger) *conn {
 var (
 	errStopping = errors.New("mxpolicyd is stopping")
 	errStalled  = errors.New("waited too long")
-	errSlow     = errors.New("the message took too long")
 	errErrors   = errors.New("too many errors")
 	errBroken   = errors.New("a message was given up")
 )
 
 // ours reports whether an error is one of these.
 func ours(err error) bool {
-	for _, e := range []error{errStopping, errStalled, errSlow, errErrors, errBroken, errLongLine} {
+	for _, e := range []error{errStopping, errStalled, intake.ErrStalled, intake.ErrSlow, errErrors, errBroken, errLongLine, errHugeChunk} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -197,6 +197,9 @@ func (c *conn) fill() error {
 	case c.stopping && c.waiting:
 		return errStopping
 	}
+	if !c.waiting {
+		return intake.ErrStalled
+	}
 	return errStalled
 }
 
@@ -210,6 +213,9 @@ func (c *conn) await() error {
 		return c.cutOff
 	case c.stopping && c.waiting:
 		return errStopping
+	}
+	if !c.waiting {
+		return c.SetReadDeadline(time.Now().Add(intake.UploadStall))
 	}
 	return c.SetReadDeadline(time.Now().Add(stall))
 }

@@ -20,6 +20,7 @@ type framing struct {
 	free  int64  // how many bytes, of those buffered or yet to come, the library may read
 	verb  string // of the last command, in upper case
 	param string // of a MAIL, its ENVID, and of a RCPT, its ORCPT
+	size  int64  // of a MAIL, its SIZE; 0: it has none
 	chunk bool   // the last command is a BDAT, whose chunk is among what is free
 
 	// Of the current line of DATA.
@@ -27,7 +28,10 @@ type framing struct {
 	dot    bool
 }
 
-var errLongLine = errors.New("a command line is too long")
+var (
+	errLongLine  = errors.New("a command line is too long")
+	errHugeChunk = errors.New("a chunk is too large")
+)
 
 // look frees what it can of buf, which begins with the first byte that is not
 // free, when nothing is free. When still nothing is, it wants to see more. It
@@ -45,15 +49,19 @@ func (f *framing) look(buf []byte) (command bool, err error) {
 		return false, nil
 	}
 	line := strings.TrimRight(string(buf[:n]), "\r\n")
+	size, ok := chunkSize(line)
+	if !ok && isHuge(line) {
+		return false, errHugeChunk
+	}
 	f.free = int64(n)
 	f.verb = strings.ToUpper(line[:min(4, len(line))])
 	switch f.verb {
 	case "MAIL":
+		f.size = takeSize(buf[:n])
 		f.param = takeParam(buf[:n], "ENVID")
 	case "RCPT":
 		f.param = takeParam(buf[:n], "ORCPT")
 	}
-	size, ok := chunkSize(line)
 	f.chunk = ok
 	f.free += size
 	return true, nil
@@ -72,6 +80,18 @@ func chunkSize(line string) (size int64, ok bool) {
 	}
 	n, err := strconv.ParseUint(args[0], 10, 32)
 	return int64(n), err == nil
+}
+
+// isHuge reports whether a BDAT command has a size that the library does not
+// take for one, and would answer without reading the chunk, so that the message
+// in it would be taken for commands.
+func isHuge(line string) bool {
+	args := strings.Fields(line)
+	if len(args) < 2 || !strings.EqualFold(args[0], "BDAT") {
+		return false
+	}
+	_, err := strconv.ParseUint(args[1], 10, 32)
+	return errors.Is(err, strconv.ErrRange)
 }
 
 // endOfData is how a message by DATA ends, from the beginning of a line.

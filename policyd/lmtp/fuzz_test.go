@@ -34,6 +34,7 @@ func FuzzServe(f *testing.F) {
 		one + "BDAT 0\r\nRSET\r\n" + one + "BDAT 1 LAST\r\nx",
 		one + "BDAT 3\r\nabcLHLO x\r\n",
 		one + "BDAT 100 LAST\r\nabc",
+		one + "BDAT 4294967296 LAST\r\nRSET\r\n" + one + "BDAT 0 LAST\r\n",
 		"LHLO x\r\nBDAT 10 LAST\r\nMAIL FROM:\r\nBDAT 4294967295\r\nx",
 		one + "DATA\r\na\r\r\n.\r\n\r.\r\n.\r\n",
 		"LHLO x\r\nMAIL FROM:<\"a\\\" b\"@c> ENVID=+2B+ RET=FULL SIZE=1\r\nRCPT TO:<\"> ORCPT=x\"@d> ORCPT=utf-8;\\x{E9} NOTIFY=NEVER\r\nNOOP\nVRFY x\nAUTH PLAIN\nSTARTTLS\n",

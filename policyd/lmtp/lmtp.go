@@ -10,8 +10,8 @@
 // one write. conn.go says what the library is kept from.
 //
 // A message's life: MAIL and RCPT are noted down; when DATA or the first BDAT
-// has come, a place among the deliveries at once is waited for, and the message
-// is read into the spool; the socket's transport delivers it for all recipients,
+// has come, the message is read into the spool; when it is whole, a slot among
+// the deliveries at once is waited for; the socket's transport delivers it for all recipients,
 // in one transaction for each destination where that is possible; each
 // recipient has its reply, in the order of the RCPT commands. What is refused
 // for all, such as a message beyond max_message_size, is read to its end first.
@@ -25,9 +25,11 @@
 // Received field (RFC 5321 §4.4), which the mail server wrote itself. A message
 // without one is not remembered.
 //
-// Every wait is bounded: five minutes for the client's next bytes, however many
-// come at a time; five seconds for a place; fifteen minutes for the delivery;
-// ten seconds for replies to be taken. What the daemon itself refuses is
+// Every wait is bounded: five minutes for the client's next command, a minute
+// for the next bytes of a message, however many come at a time, and ten minutes
+// for all of it; five seconds for a slot; fifteen minutes for the delivery; ten
+// seconds for replies to be taken. So is what an envelope holds, by itself and
+// with all the others (package intake). What the daemon itself refuses is
 // temporary, but for a message beyond max_message_size and what is no address.
 package lmtp
 
@@ -51,15 +53,13 @@ const (
 	// with 452 4.5.3, which has the mail server send them in another one.
 	MaxRecipients = 1000
 
-	// stall is how long the client may take for its next bytes.
+	// stall is how long the client may take for its next command.
 	stall = 5 * time.Minute
 	// deliveryTime is how long a delivery may take. It is shorter than the
 	// time-outs that the shipped configurations give the mail server.
 	deliveryTime = 15 * time.Minute
 	// answerTime is how long the client may take to read its replies.
 	answerTime = 10 * time.Second
-	// longest bounds the time that a message may take to come in.
-	longest = 24 * time.Hour
 	// maxLine bounds a command line, its line end included, in bytes.
 	maxLine = 4096
 	// maxErrors bounds the commands in a row that are refused, with no

@@ -2,24 +2,69 @@ package lmtp
 
 import (
 	"bytes"
+	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/mxpipe/mxpipe/policyd/intake"
 )
+
+// maxParam bounds a parameter as it is written, in bytes: a character of a
+// hundred may take three as xtext.
+const maxParam = 3 * intake.MaxAddress
 
 // The library refuses an ORCPT or an ENVID that it does not understand, such as
 // the ORCPT that Postfix 3.7 makes for an address outside ASCII, and with it the
 // recipient or the message. Neither is worth that: both are read here, and one
-// that nobody understands is left out, as if its sender had not given it.
+// that nobody understands, or that has more than MaxAddress bytes, is left out,
+// as if its sender had not given it. SIZE is read here too, as the library takes
+// one of 4 GiB for none.
+
+// takeSize blanks SIZE (RFC 1870 §3) out of a MAIL, if it is a number, and gives
+// it, the largest that there is where it is larger.
+func takeSize(line []byte) int64 {
+	const name = "SIZE"
+	word := findParam(line, name)
+	if word == nil {
+		return 0
+	}
+	digits := string(word[len(name)+1:])
+	n, err := strconv.ParseInt(digits, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange) && digits[0] != '-':
+		n = math.MaxInt64
+	case err != nil || digits[0] < '0' || digits[0] > '9':
+		return 0 // the library will say so
+	}
+	blank(word)
+	return n
+}
 
 // takeParam blanks a parameter of MAIL or RCPT out of a command line, and gives
 // its value; empty when there is none.
 func takeParam(line []byte, name string) string {
+	word := findParam(line, name)
+	if word == nil {
+		return ""
+	}
+	value := string(word[len(name)+1:])
+	blank(word)
+	if len(value) > maxParam {
+		return ""
+	}
+	return value
+}
+
+// findParam finds a parameter of MAIL or RCPT in a command line, with its name;
+// nil when there is none.
+func findParam(line []byte, name string) []byte {
 	rest := line[pathEnd(line):]
 	for at := 0; ; {
 		i := bytes.IndexByte(rest[at:], ' ')
 		if i < 0 {
-			return ""
+			return nil
 		}
 		at += i + 1
 		word := rest[at:]
@@ -27,12 +72,14 @@ func takeParam(line []byte, name string) string {
 			word = word[:end]
 		}
 		if len(word) > len(name) && word[len(name)] == '=' && strings.EqualFold(string(word[:len(name)]), name) {
-			value := string(word[len(name)+1:])
-			for j := range word {
-				word[j] = ' '
-			}
-			return value
+			return word
 		}
+	}
+}
+
+func blank(word []byte) {
+	for i := range word {
+		word[i] = ' '
 	}
 }
 
@@ -70,7 +117,7 @@ func originalRecipient(value string) string {
 			return ""
 		}
 	}
-	if address = xtext(address); address == "" || !isText(kind) {
+	if address = xtext(address); address == "" || !isText(kind) || len(kind)+1+len(address) > intake.MaxAddress {
 		return ""
 	}
 	return kind + ";" + address

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/mxpipe/mxpipe/policyd/intake"
 )
 
 // maxOut is how much of replies is gathered before it is sent.
@@ -108,8 +110,10 @@ func (c *conn) goodbye(err error) {
 		text = "421 4.3.2 mxpolicyd is stopping"
 	case errors.Is(err, errStalled):
 		text = fmt.Sprintf("421 4.4.2 nothing came for %v", stall)
-	case errors.Is(err, errSlow):
-		text = fmt.Sprintf("421 4.4.7 the message took more than %v to come", longest)
+	case errors.Is(err, intake.ErrStalled), errors.Is(err, intake.ErrSlow):
+		text = "421 4.3.2 " + err.Error()
+	case errors.Is(err, errHugeChunk):
+		text = "552 5.3.4 the message is larger than any that can be taken"
 	case errors.Is(err, errErrors):
 		text = "421 4.5.0 too many commands that make no sense here"
 	case errors.Is(err, errBroken):

@@ -1,6 +1,7 @@
 package lmtp
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -8,8 +9,10 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // session is what the library calls for one connection.
@@ -23,17 +26,22 @@ type session struct {
 	// that of a BDAT when it resets the session or ends it.
 	transfer sync.WaitGroup
 	broken   bool // off, by the client's own word
+	held     *intake.Envelope
 }
 
 func (s *Server) session(c *smtp.Conn) (smtp.Session, error) {
-	return &session{Server: s, conn: c.Conn().(*conn)}, nil
+	return &session{Server: s, conn: c.Conn().(*conn), held: s.Envelope()}, nil
 }
 
 // Mail begins a message.
 func (s *session) Mail(from string, o *smtp.MailOptions) error {
-	if limit := s.Spool.Max(); o.Size > limit {
+	if limit := s.Spool.Max(); s.conn.size > limit {
 		return &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 3, 4},
 			Message: fmt.Sprintf("the message has more than the %d bytes of max_message_size", limit)}
+	}
+	s.held.End() // of one that was given up
+	if err := s.hold(from, status.New(status.Permanent, 1, 7)); err != nil {
+		return err
 	}
 	s.env = transport.Envelope{
 		Peer:       s.conn.peer,
@@ -42,16 +50,27 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 		SMTPUTF8:   o.UTF8,
 		RequireTLS: o.RequireTLS,
 		Ret:        string(o.Return),
-		EnvID:      xtext(s.conn.param),
+		EnvID:      short(xtext(s.conn.param)),
 	}
 	s.names = nil
 	return nil
+}
+
+// short gives a parameter's value, unless it is too long to be one.
+func short(value string) string {
+	if len(value) > intake.MaxAddress {
+		return ""
+	}
+	return value
 }
 
 // Rcpt adds a recipient. Whether its address is one is for the transport to
 // say.
 func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 	rcpt := transport.Recipient{Address: spell(to), ORcpt: originalRecipient(s.conn.param)}
+	if err := s.hold(to, status.New(status.Permanent, 1, 3), rcpt.ORcpt); err != nil {
+		return err
+	}
 	for i, n := range o.Notify {
 		if i > 0 {
 			rcpt.Notify += ","
@@ -60,6 +79,23 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 	}
 	s.env.Recipients = append(s.env.Recipients, rcpt)
 	s.names = append(s.names, to)
+	return nil
+}
+
+// hold counts an address, with what belongs to it, before it is kept. The error
+// is the reply; tooLong that for what is longer than any address.
+func (s *session) hold(mailbox string, tooLong status.Code, with ...string) error {
+	if len(mailbox) > intake.MaxAddress {
+		return replyTo(tooLong, fmt.Sprintf("the address has more than %d bytes", intake.MaxAddress))
+	}
+	size := len(mailbox)
+	for _, one := range with {
+		size += len(one)
+	}
+	var refused *status.Error
+	if err := s.held.Add(size); errors.As(err, &refused) {
+		return replyTo(refused.Code, refused.Text)
+	}
 	return nil
 }
 
@@ -85,11 +121,18 @@ func (s *session) Reset() {
 	if s.broken {
 		s.conn.err = errBroken
 	}
+	s.forget()
+}
+
+// forget lets the envelope go.
+func (s *session) forget() {
 	s.env, s.names = transport.Envelope{}, nil
+	s.held.End()
 }
 
 // Logout ends the session.
 func (s *session) Logout() error {
 	s.transfer.Wait()
+	s.forget()
 	return nil
 }

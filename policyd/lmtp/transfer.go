@@ -28,22 +28,26 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 	}
 	s.env.ID = transport.NewID()
 	log := s.conn.log.With("id", s.env.ID)
-	ctx, cancel := context.WithTimeoutCause(s.conn.deliveries, longest, transport.ErrTimeout)
-	defer cancel()
-	place, err := s.Admit(ctx, s.transport, longest)
+	upload, err := s.Upload(s.conn.deliveries, s.transport)
 	if err != nil {
 		return s.refuse(r, err, log)
 	}
-	defer place.Release()
-	msg, err := s.receive(ctx, r)
+	defer upload.End()
+	msg, err := s.receive(upload, r)
 	if err != nil {
 		return s.refuse(r, err, log)
 	}
 	defer msg.Close()
-	place.Renew(deliveryTime)
 	s.env.QueueID = queueID(msg.Header)
 	log = log.With("queue_id", s.env.QueueID)
-	d := s.deliver(ctx, place, msg, log)
+	ctx, cancel := context.WithTimeoutCause(s.conn.deliveries, deliveryTime, transport.ErrTimeout)
+	defer cancel()
+	slot, err := upload.Admit(ctx)
+	if err != nil {
+		return s.refuse(r, err, log) // r is at its end
+	}
+	defer slot.Release()
+	d := s.deliver(ctx, slot, msg, log)
 	for i, result := range d.Results {
 		replies.SetStatus(s.names[i], replyTo(result.Code, result.Text))
 	}
@@ -57,10 +61,12 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 }
 
 // receive reads the message.
-func (s *session) receive(ctx context.Context, r io.Reader) (*spool.Message, error) {
+func (s *session) receive(upload *intake.Upload, r io.Reader) (*spool.Message, error) {
+	ctx, cancel := upload.Receiving(s.conn.deliveries)
+	defer cancel()
 	defer context.AfterFunc(ctx, func() {
 		if s.conn.deliveries.Err() == nil {
-			s.conn.cut(errSlow)
+			s.conn.cut(intake.ErrSlow)
 		}
 	})()
 	msg, err := s.Spool.Receive(r)
@@ -71,13 +77,11 @@ func (s *session) receive(ctx context.Context, r io.Reader) (*spool.Message, err
 }
 
 // deliver delivers the message, unless the client goes.
-func (s *session) deliver(ctx context.Context, place *intake.Slot, msg *spool.Message, log *slog.Logger) *intake.Delivery {
-	ctx, cancel := context.WithTimeoutCause(ctx, deliveryTime, transport.ErrTimeout)
-	defer cancel()
+func (s *session) deliver(ctx context.Context, slot *intake.Slot, msg *spool.Message, log *slog.Logger) *intake.Delivery {
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
 	defer s.conn.watch(func() { leave(transport.ErrGone) })()
-	return place.Deliver(ctx, &s.env, msg, log)
+	return slot.Deliver(ctx, &s.env, msg, log)
 }
 
 // refuse gives the reply for a message that is not taken, for all of its

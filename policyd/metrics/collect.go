@@ -23,7 +23,7 @@ type collector struct {
 func newCollector(counts func() Counts) *collector {
 	c := &collector{counts: counts, descs: map[string]*prometheus.Desc{}}
 	for _, d := range []Metric{
-		reloadSuccessful, reloadTime, logMessages, inProgress, messages, maxDeliveries, messagesBusy,
+		reloadSuccessful, reloadTime, logMessages, inProgress, messages, uploads, maxDeliveries, messagesBusy,
 		connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired,
 		limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts,
 		cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries, cacheBytes, cacheMaxBytes,
@@ -88,6 +88,7 @@ func (s scrape) daemon(c *Counts) {
 	s.put(logMessages, c.Warnings, "warn")
 	s.put(logMessages, c.Errors, "error")
 	s.show(messages, float64(c.Messages))
+	s.show(uploads, float64(c.Uploads))
 	s.show(maxDeliveries, float64(c.MaxDeliveries))
 	s.put(messagesBusy, c.Busy)
 }

@@ -28,7 +28,7 @@ func All() []Metric {
 	return slices.Concat(
 		[]Metric{buildInfo, reloadSuccessful, reloadTime, logMessages},
 		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, policyFailures},
-		[]Metric{inProgress, messages, maxDeliveries, messagesBusy},
+		[]Metric{inProgress, messages, uploads, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
 		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
 		[]Metric{cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries, cacheBytes, cacheMaxBytes},
@@ -75,11 +75,13 @@ var (
 	inProgress = Metric{"mxpolicyd_deliveries_in_progress", Gauge, []string{"transport"},
 		"Deliveries under way. When it stays high while few end, servers are slow or do not answer."}
 	messages = Metric{"mxpolicyd_messages_in_progress", Gauge, nil,
-		"Messages that have a place among max_deliveries, those that are just coming in included."}
+		"Messages that have a place among max_deliveries. A message takes its place when all of it is there."}
+	uploads = Metric{"mxpolicyd_uploads_in_progress", Gauge, nil,
+		"Messages that are just coming in from a mail server, or wait for their place. There may be four for each of max_deliveries: when it comes near that, a client stops in the middle of its messages."}
 	maxDeliveries = Metric{"mxpolicyd_max_deliveries", Gauge, nil,
 		"The setting max_deliveries. When the messages in progress come near it, mail waits here, and then at the mail server."}
 	messagesBusy = Metric{"mxpolicyd_messages_busy_total", Counter, nil,
-		"Messages sent back (4.3.2) since no place among max_deliveries came free in five seconds. Any rise means that max_deliveries is too low, or the mail server's concurrency too high."}
+		"Messages sent back (4.3.2) since no place among max_deliveries came free in five seconds, or too many were just coming in. Any rise means that max_deliveries is too low, or the mail server's concurrency too high."}
 )
 
 // Connections.

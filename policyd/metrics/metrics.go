@@ -38,6 +38,7 @@ type Counts struct {
 	TLSRPT        tlsrpt.Stats
 	Socketmap     socketmap.Stats
 	Messages      int    // that have a place
+	Uploads       int    // messages that are coming in
 	MaxDeliveries int    // how many places there are
 	Busy          uint64 // messages that got no place
 	Warnings      uint64 // of the log

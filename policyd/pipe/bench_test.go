@@ -26,7 +26,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{Bench: intaketest.New(t)}
-	b.Server = New(b.NewDispatcher(4<<20), accept.New(2*intaketest.Places+1, b.Logger))
+	b.Server = New(b.NewDispatcher(4<<20), accept.New(2*intaketest.Slots+1, b.Logger))
 	return b
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -17,9 +18,9 @@ type client struct {
 	ended bool
 }
 
-// Read waits for the next bytes, for the stall time at most.
+// Read waits for the next bytes, for a minute at most.
 func (c *client) Read(p []byte) (int, error) {
-	c.until(time.Now().Add(stall))
+	c.until(time.Now().Add(intake.UploadStall))
 	return c.Conn.Read(p)
 }
 

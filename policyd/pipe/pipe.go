@@ -1,9 +1,9 @@
 // Package pipe is the front end for mxpipe: one request a connection, over a
 // unix socket, in the protocol of package wire.
 //
-// A request's life: the envelope is read; a place among the deliveries at
-// once is waited for; the message is read into the spool; when the commit is
-// there the transport delivers; the answer is written. A connection that
+// A request's life: the envelope is read; the message is read into the spool;
+// when the commit is there, a slot among the deliveries at once is waited for,
+// and the transport delivers; the answer is written. A connection that
 // closes before the commit drops the message. One that closes after it
 // cancels the delivery, as far as that is still possible: what was delivered
 // all the same is remembered (package served), so that the mail server's next
@@ -14,9 +14,10 @@
 // A request keeps the transport that it began with, whatever is reloaded
 // meanwhile.
 //
-// Every wait is bounded: five minutes for the whole envelope and then for the
-// client's next bytes, five seconds for a place, the time that the client sent
-// for all of it, and ten seconds for the answer to be taken. What the daemon
+// Every wait is bounded: a minute for the whole envelope and then for the
+// client's next bytes, ten minutes for the message, five seconds for a slot, the
+// time that the client sent for all of it, and ten seconds for the answer to be
+// taken. So is what all envelopes hold together (package intake). What the daemon
 // itself refuses is temporary, but for a message beyond max_message_size.
 package pipe
 
@@ -31,9 +32,6 @@ import (
 )
 
 const (
-	// stall is how long the client may take for its envelope, and then for its
-	// next bytes.
-	stall = 5 * time.Minute
 	// answerTime is how long the client may take to read its answer.
 	answerTime = 10 * time.Second
 	// longest bounds the time-out that a client may ask for.

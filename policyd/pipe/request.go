@@ -31,6 +31,9 @@ func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
 	r := &request{Server: s, conn: &client{Conn: c}, log: s.Logger}
 	r.in = s.reader(r.conn)
 	defer s.done(r.in)
+	envelope := s.Envelope()
+	defer envelope.End()
+	r.in.Hold = envelope.Add
 	if r.env.Peer = accept.Peer(c); r.env.Peer != (transport.Peer{}) {
 		r.log = r.log.With("uid", r.env.Peer.UID, "pid", r.env.Peer.PID)
 	}
@@ -47,19 +50,25 @@ func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
 	}
 	deliveries, cancel := context.WithTimeoutCause(deliveries, limit, transport.ErrTimeout)
 	defer cancel()
-	place, err := s.Admit(deliveries, asked.Transport, limit)
+	upload, err := s.Upload(deliveries, asked.Transport)
 	if err != nil {
 		r.refuse(err)
 		return
 	}
-	defer place.Release()
-	msg, err := r.receive(deliveries)
+	defer upload.End()
+	msg, err := r.receive(deliveries, upload)
 	if err != nil {
 		r.refuse(err)
 		return
 	}
 	defer msg.Close()
-	r.handle(deliveries, place, msg)
+	slot, err := upload.Admit(deliveries)
+	if err != nil {
+		r.refuse(err)
+		return
+	}
+	defer slot.Release()
+	r.handle(deliveries, slot, msg)
 }
 
 // reader gives a connection what reads it.
@@ -79,7 +88,7 @@ func (s *Server) done(in *wire.Reader) {
 
 // hear reads the envelope.
 func (r *request) hear(ctx context.Context) (wire.Envelope, error) {
-	bounded, cancel := context.WithTimeoutCause(ctx, stall, os.ErrDeadlineExceeded)
+	bounded, cancel := context.WithTimeoutCause(ctx, intake.UploadStall, os.ErrDeadlineExceeded)
 	defer cancel()
 	cut := context.AfterFunc(bounded, r.conn.end)
 	asked, err := r.in.Envelope()
@@ -121,7 +130,9 @@ func (r *request) fill(asked *wire.Envelope) {
 }
 
 // receive reads the message.
-func (r *request) receive(ctx context.Context) (*spool.Message, error) {
+func (r *request) receive(ctx context.Context, upload *intake.Upload) (*spool.Message, error) {
+	ctx, cancel := upload.Receiving(ctx)
+	defer cancel()
 	cut := context.AfterFunc(ctx, r.conn.end)
 	msg, err := r.Spool.Receive(r.in)
 	if cut() {
@@ -148,7 +159,7 @@ func (r *request) refuse(err error) {
 	case errors.Is(err, wire.ErrProtocol):
 		answer = &status.Error{Code: status.New(status.Temporary, 3, 5), Text: "mxpolicyd does not understand the request", Err: err}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		answer = &status.Error{Code: status.New(status.Temporary, 4, 2), Text: "mxpolicyd waited too long for the message"}
+		errors.As(intake.ErrStalled, &answer)
 	default:
 		answer = &status.Error{Code: status.New(status.Temporary, 3, 0), Text: "mxpolicyd could not read the message", Err: err}
 	}
@@ -157,7 +168,7 @@ func (r *request) refuse(err error) {
 }
 
 // handle delivers the message and answers.
-func (r *request) handle(ctx context.Context, place *intake.Slot, msg *spool.Message) {
+func (r *request) handle(ctx context.Context, slot *intake.Slot, msg *spool.Message) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := r.watch(cancel)
@@ -165,7 +176,7 @@ func (r *request) handle(ctx context.Context, place *intake.Slot, msg *spool.Mes
 		r.conn.end()
 		<-w.over
 	}()
-	d := place.Deliver(ctx, &r.env, msg, r.log)
+	d := slot.Deliver(ctx, &r.env, msg, r.log)
 	defer d.End()
 	r.conclude(d, w)
 }

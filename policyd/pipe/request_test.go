@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mxpipe/mxpipe/internal/wire"
+	"github.com/mxpipe/mxpipe/policyd/accept"
 	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 	"github.com/mxpipe/mxpipe/transport"
@@ -423,4 +425,35 @@ func FuzzServe(f *testing.F) {
 			t.Fatal("delivered without a commit")
 		}
 	})
+}
+
+// Envelopes that are large, on many connections, hold 64 MiB together; a message
+// for a few has room beside them.
+func TestManyEnvelopes(t *testing.T) {
+	b := serve(t, func(b *bench) { b.Loops = accept.New(200, b.Logger) })
+	e := envelope("a")
+	for range 999 {
+		e.Recipients = append(e.Recipients, wire.Recipient{Address: strings.Repeat("x", 1000)})
+	}
+	raw := opening(t, e)
+	refused := make(chan string, 60)
+	var clients sync.WaitGroup
+	for range cap(refused) {
+		conn := b.connect(nil)
+		clients.Go(func() {
+			// But for its last bytes, so that it goes on holding what it has.
+			conn.Write(raw[:len(raw)-10])
+			refused <- answer(conn)
+		})
+	}
+	want(t, <-refused, "4.3.1 the envelopes of all messages hold more than the 64 MiB")
+	if held := b.EnvelopeBytes(); held > 65<<20 {
+		t.Errorf("%d bytes are held", held)
+	}
+	conn := b.connect(nil)
+	conn.Write(whole(t, envelope("a", "b")))
+	want(t, answer(conn), "2.0.0 ")
+	b.Stop()
+	b.GiveUp()
+	clients.Wait()
 }

@@ -26,8 +26,8 @@ import (
 )
 
 const (
-	// Places is how many messages a dispatcher takes at once.
-	Places = 10
+	// Slots is how many messages a dispatcher delivers at once.
+	Slots = 10
 	// Overtime is that of the transport.
 	Overtime = time.Minute
 )
@@ -82,7 +82,8 @@ func (b *Bench) NewDispatcher(maxSize int64) *intake.Dispatcher {
 		Transport: b.find,
 		Spool:     spool.New(b.State, maxSize),
 		Served:    b.Memory(),
-		Slots:     semaphore.NewWeighted(Places),
+		Slots:     semaphore.NewWeighted(Slots),
+		Uploads:   semaphore.NewWeighted(Slots * intake.UploadsPerSlot),
 		Logger:    b.Logger,
 	})
 }
@@ -210,7 +211,10 @@ func (b *Bench) End(dispatcher *intake.Dispatcher) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if n := dispatcher.UnderWay(); n != 0 || b.held != 0 {
-		b.T.Errorf("%d messages have a place, %d transports were not released", n, b.held)
+		b.T.Errorf("%d messages have a slot, %d transports were not released", n, b.held)
+	}
+	if n, bytes := dispatcher.Uploading(), dispatcher.EnvelopeBytes(); n != 0 || bytes != 0 {
+		b.T.Errorf("%d messages are coming in, envelopes hold %d bytes", n, bytes)
 	}
 	if b.T.Failed() {
 		b.T.Log(b.Log)
