@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/mxpipe/mxpipe/bench/internet"
 	"github.com/mxpipe/mxpipe/bench/measure"
@@ -71,8 +72,13 @@ func (b *bench) plot(name, title, x, y string, curves map[string][]report.Point,
 // speeds are a load's figures, round by round.
 type speeds struct{ rate, cpu, p50, p95, p99 measure.Sample }
 
+// program is one whose CPU is counted.
+type program interface {
+	cpu() (time.Duration, error)
+}
+
 // add runs a load once.
-func (v *speeds) add(b *bench, d *daemon, work load) error {
+func (v *speeds) add(b *bench, d program, work load) error {
 	before, err := d.cpu()
 	if err != nil {
 		return err

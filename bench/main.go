@@ -38,7 +38,8 @@ type bench struct {
 	dir    string // of this run, removed at the end
 	bin    string // where mxpipe and mxpolicyd are
 	rounds int
-	long   bool // ten times the work
+	long   bool   // ten times the work
+	tlspol string // a postfix-tlspol that is there; empty: it is built
 	net    *internet.Internet
 	sinks  sinks
 	report *report.Report
@@ -82,6 +83,7 @@ func run() error {
 		long   = flag.Bool("long", false, "ten times the work in each round")
 		out    = flag.String("json", "", "write the report here, too")
 		doc    = flag.String("doc", "", "measure nothing; put the tables of the report -json into this document")
+		tlspol = flag.String("tlspol", "", "a postfix-tlspol to measure beside mxpolicyd; without, it is built from the Go module proxy")
 		list   = flag.Bool("list", false, "list the parts")
 	)
 	flag.Parse()
@@ -100,7 +102,7 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	b := &bench{ctx: ctx, rounds: max(*rounds, 1), long: *long}
+	b := &bench{ctx: ctx, rounds: max(*rounds, 1), long: *long, tlspol: *tlspol}
 	if b.bin, err = filepath.Abs(*bin); err != nil {
 		return err
 	}

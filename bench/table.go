@@ -2,108 +2,239 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/mxpipe/mxpipe/bench/internet"
+	"github.com/mxpipe/mxpipe/bench/measure"
 	"github.com/mxpipe/mxpipe/bench/report"
 )
 
 // tableClient asks as Postfix does: one question, then its answer
 // (socketmap_table(5)).
 type tableClient struct {
-	conn net.Conn
-	r    *bufio.Reader
-	buf  []byte
+	conn   net.Conn
+	r      *bufio.Reader
+	table  string // its name
+	buf    []byte
+	answer []byte
 }
 
-func dialTable(socket string) (*tableClient, error) {
+func dialTable(socket, table string) (*tableClient, error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return nil, err
 	}
-	return &tableClient{conn: conn, r: bufio.NewReader(conn)}, nil
+	return &tableClient{conn: conn, r: bufio.NewReader(conn), table: table}, nil
 }
 
 // send asks for the policy of the domain that the message is for.
 func (c *tableClient) send(m mail) error {
-	question := "policy " + m.to
-	c.buf = fmt.Appendf(c.buf[:0], "%d:%s,", len(question), question)
+	c.buf = strconv.AppendInt(c.buf[:0], int64(len(c.table)+1+len(m.to)), 10)
+	c.buf = append(append(append(append(append(c.buf, ':'), c.table...), ' '), m.to...), ',')
 	if _, err := c.conn.Write(c.buf); err != nil {
 		return err
 	}
-	size, err := c.r.ReadString(':')
+	size, err := c.r.ReadSlice(':')
 	if err != nil {
 		return err
 	}
-	n, err := strconv.Atoi(strings.TrimSuffix(size, ":"))
+	n, err := strconv.Atoi(string(size[:len(size)-1]))
 	if err != nil || n > 100_000 {
 		return fmt.Errorf("not a netstring: %q", size)
 	}
-	answer := make([]byte, n+1)
-	if _, err := io.ReadFull(c.r, answer); err != nil {
+	c.answer = slices.Grow(c.answer[:0], n+1)[:n+1]
+	if _, err := io.ReadFull(c.r, c.answer); err != nil {
 		return err
 	}
-	if text := string(answer); !strings.HasPrefix(text, "OK ") && !strings.HasPrefix(text, "NOTFOUND ") {
-		return fmt.Errorf("the policy of %s is %q", m.to, text)
+	if !bytes.HasPrefix(c.answer, []byte("OK dane-only")) {
+		return fmt.Errorf("the policy of %s is %q", m.to, c.answer)
 	}
 	return nil
 }
 
 func (c *tableClient) close() { c.conn.Close() }
 
+// policyServer is a program that answers Postfix.
+type policyServer struct {
+	program
+	name, socket, table string
+	pid                 int
+	rates               map[string]*speeds // by what is measured
+	memory              float64            // bytes for each domain
+}
+
+// ask makes a load of look-ups of so many domains, which are all known.
+func (a *policyServer) ask(at, lookups, domains int) load {
+	names := make([]string, domains)
+	for i := range names {
+		names[i] = internet.Domain("dane", i)
+	}
+	return load{at: at, messages: lookups,
+		client: func() (client, error) { return dialTable(a.socket, a.table) },
+		mail:   func(int) mail { return mail{to: names[rand.IntN(domains)]} }}
+}
+
+// meet looks each domain up once, from one on.
+func (a *policyServer) meet(b *bench, from, to int) error {
+	work := load{at: 20, messages: to - from,
+		client: func() (client, error) { return dialTable(a.socket, a.table) },
+		mail:   func(i int) mail { return mail{to: internet.Domain("dane", from+i)} }}
+	_, err := work.run(b.ctx)
+	return err
+}
+
+// few and many are how many domains are looked up.
+const few, many = 30, 10000
+
 // tables measures look-ups of TLS policies.
 func (b *bench) tables() error {
 	s := b.report.Section("Socketmap: TLS policies for Postfix's smtp(8), over a unix socket, domains with DANE",
-		"Each connection waits for its answer, as Postfix's do. A miss is a domain that nobody asked for before:",
-		"MX, addresses and TLSA records of its hosts, and the MTA-STS record are looked up.")
+		"Each connection waits for its answer, as Postfix's do; all domains are known. The two programs are asked in",
+		"turn, by the same client, with the same DNS behind them.")
 	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return err
 	}
 	defer d.stop()
-	const known = 1000
-	next := known
-	work := func(at, every int) load {
-		first := next
-		l := load{at: at, messages: b.amount(30000),
-			client: func() (client, error) { return dialTable(d.table) },
-			mail: func(i int) mail {
-				if every > 0 && i%every == 0 {
-					return mail{to: internet.Domain("dane", first+i/every)}
-				}
-				return mail{to: internet.Domain("dane", rand.IntN(known))}
-			}}
-		if every > 0 {
-			next += l.messages/every + 1
+	all := []*policyServer{{program: d, name: "mxpolicyd", socket: d.table, table: "policy", pid: d.pid()}}
+	if program, err := b.tlspolProgram(); err != nil {
+		s.Notes = append(s.Notes, "postfix-tlspol is left out: "+err.Error())
+	} else {
+		p, err := b.startTlspol(program)
+		if err != nil {
+			return err
 		}
-		return l
+		defer p.stop()
+		all = append(all, &policyServer{program: p, name: "postfix-tlspol", socket: p.socket, table: "QUERY", pid: p.pid()})
 	}
-	for _, kind := range []struct {
-		name      string
-		at, every int
-		goal      *report.Goal
-	}{
-		{"warm, 2 at once", 2, 0, nil},
-		{"warm, 20 at once", 20, 0, report.AtLeast(50000)},
-		{"10% misses, 20 at once", 20, 10, nil},
-	} {
-		var v speeds
-		for round := range b.rounds + 1 {
-			if err := v.add(b, d, work(kind.at, kind.every)); err != nil {
-				return fmt.Errorf("%s: %w", kind.name, err)
+	for _, a := range all {
+		a.rates = map[string]*speeds{}
+	}
+	counts := []int{2, 20, 100}
+	for _, domains := range []int{few, many} {
+		if err := b.known(all, domains); err != nil {
+			return err
+		}
+		for _, at := range counts {
+			if err := b.race(all, at, domains); err != nil {
+				return err
+			}
+		}
+	}
+	b.tell(s, all, counts)
+	return b.misses(s, d)
+}
+
+// known has each program look up the domains that it does not know yet, and
+// measures what it needs for them.
+func (b *bench) known(all []*policyServer, domains int) error {
+	from := 0
+	if domains > few {
+		from = few
+	}
+	for _, a := range all {
+		before, err := measure.MemoryOf(a.pid)
+		if err == nil {
+			err = a.meet(b, from, domains)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", a.name, err)
+		}
+		after, err := measure.MemoryOf(a.pid)
+		if err != nil {
+			return err
+		}
+		a.memory = float64(after.Resident-before.Resident) / float64(domains-from)
+	}
+	return nil
+}
+
+// race has the programs answer in turn, round by round. The first round warms up
+// and is not told.
+func (b *bench) race(all []*policyServer, at, domains int) error {
+	what := named(at, domains)
+	for round := range b.rounds + 1 {
+		for _, a := range all {
+			if round == 0 || a.rates[what] == nil {
+				a.rates[what] = &speeds{}
+			}
+			if err := a.rates[what].add(b, a, a.ask(at, b.amount(20000), domains)); err != nil {
+				return fmt.Errorf("%s, %s: %w", a.name, what, err)
 			}
 			if round == 0 {
-				v = speeds{}
+				a.rates[what] = nil
 			}
 		}
-		s.Reach(kind.goal, kind.name, "look-ups/s", v.rate...)
-		s.Add(kind.name+": CPU of a look-up", "µs", v.cpu...)
-		s.Add(kind.name+": p99", "ms", v.p99...)
 	}
+	return nil
+}
+
+// named says what is measured.
+func named(at, domains int) string { return fmt.Sprintf("%d at once, %d domains", at, domains) }
+
+// tell writes the rows.
+func (b *bench) tell(s *report.Section, all []*policyServer, counts []int) {
+	ours := all[0]
+	for _, domains := range []int{few, many} {
+		for _, at := range counts {
+			what := named(at, domains)
+			for _, a := range all {
+				s.Add(a.name+", "+what, "look-ups/s", a.rates[what].rate...)
+				s.Add(a.name+", "+what+": CPU of a look-up", "µs", a.rates[what].cpu...)
+			}
+			if len(all) > 1 {
+				s.Reach(report.AtLeast(1.5), what+": look-ups/s, mxpolicyd over postfix-tlspol", "×", ours.rates[what].rate.Over(all[1].rates[what].rate)...)
+			}
+		}
+	}
+	for _, a := range all {
+		var goal *report.Goal
+		if a == ours {
+			goal = report.AtMost(1.2)
+		}
+		s.Reach(goal, fmt.Sprintf("%s: CPU of a look-up, %d domains over %d, 20 at once", a.name, many, few), "×",
+			a.rates[named(20, many)].cpu.Median()/a.rates[named(20, few)].cpu.Median())
+	}
+	for _, a := range all {
+		var goal *report.Goal
+		if a == ours && len(all) > 1 {
+			goal = report.AtMost(all[1].memory / 1024)
+		}
+		s.Reach(goal, a.name+": memory for each domain", "KiB", a.memory/1024)
+	}
+}
+
+// misses measures look-ups of which one in ten is for a domain that nobody asked
+// for before: MX, addresses and TLSA records of its hosts, and the MTA-STS record
+// are looked up.
+func (b *bench) misses(s *report.Section, d *daemon) error {
+	next := many
+	var v speeds
+	for round := range b.rounds + 1 {
+		first := next
+		work := load{at: 20, messages: b.amount(10000),
+			client: func() (client, error) { return dialTable(d.table, "policy") },
+			mail: func(i int) mail {
+				if i%10 == 0 {
+					return mail{to: internet.Domain("dane", first+i/10)}
+				}
+				return mail{to: internet.Domain("dane", rand.IntN(few))}
+			}}
+		next += work.messages/10 + 1
+		if err := v.add(b, d, work); err != nil {
+			return err
+		}
+		if round == 0 {
+			v = speeds{}
+		}
+	}
+	s.Add("mxpolicyd, 10% misses, 20 at once", "look-ups/s", v.rate...)
+	s.Add("mxpolicyd, 10% misses, 20 at once: CPU of a look-up", "µs", v.cpu...)
 	return nil
 }

@@ -81,7 +81,12 @@ func (n *names) records(q dns.Question, name string) []dns.RR {
 			return []dns.RR{&dns.A{Hdr: header, A: ip}}
 		}
 	case dns.TypeTLSA:
-		if host, ok := strings.CutPrefix(name, n.tlsaPrefix); ok && strings.HasSuffix(host, ".dane.bench") {
+		// A program that looks policies up for Postfix has the usual port alone.
+		host, ok := strings.CutPrefix(name, n.tlsaPrefix)
+		if !ok {
+			host, ok = strings.CutPrefix(name, "_25._tcp.")
+		}
+		if ok && strings.HasSuffix(host, ".dane.bench") {
 			return []dns.RR{&dns.TLSA{Hdr: header, Usage: 3, Selector: 1, MatchingType: 1, Certificate: n.tlsa}}
 		}
 	}
