@@ -48,20 +48,27 @@ func (b *bench) tlspolProgram() (string, error) {
 	return filepath.Join(b.dir, "postfix-tlspol"), nil
 }
 
-// startTlspol starts a postfix-tlspol that asks the same DNS.
-func (b *bench) startTlspol(program string) (*tlspol, error) {
+// startTlspol starts a postfix-tlspol that asks the same DNS. It logs each answer
+// at its own level info.
+func (b *bench) startTlspol(program, level string) (*tlspol, error) {
 	dir, err := os.MkdirTemp(b.dir, "tlspol-")
 	if err != nil {
 		return nil, err
 	}
 	p := &tlspol{socket: filepath.Join(dir, "tlspol.sock"), ended: make(chan struct{})}
 	config := filepath.Join(dir, "config.yaml")
-	text := fmt.Sprintf("server:\n  address: unix:%s\n  log-level: warn\n  prefetch: true\n  cache-file: %s\ndns:\n  address: %s\n",
-		p.socket, filepath.Join(dir, "cache.db"), b.net.DNS())
+	text := fmt.Sprintf("server:\n  address: unix:%s\n  log-level: %s\n  prefetch: true\n  cache-file: %s\ndns:\n  address: %s\n",
+		p.socket, level, filepath.Join(dir, "cache.db"), b.net.DNS())
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
 	p.cmd = exec.Command(program, "-config", config)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
