@@ -200,7 +200,7 @@ func BenchmarkPlan(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				Reply(o, false)
+				replyTo(o, false)
 			}
 		})
 	}

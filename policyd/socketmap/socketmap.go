@@ -95,7 +95,7 @@
 // Requests and replies are netstrings. A connection may bring any number of
 // requests, also before the replies to earlier ones; they are answered in their
 // order, one after the other. Bounds: 2,000 bytes a request, a minute for it to
-// come, a minute for its answer, ten seconds for Postfix to read that. What is
+// come, a minute for its answer, nine seconds for Postfix to read that. What is
 // no netstring, or too long, is told so and the connection closed.
 package socketmap
 
@@ -107,7 +107,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
@@ -115,15 +114,8 @@ import (
 	"github.com/mxpipe/mxpipe/transport/plan"
 )
 
-const (
-	// idle is how long the next request may take to come, all of it. Postfix
-	// closes what it did not use for 10 s.
-	idle = time.Minute
-	// lookupTime bounds one look-up; Postfix waits 100 s.
-	lookupTime = time.Minute
-	// replyTime is how long the client may take to read.
-	replyTime = 10 * time.Second
-)
+// lookupTime bounds one look-up; Postfix waits 100 s.
+const lookupTime = time.Minute
 
 // PlanSource is a transport.
 type PlanSource interface {
@@ -170,7 +162,7 @@ func (s *Server) Serve(ctx, deliveries context.Context, l net.Listener) error {
 func (s *Server) serve(taking, lookups context.Context, conn net.Conn) {
 	c := &client{Conn: conn}
 	defer context.AfterFunc(taking, c.end)()
-	in, out := netstring.NewReader(conn, maxRequest), bufio.NewWriterSize(c, 4096)
+	in, out := netstring.NewReader(c, maxRequest), bufio.NewWriterSize(c, 4096)
 	var buf []byte
 	for {
 		if !in.Buffered() && out.Flush() != nil {
@@ -226,45 +218,23 @@ func (s *Server) answer(ctx context.Context, text string) string {
 		return temporary("there is no transport " + r.transport)
 	}
 	defer t.Release()
-	ctx, cancel := context.WithTimeout(ctx, lookupTime)
-	defer cancel()
-	plan, err := t.Plan(ctx, r.domain, r.port)
+	limited := newTimeout(ctx, lookupTime)
+	defer limited.stop()
+	plan, err := t.Plan(limited, r.domain, r.port)
 	if err != nil {
 		return temporary("4.4.3 " + r.domain + ": " + err.Error())
 	}
-	reply := Reply(plan, r.reports)
+	reply := replyTo(plan, r.reports)
 	if s.Logger.Enabled(ctx, slog.LevelDebug) {
 		s.Logger.Debug("socketmap", "domain", r.domain, "transport", r.transport, "reply", reply)
 	}
 	return reply
 }
 
-// client is a connection whose waits are bounded.
-type client struct {
-	net.Conn
-	mu    sync.Mutex
-	ended bool
-}
-
-// await bounds the wait for the next request.
-func (c *client) await() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
-		c.SetReadDeadline(time.Now().Add(idle))
+// replyTo is Reply, made once for each plan.
+func replyTo(p *plan.Plan, reports bool) string {
+	if reports {
+		return p.Text(1, func(p *plan.Plan) string { return Reply(p, true) })
 	}
-}
-
-// end has reads fail from now on; what has come already is answered.
-func (c *client) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ended = true
-	c.SetReadDeadline(time.Unix(1, 0))
-}
-
-// Write waits for the other side to read.
-func (c *client) Write(p []byte) (int, error) {
-	c.SetWriteDeadline(time.Now().Add(replyTime))
-	return c.Conn.Write(p)
+	return p.Text(0, func(p *plan.Plan) string { return Reply(p, false) })
 }

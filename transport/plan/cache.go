@@ -184,7 +184,7 @@ func (p *Planner) keep(plan *Plan, add func(*Plan) *Plan) *Plan {
 
 // planSize, routeHostSize and hostSize are what the structs take in memory, in
 // bytes, with some room.
-const planSize, routeHostSize, hostSize = 768, 72, 1024
+const planSize, routeHostSize, hostSize = 768 + texts*maxText, 72, 1024
 
 // cost is about what a plan takes in memory, in bytes.
 func (p *Plan) cost() int {

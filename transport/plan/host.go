@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -93,16 +94,20 @@ func (p *Planner) lookupHosts(ctx context.Context, plan *Plan, which []int) *Pla
 		}
 		_ = all.Wait() // nobody returns an error
 	}
-	add := func(to *Plan) *Plan {
-		more := *to
-		more.Hosts = slices.Clone(to.Hosts)
-		for n, i := range which {
-			more.Hosts[i] = found[n]
-			more.expires = earlier(more.expires, expires[n])
-		}
-		return &more
+	return p.keep(plan, func(to *Plan) *Plan { return withHosts(to, which, found, expires) })
+}
+
+// withHosts gives a plan that knows more hosts. What was made of it before is
+// none of its texts.
+func withHosts(plan *Plan, which []int, found []*Host, expires []time.Time) *Plan {
+	more := *plan
+	more.Hosts = slices.Clone(plan.Hosts)
+	more.made = new([texts]atomic.Pointer[string])
+	for n, i := range which {
+		more.Hosts[i] = found[n]
+		more.expires = earlier(more.expires, expires[n])
 	}
-	return p.keep(plan, add)
+	return &more
 }
 
 // lookupHost finds out about one host, and until when that holds.

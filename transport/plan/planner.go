@@ -40,6 +40,7 @@ package plan
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -128,7 +129,29 @@ type Plan struct {
 	Hosts []*Host
 
 	demands verdict.Demands // that the verdicts are for
+	made    *[texts]atomic.Pointer[string]
 	validity
+}
+
+// texts is how many texts are kept with a plan, and maxText how long each may
+// be, in bytes: a plan's cost has room for them.
+const texts, maxText = 2, 256
+
+// Text gives a text that was made of the whole plan, such as an answer in some
+// protocol, and keeps it with the plan: make is called when it is not known yet,
+// for i from 0 on, below 2. A long one is not kept.
+func (p *Plan) Text(i int, make func(*Plan) string) string {
+	if p.made == nil {
+		return make(p)
+	}
+	if known := p.made[i].Load(); known != nil {
+		return *known
+	}
+	text := make(p)
+	if len(text) <= maxText {
+		p.made[i].Store(&text)
+	}
+	return text
 }
 
 // Order gives the indexes of the route's hosts in the order of trying: those of
@@ -179,7 +202,10 @@ func (p *Planner) Plan(ctx context.Context, target Target) (*Plan, error) {
 var anyMessage = verdict.Demands{Relaxed: true}
 
 func (p *Planner) newPlan(target Target, demands verdict.Demands) *Plan {
-	return &Plan{Target: target, Override: p.cfg.Override, OwnPolicies: p.cfg.OwnPolicies, Rules: p.cfg.Rules, demands: demands}
+	return &Plan{
+		Target: target, Override: p.cfg.Override, OwnPolicies: p.cfg.OwnPolicies, Rules: p.cfg.Rules, demands: demands,
+		made: new([texts]atomic.Pointer[string]),
+	}
 }
 
 // lookupRoute finds the hosts of a target, and at the same time the domain's
