@@ -97,8 +97,8 @@ func TestBytesAreThoseOfTheHeap(t *testing.T) {
 	}
 }
 
-// A failure that is kept is replaced by the next one, and the loader sees what it
-// replaces, expired or not.
+// A failure that is kept is replaced by the next one, and the loader sees what
+// it replaces, expired or not.
 func TestFailureAfterFailure(t *testing.T) {
 	var c *cache.Cache[string, int]
 	var seen []error

@@ -284,11 +284,35 @@ func (c *Cache[K, V]) Keys() []K {
 func (c *Cache[K, V]) Flush(key K) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.flush(key, c.opts.Now())
+}
+
+// FlushAll forgets every key that matches, those that have expired and those of
+// flights under way included, and tells how many entries there were that had not
+// expired. match is called with the cache locked.
+func (c *Cache[K, V]) FlushAll(match func(K) bool) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.opts.Now()
+	for key := range c.flights {
+		if match(key) && c.flush(key, now) {
+			n++
+		}
+	}
+	for key := range c.entries {
+		if match(key) && c.flush(key, now) {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *Cache[K, V]) flush(key K, now time.Time) bool {
 	if f := c.flights[key]; f != nil {
 		f.flushed = true
 		delete(c.flights, key)
 	}
-	found := c.fresh(key, c.opts.Now()) != nil
+	found := c.fresh(key, now) != nil
 	c.drop(key)
 	return found
 }

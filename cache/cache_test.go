@@ -35,7 +35,8 @@ func (s *source) load(_ context.Context, _ string) (int64, time.Time, error) {
 	return n, time.Now().Add(s.ttl), nil
 }
 
-// in runs a test in a bubble of fake time, with a cache that is closed at the end.
+// in runs a test in a bubble of fake time, with a cache that is closed at the
+// end.
 func in[V any](t *testing.T, load cache.Loader[string, V], o cache.Options[string, V], f func(t *testing.T, c *cache.Cache[string, V])) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -27,7 +27,7 @@ func records(t testing.TB, lines ...string) []dns.RR {
 	return list
 }
 
-func TestInterpret(t *testing.T) {
+func TestParseResponse(t *testing.T) {
 	long := []string{"x.example. 60 IN CNAME a0.example."}
 	for i := range 20 {
 		long = append(long, fmt.Sprintf("a%d.example. 60 IN CNAME a%d.example.", i, i+1))
@@ -182,10 +182,14 @@ func TestFromResolvConf(t *testing.T) {
 
 // FuzzAnswer gives the bytes of a datagram to the reader of answers.
 func FuzzAnswer(f *testing.F) {
-	query := newQuery(question{"x.example.", TypeMX})
-	query.Id = 0x1234
-	seed := func(change func(*dns.Msg)) {
-		m := new(dns.Msg).SetReply(query)
+	kept := map[Type]int{TypeMX: maxMXs, TypeA: maxAddrs, TypeAAAA: maxAddrs, TypeTLSA: maxTLSAs, TypeTXT: maxTexts, TypeCNAME: maxNames, TypePTR: maxNames}
+	query := func(qtype Type) *dns.Msg {
+		query := newQuery(question{"x.example.", qtype})
+		query.Id = 0x1234
+		return query
+	}
+	seed := func(qtype Type, change func(*dns.Msg)) {
+		m := new(dns.Msg).SetReply(query(qtype))
 		change(m)
 		out, err := m.Pack()
 		if err != nil {
@@ -193,58 +197,77 @@ func FuzzAnswer(f *testing.F) {
 		}
 		f.Add(out)
 	}
-	seed(func(*dns.Msg) {})
-	seed(func(m *dns.Msg) {
+	for qtype := range kept {
+		seed(qtype, func(*dns.Msg) {})
+	}
+	seed(TypeMX, func(m *dns.Msg) {
 		m.AuthenticatedData = true
 		m.Answer = records(f, "x.example. 60 IN CNAME y.example.", "y.example. 60 IN MX 10 mx.example.", "y.example. 60 IN MX 0 .")
 	})
-	seed(func(m *dns.Msg) {
+	seed(TypeA, func(m *dns.Msg) { m.Answer = records(f, "x.example. 60 IN A 192.0.2.1") })
+	seed(TypeAAAA, func(m *dns.Msg) { m.Answer = records(f, "x.example. 60 IN AAAA ::ffff:192.0.2.1") })
+	seed(TypeTLSA, func(m *dns.Msg) { m.Answer = records(f, "x.example. 60 IN TLSA 3 1 1 00ff") })
+	seed(TypeTXT, func(m *dns.Msg) { m.Answer = records(f, `x.example. 60 IN TXT "a\009\"" "\200"`) })
+	seed(TypePTR, func(m *dns.Msg) { m.Answer = records(f, "x.example. 60 IN PTR mx.example.") })
+	seed(TypeMX, func(m *dns.Msg) {
 		m.Rcode = dns.RcodeNameError
 		m.Ns = records(f, "example. 60 IN SOA ns. h. 1 1 1 1 1")
 	})
-	seed(func(m *dns.Msg) { m.Truncated = true })
-	seed(func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure; m.SetEdns0(1232, true) })
-	seed(func(m *dns.Msg) { m.Answer = records(f, `x.example. 60 IN CNAME a\.\000\255.example.`) })
+	seed(TypeMX, func(m *dns.Msg) { m.Truncated = true })
+	seed(TypeMX, func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure; m.SetEdns0(1232, true) })
+	seed(TypeMX, func(m *dns.Msg) { m.Answer = records(f, `x.example. 60 IN CNAME a\.\000\255.example.`) })
 	f.Add([]byte{0x12, 0x34, 0x81, 0x85, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, in []byte) {
-		msg, err := decode(in, query)
-		if err != nil {
-			if msg != nil {
-				t.Error("a message with an error")
-			}
-			return
-		}
-		if msg.Id != query.Id || !msg.Response || msg.Truncated {
-			t.Errorf("not an answer: %v", msg.MsgHdr.String())
-		}
-		if msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
-			if err := extendedError(msg); err != nil && !isPrintable(err.Error()) {
-				t.Errorf("reason %q", err)
-			}
-			return
-		}
-		p, err := parseResponse(msg, question{"x.example.", TypeMX})
-		if err != nil {
-			return
-		}
-		if (p.existence == Exists) != (p.records != nil && p.records.Len() > 0) || p.omitted < 0 || p.aliases > maxAliases || p.ttl < 0 || p.ttl > maxTTL {
-			t.Errorf("impossible: %+v", p)
-		}
-		if !isPrintable(p.canonical) || p.aliases == 0 && p.canonical != "x.example." {
-			t.Errorf("canonical name %q", p.canonical)
-		}
-		if p.records == nil {
-			return
-		}
-		if mxs, ok := p.records.(MXs); !ok || len(mxs) > maxMXs {
-			t.Errorf("not MX records, or too many: %v", p.records)
-		}
-		for _, text := range p.records.Strings() {
-			if !isPrintable(text) {
-				t.Errorf("not printable: %q", text)
-			}
+		for qtype, most := range kept {
+			answerIsSound(t, in, query(qtype), question{"x.example.", qtype}, most)
 		}
 	})
+}
+
+// answerIsSound reads a datagram as the answer to a question.
+func answerIsSound(t *testing.T, in []byte, query *dns.Msg, q question, most int) {
+	msg, err := decode(in, query)
+	if err != nil {
+		if msg != nil {
+			t.Error("a message with an error")
+		}
+		return
+	}
+	if msg.Id != query.Id || !msg.Response || msg.Truncated {
+		t.Errorf("not an answer: %v", msg.MsgHdr.String())
+	}
+	if msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
+		if err := extendedError(msg); err != nil && !isPrintable(err.Error()) {
+			t.Errorf("reason %q", err)
+		}
+		return
+	}
+	p, err := parseResponse(msg, q)
+	if err != nil {
+		return
+	}
+	if (p.existence == Exists) != (p.records != nil && p.records.Len() > 0) || p.omitted < 0 || p.aliases > maxAliases || p.ttl < 0 || p.ttl > maxTTL {
+		t.Errorf("impossible: %+v", p)
+	}
+	if !isPrintable(p.canonical) || p.aliases == 0 && p.canonical != "x.example." {
+		t.Errorf("canonical name %q", p.canonical)
+	}
+	if p.records == nil {
+		return
+	}
+	a := Answer{Records: p.records}
+	lists := map[Type]int{
+		TypeMX: len(a.MXs()), TypeA: len(a.Addrs()), TypeAAAA: len(a.Addrs()), TypeTLSA: len(a.TLSAs()), TypeTXT: len(a.Texts()),
+		TypeCNAME: len(a.Names()), TypePTR: len(a.Names()),
+	}
+	if n := p.records.Len(); n > most || lists[q.qtype] != n {
+		t.Errorf("%d records of %v, or of another type: %v", n, q.qtype, p.records)
+	}
+	for _, text := range p.records.Strings() {
+		if !isPrintable(text) {
+			t.Errorf("not printable: %q", text)
+		}
+	}
 }
 
 func isPrintable(s string) bool {

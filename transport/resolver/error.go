@@ -18,7 +18,7 @@ type Kind uint8
 // The kinds of failure.
 const (
 	BadName     Kind = iota + 1 // what was asked for cannot be a domain name, or is of a type whose records cannot be read
-	Timeout                     // nobody answered in time
+	Timeout                     // no server answered in time
 	Unreachable                 // the network would not carry the question, or the answer
 	ServFail                    // SERVFAIL: the servers behind failed, or validation did
 	Refused                     // REFUSED

@@ -22,8 +22,8 @@ func asks(t *testing.T, r *resolver.Resolver, s *labdns.Server, name string, qty
 	return s.Queries(name, qtype).UDP - before
 }
 
-// RFC 9520 §3.2: a question that fails is left alone, for longer each time while
-// somebody asks, and for five minutes at most.
+// RFC 9520 §3.2: a question that fails is left alone, for longer each time
+// while somebody asks, and for five minutes at most.
 func TestFailuresAreRemembered(t *testing.T) {
 	for fault, kind := range map[labdns.Fault]resolver.Kind{
 		labdns.ServFail: resolver.ServFail, labdns.Refused: resolver.Refused, labdns.NotImp: resolver.NotImp, labdns.FormErr: resolver.FormErr,
@@ -183,6 +183,37 @@ func TestFlushForgetsFailures(t *testing.T) {
 		t.Errorf("%d flushed, generation %d after %d", n, r.Generation(), generation)
 	}
 	lookup(t, r, "mx.example.org", dns.TypeA)
+}
+
+// What is flushed is asked as if it had never failed, and nothing that was asked
+// before the flush is kept after it.
+func TestFlushForgetsForHowLongItFailed(t *testing.T) {
+	s, c := lab(t, zone), newClock()
+	s.SetFault("example.org", dns.TypeMX, labdns.ServFail)
+	r := open(t, resolver.Config{Attempts: 1, Now: c.Now}, s)
+	for _, pause := range []time.Duration{5, 10, 20} {
+		fails(t, r, "example.org", dns.TypeMX)
+		c.Pass(pause * time.Second)
+	}
+	r.Flush("example.org")
+	if e := fails(t, r, "example.org", dns.TypeMX); e.Expires.Sub(c.Now()) != 5*time.Second {
+		t.Errorf("remembered for %v", e.Expires.Sub(c.Now()))
+	}
+	release := s.Hold("mx.example.org", dns.TypeA)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.Lookup(t.Context(), "mx.example.org", resolver.TypeA)
+	}()
+	for s.Queries("mx.example.org", dns.TypeA).UDP == 0 {
+		runtime.Gosched()
+	}
+	r.Flush("")
+	release()
+	<-done
+	if _, ok, _ := r.Known("mx.example.org", resolver.TypeA); ok {
+		t.Error("an answer from before the flush is kept")
+	}
 }
 
 // Neither what the caller did nor a name that cannot be asked for says anything

@@ -102,7 +102,7 @@ func (p *Probe) ask(ctx context.Context, cfg *Config, name string) {
 		p.signatures(got.msg)
 	}
 	if p.Err != nil && p.Err.silent() {
-		// There is nobody, so TCP need not be waited for.
+		// It is not there, so TCP need not be waited for.
 		p.TCP = p.Err
 		return
 	}

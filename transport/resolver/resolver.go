@@ -226,21 +226,17 @@ func (r *Resolver) CachedFailures() []*Error {
 // answers holds until the first of them expires, or the number changes.
 func (r *Resolver) Generation() uint64 { return r.generation.Load() }
 
-// Flush forgets the cached answers about a domain and the names below it, and the
-// failures, and tells how many there were. An empty domain means all of them.
+// Flush forgets the cached answers and failures about a domain and the names
+// below it, and tells how many there were. An empty domain means all of them.
 func (r *Resolver) Flush(domain string) int {
 	normal, err := normalName(domain)
 	if err != nil && domain != "" {
 		return 0
 	}
 	defer r.generation.Add(1)
-	n := 0
-	for _, q := range r.cache.Keys() {
-		if (domain == "" || q.name == normal || strings.HasSuffix(q.name, "."+normal)) && r.cache.Flush(q) {
-			n++
-		}
-	}
-	return n
+	return r.cache.FlushAll(func(q question) bool {
+		return domain == "" || q.name == normal || strings.HasSuffix(q.name, "."+normal)
+	})
 }
 
 // Stats gives the cache's counters.

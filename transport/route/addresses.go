@@ -121,9 +121,9 @@ func (f *Finder) families(ctx context.Context, name string) (v4, v6 family) {
 
 var errLate = errors.New("the other family has answered long since")
 
-// cachePeeker is a Resolver that can tell at once what it would tell without asking
-// anybody. With it a delivery whose names are all known starts no goroutine
-// to look them up.
+// cachePeeker is a Resolver that can tell at once what it would tell without
+// asking. With it a delivery whose names are all known starts no goroutine to
+// look them up.
 type cachePeeker interface {
 	// Known gives what Lookup would give at once, a remembered failure too.
 	Known(name string, qtype resolver.Type) (a resolver.Answer, ok bool, err error)

@@ -105,7 +105,8 @@ func New(cfg Config) *Finder {
 	return &Finder{cfg}
 }
 
-// WithResolver gives a Finder that asks another resolver and is otherwise the same.
+// WithResolver gives a Finder that asks another resolver and is otherwise the
+// same.
 func (f *Finder) WithResolver(r Resolver) *Finder {
 	other := *f
 	other.cfg.Resolver = r
@@ -169,8 +170,8 @@ type Route struct {
 	Dropped []Dropped
 }
 
-// Dropped is a host that a route leaves out. For TooMany it can stand for several
-// whose names are not known: it is called "[7 others]" then.
+// Dropped is a host that a route leaves out. For TooMany it can stand for
+// several whose names are not known: it is called "[7 others]" then.
 type Dropped struct {
 	Host   Host
 	Reason Reason
@@ -275,8 +276,8 @@ func loop(d Destination) *status.Error {
 }
 
 // readMX sorts MX records by preference, and within it by name, and leaves out
-// what is no host. Records that the answer leaves out, because there are so many, are
-// dropped as one. null means that the domain takes no mail.
+// what is no host. Records that the answer leaves out, because there are so
+// many, are dropped as one. null means that the domain takes no mail.
 func readMX(records []resolver.MX, omitted int) (hosts []Host, dropped []Dropped, null bool) {
 	nulls := 0
 	for _, mx := range records {
@@ -332,8 +333,8 @@ func (f *Finder) arrange(r *Route) {
 	}
 }
 
-// Truncated reports whether there are hosts that are not tried because there are so
-// many: nothing is proven about the domain then.
+// Truncated reports whether there are hosts that are not tried because there
+// are so many: nothing is proven about the domain then.
 func (r *Route) Truncated() bool {
 	return slices.ContainsFunc(r.Dropped, func(d Dropped) bool { return d.Reason == TooMany })
 }
@@ -344,8 +345,8 @@ func (r *Route) drop(why Reason, hosts ...Host) {
 	}
 }
 
-// dropUnusable looks the hosts' addresses up, and leaves out the hosts that cannot
-// take the mail. It fails when none is left.
+// dropUnusable looks the hosts' addresses up, and leaves out the hosts that
+// cannot take the mail. It fails when none is left.
 func (f *Finder) dropUnusable(ctx context.Context, r *Route) error {
 	found := f.lookupAddresses(ctx, r.Hosts)
 	if ctx.Err() != nil {
@@ -374,8 +375,8 @@ func (f *Finder) dropUnusable(ctx context.Context, r *Route) error {
 	return &status.Error{Code: codeNoServers, Text: "none of the mail servers of " + r.Destination.Domain + " has an address"}
 }
 
-// lookupAddresses looks the addresses of hosts up, several at once. What is not there
-// in time has failed.
+// lookupAddresses looks the addresses of hosts up, several at once. What is not
+// there in time has failed.
 func (f *Finder) lookupAddresses(ctx context.Context, hosts []Host) []addrResult {
 	found := make([]addrResult, len(hosts))
 	var unknown []int
