@@ -305,29 +305,35 @@ func (d *Daemon) current() *config.Config {
 	return d.cfg
 }
 
-// errBusy says that nothing will be delivered any more.
-var errBusy = errors.New("every place among max_deliveries is taken by a delivery that should have ended long ago")
+// errWedged says that nothing will be delivered any more.
+var errWedged = errors.New("every place among max_deliveries is held by a delivery that should have ended long ago")
 
 // healthy reports, before ctx ends, whether the daemon still does its work:
 // connections are accepted, a message would find its transport and what is
-// remembered of it, and deliveries come to an end. An error means that only a
-// new start helps.
+// remembered of it, the locks of what deliveries go through are given back, and
+// deliveries come to an end. An error means that only a new start helps.
+//
+// Places that are all taken are no such error, whatever servers do: a delivery
+// ends at its time or, at the latest, submission_timeout after its last byte.
+// One that goes on for minutes after that waits for something in the daemon
+// that will not come.
 func (d *Daemon) healthy(ctx context.Context) error {
 	for _, end := range d.allFrontEnds() {
 		if err := end.Alive(ctx); err != nil {
 			return err
 		}
 	}
-	// Neither of these waits for anything but a lock.
+	// None of these waits for anything but a lock.
 	if h, ok := d.runtime.Acquire(config.DefaultTransport); ok {
 		h.Release()
 	}
+	d.runtime.Totals()
 	d.served.Known("health")
 	if d.readingTooLong() {
 		return errReading
 	}
 	if d.dispatcher.Overdue() >= d.slots {
-		return errBusy
+		return errWedged
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/testlog"
+	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/listen"
 	"github.com/mxpipe/mxpipe/policyd/logging"
 )
@@ -268,6 +269,23 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// Places that are all taken are no reason to end a daemon: whoever comes hears
+// 4.3.2, and the watchdog that all is well.
+func TestWatchdogBusy(t *testing.T) {
+	l := newLab(t)
+	release := l.hold(mx.StageFinal)
+	defer release()
+	r := l.daemon(l.yaml("max_deliveries: 1", "", ""))
+	conn := r.call(nil)
+	l.until("DATA", func(c mx.Counters) bool { return c.Verbs["DATA"] == 1 })
+	want(t, r.send(func(e *wire.Envelope) { e.QueueID = "other" }), "4.3.2 ", "max_deliveries")
+	if err := r.healthy(t.Context()); err != nil {
+		t.Errorf("with every place taken: %v", err)
+	}
+	release()
+	want(t, answer(conn), "2.0.0 ")
+}
+
 // It is not told of one that will never deliver anything any more.
 func TestWatchdogUnhealthy(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "20000")
@@ -281,9 +299,11 @@ func TestWatchdogUnhealthy(t *testing.T) {
 		t.Errorf("the healthy one: %v", err)
 	}
 	r.end()
+	r.notify("STATUS=over") // comes after all that it has said
+	l.systemd.Wait(t, "STATUS=over")
 	l.systemd.Forget()
 	var err error
-	if d.served, d.runtime = r.served, r.runtime; d.healthy(ctx) != errBusy {
+	if d.served, d.runtime = r.served, r.runtime; d.healthy(ctx) != errWedged {
 		t.Errorf("%v", err)
 	}
 	go func() {
@@ -291,7 +311,7 @@ func TestWatchdogUnhealthy(t *testing.T) {
 		d.watchdog(ctx)
 	}()
 	for range 3 {
-		want(t, l.logged.Wait(t, "not healthy"), "", "level=ERROR", errBusy.Error())
+		want(t, l.logged.Wait(t, "not healthy"), "", "level=ERROR", errWedged.Error())
 		l.logged.Forget()
 	}
 	cancel()

@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -265,6 +266,38 @@ func TestServer(t *testing.T) {
 		answer.Body.Close()
 		if answer.StatusCode != request.status {
 			t.Errorf("%s %s: %s", request.method, request.path, answer.Status)
+		}
+	}
+}
+
+// Connections without a request, however many, are bounded, and keep nobody from
+// scraping.
+func TestIdleConnections(t *testing.T) {
+	url := serve(t, metrics.New("1.2.3", usual))
+	address := strings.TrimPrefix(url, "http://")
+	var idle []net.Conn
+	for i := range 300 {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if i%2 == 0 { // half of them begin one
+			c.Write([]byte("GET /metrics HTTP/1.1\r\n"))
+		}
+		idle = append(idle, c)
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
+	answer, err := client.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	// All but 64 were closed; one of these is the scrape's.
+	for _, c := range idle[:300-64] {
+		c.SetReadDeadline(time.Now().Add(time.Minute))
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("an idle connection is still open")
 		}
 	}
 }

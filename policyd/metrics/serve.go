@@ -21,7 +21,8 @@ const (
 )
 
 // Server serves the metrics over HTTP, at /metrics. Who reaches it can read how
-// much mail goes which way, and nothing else.
+// much mail goes which way, and nothing else; its connections are bounded
+// (conns.go), and idle ones closed.
 type Server struct {
 	http.Server
 	closing sync.WaitGroup
@@ -37,8 +38,10 @@ func (m *Metrics) NewServer(log *slog.Logger) *Server {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintln(w, "mxpolicyd: the metrics are at /metrics")
 	})
+	open := &conns{open: map[net.Conn]*conn{}}
 	return &Server{Server: http.Server{
-		Handler: mux, ReadHeaderTimeout: scrapeTime, ReadTimeout: scrapeTime, WriteTimeout: 2 * scrapeTime, IdleTimeout: 5 * time.Minute,
+		Handler: open.answering(mux), ConnState: open.changed, ConnContext: open.named,
+		ReadHeaderTimeout: scrapeTime, ReadTimeout: scrapeTime, WriteTimeout: 2 * scrapeTime, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
 }
