@@ -290,3 +290,27 @@ func TestResumedSessionIsJudgedByTheRecordsOfTheDay(t *testing.T) {
 		t.Errorf("%d messages", n)
 	}
 }
+
+// More TLSA records than are kept: as long as one of those kept is usable they
+// decide. When none is, one that was left out may be, and the host gets nothing
+// rather than a connection that nobody proved.
+func TestMoreTLSARecordsThanAreKept(t *testing.T) {
+	t.Parallel()
+	for usage, want := range map[int]string{3: "4.7.5 TLSA", 1: "2.0.0 , dane"} {
+		l := newLab(t)
+		server := l.mx("mx1.a.example", nil)
+		l.zone("a.example. MX 10 mx1.a.example.")
+		l.signed("a.example")
+		for i := range 70 { // all of them unusable
+			l.zone("%s TLSA %d 1 1 %04x", l.tlsaName("mx1.a.example"), usage, i)
+		}
+		if usage == 1 {
+			l.tlsa("mx1.a.example", ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, l.certificates["mx1.a.example"].Leaf))
+		}
+		l.start(everything)
+		expect(t, l.send("b@a.example"), want)
+		if messages := server.Counters().Messages; (messages == 1) != (usage == 1) {
+			t.Errorf("usage %d: %d messages", usage, messages)
+		}
+	}
+}
