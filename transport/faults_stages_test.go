@@ -51,9 +51,9 @@ var stages = map[string]faultStage{
 	"body":       {before: hello + "S: 250 mx\n" + strings.TrimSuffix(oneByOne, "BODY\n") + "READ 1000\n", positive: "250 ok", large: true},
 	"dot":        {before: hello + sequence, positive: "250 taken"},
 	"tlsdot":     {before: secured + sequence, positive: "250 taken", tls: true},
-	"bdat":       {before: bdat + "BDAT\n", positive: "250 ok", rest: "S: 503 no MAIL\nS: 503 no RCPT\n"},
-	"last":       {before: bdat + "BDAT\nS: 250 ok\nS: 250 ok\n", positive: "250 taken"},
-	"chunk":      {before: bdat + "S: 250 ok\nS: 250 ok\nBDAT\n", positive: "250 taken", chunking: ChunkingWaiting},
+	"bdat":       {before: bdat + "BDAT\nC: NOOP\n", positive: "250 ok", rest: "S: 503 no MAIL\nS: 503 no RCPT\nS: 250 noop\n"},
+	"last":       {before: bdat + "BDAT\nC: NOOP\nS: 250 ok\nS: 250 ok\n", positive: "250 taken", rest: "S: 250 noop\n"},
+	"chunk":      {before: bdat + "S: 250 ok\nS: 250 ok\nBDAT\nC: NOOP\n", positive: "250 taken", rest: "S: 250 noop\n", chunking: ChunkingWaiting},
 	"rset":       {before: hello + "S: 250 mx\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 550 5.1.1 nobody\nC: RSET\n", positive: "250 ok"},
 	"quit":       {before: hello + sequence + "S: 250 2.0.0 taken\nC: QUIT\n", positive: "221 bye"},
 	"idle":       {before: hello + sequence + "S: 250 2.0.0 taken\nWAIT idle\n", positive: "250 ok", pooled: true, second: true},
@@ -132,6 +132,8 @@ func (c *cell) dialogues() []string {
 		text += `RAW "250 ok\r\n250 late\r\n250 ok\r\n554 5.6.0 no\r\n"` + "\n"
 	case c.fault == "leaves":
 		text += `RAW "` + s.positive + `\r\n421 4.3.2 one message each\r\n"` + "\n"
+	case c.fault == "twice" && s.rest != "":
+		text += `RAW "` + s.positive + `\r\n` + s.positive + `\r\n250 noop\r\n"` + "\n"
 	case c.fault == "twice":
 		text += `RAW "` + s.positive + `\r\n` + s.positive + `\r\n"` + "\n"
 	case c.fault == "big":

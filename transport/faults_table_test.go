@@ -44,7 +44,10 @@ greeting,ehlo,helo,ehlo2!         cut,close,reset,alert                     4.4.
 mail,rcpt,data,flight,body        cut,close,reset,alert                     4.4.2   none       next gone
 starttls,ehlo2                    cut,close,reset,alert                     2.0.0   none       last plain
 starttls!                         cut,close,reset,alert                     4.7.5   none       next gone
-bdat,dot,last,chunk,tlsdot        cut,close,reset,alert                     4.4.2   none       last gone
+dot,last,chunk,tlsdot             cut,close,reset,alert                     4.4.2   none       last gone
+bdat                              cut,alert                                 4.4.2   none       last gone
+# Before a word was said about the message, it goes on.
+bdat                              close,reset                               4.4.2   none       next gone
 ehlo2                             bye                                       2.0.0   none       last plain
 ehlo2!                            bye                                       4.4.2   none       next gone
 tlsdot                            bye                                       4.4.2   none       last gone

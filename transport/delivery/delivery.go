@@ -88,6 +88,7 @@ type Delivery struct {
 	tried   []string // each host's reason, for the log
 	current atomic.Pointer[string]
 	record  *session.Record
+	resends int // of a message that may have arrived already
 	found   Found
 }
 

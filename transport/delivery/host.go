@@ -116,9 +116,13 @@ func (v *hostDelivery) run(ctx context.Context, rcpts []*recipient) (left []*rec
 		send, unsuited := v.splitByExtensions(v.conn, batch)
 		left = append(left, unsuited...)
 		if len(send) > 0 {
-			nextHost, nextTx := v.transact(ctx, send)
-			left = append(left, nextHost...)
+			nextHost, nextTx, otherAddr := v.transact(ctx, send)
 			rcpts = append(nextTx, rcpts...)
+			if otherAddr {
+				rcpts = append(nextHost, rcpts...)
+			} else {
+				left = append(left, nextHost...)
+			}
 		}
 	}
 	if v.conn != nil {
@@ -148,34 +152,90 @@ func (v *hostDelivery) dropConn() {
 	v.conn = nil
 }
 
-// transact runs one transaction, a second time over a new connection if the
-// first was for nothing.
-func (v *hostDelivery) transact(ctx context.Context, rcpts []*recipient) (nextHost, nextTx []*recipient) {
+// transact runs one transaction, again over a fresh connection where the first
+// was for nothing. otherAddr says that nextHost are to be tried at another
+// address of this host first.
+func (v *hostDelivery) transact(ctx context.Context, rcpts []*recipient) (nextHost, nextTx []*recipient, otherAddr bool) {
 	report := v.send(ctx, rcpts)
 	for ctx.Err() == nil && v.shouldRetry(report) {
+		if report.Ending == smtp.Ended {
+			v.resends++
+		}
 		v.dropConn()
 		if failed := v.getConn(ctx, false); failed != nil {
-			return v.skipHost(rcpts, failed), nil
+			return v.skipHost(rcpts, failed), nil, false
 		}
 		report = v.send(ctx, rcpts)
 	}
 	nextHost, nextTx, state := v.applyReplies(v.conn, rcpts, report)
+	if ctx.Err() == nil && v.goesOn(report) {
+		v.resends++
+		nextHost = v.sendOn(rcpts)
+	}
 	if len(nextTx) > 0 {
 		v.maxRcpts = max(1, len(rcpts)-len(nextTx))
 	}
+	otherAddr = len(nextHost) > 0 && ctx.Err() == nil && v.otherAddr(report)
+	if otherAddr {
+		v.request.Avoid = append(v.request.Avoid, v.conn.Addr())
+	}
 	v.putConn(ctx, report, state, len(nextTx) > 0)
-	return nextHost, nextTx
+	return nextHost, nextTx, otherAddr
 }
 
-// shouldRetry says whether a transaction that failed may be run once more, as
-// if nothing had been: when a connection that had been idle died before the
-// server can have accepted the message, or when the server does not know the
-// BDAT that it offers.
+const (
+	// maxResends is how many times in a delivery a message goes on that may
+	// have arrived already, because the connection ended before any reply
+	// came. The mail server would do the same some minutes later, at the same
+	// risk.
+	maxResends = 2
+	// maxAddrs is how many addresses of one host are asked to take a message
+	// (RFC 5321 §5.1).
+	maxAddrs = 2
+)
+
+// shouldRetry says whether a transaction that failed may be run once more over
+// a fresh connection to the same host, as if nothing had been: when a
+// connection that had been idle died before the server can have accepted the
+// message, or before it said a word about it; or when the server does not know
+// the BDAT that it offers.
 func (v *hostDelivery) shouldRetry(report *smtp.Report) bool {
 	if v.conn.Reused && (report.Ending.SafeToRetry() || report.Mail.Code == 421) {
 		return true
 	}
+	if v.conn.Reused && report.Ending == smtp.Ended {
+		return v.resends < maxResends
+	}
 	return v.chunked && refusesChunk(report)
+}
+
+// goesOn says whether a message goes on to the next address or host after a
+// fresh connection that ended before the server said a word about it.
+func (v *hostDelivery) goesOn(report *smtp.Report) bool {
+	return report.Ending == smtp.Ended && !v.conn.Reused && v.resends < maxResends
+}
+
+// sendOn has the recipients tried elsewhere, whatever was decided about them.
+func (v *hostDelivery) sendOn(rcpts []*recipient) []*recipient {
+	for _, r := range rcpts {
+		r.reasons, r.result = append(r.reasons, r.result), nil
+	}
+	v.noteTried(rcpts[0].reasons[len(rcpts[0].reasons)-1])
+	return rcpts
+}
+
+// otherAddr says whether recipients are tried at another address of this host
+// before the next host. Each address counts (RFC 5321 §5.1), where nobody was
+// accepted or the server had nothing of the message.
+func (v *hostDelivery) otherAddr(report *smtp.Report) bool {
+	tried := len(v.request.Avoid) + 1
+	if tried >= len(v.host.Addresses.Addrs) {
+		return false
+	}
+	if report.Ending == smtp.Ended {
+		return true
+	}
+	return tried < maxAddrs && (report.Accepted() == 0 || report.Ending == smtp.CutOff)
 }
 
 // refusesChunk reports whether the server does not know the BDAT that it
@@ -217,9 +277,13 @@ func (v *hostDelivery) send(ctx context.Context, rcpts []*recipient) *smtp.Repor
 		tx.Recipients[i] = *r.Recipient
 	}
 	v.chunked = tx.Chunking != smtp.ChunkingOff && v.conn.Extensions().Chunking
+	tx.Confirm = v.chunked && v.cfg.Hosts.chunking.get(v.host.Host.Name) != trusted
 	report := v.conn.Send(ctx, tx)
-	if v.breaksChunk(ctx, report) {
-		v.cfg.Hosts.noChunking.add(v.host.Host.Name)
+	switch {
+	case v.breaksChunk(ctx, report), report.Confirmation == smtp.Unconfirmed:
+		v.cfg.Hosts.chunking.set(v.host.Host.Name, givenData)
+	case report.Confirmation == smtp.Confirmed:
+		v.cfg.Hosts.chunking.set(v.host.Host.Name, trusted)
 	}
 	return report
 }
@@ -239,7 +303,7 @@ func (v *hostDelivery) useUTF8(rcpts []*recipient) bool {
 // transaction's nothing can come of that.
 func (v *hostDelivery) chunking() smtp.Chunking {
 	switch {
-	case v.cfg.Chunking == smtp.ChunkingOff, v.msg.Facts.LineStartsWithCommand, v.cfg.Hosts.noChunking.has(v.host.Host.Name):
+	case v.cfg.Chunking == smtp.ChunkingOff, v.msg.Facts.LineStartsWithCommand, v.cfg.Hosts.chunking.get(v.host.Host.Name) == givenData:
 		return smtp.ChunkingOff
 	case v.cfg.Chunking == smtp.ChunkingPipelined && v.msg.Facts.Size <= maxPipelinedChunk:
 		return smtp.ChunkingPipelined

@@ -10,36 +10,75 @@ import (
 // Hosts is what the deliveries of a transport remember of hosts. It is safe
 // for concurrent use.
 type Hosts struct {
-	Pacer      *limit.Pacer // hosts that complained of too many connections
-	noChunking noChunkingHosts
+	Pacer    *limit.Pacer // hosts that complained of too many connections
+	chunking chunkingHosts
 }
 
 // NewHosts makes Hosts that remember nothing yet.
 func NewHosts() *Hosts { return &Hosts{Pacer: limit.NewPacer(limit.Pacing{})} }
 
 const (
-	withoutChunking  = 24 * time.Hour
-	maxWithoutChunks = 10000
+	// chunkingMemory is how long what is known of a host's BDAT counts.
+	chunkingMemory = 24 * time.Hour
+	// maxChunkingHosts bounds the hosts that are remembered, some 200 bytes
+	// each.
+	maxChunkingHosts = 10000
 )
 
-// noChunkingHosts remembers, for a day, the hosts where BDAT broke, which are
-// given DATA instead.
-type noChunkingHosts struct {
+// chunking is what is known of a host's BDAT.
+type chunking uint8
+
+const (
+	unknown   chunking = iota // the first message by it is followed by NOOP
+	trusted                   // it answers BDAT with one reply, as it should
+	givenData                 // BDAT broke there, or is answered in a way of its own
+)
+
+// chunkingHosts remembers, for a day, what is known of hosts' BDAT.
+type chunkingHosts struct {
 	mu    sync.Mutex
-	until map[string]time.Time
+	known map[string]knownChunking
 }
 
-func (h *noChunkingHosts) add(host string) {
+type knownChunking struct {
+	chunking
+	until time.Time
+}
+
+// set remembers a host. When there are too many, some of the others are
+// forgotten: they are got to know anew.
+func (h *chunkingHosts) set(host string, is chunking) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.until == nil || len(h.until) >= maxWithoutChunks {
-		h.until = map[string]time.Time{} // at worst some hosts are tried anew
+	now := time.Now()
+	if h.known == nil {
+		h.known = map[string]knownChunking{}
 	}
-	h.until[host] = time.Now().Add(withoutChunking)
+	h.known[host] = knownChunking{is, now.Add(chunkingMemory)}
+	if len(h.known) <= maxChunkingHosts {
+		return
+	}
+	for other, k := range h.known {
+		if !now.Before(k.until) {
+			delete(h.known, other)
+		}
+	}
+	for other := range h.known {
+		if len(h.known) <= maxChunkingHosts*9/10 {
+			break
+		}
+		if other != host {
+			delete(h.known, other)
+		}
+	}
 }
 
-func (h *noChunkingHosts) has(host string) bool {
+// get tells what is known of a host.
+func (h *chunkingHosts) get(host string) chunking {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.until != nil && time.Now().Before(h.until[host])
+	if k, ok := h.known[host]; ok && time.Now().Before(k.until) {
+		return k.chunking
+	}
+	return unknown
 }

@@ -74,6 +74,7 @@ type Request struct {
 	Host          *plan.Host
 	TLSRequiredNo bool          // the message has "TLS-Required: No", and it may be honoured
 	Destination   string        // the idle connection is counted under it
+	Avoid         []netip.Addr  // no connection to these addresses will do
 	Budget        time.Duration // what is left of connect_timeout; Connect takes from it
 	Log           *slog.Logger  // for the dialogue
 	Traced        bool          // the dialogue is logged, as with Config.Debug
@@ -111,6 +112,9 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 	c, reasons := o.tryAddresses(ctx)
 	if c != nil {
 		return c, nil
+	}
+	if len(reasons) == 0 {
+		return nil, hostError(ctx, r.Host, outcome.Connect, dial.ErrNoAddress)
 	}
 	failed := outcome.MostTemporary(reasons)
 	if ctx.Err() == nil {
@@ -150,7 +154,7 @@ type opening struct {
 // a transaction, and gives the reasons of those that did not.
 func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 	var reasons []*status.Error
-	left := o.Host.Addrs()
+	left := slices.DeleteFunc(o.Host.Addrs(), func(a netip.Addr) bool { return slices.Contains(o.Avoid, a) })
 	o.first = o.conns.History.First(o.deadKey(o.Host))
 	begin := dial.Order(left, o.cfg.Prefer, o.first)
 	for len(left) > 0 && len(reasons) < maxGreetings {

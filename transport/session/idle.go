@@ -126,6 +126,9 @@ func (d *Dialer) getIdle(r *Request) *Conn {
 		return nil
 	}
 	p, ok := d.conns.idle.pool.Get(d.poolKey(r.Host), func(p *persistConn) pool.Fit {
+		if slices.Contains(r.Avoid, p.addr) {
+			return pool.Skip
+		}
 		return p.fits(r.Host, r.TLSRequiredNo)
 	})
 	if !ok {
