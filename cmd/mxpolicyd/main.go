@@ -1,3 +1,8 @@
+// Mail servers with such certificates exist, OpenSSL takes them, and the number
+// is nothing that DANE or a name depends on.
+//
+//go:debug x509negativeserial=1
+
 // Mxpolicyd delivers the mail that mxpipe hands over to it.
 //
 //	mxpolicyd serve                the daemon, in the foreground

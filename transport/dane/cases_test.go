@@ -139,6 +139,11 @@ func taCases(a *ca) []serverCase {
 	oldRoot := a.root(a.ec(), "old root", expired)
 	oldRootInter := a.issued(oldRoot, a.ec(), "inter of old")
 	oldRootLeaf := a.leaf(oldRootInter, a.ec())
+	nextRoot := a.root(a.ec(), "next root", future)
+	nextRootLeaf := a.leaf(nextRoot, a.ec())
+	oldCross := a.issued(root, a.ec(), "old cross-signed", expired)
+	oldCrossLeaf, oldCrossOld := a.leaf(oldCross, a.ec()), a.leaf(oldCross, a.ec(), expired)
+	const dated = "RFC 5280 §6.1 has no dates of an anchor; OpenSSL looks at those of self-signed ones"
 	renamed := a.root(root.key, "same key, other name")
 
 	full := servers{leaf, inter, root}
@@ -193,10 +198,16 @@ func taCases(a *ca) []serverCase {
 		{name: "2 1 0 of the self-signed server", rfc: "RFC 7671 §5.2.3", server: servers{self}, records: one(dane.SPKI, dane.Full, self), depth: 0, match: host},
 		{name: "2 1 0 of the self-signed server, expired", rfc: "RFC 7671 §5.2.3", server: servers{oldSelf}, records: one(dane.SPKI, dane.Full, oldSelf), want: dane.ErrPath},
 		{name: "2 1 0 of the self-signed server, wrong name", rfc: "RFC 7671 §5.2.3", server: servers{otherSelf}, records: one(dane.SPKI, dane.Full, otherSelf), want: dane.ErrName},
-		{name: "2 0 1 anchor expired", rfc: "RFC 6698 §2.1.1", server: servers{oldRootLeaf, oldRootInter, oldRoot}, records: one(dane.Cert, dane.SHA256, oldRoot), want: dane.ErrPath},
-		{name: "2 0 0 anchor expired, in DNS only", rfc: "RFC 6698 §2.1.1", server: servers{oldRootLeaf, oldRootInter}, records: one(dane.Cert, dane.Full, oldRoot), want: dane.ErrPath},
-		{name: "2 1 0 anchor expired and presented", rfc: "RFC 7671 §5.2.3", server: servers{oldRootLeaf, oldRootInter, oldRoot}, records: one(dane.SPKI, dane.Full, oldRoot), want: dane.ErrPath},
+		{name: "2 0 1 anchor expired", rfc: "RFC 6698 §2.1.1", server: servers{oldRootLeaf, oldRootInter, oldRoot}, records: one(dane.Cert, dane.SHA256, oldRoot), depth: 2, match: host, openssl: dated},
+		{name: "2 0 0 anchor expired, in DNS only", rfc: "RFC 6698 §2.1.1", server: servers{oldRootLeaf, oldRootInter}, records: one(dane.Cert, dane.Full, oldRoot), depth: 2, match: host, openssl: dated},
+		{name: "2 1 0 anchor expired and presented", rfc: "RFC 7671 §5.2.3", server: servers{oldRootLeaf, oldRootInter, oldRoot}, records: one(dane.SPKI, dane.Full, oldRoot), depth: 2, match: host, openssl: dated},
 		{name: "2 1 0 anchor expired and missing", rfc: "RFC 7671 §5.2.3", server: servers{oldRootLeaf, oldRootInter}, records: one(dane.SPKI, dane.Full, oldRoot), depth: 1, match: host},
+		{name: "2 0 1 anchor not valid yet", rfc: "RFC 5280 §6.1", server: servers{nextRootLeaf, nextRoot}, records: one(dane.Cert, dane.SHA256, nextRoot), depth: 1, match: host, openssl: dated},
+		{name: "2 0 1 anchor expired, cross-signed", rfc: "RFC 5280 §6.1", server: servers{oldCrossLeaf, oldCross}, records: one(dane.Cert, dane.SHA256, oldCross), depth: 1, match: host},
+		{name: "2 1 1 anchor expired, cross-signed, and its issuer presented", rfc: "RFC 5280 §6.1", server: servers{oldCrossLeaf, oldCross, root}, records: one(dane.SPKI, dane.SHA256, oldCross), depth: 1, match: host},
+		{name: "2 0 0 anchor expired, cross-signed, in DNS only", rfc: "RFC 5280 §6.1", server: servers{oldCrossLeaf}, records: one(dane.Cert, dane.Full, oldCross), depth: 1, match: host},
+		{name: "2 0 1 expired below the anchor", rfc: "RFC 5280 §6.1.3", server: servers{oldCrossLeaf, oldCross, root}, records: one(dane.Cert, dane.SHA256, root), want: dane.ErrPath},
+		{name: "2 0 1 expired server below an expired anchor", rfc: "RFC 7672 §3.1.2", server: servers{oldCrossOld, oldCross}, records: one(dane.Cert, dane.SHA256, oldCross), want: dane.ErrPath},
 		{name: "2 0 1 expired root above the anchor", rfc: "RFC 7671 §5.2", server: servers{oldRootLeaf, oldRootInter, oldRoot}, records: one(dane.Cert, dane.SHA256, oldRootInter), depth: 1, match: host},
 		{name: "2 0 1 certificates repeated", rfc: "RFC 7671 §5.2", server: servers{leaf, leaf, inter, inter, root, root}, records: one(dane.Cert, dane.SHA256, root), depth: 2, match: host},
 		{name: "2 0 1 anchor behind 32 strangers", rfc: "RFC 7672 §3.1.2", server: crowd, records: one(dane.Cert, dane.SHA256, root), want: dane.ErrNoMatch,
@@ -285,7 +296,6 @@ func pathCases(t testing.TB, a *ca) []serverCase {
 		{name: "server's certificate expired", rfc: "RFC 5280 §6.1.3", atEnd: []spec{expired}, want: dane.ErrPath},
 		{name: "server's certificate not yet valid", rfc: "RFC 5280 §6.1.3", atEnd: []spec{future}, want: dane.ErrPath},
 		{name: "intermediate expired", rfc: "RFC 5280 §6.1.3", atInter: []spec{expired}, want: dane.ErrPath},
-		{name: "anchor not yet valid", rfc: "RFC 6698 §2.1.1", atRoot: []spec{future}, want: dane.ErrPath},
 		{name: "intermediate says CA:FALSE", rfc: "RFC 5280 §4.2.1.9", atInter: []spec{notCA, func(c *x509.Certificate) { c.MaxPathLen = 0 }}, want: dane.ErrPath},
 		{name: "intermediate without basic constraints", rfc: "RFC 5280 §4.2.1.9", atInter: []spec{noConstraints, noCertSign}, want: dane.ErrPath},
 		{name: "intermediate may not sign", rfc: "RFC 5280 §4.2.1.3", atInter: []spec{noCertSign}, want: dane.ErrPath},

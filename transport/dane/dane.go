@@ -35,9 +35,12 @@
 //     exception is its bare key in DNS ("2 1 0"), which did sign the topmost
 //     certificate as RFC 7671 §5.2.3 asks. OpenSSL, and Postfix with it, draws
 //     the line in the same place.
-//   - Every certificate on a DANE-TA path, the anchor included, must be within
-//     its dates, and constraints in the anchor's certificate are obeyed (RFC
-//     7671 §5.2.1). SHA-1 and MD5 signatures are too weak (RFC 6698 §4.1).
+//   - Every certificate on a DANE-TA path below the anchor must be within its
+//     dates, and constraints in the anchor's certificate are obeyed (RFC 7671
+//     §5.2.1). The anchor's own dates are no part of the path (RFC 6698 §2.1.1,
+//     RFC 5280 §6.1); OpenSSL draws this line in the same place for anchors
+//     that another CA signed, and looks at the dates of self-signed ones.
+//     SHA-1 and MD5 signatures are too weak (RFC 6698 §4.1).
 //   - Nothing is taken from the system's certificate store.
 //
 // Work is bounded whatever a stranger sends: 64 records, 32

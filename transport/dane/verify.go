@@ -131,6 +131,19 @@ type anchor struct {
 
 type anchors []anchor
 
+// undated gives the certificate for a path that ends with it. The dates of a
+// trust anchor are no part of path validation: what vouches for it is the record
+// (RFC 6698 §2.1.1, RFC 5280 §6.1). What a bare key signed is no anchor but the
+// first certificate below one.
+func (a anchor) undated(now time.Time) *x509.Certificate {
+	if a.bareKey {
+		return a.cert
+	}
+	undated := *a.cert
+	undated.NotBefore, undated.NotAfter = now, now
+	return &undated
+}
+
 // anchors finds every certificate at which a path may end, in the order of
 // the records.
 func (s Set) anchors(shown []*shownCert) anchors {
@@ -209,7 +222,7 @@ func findPaths(shown []*shownCert, ends anchors, now time.Time) ([][]*x509.Certi
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, a := range ends {
 		if affordable(a.cert) {
-			roots.AddCert(a.cert)
+			roots.AddCert(a.undated(now))
 		}
 	}
 	for _, c := range shown[1:] {
