@@ -280,9 +280,9 @@ type Error []Try
 func (e Error) Unwrap() error { return e[len(e)-1].Err }
 
 // Error says what went wrong and in which tries, one sentence for those that
-// went alike: "the server reset the connection in the TLS handshake (read:
-// connection reset by peer); 4 hellos: full, classical, compatible,
-// without-sni".
+// went alike, and who requires TLS: "the server reset the connection in the TLS
+// handshake (read: connection reset by peer); 3 hellos: full, classical,
+// compatible; this destination needs TLS (DANE)".
 func (e Error) Error() string {
 	var texts []string
 	var steps [][]string // for each of them
@@ -294,15 +294,21 @@ func (e Error) Error() string {
 		last := len(steps) - 1
 		steps[last] = append(steps[last], t.Offer.Step.String())
 	}
-	if len(e) == 1 {
-		return texts[0]
+	var text string
+	switch {
+	case len(e) == 1:
+		text = texts[0]
+	case len(texts) == 1:
+		text = fmt.Sprintf("%s; %d hellos: %s", texts[0], len(e), strings.Join(steps[0], ", "))
+	default:
+		parts := make([]string, len(texts))
+		for i := range texts {
+			parts[i] = strings.Join(steps[i], ", ") + ": " + texts[i]
+		}
+		text = fmt.Sprintf("%d hellos: %s", len(e), strings.Join(parts, "; "))
 	}
-	if len(texts) == 1 {
-		return fmt.Sprintf("%s; %d hellos: %s", texts[0], len(e), strings.Join(steps[0], ", "))
+	if rule := e[len(e)-1].Offer.Rule; rule != "" && !strings.Contains(text, "("+rule+")") {
+		text += "; this destination needs TLS (" + rule + ")"
 	}
-	parts := make([]string, len(texts))
-	for i, text := range texts {
-		parts[i] = strings.Join(steps[i], ", ") + ": " + text
-	}
-	return fmt.Sprintf("%d hellos: %s", len(e), strings.Join(parts, "; "))
+	return text
 }

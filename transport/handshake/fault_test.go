@@ -239,6 +239,8 @@ func TestErrorText(t *testing.T) {
 		{hellos(reset, reset, remote(40)), "3 hellos: full, classical: the server reset the connection in the TLS handshake (read: connection reset by peer); " +
 			"compatible: the server has no TLS cipher, group or signature in common with the hello (remote error: tls: handshake failure)"},
 		{hellos(context.Canceled), "no TLS handshake could be made: context canceled"},
+		{Error{{modern, reset}}, "the server reset the connection in the TLS handshake (read: connection reset by peer); this destination needs TLS (MTA-STS)"},
+		{Error{{modern, remote(70)}}, "the server speaks none of TLS 1.2 and TLS 1.3; this destination needs TLS 1.2 (MTA-STS) (remote error: tls: protocol version not supported)"},
 	} {
 		if got := tt.err.Error(); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)

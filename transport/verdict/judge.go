@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/handshake"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -37,23 +39,40 @@ func final(cause Cause, text string) *Failure {
 // clear. It stays with the connection: whoever uses it again has it judged
 // again, by the verdict of the day.
 type Proof struct {
-	TLS     uint16      // version of crypto/tls; 0: plaintext
-	DANE    *dane.Match // the TLSA record that matched; nil: none did, or none was asked
-	DANEErr error       // why no record of the verdict's set matched
-	TLSA    string      // fingerprint of the set that DANE was found in
-	WebPKI  string      // the host name that the certificate is valid for; empty: not valid
-	PKIErr  error       // why not
+	TLS     uint16         // version of crypto/tls; 0: plaintext
+	Cipher  uint16         // suite of crypto/tls
+	Group   tls.CurveID    // of the key exchange; 0: RSA
+	Hello   handshake.Step // by which it came about
+	DANE    *dane.Match    // the TLSA record that matched; nil: none did, or none was asked
+	DANEErr error          // why no record of the verdict's set matched
+	TLSA    string         // fingerprint of the set that DANE was found in
+	WebPKI  string         // the host name that the certificate is valid for; empty: not valid
+	PKIErr  error          // why not
+	Pin     pin.Pin        // of the verdict's pins, by which the server is known; zero: none, or none was asked
+	PinErr  error          // why by none
 }
 
 // Level gives the TLS level that the connection reached.
 func (p *Proof) Level() TLSLevel {
 	switch {
-	case p.TLS == 0:
+	case p.Weak():
 		return TLSNone
-	case p.DANE != nil || p.WebPKI != "":
+	case p.DANE != nil || p.WebPKI != "" || p.Pin != pin.Pin{}:
 		return TLSAuthenticated
 	}
 	return TLSEncrypted
+}
+
+// Weak reports whether the connection counts as one without TLS: it is in the
+// clear, below TLS 1.2, or enciphered by 3DES.
+func (p *Proof) Weak() bool { return handshake.Weak(p.TLS, p.Cipher) }
+
+// weakness says why the connection is weak.
+func (p *Proof) weakness() string {
+	if p.TLS < tls.VersionTLS12 {
+		return tls.VersionName(p.TLS) + ", where TLS 1.2 is the least"
+	}
+	return tls.VersionName(p.TLS) + " with 3DES, which counts as none"
 }
 
 // Judge says whether a connection that showed proof may carry the message;
@@ -63,9 +82,26 @@ func (v *Verdict) Judge(p *Proof) *Failure {
 	if v.Refusal != nil {
 		return v.Refusal
 	}
-	if p.TLS == 0 && v.Need != NeedNothing {
+	switch {
+	case v.Need == NeedNothing:
+		return nil
+	case p.TLS == 0:
 		return v.noTLS(NoSTARTTLS, "the server does not offer STARTTLS")
+	case p.Weak():
+		return v.noTLS(TLSTooOld, p.weakness())
 	}
+	if failed := v.certificate(p); failed != nil {
+		return failed
+	}
+	if !v.Pins.Empty() && !v.Pins.Has(p.Pin) {
+		err := orElse(p.PinErr, errOtherPins)
+		return failure(5, Pinned, certificateCause(err), "pin: "+err.Error())
+	}
+	return nil
+}
+
+// certificate judges what the server's certificate proved.
+func (v *Verdict) certificate(p *Proof) *Failure {
 	switch v.Need {
 	case NeedDANE:
 		// A record matched for another set, or a name for another domain,
@@ -77,7 +113,7 @@ func (v *Verdict) Judge(p *Proof) *Failure {
 	case NeedWebPKI:
 		return v.webPKI(p, "MTA-STS: ")
 	case NeedProof:
-		if p.DANE == nil && p.WebPKI != v.Host {
+		if p.DANE == nil && p.WebPKI != v.Host && !v.Pins.Has(p.Pin) {
 			err := orElse(p.PKIErr, errOtherName)
 			if v.Rule == RequireTLS {
 				return final(certificateCause(err), "the certificate is not valid: "+err.Error())
@@ -90,8 +126,8 @@ func (v *Verdict) Judge(p *Proof) *Failure {
 
 // webPKI asks of a connection what an MTA-STS policy does (RFC 8461 §4).
 func (v *Verdict) webPKI(p *Proof, who string) *Failure {
-	if p.TLS < tls.VersionTLS12 {
-		return failure(5, MTASTS, TLSTooOld, who+tls.VersionName(p.TLS)+", where TLS 1.2 is the least")
+	if p.Weak() {
+		return failure(5, MTASTS, TLSTooOld, who+p.weakness())
 	}
 	if p.WebPKI != v.Host {
 		err := orElse(p.PKIErr, errOtherName)
@@ -122,6 +158,10 @@ func (v *Verdict) NoTLS(why error) *Failure {
 		return nil
 	}
 	f := v.noTLS(HandshakeFailed, "TLS failed: "+why.Error())
+	var hellos handshake.Error
+	if errors.As(why, &hellos) {
+		f.Text = hellos.Error() // which names the rule itself
+	}
 	// A handshake can fail for a passing reason, so it refuses nothing for good.
 	f.Code.Class = status.Temporary
 	if f.Code.Detail == 30 {
@@ -140,6 +180,8 @@ func (v *Verdict) noTLS(cause Cause, what string) *Failure {
 		return failure(5, MTASTS, cause, "MTA-STS: "+what)
 	case RequireTLS:
 		return final(cause, what)
+	case Pinned:
+		return failure(5, Pinned, cause, "pin: "+what)
 	}
 	return failure(4, LocalPolicy, cause, "local_policy asks for TLS: "+what)
 }
@@ -157,6 +199,7 @@ func (v *Verdict) JudgeExtension(offered bool) *Failure {
 var (
 	errOtherName = errors.New("the certificate is for another name")
 	errOtherSet  = errors.New("the certificate was not matched against these TLSA records")
+	errOtherPins = errors.New("the certificate was not matched against these pins")
 )
 
 func orElse(err, other error) error {

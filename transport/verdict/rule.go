@@ -18,6 +18,7 @@ const (
 	MTASTS                   // the domain's MTA-STS policy
 	RequireTLS               // the message's own demand
 	LocalPolicy              // the administrator's minima
+	Pinned                   // the keys that the administrator pinned
 )
 
 // String gives the configuration's word for the rule.
@@ -31,8 +32,25 @@ func (r Rule) String() string {
 		return "requiretls"
 	case LocalPolicy:
 		return "local_policy"
+	case Pinned:
+		return "pin"
 	}
 	return "none"
+}
+
+// Name gives the rule's name for people; empty for NoRule.
+func (r Rule) Name() string {
+	switch r {
+	case NoRule:
+		return ""
+	case UnusableTLSA, DANE:
+		return "DANE"
+	case MTASTS:
+		return "MTA-STS"
+	case RequireTLS:
+		return "REQUIRETLS"
+	}
+	return r.String()
 }
 
 // Cause is what a host lacked, or did wrong.

@@ -22,6 +22,11 @@
 //     §4.2.1). Failing this is the one failure that is permanent, unless the
 //     level was missed for a look-up that may work later.
 //  7. local_policy: the administrator's minima.
+//  8. Pins: a key that the administrator wrote down, on top of all the others,
+//     and beside "TLS-Required: No".
+//
+// Where any of them asks for TLS, a connection below TLS 1.2, or with 3DES, is
+// none.
 //
 // Whatever is left is opportunistic: TLS when offered, its certificate
 // looked at but not insisted on, plaintext otherwise (RFC 7435).
@@ -31,7 +36,9 @@ import (
 	"fmt"
 
 	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/pin"
 )
 
 // Rules are the policies that a transport obeys (mx_auth). The zero Rules
@@ -42,6 +49,7 @@ type Rules struct {
 	MTASTS bool     // MTA-STS policies count
 	MinTLS TLSLevel // local_policy
 	MinMX  MXLevel  // local_policy
+	Pins   pin.Set  // of the override; empty: none
 }
 
 // Demands are what the message itself asks for (RFC 8689).
@@ -129,6 +137,7 @@ type Verdict struct {
 	Need  Need
 	Names []string // SNI first; for NeedDANE the reference identifiers
 	TLSA  dane.Set // for NeedDANE
+	Pins  pin.Set  // one of which the server must match besides; empty: none
 	// NeedRequireTLS says that the host must offer REQUIRETLS (RFC 8689 §4.2.1).
 	NeedRequireTLS bool
 	// Refusal is why the host may not even be dialled; nil: it may.
@@ -146,13 +155,30 @@ type Verdict struct {
 // Plaintext reports whether the message may travel in the clear.
 func (v *Verdict) Plaintext() bool { return v.Need == NeedNothing }
 
+// Floor is the least that the connection must be.
+func (v *Verdict) Floor() handshake.Floor {
+	if v.Plaintext() {
+		return handshake.Opportunistic
+	}
+	return handshake.Required
+}
+
 // Decide gives the verdict for one host.
 func Decide(f Facts, rules Rules, demands Demands) Verdict {
 	v := Verdict{Host: f.Host, Names: []string{f.Host}, Reason: "no policy: TLS if offered"}
 	if demands.TLSRequiredNo && !demands.RequireTLS {
 		v.Reason = "TLS-Required: No lifts every policy"
-		return v
+	} else {
+		v.policies(f, rules, demands)
 	}
+	if v.Refusal == nil {
+		v.pinned(rules.Pins)
+	}
+	return v
+}
+
+// policies applies the rules that "TLS-Required: No" lifts.
+func (v *Verdict) policies(f Facts, rules Rules, demands Demands) {
 	if rules.DNSSEC && f.Signed {
 		v.MX = MXDNSSEC
 		v.Reason = "signed MX set, no TLSA records: TLS if offered"
@@ -169,7 +195,6 @@ func Decide(f Facts, rules Rules, demands Demands) Verdict {
 	if v.Refusal == nil {
 		v.local(rules)
 	}
-	return v
 }
 
 func (v *Verdict) dane(f Facts) {
@@ -248,5 +273,18 @@ func (v *Verdict) local(rules Rules) {
 	if v.Need < need {
 		v.Need, v.Rule = need, LocalPolicy
 		v.Reason = fmt.Sprintf("local_policy: min_tls_level %v", rules.MinTLS)
+	}
+}
+
+func (v *Verdict) pinned(pins pin.Set) {
+	if pins.Empty() {
+		return
+	}
+	v.Pins = pins
+	if v.Need == NeedNothing {
+		v.Need, v.Rule = NeedTLS, Pinned
+		v.Reason = "pin: TLS with a pinned key"
+	} else {
+		v.Reason += ", and a pinned key"
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/pin"
 )
 
 func digest(s string) []byte {
@@ -33,17 +35,32 @@ var (
 	useless   = TLSA{State: TLSAPresent, Set: unusable, Base: host}
 	tlsaError = TLSA{State: TLSAFailed, Err: errors.New("SERVFAIL")}
 
-	plain     = Proof{}
-	unproven  = Proof{TLS: tls.VersionTLS13, PKIErr: errors.New("signed by unknown authority")}
-	webpki    = Proof{TLS: tls.VersionTLS12, WebPKI: host}
-	webpki11  = Proof{TLS: tls.VersionTLS11, WebPKI: host}
-	webpkiFor = Proof{TLS: tls.VersionTLS13, WebPKI: "mx2.example.org"}
-	daneA     = Proof{TLS: tls.VersionTLS13, DANE: &dane.Match{}, TLSA: setA.Fingerprint()}
-	daneB     = Proof{TLS: tls.VersionTLS13, DANE: &dane.Match{}, TLSA: setB.Fingerprint()}
-	daneBoth  = Proof{TLS: tls.VersionTLS13, DANE: &dane.Match{}, TLSA: setA.Fingerprint(), WebPKI: host}
-	daneNone  = Proof{TLS: tls.VersionTLS13, WebPKI: host, DANEErr: errors.New("no TLSA record matches")}
-	daneTA    = Proof{TLS: tls.VersionTLS13, DANE: &dane.Match{Name: "example.org"}, TLSA: setTA.Fingerprint()}
+	plain       = Proof{}
+	unproven    = Proof{TLS: tls.VersionTLS13, PKIErr: errors.New("signed by unknown authority")}
+	webpki      = Proof{TLS: tls.VersionTLS12, WebPKI: host}
+	webpki11    = Proof{TLS: tls.VersionTLS11, WebPKI: host}
+	webpkiFor   = Proof{TLS: tls.VersionTLS13, WebPKI: "mx2.example.org"}
+	daneA       = Proof{TLS: tls.VersionTLS13, DANE: &dane.Match{}, TLSA: setA.Fingerprint()}
+	daneB       = Proof{TLS: tls.VersionTLS13, DANE: &dane.Match{}, TLSA: setB.Fingerprint()}
+	daneBoth    = Proof{TLS: tls.VersionTLS13, DANE: &dane.Match{}, TLSA: setA.Fingerprint(), WebPKI: host}
+	daneNone    = Proof{TLS: tls.VersionTLS13, WebPKI: host, DANEErr: errors.New("no TLSA record matches")}
+	webpkiTLS10 = Proof{TLS: tls.VersionTLS10, Cipher: tls.TLS_RSA_WITH_AES_128_CBC_SHA, WebPKI: host}
+	webpki3DES  = Proof{TLS: tls.VersionTLS12, Cipher: tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, WebPKI: host}
+	webpkiRSA   = Proof{TLS: tls.VersionTLS12, Cipher: tls.TLS_RSA_WITH_AES_128_CBC_SHA, WebPKI: host}
+	daneTLS11   = Proof{TLS: tls.VersionTLS11, DANE: &dane.Match{}, TLSA: setA.Fingerprint()}
+	daneTA      = Proof{TLS: tls.VersionTLS13, DANE: &dane.Match{Name: "example.org"}, TLSA: setTA.Fingerprint()}
 )
+
+var (
+	pinA, pinB    = pin.Pin(digest("a")), pin.Pin(digest("b"))
+	pinsA, pinsAB = pin.NewSet(pinA), pin.NewSet(pinA, pinB)
+)
+
+// pinned is a proof of another kind with a pin besides.
+func pinned(p Proof, by pin.Pin) Proof {
+	p.Pin = by
+	return p
+}
 
 func policy(mode mtasts.Mode, mx ...string) STS {
 	return STS{State: STSFound, Policy: mtasts.Policy{Mode: mode, MX: mx}}
@@ -137,6 +154,38 @@ func TestTable(t *testing.T) {
 		{"REQUIRETLS, unsigned, DANE", Facts{TLSA: usable}, all, Demands{RequireTLS: true}, daneA, MXNone, "dial:5.7.30"},
 		{"REQUIRETLS, STS unknown for now", Facts{STS: STS{State: STSFailed, Err: errors.New("timeout")}}, all, Demands{RequireTLS: true}, webpki, MXNone, "dial:4.7.5"},
 		{"REQUIRETLS, unusable TLSA, unproven", Facts{Signed: true, TLSA: useless}, all, Demands{RequireTLS: true}, unproven, MXDNSSEC, "5.7.30"},
+		// Below TLS 1.2, or with 3DES, the TLS level is none (DESIGN §7).
+		{"no policy, TLS 1.0", Facts{}, all, Demands{}, webpkiTLS10, MXNone, ""},
+		{"DANE match over TLS 1.1", Facts{Signed: true, TLSA: usable}, all, Demands{}, daneTLS11, MXDNSSEC, "4.7.5"},
+		{"unusable TLSA, TLS 1.0", Facts{Signed: true, TLSA: useless}, all, Demands{}, webpkiTLS10, MXDNSSEC, "4.7.4"},
+		{"STS enforce, 3DES", Facts{STS: policy(mtasts.ModeEnforce, host)}, all, Demands{}, webpki3DES, MXMTASTS, "4.7.5"},
+		{"STS enforce, RSA key exchange", Facts{STS: policy(mtasts.ModeEnforce, host)}, all, Demands{}, webpkiRSA, MXMTASTS, ""},
+		{"STS testing, TLS 1.0", Facts{STS: policy(mtasts.ModeTesting, host)}, all, Demands{}, webpkiTLS10, MXMTASTS, ""},
+		{"min_tls encrypted, TLS 1.0", Facts{}, Rules{MinTLS: TLSEncrypted}, Demands{}, webpkiTLS10, MXNone, "4.7.4"},
+		{"min_tls encrypted, 3DES", Facts{}, Rules{MinTLS: TLSEncrypted}, Demands{}, webpki3DES, MXNone, "4.7.4"},
+		{"min_tls authenticated, TLS 1.0", Facts{}, Rules{MinTLS: TLSAuthenticated}, Demands{}, webpkiTLS10, MXNone, "4.7.4"},
+		{"min_tls authenticated, RSA key exchange", Facts{}, Rules{MinTLS: TLSAuthenticated}, Demands{}, webpkiRSA, MXNone, ""},
+		{"REQUIRETLS, signed, TLS 1.0", Facts{Signed: true}, all, Demands{RequireTLS: true}, webpkiTLS10, MXDNSSEC, "5.7.30"},
+		// Pins, on top of all the others.
+		{"pin, its key", Facts{}, Rules{Pins: pinsAB}, Demands{}, pinned(unproven, pinA), MXNone, ""},
+		{"pin, the other of two", Facts{}, Rules{Pins: pinsAB}, Demands{}, pinned(unproven, pinB), MXNone, ""},
+		{"pin, another key", Facts{}, Rules{Pins: pinsA}, Demands{}, pinned(webpki, pinB), MXNone, "4.7.5"},
+		{"pin, none asked of the connection", Facts{}, Rules{Pins: pinsA}, Demands{}, webpki, MXNone, "4.7.5"},
+		{"pin, plaintext", Facts{}, Rules{Pins: pinsA}, Demands{}, plain, MXNone, "4.7.5"},
+		{"pin, its key over TLS 1.0", Facts{}, Rules{Pins: pinsA}, Demands{}, pinned(webpkiTLS10, pinA), MXNone, "4.7.5"},
+		{"pin and DANE, both", Facts{TLSA: usable}, Rules{DANE: true, Pins: pinsA}, Demands{}, pinned(daneA, pinA), MXNone, ""},
+		{"pin and DANE, only DANE", Facts{TLSA: usable}, Rules{DANE: true, Pins: pinsA}, Demands{}, daneA, MXNone, "4.7.5"},
+		{"pin and DANE, only the pin", Facts{TLSA: usable}, Rules{DANE: true, Pins: pinsA}, Demands{}, pinned(daneNone, pinA), MXNone, "4.7.5"},
+		{"pin and failing TLSA look-up", Facts{TLSA: tlsaError}, Rules{DANE: true, Pins: pinsA}, Demands{}, pinned(webpki, pinA), MXNone, "dial:4.7.5"},
+		{"pin and STS, both", Facts{STS: policy(mtasts.ModeEnforce, host)}, Rules{MTASTS: true, Pins: pinsA}, Demands{}, pinned(webpki, pinA), MXMTASTS, ""},
+		{"pin and STS, only the pin", Facts{STS: policy(mtasts.ModeEnforce, host)}, Rules{MTASTS: true, Pins: pinsA}, Demands{}, pinned(unproven, pinA), MXMTASTS, "4.7.5"},
+		{"pin and STS, only STS", Facts{STS: policy(mtasts.ModeEnforce, host)}, Rules{MTASTS: true, Pins: pinsA}, Demands{}, webpki, MXMTASTS, "4.7.5"},
+		{"pin and STS, not listed", Facts{STS: policy(mtasts.ModeEnforce, "mx9.example.org")}, Rules{MTASTS: true, Pins: pinsA}, Demands{}, pinned(webpki, pinA), MXNone, "dial:4.7.5"},
+		{"pin meets min_tls authenticated", Facts{}, Rules{MinTLS: TLSAuthenticated, Pins: pinsA}, Demands{}, pinned(unproven, pinA), MXNone, ""},
+		{"pin and min_tls authenticated, only WebPKI", Facts{}, Rules{MinTLS: TLSAuthenticated, Pins: pinsA}, Demands{}, webpki, MXNone, "4.7.5"},
+		{"pin meets REQUIRETLS's TLS level", Facts{Signed: true}, Rules{DNSSEC: true, Pins: pinsA}, Demands{RequireTLS: true}, pinned(unproven, pinA), MXDNSSEC, ""},
+		{"TLS-Required: No does not lift a pin", Facts{STS: policy(mtasts.ModeEnforce)}, Rules{MTASTS: true, Pins: pinsA}, Demands{TLSRequiredNo: true}, webpki, MXNone, "4.7.5"},
+		{"TLS-Required: No, its key", Facts{STS: policy(mtasts.ModeEnforce)}, Rules{MTASTS: true, Pins: pinsA}, Demands{TLSRequiredNo: true}, pinned(unproven, pinA), MXNone, ""},
 		// TLS-Required: No (RFC 8689 §3).
 		{"TLS-Required: No, everything against it", Facts{Signed: true, TLSA: tlsaError, STS: policy(mtasts.ModeEnforce)}, Rules{DNSSEC: true, DANE: true, MTASTS: true, MinTLS: TLSAuthenticated, MinMX: MXDNSSEC}, Demands{TLSRequiredNo: true}, plain, MXNone, ""},
 		{"TLS-Required: No beside REQUIRETLS", Facts{}, all, Demands{TLSRequiredNo: true, RequireTLS: true}, webpki, MXNone, "dial:5.7.30"},
@@ -156,6 +205,9 @@ func TestTable(t *testing.T) {
 			}
 			if v.Reason == "" {
 				t.Error("no reason is given")
+			}
+			if (v.Floor() == handshake.Opportunistic) != v.Plaintext() {
+				t.Errorf("floor %v, plaintext %t", v.Floor(), v.Plaintext())
 			}
 			if v.Plaintext() && v.Refusal == nil && v.Judge(&plain) != nil {
 				t.Error("plaintext is dialled although it cannot pass")
@@ -266,6 +318,12 @@ func TestRulesAndCauses(t *testing.T) {
 		{Facts{}, Rules{MinMX: MXDNSSEC}, Demands{}, webpki, LocalPolicy, MXLevelTooLow},
 		{Facts{}, Rules{MinTLS: TLSEncrypted}, Demands{}, plain, LocalPolicy, NoSTARTTLS},
 		{Facts{}, Rules{MinTLS: TLSAuthenticated}, Demands{}, webpkiFor, LocalPolicy, CertificateName},
+		{Facts{}, Rules{MinTLS: TLSEncrypted}, Demands{}, webpki11, LocalPolicy, TLSTooOld},
+		{Facts{TLSA: usable}, all, Demands{}, daneTLS11, DANE, TLSTooOld},
+		{Facts{STS: sts}, all, Demands{}, webpki3DES, MTASTS, TLSTooOld},
+		{Facts{}, Rules{Pins: pinsA}, Demands{}, plain, Pinned, NoSTARTTLS},
+		{Facts{}, Rules{Pins: pinsA}, Demands{}, webpki, Pinned, CertificateUntrusted},
+		{Facts{}, Rules{Pins: pinsA}, Demands{}, Proof{TLS: tls.VersionTLS13, PinErr: dane.ErrName}, Pinned, CertificateName},
 	} {
 		tt.facts.Host = host
 		v := Decide(tt.facts, tt.rules, tt.demands)
@@ -278,11 +336,45 @@ func TestRulesAndCauses(t *testing.T) {
 	if f := v.NoTLS(errors.New("x")); f.Rule != MTASTS || f.Cause != HandshakeFailed {
 		t.Errorf("a failed handshake: %+v", f)
 	}
-	for r := NoRule; r <= LocalPolicy; r++ {
+	for r := NoRule; r <= Pinned; r++ {
+		if (r.Name() == "") != (r == NoRule) {
+			t.Errorf("rule %v has the name %q", r, r.Name())
+		}
 		for c := NoCause; c <= NoExtension; c++ {
 			if r.String() == "" || c.String() == "" || c.String() == "unknown" {
 				t.Errorf("no word for rule %d or cause %d", r, c)
 			}
 		}
+	}
+}
+
+// The level that a connection reaches, whatever is asked of it.
+func TestLevels(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		proof Proof
+		want  TLSLevel
+	}{
+		{"plaintext", plain, TLSNone}, {"encrypted", unproven, TLSEncrypted}, {"WebPKI", webpki, TLSAuthenticated},
+		{"DANE", daneA, TLSAuthenticated}, {"a pin", pinned(unproven, pinA), TLSAuthenticated},
+		{"TLS 1.1, valid", webpki11, TLSNone}, {"TLS 1.0, valid", webpkiTLS10, TLSNone}, {"3DES, valid", webpki3DES, TLSNone},
+		{"DANE over TLS 1.1", daneTLS11, TLSNone}, {"RSA key exchange, valid", webpkiRSA, TLSAuthenticated},
+	} {
+		if got := tt.proof.Level(); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// A failed handshake is told in the words of package handshake, once.
+func TestNoTLSNamesTheRuleOnce(t *testing.T) {
+	v := Decide(Facts{Host: host, STS: policy(mtasts.ModeEnforce, host)}, Rules{MTASTS: true}, Demands{})
+	err := handshake.Error{{
+		Offer: handshake.Offer{Hello: handshake.Hello{Min: tls.VersionTLS12, Max: tls.VersionTLS13}, Rule: v.Rule.Name()},
+		Err:   errors.New("tls: server selected unsupported protocol version 301"),
+	}}
+	const want = "the server speaks TLS 1.0 only; this destination needs TLS 1.2 (MTA-STS) (tls: server selected unsupported protocol version 301)"
+	if f := v.NoTLS(err); f.Text != want || f.Code.String() != "4.7.5" {
+		t.Errorf("%v %s", f.Code, f.Text)
 	}
 }
