@@ -89,7 +89,7 @@ func TestWhatRootMakes(t *testing.T) {
 			}
 		}
 	}
-	text := strings.Replace(l.yaml("", "    mx_auth: {mtasts: {}}", ""), "/pipe.sock", "/run/deep/pipe.sock", 1)
+	text := strings.Replace(l.yaml("history: {keep: true}", "    mx_auth: {mtasts: {}}", ""), "/pipe.sock", "/run/deep/pipe.sock", 1)
 	r := l.daemon(text)
 	behaviour := l.mx.Behaviour()
 	behaviour.Recipients = []mx.Rule{{Local: "later", Reply: "451 4.2.0 later"}}

@@ -86,12 +86,47 @@ func GiveSocket(path string) error {
 	return nil
 }
 
+// TempPrefix begins the names of files that are not whole yet. One that is found
+// at start is from a crash and can be removed.
+const TempPrefix = ".new-"
+
+// Write is WriteFile for a directory by its path.
+func Write(dir, name string, text []byte) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return WriteFile(root, name, text)
+}
+
+// Append opens a file for writing at its end, and makes it where it is missing.
+func Append(path string) (*os.File, error) {
+	const flags = os.O_WRONLY | os.O_APPEND
+	f, err := os.OpenFile(path, flags, 0o600)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if f, err = os.OpenFile(path, flags|os.O_CREATE, 0o600); err != nil {
+		return nil, err
+	}
+	dir, err := os.Stat(filepath.Dir(path))
+	if err == nil {
+		err = give(f, dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // WriteFile puts text in the place of a file in a directory: whole, and synced,
-// so that a crash leaves the former file or the new one. It is written under a
-// name that begins with prefix, which a crash may leave behind. An empty
-// directory in the file's place withstands that, and is an error.
-func WriteFile(dir *os.Root, name, prefix string, text []byte) (err error) {
-	temp := prefix + rand.Text()
+// so that a crash leaves the former file or the new one, and perhaps one whose
+// name begins with TempPrefix. After an error the former file is as it was, but
+// for that of the last sync. A directory in the file's place withstands, and is
+// an error.
+func WriteFile(dir *os.Root, name string, text []byte) (err error) {
+	temp := TempPrefix + rand.Text()
 	f, err := dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

@@ -72,7 +72,7 @@ func TestWriteFile(t *testing.T) {
 	}
 	defer root.Close()
 	for _, text := range []string{"one", "", strings.Repeat("two", 100_000)} {
-		if err := WriteFile(root, "name", ".new-", []byte(text)); err != nil {
+		if err := WriteFile(root, "name", []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(dir + "/name")
@@ -87,7 +87,7 @@ func TestWriteFile(t *testing.T) {
 	if err := root.Mkdir("taken", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteFile(root, "taken", ".new-", []byte("x")); err == nil {
+	if err := WriteFile(root, "taken", []byte("x")); err == nil {
 		t.Error("a directory was replaced")
 	}
 	entries, err := os.ReadDir(dir)
@@ -132,5 +132,45 @@ func TestGiveSocket(t *testing.T) {
 	}
 	if err := GiveSocket(dir + "/s.sock"); err != nil || owner(t, dir+"/s.sock") != uid {
 		t.Errorf("%v, user %d, want %d", err, owner(t, dir+"/s.sock"), uid)
+	}
+}
+
+func TestWriteByPath(t *testing.T) {
+	dir, uid := owned(t)
+	for _, text := range []string{"one", "a longer text", ""} {
+		if err := Write(dir, "f", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(dir + "/f"); err != nil || string(got) != text {
+			t.Errorf("%q, %v; want %q", got, err, text)
+		}
+	}
+	if got := owner(t, dir+"/f"); got != uid {
+		t.Errorf("it belongs to user %d, want %d", got, uid)
+	}
+	if err := Write(dir+"/nosuch", "f", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+}
+
+func TestAppend(t *testing.T) {
+	dir, uid := owned(t)
+	for _, text := range []string{"one\n", "two\n"} {
+		f, err := Append(dir + "/f")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	got, err := os.ReadFile(dir + "/f")
+	info, failed := os.Stat(dir + "/f")
+	if err != nil || failed != nil || string(got) != "one\ntwo\n" || info.Mode() != 0o600 || owner(t, dir+"/f") != uid {
+		t.Errorf("%q, %v, %v, %v", got, info, err, failed)
+	}
+	if _, err := Append(dir + "/nosuch/f"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/mxpipe/mxpipe/internal/atomicfile"
+	"github.com/mxpipe/mxpipe/internal/safeio"
 )
 
 const (
@@ -70,7 +70,7 @@ func (f *file) append(h *History, e *Entry) {
 	}
 	text, err := json.Marshal(e)
 	if err == nil && f.f == nil {
-		f.f, err = os.OpenFile(filepath.Join(f.dir, fileName), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		f.f, err = safeio.Append(filepath.Join(f.dir, fileName))
 	}
 	if err == nil {
 		var n int
@@ -95,6 +95,6 @@ func (f *file) rewrite(h *History) error {
 		f.f = nil
 	}
 	f.size, f.whole = int64(b.Len()), int64(b.Len())
-	f.err = atomicfile.Write(f.dir, fileName, b.Bytes())
+	f.err = safeio.Write(f.dir, fileName, b.Bytes())
 	return f.err
 }

@@ -25,10 +25,10 @@ import (
 //	mxpipe-served 1 0f3a…
 //	"a@example.org" "mx1.example.org: 250 2.0.0 Ok (…)"
 const (
-	format     = "mxpipe-served 1 "
-	tempPrefix = "new-"
-	maxRecord  = 8 << 20 // bytes
-	maxLine    = 500     // of the line a recipient was accepted with
+	format        = "mxpipe-served 1 "
+	oldTempPrefix = "new-"  // of what versions before this one wrote
+	maxRecord     = 8 << 20 // bytes
+	maxLine       = 500     // of the line a recipient was accepted with
 )
 
 var errTooLarge = errors.New("too many recipients for one record")
@@ -101,10 +101,5 @@ func (m *Store) load(name string) map[string]string {
 // writeWhole writes a file so that it is there whole or not at all, and for
 // good.
 func writeWhole(dir, name string, text []byte) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	return safeio.WriteFile(root, name, tempPrefix, text)
+	return safeio.Write(dir, name, text)
 }

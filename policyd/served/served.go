@@ -110,7 +110,7 @@ func open(dir string, now func() time.Time, b bounds) (*Store, error) {
 		switch info, err := e.Info(); {
 		case err != nil || !info.Mode().IsRegular():
 			// Not ours.
-		case strings.HasPrefix(e.Name(), tempPrefix):
+		case strings.HasPrefix(e.Name(), safeio.TempPrefix), strings.HasPrefix(e.Name(), oldTempPrefix):
 			os.Remove(filepath.Join(dir, e.Name())) // left by a crash
 		case isName(e.Name()):
 			// A clock that was wrong for a while must not keep a record for ever.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
+	"github.com/mxpipe/mxpipe/internal/safeio"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/message"
 )
@@ -333,10 +334,10 @@ func write(t *testing.T, path string, text []byte) {
 // What a crash left is cleared away; what is not ours stays.
 func TestOpenLooksAround(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, tempPrefix+"1234"), []byte("half a rec"))
+	write(t, filepath.Join(dir, safeio.TempPrefix+"1234"), []byte("half a rec"))
 	write(t, filepath.Join(dir, "README"), nil)
 	write(t, filepath.Join(dir, strings.Repeat("z", nameLength)), nil)
-	if err := os.Mkdir(filepath.Join(dir, tempPrefix+"dir"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, oldTempPrefix+"dir"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	m := mustOpen(t, dir, time.Now)

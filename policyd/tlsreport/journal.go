@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/atomicfile"
+	"github.com/mxpipe/mxpipe/internal/safeio"
 )
 
 // line is one line of a day's file: n sessions that were counted together.
@@ -66,7 +66,7 @@ func OpenJournal(dir string, now time.Time) (*Journal, error) {
 	if dir == "" {
 		return j, nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := safeio.MkdirAll(dir, 0o700); err != nil {
 		return j, err
 	}
 	entries, err := os.ReadDir(dir)
@@ -76,7 +76,7 @@ func OpenJournal(dir string, now time.Time) (*Journal, error) {
 	var failed []error
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), journalSuffix)
-		if strings.HasPrefix(e.Name(), atomicfile.TempPrefix) {
+		if strings.HasPrefix(e.Name(), safeio.TempPrefix) {
 			os.Remove(filepath.Join(dir, e.Name()))
 		}
 		if date, err := time.Parse(time.DateOnly, name); !ok || err != nil || !kept(date, now) {
@@ -141,7 +141,7 @@ func (j *Journal) write(name string, d *day, l line) error {
 		return err
 	}
 	if d.file == nil {
-		if d.file, err = os.OpenFile(j.path(name), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
+		if d.file, err = safeio.Append(j.path(name)); err != nil {
 			d.unsaved = true
 			return err
 		}
@@ -169,7 +169,7 @@ func (j *Journal) rewrite(name string, d *day) error {
 	}
 	d.unsaved = true
 	if failed == nil {
-		failed = atomicfile.Write(j.dir, name+journalSuffix, b.Bytes())
+		failed = safeio.Write(j.dir, name+journalSuffix, b.Bytes())
 	}
 	if failed != nil {
 		return failed

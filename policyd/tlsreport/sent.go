@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/atomicfile"
+	"github.com/mxpipe/mxpipe/internal/safeio"
 )
 
 // State is what became of a report towards one place.
@@ -111,7 +111,7 @@ func (l *ledger) append(a attempt) error {
 		return err
 	}
 	if l.file == nil {
-		if l.file, err = os.OpenFile(filepath.Join(l.dir, sentFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
+		if l.file, err = safeio.Append(filepath.Join(l.dir, sentFile)); err != nil {
 			return err
 		}
 	}
@@ -133,7 +133,7 @@ func (l *ledger) rewrite() error {
 		b.Write(append(text, '\n'))
 	}
 	l.close()
-	err := atomicfile.Write(l.dir, sentFile, b.Bytes())
+	err := safeio.Write(l.dir, sentFile, b.Bytes())
 	l.torn = err != nil
 	return err
 }

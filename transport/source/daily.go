@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/atomicfile"
+	"github.com/mxpipe/mxpipe/internal/safeio"
 )
 
 // Daily counts the messages that each source sent on this UTC day, for a
@@ -120,7 +120,7 @@ func (d *Daily) Save() error {
 	d.dirty = false
 	d.mu.Unlock()
 	if err == nil {
-		err = atomicfile.Write(d.dir, d.name, text)
+		err = safeio.Write(d.dir, d.name, text)
 	}
 	if err != nil {
 		d.mu.Lock()

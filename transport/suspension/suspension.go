@@ -22,7 +22,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mxpipe/mxpipe/internal/atomicfile"
+	"github.com/mxpipe/mxpipe/internal/safeio"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -206,7 +206,7 @@ func (l *List) change(f func(map[Target]Suspension) error) error {
 		}
 		text, err := json.Marshal(list)
 		if err == nil {
-			err = atomicfile.Write(l.dir, fileName, text)
+			err = safeio.Write(l.dir, fileName, text)
 		}
 		if err != nil {
 			return err

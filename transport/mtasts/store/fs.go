@@ -22,7 +22,7 @@ const (
 	suffix = ".mta-sts"
 	// tempPrefix begins the names of files being written. No domain begins
 	// with a dot.
-	tempPrefix = ".new-"
+	tempPrefix = safeio.TempPrefix
 	// tempAge is when a file being written counts as left behind by a crash.
 	tempAge = time.Hour
 )
@@ -180,7 +180,7 @@ func (f *FS) Save(p Policy) error {
 
 // replaceFile puts text in the place of name, whatever lies there.
 func replaceFile(root *os.Root, name string, text []byte) error {
-	err := safeio.WriteFile(root, name, tempPrefix, text)
+	err := safeio.WriteFile(root, name, text)
 	if err == nil {
 		return nil
 	}
@@ -191,7 +191,7 @@ func replaceFile(root *os.Root, name string, text []byte) error {
 	if err := root.RemoveAll(name); err != nil {
 		return err
 	}
-	return safeio.WriteFile(root, name, tempPrefix, text)
+	return safeio.WriteFile(root, name, text)
 }
 
 // Remove removes a domain's file, or whatever lies in its place.
