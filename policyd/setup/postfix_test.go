@@ -27,7 +27,8 @@ func TestPostfixPlans(t *testing.T) {
 	}
 	dropped := "--- /etc/systemd/system/mxpolicyd-socketmap.socket.d/tcp.conf\n+" +
 		strings.ReplaceAll(strings.TrimSuffix(string(tcp), "\n"), "\n", "\n+") + "\n" + dropInRun
-	const asks = "+smtp_dns_support_level = dnssec\n-smtp_tls_security_level = may\n+smtp_tls_security_level = dane\n+smtp_tls_loglevel = 1\nrun postfix reload\n"
+	const asks = "--- main.cf\n+smtp_dns_support_level = dnssec\n-smtp_tls_security_level = may\n+smtp_tls_security_level = dane\n+smtp_tls_loglevel = 1\n"
+	const reload = "run postfix reload\n"
 	address := func(t *Target) { t.Daemon.Socketmap = []string{"127.0.0.1:8463"} }
 	for _, tt := range []struct {
 		name   string
@@ -77,8 +78,8 @@ run postfix reload
 +default_transport = mxlmtp:unix:/run/mxpolicyd/lmtp.sock
 run postfix reload
 `},
-		{"socketmap, as packaged", Socketmap, nil, nil, dropped + "--- main.cf\n+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy\n" + asks},
-		{"socketmap at an address", Socketmap, address, nil, "--- main.cf\n+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy\n" + asks},
+		{"socketmap, as packaged", Socketmap, nil, nil, dropped + asks + "+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy\n" + reload},
+		{"socketmap at an address", Socketmap, address, nil, asks + "+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy\n" + reload},
 		{"from postfix-tlspol", Socketmap, address, func(f *fake) {
 			f.main["smtp_tls_policy_maps"] = "hash:/etc/postfix/tls_policy, socketmap:inet:127.0.0.1:8642:QUERY"
 			f.main["smtp_tls_security_level"] = "dane"
@@ -91,32 +92,32 @@ run postfix reload
 `},
 		{"from postfix-mta-sts-resolver, with a zone", Socketmap, address, func(f *fake) {
 			f.main["smtp_tls_policy_maps"] = "socketmap:inet:127.0.0.1:8461:zone"
-		}, "--- main.cf\n-smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:zone\n+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy\n" + asks},
+		}, asks + "-smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:zone\n+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy\n" + reload},
 		{"from tables of one's own", Socketmap, address, func(f *fake) { f.main["smtp_tls_policy_maps"] = "hash:/x" },
-			"--- main.cf\n-smtp_tls_policy_maps = hash:/x\n+smtp_tls_policy_maps = hash:/x, socketmap:inet:127.0.0.1:8463:policy\n" + asks},
+			asks + "-smtp_tls_policy_maps = hash:/x\n+smtp_tls_policy_maps = hash:/x, socketmap:inet:127.0.0.1:8463:policy\n" + reload},
 		{"another transport stays", Socketmap, func(t *Target) { address(t); t.Daemon.Transports = append(t.Daemon.Transports, "strict") }, func(f *fake) {
 			f.main["smtp_tls_policy_maps"] = "socketmap:unix:/run/mxpolicyd/socketmap.sock:policy@strict"
-		}, "--- main.cf\n-smtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy@strict\n+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy@strict\n" + asks},
+		}, asks + "-smtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy@strict\n+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy@strict\n" + reload},
 		{"a newer Postfix", Socketmap, address, func(f *fake) { f.defaults["mail_version"] = "3.10.2" },
-			"--- main.cf\n+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy-tlsrpt\n" + asks},
+			asks + "+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy-tlsrpt\n" + reload},
 		{"a stronger level, and no CAs", Socketmap, address, func(f *fake) {
 			f.main["smtp_tls_security_level"] = "encrypt"
 			delete(f.main, "smtp_tls_CApath")
 		}, `--- main.cf
-+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy
 +smtp_dns_support_level = dnssec
 +smtp_tls_dane_insecure_mx_policy = dane
 +smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt
 +smtp_tls_loglevel = 1
++smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy
 run postfix reload
 `},
 		{"in the queue directory", Socketmap, func(t *Target) {
 			t.Daemon.Socketmap = []string{"/var/spool/postfix/mxpolicyd/socketmap.sock"}
 			t.Groups = func(string, string) (string, bool) { return "postfix", true }
-		}, nil, "--- main.cf\n+smtp_tls_policy_maps = socketmap:unix:mxpolicyd/socketmap.sock:policy\n" + asks},
+		}, nil, asks + "+smtp_tls_policy_maps = socketmap:unix:mxpolicyd/socketmap.sock:policy\n" + reload},
 		{"without systemd and without a chroot", Socketmap, func(t *Target) { t.Systemd = false }, func(f *fake) {
 			f.master["smtp/unix"], f.master["relay/unix"] = "smtp unix - - n - - smtp", "relay unix - - - - - smtp"
-		}, "--- members of the group mxpipe\n+postfix\n--- main.cf\n+smtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\n" + asks},
+		}, "--- members of the group mxpipe\n+postfix\n" + asks + "+smtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\n" + reload},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f, target := stock(t), packaged()
