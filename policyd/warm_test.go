@@ -1,12 +1,14 @@
 package policyd
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
 // A warm message asks no DNS, whatever is broken about it.
@@ -27,6 +29,16 @@ func TestWarmMessageAsksNoDNS(t *testing.T) {
 		{"TXT fails", func(l *lab) { l.dns.SetFault("_mta-sts.a.example", dns.TypeTXT, labdns.ServFail) }, "2.0.0"},
 		{"TXT silent", func(l *lab) { l.dns.SetFault("_mta-sts.a.example", dns.TypeTXT, labdns.Silent) }, "2.0.0"},
 		{"one dead address", func(l *lab) { l.zone("mx.a.example. A 127.0.0.77") }, "2.0.0"},
+		{"one address that says 450", func(l *lab) {
+			bad, err := mx.Start(mx.Options{Addr: fmt.Sprintf("127.0.0.77:%d", l.port), Behaviour: mx.Behaviour{
+				Keywords: mx.Pipelining, At: map[mx.Stage]mx.Action{mx.StageMAIL: {Reply: "450 4.7.25 no reverse DNS"}},
+			}})
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			l.t.Cleanup(func() { bad.Stop() })
+			l.zone("mx.a.example. A 127.0.0.77")
+		}, "2.0.0"},
 		{"TLSA fails at a signed host", func(l *lab) {
 			l.dns.Secure("a.example", true)
 			l.dns.SetFault("", dns.TypeTLSA, labdns.ServFail)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/dial"
 )
 
@@ -53,6 +54,26 @@ func TestBrokenFamilyIsTriedOnce(t *testing.T) {
 		}
 		counts(t, good, 3, 3)
 	}
+}
+
+// The same holds for an address whose server takes connections but no mail.
+func TestAddressThatTakesNoMailIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	bad, err := mx.Start(mx.Options{Addr: fmt.Sprintf("[::1]:%d", l.port), Behaviour: mx.Behaviour{
+		Hostname: "mx.a.example", Keywords: mx.Pipelining,
+		At: map[mx.Stage]mx.Action{mx.StageMAIL: {Reply: "450 4.7.25 no reverse DNS"}},
+	}})
+	l.must(err)
+	t.Cleanup(func() { bad.Stop() })
+	good := l.mx("mx.a.example", nil)
+	l.zone("a.example. MX 10 mx.a.example.\nmx.a.example. AAAA ::1")
+	l.start(func(c *Config) { everything(c); c.ConnReuseLimit = 0 })
+	for range 3 {
+		expect(t, l.send("b@a.example"), "2.0.0")
+	}
+	counts(t, bad, 1, 0)
+	counts(t, good, 3, 3)
 }
 
 // Our own trouble is no fault of the host's: it says what it is, is temporary,

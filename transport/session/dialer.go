@@ -155,7 +155,11 @@ type opening struct {
 func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 	var reasons []*status.Error
 	left := slices.DeleteFunc(o.Host.Addrs(), func(a netip.Addr) bool { return slices.Contains(o.Avoid, a) })
-	o.first = o.conns.History.First(o.deadKey(o.Host))
+	history, key := o.conns.History, o.deadKey(o.Host)
+	for _, a := range o.Avoid {
+		history.Failed(key, a)
+	}
+	o.first = history.First(key)
 	begin := dial.Order(left, o.cfg.Prefer, o.first)
 	for len(left) > 0 && len(reasons) < maxGreetings {
 		start := time.Now()
@@ -174,8 +178,8 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 			persistConn: &persistConn{addr: addr, local: localAddr(conn), tlsRequiredNo: o.TLSRequiredNo, conns: o.conns},
 		}
 		if err = o.open(ctx, c, conn); err == nil {
-			if addr != begin[0] {
-				o.conns.History.Worked(o.deadKey(o.Host), addr)
+			if addr != begin[0] || len(o.Avoid) > 0 {
+				history.Worked(key, addr)
 			}
 			c.TestingFailure = c.Host.Verdict.TestingFailure(&c.proof)
 			c.record(o.Record, nil)
@@ -192,7 +196,7 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 		if ctx.Err() != nil {
 			break
 		}
-		o.conns.History.Failed(o.deadKey(o.Host), addr)
+		history.Failed(key, addr)
 		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return a == addr })
 	}
 	return nil, reasons
