@@ -26,9 +26,9 @@ type totals struct {
 // cutOff are the ways in which Postfix hears that a try ended without an
 // answer, though the remote server may have taken the message by then.
 var cutOff = map[string]string{
-	"the daemon went away before it answered": "mxpolicyd killed before it could answer mxpipe",
-	"message may be sent more than once":      "mxpolicyd killed before it could answer by LMTP",
-	"mxpolicyd is stopping":                   "mxpolicyd stopped while the remote server was thinking",
+	"the daemon closed the connection before it answered": "mxpolicyd killed before it could answer mxpipe",
+	"message may be sent more than once":                  "mxpolicyd killed before it could answer by LMTP",
+	"mxpolicyd is stopping":                               "mxpolicyd stopped while the remote server was thinking",
 }
 
 // checkAllDelivered compares what was submitted with what arrived, and fails on
@@ -134,7 +134,7 @@ func cutOffReason(f attempt, told string) string {
 	case !strings.Contains(f.text, "died with signal 9"):
 	case strings.Contains(told, "cannot write down"):
 		return "mxpipe killed while the disk was full, and mxpolicyd before it had room again"
-	case !strings.Contains(told, "did not wait for its answer"):
+	case !strings.Contains(told, "did not wait for the answer"):
 		return "mxpipe killed, and mxpolicyd before it had written that down"
 	}
 	return ""

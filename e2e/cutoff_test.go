@@ -236,7 +236,7 @@ func TestDaemonKilledAtEachStage(t *testing.T) {
 			if err := d.stop(syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			if r := call.result(t); r.exit != 75 || r.code() != "4.3.2" || !strings.Contains(r.line, "went away") {
+			if r := call.result(t); r.exit != 75 || r.code() != "4.3.2" || !strings.Contains(r.line, "closed the connection") {
 				t.Errorf("mxpipe: %s", r)
 			}
 		})

@@ -159,7 +159,7 @@ func TestTimeoutIsDeferred(t *testing.T) {
 				behaviour.At = map[mx.Stage]mx.Action{stage: {Hold: gate, Times: 1}}
 				s, domain := remote(t, "slow", behaviour)
 				id := m.submit(t, note("a@"+keepDomain, "b@"+domain))
-				m.deferred(t, id, 1, `4\.4\.7`, `the time for this delivery is over|gave up after 3s`)
+				m.deferred(t, id, 1, `4\.4\.7`, `the delivery timed out|timed out after 3s`)
 				close(gate)
 				// At MAIL the server has all of the message too, which came in
 				// one flight.
@@ -186,7 +186,7 @@ func TestTriedAgainMeanwhile(t *testing.T) {
 		behaviour.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}}
 		s, domain := remote(t, "slow", behaviour)
 		id := m.submit(t, note("a@"+keepDomain, "b@"+domain))
-		m.deferred(t, id, 1, `4\.4\.7`, `gave up after 3s`)
+		m.deferred(t, id, 1, `4\.4\.7`, `timed out after 3s`)
 		m.retry(t, id)
 		m.deferred(t, id, 2, `4\.\d+\.\d+`, ``)
 		close(gate)

@@ -115,7 +115,7 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 		// name, and a certificate that proves it.
 		{name: "REQUIRETLS, nobody vouches", spec: domainSpec{name: "rt-none", signing: dnssec.Unsigned, hosts: []hostSpec{valid}},
 			flags: []string{"--requiretls"}, exit: 69,
-			line: `^5\.7\.30 mx1\.rt-none\.example: REQUIRETLS: neither DNSSEC nor MTA-STS vouches for this host`},
+			line: `^5\.7\.30 mx1\.rt-none\.example: REQUIRETLS: neither DNSSEC nor MTA-STS verifies this host`},
 		{name: "REQUIRETLS, certificate not valid", spec: domainSpec{name: "rt-cert", hosts: []hostSpec{selfSigned}},
 			flags: []string{"--requiretls"}, exit: 69, line: `^5\.7\.30 mx1\.rt-cert\.example: REQUIRETLS: `},
 		{name: "REQUIRETLS by DANE", spec: domainSpec{name: "rt-dane", hosts: []hostSpec{{cert: selfSigned.cert, tlsa: goodTLSA, behaviour: requireTLS}}},

@@ -189,7 +189,7 @@ func TestLMTPHangsUp(t *testing.T) {
 				p.waiting(t, id)
 			}
 			close(gate)
-			w.daemon.logged(t, `did not wait for its answer.* queue_id=`+id)
+			w.daemon.logged(t, `did not wait for the answer.* queue_id=`+id)
 			p.retry(t, id)
 			p.done(t, id)
 			list := p.attempts(id)

@@ -202,7 +202,7 @@ func TestAdminRefusals(t *testing.T) {
 		{"GET", "/", 404, "there is no /"},
 		{"GET", "/v1/explain", 400, "domain is missing"},
 		{"GET", "/v1/explain?domain=a.example&connect=perhaps", 400, "connect is true or false"},
-		{"GET", "/v1/explain?domain=a.example&transport=nosuch", 404, `transport \"nosuch\": there is no such thing`},
+		{"GET", "/v1/explain?domain=a.example&transport=nosuch", 404, `transport \"nosuch\": not found`},
 		{"GET", "/v1/cache/a..b", 400, "not a domain name"},
 		{"DELETE", "/v1/cache/a%20b", 400, "not a domain name"},
 		{"PUT", "/v1/trace/a.example?for=25h", 400, "at most 24h"},

@@ -151,7 +151,7 @@ func (d *Daemon) claim(ctx context.Context) error {
 	}
 	err = d.stateDir.make()
 	if errors.Is(err, errors.ErrUnsupported) {
-		d.log.Warn("nothing keeps a second mxpolicyd from using the same state directory", "error", err)
+		d.log.Warn("cannot lock the state directory: a second mxpolicyd could use it too", "error", err)
 		err = nil
 	}
 	return err
@@ -172,7 +172,7 @@ func (d *Daemon) load() error {
 	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended, Providers: d.providers})
 	d.loadHistory()
 	if err := d.spool.Check(); err != nil {
-		d.log.Error("the state directory cannot be written; large messages have to wait, and who was served is not remembered", "error", err)
+		d.log.Error("the state directory cannot be written; large messages are deferred, and served recipients are not recorded", "error", err)
 	}
 	if err := d.runtime.Apply(cfg); err != nil {
 		return err
@@ -202,7 +202,7 @@ func (d *Daemon) close() {
 	d.stateDir.release()
 }
 
-// Serve serves until ctx ends or a socket cannot be served any more, and
+// Serve serves until ctx ends or a socket failed, and
 // returns when all work is done or given up. It is called once.
 func (d *Daemon) Serve(ctx context.Context) error {
 	defer d.close()
@@ -232,7 +232,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 
 	err := front.Wait()
 	if err != nil {
-		d.log.Error("a socket cannot be served any more", "error", err)
+		d.log.Error("a socket failed", "error", err)
 	}
 	d.drain(giveUp)
 	end()
@@ -273,7 +273,7 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 	select {
 	case <-done:
 	case <-time.After(timeout):
-		d.log.Info("giving up deliveries that did not end in time; their mail servers keep them")
+		d.log.Info("giving up deliveries that did not end in time; their mail servers keep the messages")
 		giveUp(transport.ErrStopping)
 		d.runtime.Abort()
 	}
@@ -306,7 +306,7 @@ func (d *Daemon) current() *config.Config {
 }
 
 // errWedged says that nothing will be delivered any more.
-var errWedged = errors.New("every place among max_deliveries is held by a delivery that should have ended long ago")
+var errWedged = errors.New("max_deliveries are all in use by deliveries that are past every time limit")
 
 // healthy reports, before ctx ends, whether the daemon still does its work:
 // connections are accepted, a message would find its transport and what is

@@ -127,7 +127,7 @@ func TestSocketFails(t *testing.T) {
 	if !errors.Is(err, syscall.ENOTSOCK) {
 		t.Errorf("Serve: %v", err)
 	}
-	want(t, l.logged.Wait(t, "cannot be served any more"), "", "level=ERROR")
+	want(t, l.logged.Wait(t, "a socket failed"), "", "level=ERROR")
 }
 
 // spoilSocket puts something else in the place of a listening socket of this
@@ -325,7 +325,7 @@ func TestWatchdogMisconfigured(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "soon")
 	l := newLab(t)
 	r := l.daemon(l.yaml("", "", ""))
-	l.logged.Wait(t, "the watchdog is off")
+	l.logged.Wait(t, "watchdog disabled")
 	want(t, r.send(nil), "2.0.0 ")
 }
 
@@ -340,5 +340,5 @@ func TestWithoutSystemd(t *testing.T) {
 	}
 	t.Setenv("NOTIFY_SOCKET", t.TempDir()+"/gone")
 	d.ready()
-	words.Wait(t, "systemd was not told")
+	words.Wait(t, "cannot notify systemd")
 }

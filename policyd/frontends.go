@@ -97,7 +97,7 @@ func (d *Daemon) warn(cfg *config.Config) {
 	d.mu.Unlock()
 	for _, e := range endpoints {
 		if e.Kind == listen.KindLMTP && cfg.Transports[e.Transport] == nil {
-			d.log.Warn("the configuration has no transport of this name; mail over the socket is deferred", "socket", e.String(), "transport", e.Transport)
+			d.log.Warn("the configuration has no transport of this name; mail on this socket is deferred", "socket", e.String(), "transport", e.Transport)
 		}
 	}
 }

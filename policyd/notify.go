@@ -21,7 +21,7 @@ func (d *Daemon) status(line string) { d.notify("STATUS=" + line) }
 // shutdown_timeout, and some time for the goodbyes.
 func (d *Daemon) stopping(timeout time.Duration) {
 	most := timeout + 30*time.Second
-	d.notify(daemon.SdNotifyStopping + "\nSTATUS=letting deliveries end\nEXTEND_TIMEOUT_USEC=" + strconv.FormatInt(most.Microseconds(), 10))
+	d.notify(daemon.SdNotifyStopping + "\nSTATUS=waiting for deliveries to end\nEXTEND_TIMEOUT_USEC=" + strconv.FormatInt(most.Microseconds(), 10))
 }
 
 // watchdog tells systemd that the daemon is healthy, twice as often as it wants
@@ -30,7 +30,7 @@ func (d *Daemon) stopping(timeout time.Duration) {
 func (d *Daemon) watchdog(ctx context.Context) {
 	every, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		d.log.Warn("the watchdog is off", "error", err)
+		d.log.Warn("watchdog disabled", "error", err)
 	}
 	if every == 0 {
 		return
@@ -50,7 +50,7 @@ func (d *Daemon) watchdog(ctx context.Context) {
 		case err == nil:
 			d.notify(daemon.SdNotifyWatchdog)
 		case ctx.Err() == nil:
-			d.log.Error("not healthy: systemd is not told that the daemon lives", "error", err)
+			d.log.Error("not healthy: no watchdog message is sent to systemd", "error", err)
 		}
 	}
 }
@@ -58,6 +58,6 @@ func (d *Daemon) watchdog(ctx context.Context) {
 // notify says something to systemd (sd_notify(3)), if that is there.
 func (d *Daemon) notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		d.log.Warn("systemd was not told", "error", err)
+		d.log.Warn("cannot notify systemd", "error", err)
 	}
 }

@@ -74,7 +74,7 @@ func (d *Daemon) reload(ctx context.Context) {
 const readTimeout = 2 * time.Minute
 
 // errReading says that a reload does not come to an end.
-var errReading = errors.New("the configuration is being read for minutes: the file system that it lies on does not answer")
+var errReading = errors.New("reading the configuration takes minutes: its file system does not respond")
 
 // read reads the configuration with all that it names, and gives up when ctx
 // ends. A disk that does not answer, as of a file server that is gone, cannot be
@@ -119,7 +119,7 @@ func (d *Daemon) logChanges(before, now *config.Config) {
 	changes := slices.DeleteFunc(config.Changes(before, now), func(c config.Change) bool { return fixed(c.Path) })
 	for i, c := range changes {
 		if i == maxChanges {
-			d.log.Info("more is changed", "number", len(changes)-i)
+			d.log.Info("more changes", "number", len(changes)-i)
 			break
 		}
 		d.log.Info("changed", "change", c.String())

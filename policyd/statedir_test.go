@@ -64,7 +64,7 @@ func TestSocketsBeforeTheDisk(t *testing.T) {
 	r := l.daemon(l.yaml("", "", ""))
 	cfg := l.parse(strings.Replace(l.yaml("", "", ""), l.dir+"/state", l.dir+"/other", 1))
 	_, err := New(t.Context(), Options{Config: cfg, Log: logging.New(cfg.Log, l.logged)})
-	if err == nil || !strings.Contains(err.Error(), "another process is listening") {
+	if err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(l.dir + "/other"); !errors.Is(err, fs.ErrNotExist) {

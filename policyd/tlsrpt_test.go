@@ -372,7 +372,7 @@ func TestCollectorIsGone(t *testing.T) {
 		}
 	}
 	r.until(func(s tlsrpt.Stats) bool { return s.Lost[tlsrpt.NoCollector] == 3 })
-	if n := r.logged.Count("TLS reports are lost"); n != 1 {
+	if n := r.logged.Count("TLS reports lost"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 	// It listens again, and reads nothing.
@@ -393,7 +393,7 @@ func TestCollectorIsGone(t *testing.T) {
 	if s := r.reports.Stats(); s.Sent == before {
 		t.Errorf("%+v", s)
 	}
-	r.logged.Wait(t, "the TLSRPT collector is there again")
+	r.logged.Wait(t, "the TLSRPT collector is back")
 	// Somewhere else, and nowhere.
 	other := newCollector(t)
 	r.reports.SetSocket(other.path)

@@ -37,7 +37,7 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 	if o.systemd.Find(nil, "STATUS=delivering mail; resolver 127.0.0.1:53") == "" {
-		t.Error("systemd was not told")
+		t.Error("cannot notify systemd")
 	}
 	if o.setWarnings([]finding.Finding{fine}) || o.statusLine() != delivering || len(o.currentWarnings()) != 0 {
 		t.Error("it does not end")

@@ -547,7 +547,7 @@ func TestDeliveryEndsWithItsContext(t *testing.T) {
 			}))
 			cancel(ErrGone)
 			<-done
-			expect(t, results, "4.3.2 the mail server went away")
+			expect(t, results, "4.3.2 delivery cancelled: the local mail server disconnected")
 			counts(t, second, 0, 0)
 			if n := server.Counters().Messages; n != 0 {
 				t.Errorf("%d messages", n)
@@ -572,7 +572,7 @@ func TestTimeOverIsTemporaryWhateverHostsSaidBefore(t *testing.T) {
 			cancel(ErrTimeout)
 		}
 	}
-	expect(t, l.sendText(ctx, text, "b@a.example"), "4.4.7 the time for this delivery is over")
+	expect(t, l.sendText(ctx, text, "b@a.example"), "4.4.7 the delivery timed out")
 	counts(t, second, 0, 0)
 }
 

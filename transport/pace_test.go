@@ -48,7 +48,7 @@ func TestPacing(t *testing.T) {
 	if list := l.transport.hosts.Pacer.List(); len(list) != 1 || list[0].Allowed > most {
 		t.Errorf("slowed down: %+v", list)
 	}
-	if lines := l.lines("the host complains of too many connections, slowing down"); len(lines) != 1 {
+	if lines := l.lines("the host refuses connections as too many, slowing down"); len(lines) != 1 {
 		t.Errorf("%d lines in the log for %d refusals", len(lines), refused)
 	}
 	if c := server.Counters(); c.Messages < burst+1 {

@@ -61,12 +61,12 @@ import (
 // text become those of the recipients that have no result by then.
 var (
 	// ErrGone says that the mail server no longer waits for the answer.
-	ErrGone error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "the mail server went away"}
+	ErrGone error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "delivery cancelled: the local mail server disconnected"}
 	// ErrStopping says that mxpolicyd is being stopped; the mail server keeps
 	// the message.
 	ErrStopping error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: "mxpolicyd is stopping"}
 	// ErrTimeout says that the time is over which the mail server gave.
-	ErrTimeout error = &status.Error{Code: status.New(status.Temporary, 4, 7), Text: "the time for this delivery is over"}
+	ErrTimeout error = &status.Error{Code: status.New(status.Temporary, 4, 7), Text: "the delivery timed out"}
 )
 
 // maxDestinations bounds how many destinations of one message are worked on

@@ -229,7 +229,7 @@ func TestTimeout(t *testing.T) {
 	} {
 		path := serve(t, c.treat)
 		deliver(t, c.stdin, "--timeout=300ms", "--socket", path, "-f", "s@example.org", "r@example.net").
-			wants(t, 75, "4.4.7 gave up after 300ms, waiting for "+c.text)
+			wants(t, 75, "4.4.7 timed out after 300ms (waiting for "+c.text)
 	}
 }
 
@@ -237,7 +237,7 @@ func TestTimeout(t *testing.T) {
 func TestTimeoutWhileConnecting(t *testing.T) {
 	path := fullSocket(t)
 	deliver(t, strings.NewReader(shortMessage), "--timeout=300ms", "--socket", path, "-f", "s@example.org", "r@example.net").
-		wants(t, 75, "4.4.7 gave up after 300ms, waiting for the daemon to take connections at "+path)
+		wants(t, 75, "4.4.7 timed out after 300ms (waiting for a connection to "+path)
 }
 
 // fullSocket makes a socket whose queue is full and stays so.
@@ -276,7 +276,7 @@ func TestStdinThatIsNoMessage(t *testing.T) {
 		}
 	})
 	args := []string{"--socket", path, "-f", "s@example.org", "r@example.net"}
-	deliver(t, strings.NewReader(""), args...).wants(t, 75, "4.3.0 standard input is empty")
+	deliver(t, strings.NewReader(""), args...).wants(t, 75, "4.3.0 empty message on standard input")
 	dir, err := os.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ const usageText = `usage: mxpipe [flags] -f SENDER [--] RECIPIENT...        mess
   --socket PATH         the daemon's socket (default ` + defaultSocket + `)
   --transport NAME      the daemon's transport (default ` + defaultTransport + `)
   --queue-id ID         the mail server's own id of the message
-  --nexthop HOST        deliver there: domain or [host], either with :port
+  --nexthop HOST        deliver to this domain or [host], either with :port
   --size N              size of the message in bytes, a hint
   --body TYPE           7bit or 8bitmime
   --smtputf8            the message needs SMTPUTF8
@@ -30,13 +30,13 @@ const usageText = `usage: mxpipe [flags] -f SENDER [--] RECIPIENT...        mess
   --ret TYPE            full or hdrs
   --envid ID            the sender's envelope id
   --notify LIST         NEVER, or SUCCESS, FAILURE, DELAY with commas
-  --orcpt TYPE;ADDR     original recipient; as often as there are recipients
+  --orcpt TYPE;ADDR     original recipient; once for each recipient
   --timeout DURATION    give up, temporarily, after this long (default 15m)
   --version             print the version
   --help                print this text
 
 Prints one line, "D.S.N text". Exit status: 0 delivered, 75 try again,
-65, 67, 68, 69 refused for good.
+65, 67, 68, 69 permanently refused.
 `
 
 // options is what the command line says.
@@ -92,7 +92,7 @@ func parse(args []string) (*options, error) {
 	if p.show != "" {
 		// In front of a message this would be a success without a delivery.
 		if len(recipients) > 0 || p.has("sender") {
-			return nil, misuse("--version and --help do not go with a sender or recipients")
+			return nil, misuse("--version and --help cannot be combined with a sender or recipients")
 		}
 		return &p.options, nil
 	}
@@ -170,7 +170,7 @@ func (p *parser) flags(args []string) ([]string, error) {
 	}
 	for _, arg := range args {
 		if strings.HasPrefix(arg, "-") {
-			return nil, misuse("flags come before the recipients, and recipients that start with - behind --")
+			return nil, misuse("flags come before the recipients; write -- before recipients that start with -")
 		}
 	}
 	return args, nil
@@ -237,7 +237,7 @@ func (p *parser) set(name, value string) error {
 // recipients gives each recipient its delivery status notification parameters.
 func (p *parser) recipients(addresses []string) error {
 	if len(addresses) == 0 {
-		return misuse("there is no recipient")
+		return misuse("no recipient")
 	}
 	orcpts := p.orcpts
 	if len(orcpts) != len(addresses) {

@@ -86,8 +86,8 @@ func misuses() map[string][]string {
 	long := strings.Repeat("a", 1025)
 	return map[string][]string{
 		"-f is missing":                    {r},
-		"there is no recipient":            {"-f", s},
-		"there is no recipient, behind --": {"-f", s, "--"},
+		"no recipient":                     {"-f", s},
+		"no recipient, after --":           {"-f", s, "--"},
 		"a recipient is empty":             {"-f", s, ""},
 		"recipient is empty, one of":       {"-f", s, "--", r, ""},
 		"recipient is empty, the null":     {"-f", s, "<>"},
@@ -106,8 +106,8 @@ func misuses() map[string][]string {
 		"--version takes no value":         {"--version=1"},
 		"flags come before":                {"-f", s, r, "--requiretls"},
 		"flags come before, and --":        {"-f", s, "--orcpt", "rfc822;a", "rfc822;b", "--", "a", "b"},
-		"do not go with, version":          {"-f", s, "--version", r},
-		"do not go with, help":             {"--help", "--", r},
+		"cannot be combined with, version": {"-f", s, "--version", r},
+		"cannot be combined with, help":    {"--help", "--", r},
 		"--socket cannot be":               {"--socket=", "-f", s, r},
 		"--transport cannot be":            {"--transport=", "-f", s, r},
 		`--size cannot be "1k"`:            {"--size=1k", "-f", s, r},

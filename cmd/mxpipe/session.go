@@ -45,11 +45,11 @@ func (s *session) unanswered(err error, committed bool) error {
 	case errors.As(err, &ours):
 		return err
 	case errors.Is(err, wire.ErrProtocol):
-		return localError(codeSystem, s.opt.socket+": not an answer of mxpolicyd: "+err.Error())
+		return localError(codeSystem, s.opt.socket+": not an answer from mxpolicyd: "+err.Error())
 	case committed:
-		return localError(codeNoDaemon, s.opt.socket+": the daemon went away before it answered")
+		return localError(codeNoDaemon, s.opt.socket+": the daemon closed the connection before it answered")
 	}
-	return localError(codeNoDaemon, s.opt.socket+": the daemon went away before it had the message")
+	return localError(codeNoDaemon, s.opt.socket+": the daemon closed the connection before it had the message")
 }
 
 // send sends the whole request. It returns errSpoke when the daemon answered or
@@ -63,10 +63,10 @@ func (s *session) send() error {
 			return err
 		}
 		if n == 0 && s.socket == noSocket {
-			return localError(codeSystem, "standard input is empty, which no message is")
+			return localError(codeSystem, "empty message on standard input")
 		}
 		if end && s.parent.gone() {
-			return localError(codeSystem, "the mail server that started mxpipe is gone, the message may be cut off; not delivered")
+			return localError(codeSystem, "the mail server that started mxpipe is gone, so the message may be truncated: not delivered")
 		}
 		if s.socket == noSocket {
 			if out, err = s.open(n); err != nil {

@@ -19,7 +19,7 @@ const (
 
 // accepting is what a connect waits for.
 func (s *session) accepting() string {
-	return "the daemon to take connections at " + s.opt.socket
+	return "a connection to " + s.opt.socket
 }
 
 // dial connects to the daemon's socket.
@@ -27,7 +27,7 @@ func (s *session) dial() error {
 	path := s.opt.socket
 	var sun unix.RawSockaddrUnix
 	if len(path) >= len(sun.Path) {
-		return localError(codeConfigured, path+": a socket's path cannot be so long")
+		return localError(codeConfigured, path+": the path is too long for a socket")
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

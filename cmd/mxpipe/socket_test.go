@@ -62,15 +62,15 @@ func TestWriteToNoOne(t *testing.T) {
 func TestClockThatRanOut(t *testing.T) {
 	s, daemon := pair(t, 0)
 	defer unix.Close(daemon)
-	const want = "gave up after 1m30s, waiting for "
+	const want = "timed out after 1m30s (waiting for "
 	_, readErr := answerReader{s}.Read(make([]byte, 1))
 	for what, err := range map[string]error{
-		"the daemon to read the message":             s.write(make([]byte, 5<<20)),
-		"the daemon's answer":                        readErr,
-		"the daemon to take connections at /nowhere": s.queue(s.socket),
+		"the daemon to read the message": s.write(make([]byte, 5<<20)),
+		"the daemon's answer":            readErr,
+		"a connection to /nowhere":       s.queue(s.socket),
 	} {
 		var e *status.Error
-		if !errors.As(err, &e) || e.Code != codeTime || e.Text != want+what {
+		if !errors.As(err, &e) || e.Code != codeTime || e.Text != want+what+")" {
 			t.Errorf("%v, want %s%s", err, want, what)
 		}
 	}

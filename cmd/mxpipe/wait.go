@@ -17,7 +17,7 @@ func (c clock) left() time.Duration { return time.Until(c.end) }
 
 // expired is the error when nothing is left; it says what for we waited.
 func (c clock) expired(waiting string) error {
-	return localError(codeTime, "gave up after "+c.whole.String()+", waiting for "+waiting)
+	return localError(codeTime, "timed out after "+c.whole.String()+" (waiting for "+waiting+")")
 }
 
 // milliseconds rounds up, so that the last part of one is not spun away.

@@ -149,10 +149,10 @@
 //
 // "delivered", "deferred" and "refused" are the lines about each group of
 // recipients with one result. "message not taken" is a message that we refused
-// ourselves, "dropped a message that was cut off" one that was never committed,
-// "not delivered again" a recipient that has it from an earlier try, "deferred: …"
-// one to whom an earlier try is still under way, and "the mail server did not
-// wait for its answer" a message that was dealt with although mxpipe was gone.
+// ourselves, "dropped a truncated message" one that was never committed,
+// "not delivered again" a recipient that has it from an earlier attempt, "deferred: …"
+// one to whom an earlier attempt is still in progress, and "the mail server did not
+// wait for the answer" a message that was dealt with although mxpipe was gone.
 //
 // # Metrics
 //

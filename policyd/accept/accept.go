@@ -176,7 +176,7 @@ func passing(err error) bool {
 func (p *loop) failed(ctx context.Context, log *slog.Logger, err error) {
 	if p.pause == 0 {
 		p.pause = 5 * time.Millisecond
-		log.Warn("cannot accept connections, trying on", "address", p.Addr().String(), "error", err)
+		log.Warn("cannot accept connections, retrying", "address", p.Addr().String(), "error", err)
 	}
 	select {
 	case <-time.After(p.pause):
@@ -190,7 +190,7 @@ func (p *loop) failed(ctx context.Context, log *slog.Logger, err error) {
 func (p *loop) recovered(log *slog.Logger) {
 	if p.pause > 0 {
 		p.pause = 0
-		log.Info("connections are accepted again", "address", p.Addr().String())
+		log.Info("accepting connections again", "address", p.Addr().String())
 	}
 }
 

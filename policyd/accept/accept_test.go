@@ -84,7 +84,7 @@ func TestFailsForAWhile(t *testing.T) {
 			if err := b.end(); err != nil {
 				t.Error(err)
 			}
-			if log := b.log.String(); strings.Count(log, "cannot accept") != 1 || strings.Count(log, "accepted again") != 1 {
+			if log := b.log.String(); strings.Count(log, "cannot accept") != 1 || strings.Count(log, "accepting connections again") != 1 {
 				t.Errorf("%v: the log says\n%s", errno, log)
 			}
 		})

@@ -73,7 +73,7 @@ const (
 
 // ErrUnknown says that there is no such thing: a transport by that name, a
 // trace of that domain. The administrator asked for the wrong one.
-var ErrUnknown = errors.New("there is no such thing")
+var ErrUnknown = errors.New("not found")
 
 // Daemon is what there is to ask, and to tell. Errors are for the
 // administrator; one that wraps ErrUnknown is told from others. Methods are
@@ -305,7 +305,7 @@ func (s *Server) flush(r *http.Request) (any, error) {
 
 // forget forgets a domain, or everything for an empty one.
 func (s *Server) forget(domain string) (any, error) {
-	s.log.Info("forgetting what is cached", "domain", domain)
+	s.log.Info("cache flushed", "domain", domain)
 	return s.daemon.Flush(domain)
 }
 
@@ -336,6 +336,6 @@ func (s *Server) untrace(r *http.Request) (any, error) {
 	if !s.traces.Stop(domain) {
 		return nil, refusal{http.StatusNotFound, domain + " is not traced"}
 	}
-	s.log.Info("not tracing any more", "domain", domain)
+	s.log.Info("trace stopped", "domain", domain)
 	return s.traced(), nil
 }

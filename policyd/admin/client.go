@@ -110,6 +110,8 @@ func (c *Client) ask(ctx context.Context, method, path string, answer any) error
 		return fmt.Errorf("%s: %w", c.socket, ErrNotRunning)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("%s: %w", c.socket, ErrForbidden)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s: timed out after %v (waiting for the daemon's answer)", c.socket, answerTime+headTime)
 	case err != nil:
 		return fmt.Errorf("%s: %w", c.socket, errors.Unwrap(err)) // without the URL, which is none
 	}

@@ -53,7 +53,7 @@ func load(path, dispensable string, env Environment) (*Config, error) {
 	case errors.Is(err, errTooLarge):
 		return nil, Mistakes{tooLarge(path)}
 	}
-	return nil, fmt.Errorf("the configuration cannot be read: %w", err)
+	return nil, fmt.Errorf("cannot read the configuration: %w", err)
 }
 
 func tooLarge(file string) Mistake {

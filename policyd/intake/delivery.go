@@ -59,8 +59,8 @@ func (d *Delivery) left() (left transport.Envelope, index []int) {
 			continue
 		}
 		if _, ok := d.mine[flightOf(d.env, rcpt.Address)]; !ok && d.env.QueueID != "" {
-			d.log.Info("deferred: an earlier try is still under way", "to", rcpt.Address)
-			result.Code, result.Text = status.New(status.Temporary, 3, 0), "an earlier try of this message is still under way"
+			d.log.Info("deferred: an earlier attempt is still in progress", "to", rcpt.Address)
+			result.Code, result.Text = status.New(status.Temporary, 3, 0), "an earlier attempt to deliver this message is still in progress"
 			continue
 		}
 		left.Recipients = append(left.Recipients, rcpt)
@@ -103,7 +103,7 @@ func (d *Delivery) Detach() (owed bool) {
 	}
 	if owed {
 		if _, err := d.key(); err != nil {
-			d.log.Error("cannot read the message again; a further try may deliver it twice", "error", err)
+			d.log.Error("cannot read the message again; the next attempt may deliver it twice", "error", err)
 			owed = false
 		}
 	}
@@ -128,7 +128,7 @@ func (d *Delivery) Remember() {
 		err = d.dispatcher.Served.Remember(key, have)
 	}
 	if err != nil {
-		d.log.Error("cannot write down who has the message; a further try may deliver it twice", "error", err)
+		d.log.Error("cannot record which recipients have the message; the next attempt may deliver it twice", "error", err)
 	}
 }
 

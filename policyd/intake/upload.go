@@ -21,8 +21,8 @@ const (
 
 // The answers to a client that does not come to the end of its message.
 var (
-	ErrStalled error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: fmt.Sprintf("mxpolicyd waited %v for the message to go on", UploadStall)}
-	ErrSlow    error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: fmt.Sprintf("the message took more than %v to come in", UploadTime)}
+	ErrStalled error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: fmt.Sprintf("timed out after %v (waiting for more of the message)", UploadStall)}
+	ErrSlow    error = &status.Error{Code: status.New(status.Temporary, 3, 2), Text: fmt.Sprintf("timed out after %v (receiving the message)", UploadTime)}
 )
 
 // Upload is a message that is coming in, with its transport.
@@ -40,7 +40,7 @@ func (d *Dispatcher) Upload(ctx context.Context, name string) (*Upload, error) {
 	if !ok {
 		return nil, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", name)}
 	}
-	if err := d.acquire(ctx, d.Uploads, "mxpolicyd is busy: too many messages are only just coming in"); err != nil {
+	if err := d.acquire(ctx, d.Uploads, "mxpolicyd is busy: too many messages are being received"); err != nil {
 		t.Release()
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (u *Upload) Receiving(ctx context.Context) (context.Context, context.Cancel
 func (u *Upload) Admit(ctx context.Context) (*Slot, error) {
 	d := u.dispatcher
 	start := time.Now()
-	if err := d.acquire(ctx, d.Slots, "mxpolicyd is busy: max_deliveries are under way"); err != nil {
+	if err := d.acquire(ctx, d.Slots, "mxpolicyd is busy: max_deliveries reached"); err != nil {
 		return nil, err
 	}
 	s := &Slot{dispatcher: d, transport: u.transport, waited: time.Since(start)}

@@ -26,7 +26,7 @@ import (
 )
 
 // ErrNoSocket says that there is nothing to serve.
-var ErrNoSocket = errors.New("no socket to serve: systemd handed over none, and listen names none")
+var ErrNoSocket = errors.New("no socket to serve: systemd passed none, and listen names none")
 
 // Socket is a socket that is served.
 type Socket struct {
@@ -63,13 +63,13 @@ func Open(ctx context.Context, handed []*os.File, cfg *config.Listen, served fun
 		l := files[name]
 		e, ok := parseEndpoint(name)
 		if !ok || !served(e.Kind) {
-			log.Warn("systemd handed over a socket that is not served", "socket", name)
+			log.Warn("systemd passed a socket that is not used", "socket", name)
 			l.Close()
 			continue
 		}
 		all = append(all, Socket{e, l})
 		if failed := e.Kind.allowedAt(l.Addr()); failed != nil {
-			err = errors.Join(err, fmt.Errorf("systemd handed over %q: %w", name, failed))
+			err = errors.Join(err, fmt.Errorf("systemd passed %q: %w", name, failed))
 		}
 	}
 	given := all
@@ -84,7 +84,7 @@ func Open(ctx context.Context, handed []*os.File, cfg *config.Listen, served fun
 		switch {
 		case !served(at.Kind):
 			if !cfg.Builtin { // otherwise nobody asked
-				log.Warn("listen names a socket that is not served", "socket", at.Kind.String())
+				log.Warn("listen names a socket that is not used", "socket", at.Kind.String())
 			}
 		case given.has(at.Endpoint) || cfg.Builtin && len(files) > 0 || err != nil:
 		default:

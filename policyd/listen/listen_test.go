@@ -92,7 +92,7 @@ func TestRemoveStale(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tryOpen(t, s); err == nil || !strings.Contains(err.Error(), "another process is listening") {
+	if _, err := tryOpen(t, s); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("in use: %v", err)
 	}
 	if err := connects(s.Path); err != nil {

@@ -20,9 +20,9 @@ func activated(files []*os.File) (map[string]net.Listener, error) {
 		l, err := fileListener(f)
 		switch {
 		case err != nil:
-			failed = errors.Join(failed, fmt.Errorf("systemd handed over %q, which cannot be served: %w", name, err))
+			failed = errors.Join(failed, fmt.Errorf("systemd passed %q, which cannot be served: %w", name, err))
 		case got[name] != nil:
-			failed = errors.Join(failed, fmt.Errorf("systemd handed over two sockets named %q", name))
+			failed = errors.Join(failed, fmt.Errorf("systemd passed two sockets named %q", name))
 			l.Close()
 		default:
 			got[name] = l

@@ -82,7 +82,7 @@ func removeStale(ctx context.Context, path string) error {
 	switch {
 	case err == nil:
 		conn.Close()
-		return fmt.Errorf("%s: another process is listening there", path)
+		return fmt.Errorf("%s: in use by another process", path)
 	case errors.Is(err, unix.ECONNREFUSED):
 		return os.Remove(path)
 	}

@@ -157,5 +157,5 @@ func (c libraryLog) Printf(format string, v ...any) { c.say(fmt.Sprintf(format, 
 func (c libraryLog) Println(v ...any)               { c.say(fmt.Sprintln(v...)) }
 
 func (c libraryLog) say(text string) {
-	c.log.Error("the LMTP server complains", "text", strings.TrimSpace(text))
+	c.log.Error("LMTP server error", "text", strings.TrimSpace(text))
 }

@@ -109,21 +109,21 @@ func (c *conn) goodbye(err error) {
 	case errors.Is(err, errStopping):
 		text = "421 4.3.2 mxpolicyd is stopping"
 	case errors.Is(err, errStalled):
-		text = fmt.Sprintf("421 4.4.2 nothing came for %v", stall)
+		text = fmt.Sprintf("421 4.4.2 idle for more than %v", stall)
 	case errors.Is(err, intake.ErrStalled), errors.Is(err, intake.ErrSlow):
 		text = "421 4.3.2 " + err.Error()
 	case errors.Is(err, errHugeChunk):
-		text = "552 5.3.4 the message is larger than any that can be taken"
+		text = "552 5.3.4 the message is larger than mxpolicyd can handle"
 	case errors.Is(err, errErrors):
-		text = "421 4.5.0 too many commands that make no sense here"
+		text = "421 4.5.0 too many bad commands"
 	case errors.Is(err, errBroken):
-		text = "421 4.3.0 come again after a message that was given up"
+		text = "421 4.3.0 a message was abandoned: reconnect"
 	case errors.Is(err, errLongLine):
-		text = fmt.Sprintf("421 4.5.2 a command line has more than %d bytes", maxLine)
+		text = fmt.Sprintf("421 4.5.2 command line longer than %d bytes", maxLine)
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return
 	default:
-		c.log.Debug("an LMTP connection broke", "error", err)
+		c.log.Debug("LMTP connection lost", "error", err)
 		return
 	}
 	c.flush()
@@ -137,9 +137,9 @@ func (c *conn) goodbye(err error) {
 	switch {
 	case errors.Is(err, errStopping), errors.Is(err, errBroken):
 	case errors.Is(err, errStalled):
-		c.log.Info("an LMTP connection is closed", "said", text)
+		c.log.Info("LMTP connection closed", "said", text)
 	default:
-		c.log.Info("an LMTP connection is closed", "said", text)
+		c.log.Info("LMTP connection closed", "said", text)
 	}
 	// Whether this is read does not matter, unlike the replies before it.
 	c.SetWriteDeadline(time.Now().Add(answerTime))

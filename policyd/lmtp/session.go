@@ -37,7 +37,7 @@ func (s *Server) session(c *smtp.Conn) (smtp.Session, error) {
 func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	if limit := s.Spool.Max(); s.conn.size > limit {
 		return &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 3, 4},
-			Message: fmt.Sprintf("the message has more than the %d bytes of max_message_size", limit)}
+			Message: fmt.Sprintf("the message is larger than max_message_size (%d bytes)", limit)}
 	}
 	s.held.End() // of one that was given up
 	if err := s.hold(from, status.New(status.Permanent, 1, 7)); err != nil {

@@ -250,7 +250,7 @@ func TestRepliesNotRead(t *testing.T) {
 		c, _ := greet(b.T, l)
 		c.mail("a")
 		start := time.Now()
-		b.Log.Wait(b.T, "did not wait for its answer")
+		b.Log.Wait(b.T, "did not wait for the answer")
 		took(b.T, start, answerTime)
 		if !b.Served.Known("4XyZ") {
 			b.T.Error("it is not remembered")

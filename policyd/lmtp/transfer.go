@@ -94,7 +94,7 @@ func (s *session) refuse(r io.Reader, err error, log *slog.Logger) error {
 		io.Copy(io.Discard, r)
 	case cameShort(err):
 		s.broken = errors.Is(err, smtp.ErrDataReset)
-		log.Info("dropped a message that was cut off")
+		log.Info("dropped a truncated message")
 		return replyTo(status.New(status.Temporary, 3, 2), transport.ErrGone.Error())
 	default:
 		answer = &status.Error{Code: status.New(status.Temporary, 3, 0), Text: "mxpolicyd could not read the message", Err: err}

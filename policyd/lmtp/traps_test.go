@@ -49,7 +49,7 @@ func TestTooLarge(t *testing.T) {
 			c := b.connect()
 			for range 2 {
 				send(c)
-				c.want("552 5.3.4 <a@example.net> the message has more than ", "552 5.3.4 <b@example.net> ")
+				c.want("552 5.3.4 <a@example.net> the message is larger than max_message_size", "552 5.3.4 <b@example.net> ")
 			}
 			c.mail("c")
 			c.want("250 2.0.0 <c@example.net>")
@@ -249,7 +249,7 @@ func TestCutOffIsLogged(t *testing.T) {
 	c.offer("a")
 	c.send(text)
 	c.Close()
-	b.Log.Wait(t, "INFO", "cut off", fmt.Sprintf("pid=%d", os.Getpid()))
+	b.Log.Wait(t, "INFO", "truncated", fmt.Sprintf("pid=%d", os.Getpid()))
 	b.WantCalls()
 }
 

@@ -26,7 +26,7 @@ type unconfirmed struct {
 func (d unconfirmed) writeDown(why error) {
 	d.Remember()
 	d.End()
-	d.log.Info("the mail server did not wait for its answer", "error", why)
+	d.log.Info("the mail server did not wait for the answer", "error", why)
 }
 
 // checkRead lets the debts go when the client has read everything.

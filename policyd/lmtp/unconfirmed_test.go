@@ -85,7 +85,7 @@ func TestDeliveredButGone(t *testing.T) {
 	c.mail("a", "b")
 	<-reached
 	c.Close()
-	b.Log.Wait(t, "did not wait for its answer", "queue_id=4XyZ")
+	b.Log.Wait(t, "did not wait for the answer", "queue_id=4XyZ")
 	b.Served = b.Memory()
 	c = b.connect()
 	c.offer("a", "b")
@@ -142,7 +142,7 @@ func TestRepliesUnread(t *testing.T) {
 			c.send(text + ".\r\n" + behind)
 			c.readable()
 			c.Close()
-			b.Log.Wait(t, "did not wait for its answer")
+			b.Log.Wait(t, "did not wait for the answer")
 			if !b.known() {
 				t.Error("it is not remembered")
 			}
@@ -205,9 +205,9 @@ func TestEarlierTryUnderWay(t *testing.T) {
 	first.Close()
 	c := b.connect()
 	c.mail("a", "b")
-	c.want("451 4.3.0 <a@example.net> an earlier try", "250 2.0.0 <b@")
+	c.want("451 4.3.0 <a@example.net> an earlier attempt", "250 2.0.0 <b@")
 	close(held)
-	b.Log.Wait(t, "did not wait for its answer")
+	b.Log.Wait(t, "did not wait for the answer")
 	c.mail("a", "b")
 	c.want("250 2.0.0 <a@example.net> x", "250 2.0.0 <b@")
 	b.WantCalls("a@example.net a@example.net", "b@example.net", "b@example.net")

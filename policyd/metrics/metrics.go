@@ -100,7 +100,7 @@ type complaints struct{ log *slog.Logger }
 func (c complaints) Println(v ...any) {
 	for _, one := range v {
 		if err, ok := one.(error); ok {
-			c.log.Error("metrics cannot be given", "error", err)
+			c.log.Error("metrics cannot be served", "error", err)
 		}
 	}
 }

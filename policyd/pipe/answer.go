@@ -37,7 +37,7 @@ func (r *request) conclude(d *intake.Delivery, w *watch) {
 	}
 	if err != nil {
 		d.Remember()
-		r.log.Info("the mail server did not wait for its answer", "dsn", code.String(), "error", err)
+		r.log.Info("the mail server did not wait for the answer", "dsn", code.String(), "error", err)
 		return
 	}
 	d.Forget()

@@ -151,9 +151,9 @@ func (r *request) refuse(err error) {
 	case errors.As(err, &answer):
 	case errors.Is(err, wire.ErrUncommitted):
 		if r.env.ID == "" {
-			r.log.Debug("a client left without a word")
+			r.log.Debug("a client disconnected without a request")
 		} else {
-			r.log.Info("dropped a message that was cut off")
+			r.log.Info("dropped a truncated message")
 		}
 		return
 	case errors.Is(err, wire.ErrProtocol):

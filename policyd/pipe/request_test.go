@@ -116,9 +116,9 @@ func TestGoneBeforeTheCommit(t *testing.T) {
 			b := serve(t, nil)
 			b.connect(raw).Close()
 			if name == "in the envelope" {
-				b.Log.Wait(t, "DEBUG", "left without a word")
+				b.Log.Wait(t, "DEBUG", "disconnected without a request")
 			} else {
-				b.Log.Wait(t, "INFO", "cut off", "queue_id=4XyZ", fmt.Sprintf("pid=%d", os.Getpid()))
+				b.Log.Wait(t, "INFO", "truncated", "queue_id=4XyZ", fmt.Sprintf("pid=%d", os.Getpid()))
 			}
 			b.WantCalls()
 		})
@@ -130,7 +130,7 @@ func TestGoneBeforeTheCommit(t *testing.T) {
 func TestNotAWord(t *testing.T) {
 	b := serve(t, nil)
 	b.connect(nil).Close()
-	b.Log.Wait(t, "DEBUG", "left without a word")
+	b.Log.Wait(t, "DEBUG", "disconnected without a request")
 	if log := b.Log.String(); strings.Contains(log, "WARN") {
 		t.Error(log)
 	}
@@ -187,7 +187,7 @@ func TestDeliveredButGone(t *testing.T) {
 	conn := b.connect(whole(t, envelope("a")))
 	<-reached
 	conn.Close()
-	b.Log.Wait(t, "did not wait for its answer", "queue_id=4XyZ")
+	b.Log.Wait(t, "did not wait for the answer", "queue_id=4XyZ")
 	b.WantCalls("a")
 	want(t, b.send(envelope("a")), "2.0.0 mx: 250 queued as 1")
 	b.WantCalls("a")
@@ -200,7 +200,7 @@ func TestAnswerUnread(t *testing.T) {
 	conn := b.connect(whole(t, envelope("a")))
 	readable(t, conn)
 	conn.Close()
-	b.Log.Wait(t, "did not wait for its answer")
+	b.Log.Wait(t, "did not wait for the answer")
 	b.Served = b.Memory()
 	want(t, b.send(envelope("a")), "2.0.0 delivered")
 	b.WantCalls("a")
@@ -310,12 +310,12 @@ func TestEarlierTryUnderWay(t *testing.T) {
 	first := b.connect(whole(t, envelope("a", "a")))
 	<-reached
 	first.Close()
-	want(t, b.send(envelope("a", "b")), "4.3.0 ", "earlier try", "1 delivered")
+	want(t, b.send(envelope("a", "b")), "4.3.0 ", "earlier attempt", "1 delivered")
 	other := envelope("a")
 	other.QueueID = "5000"
 	want(t, b.send(other), "2.0.0 ")
 	close(held)
-	b.Log.Wait(t, "did not wait for its answer")
+	b.Log.Wait(t, "did not wait for the answer")
 	want(t, b.send(envelope("a", "b")), "2.0.0 ")
 	b.WantCalls("a a", "b", "a")
 }

@@ -207,7 +207,7 @@ func TestAnswerNotTaken(t *testing.T) {
 		conn := l.Dial()
 		conn.Write(whole(b.T, envelope("a")))
 		start := time.Now()
-		b.Log.Wait(b.T, "did not wait for its answer")
+		b.Log.Wait(b.T, "did not wait for the answer")
 		took(b.T, start, 10*time.Second)
 		if !b.Served.Known("4XyZ") {
 			b.T.Error("it is not remembered")
@@ -222,7 +222,7 @@ func TestAnswerNotTaken(t *testing.T) {
 		if a, err := wire.ReadAnswer(conn); err != nil || a.Code != "2.0.0" {
 			b.T.Errorf("%v, %v", a, err)
 		}
-		b.Log.Wait(b.T, "did not wait for its answer")
+		b.Log.Wait(b.T, "did not wait for the answer")
 		took(b.T, start, 10*time.Second)
 		conn.Close()
 	})

@@ -264,7 +264,7 @@ func matrix() []situation {
 		{what: "min_tls_level encrypted, an unsigned domain at a signed host", zone: "$. MX 10 mx.signed.test.\n", asked: "policy@encrypted $", want: "OK secure match=mx.signed.test servername=hostname", why: "dane would let a forger's host have the mail in the clear"},
 		{what: "min_tls_level encrypted, MTA-STS", zone: one + record, policy: enforce, asked: "policy@encrypted $", want: secure1 + modern, why: "the policy asks for more"},
 		{what: "min_tls_level authenticated", zone: pair, asked: "policy@authenticated $", want: both, why: "a certificate for the host's name is the only proof there is"},
-		{what: "min_mx_level mtasts", zone: one, asked: "policy@mtasts $", want: "TEMP 4.7.5 mx1.$: MX level none, local_policy asks for mtasts", why: "nobody vouches for the host"},
+		{what: "min_mx_level mtasts", zone: one, asked: "policy@mtasts $", want: "TEMP 4.7.5 mx1.$: MX level none, local_policy requires mtasts", why: "nobody vouches for the host"},
 		{what: "min_mx_level mtasts, testing mode", zone: one + record, policy: testing, asked: "policy@mtasts $", want: secure1, why: "a policy vouches for the host, whatever its mode, and only a certificate tells it from a forger's"},
 		{what: "min_mx_level dnssec, signed", zone: one, signed: true, asked: "policy@dnssec $", want: none, why: "the MX set is signed, which Postfix sees as well"},
 		{what: "min_mx_level dnssec, unsigned", zone: one, asked: "policy@dnssec $", want: "TEMP 4.7.5 ...", why: "anybody could have written the MX set"},

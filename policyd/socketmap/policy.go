@@ -212,7 +212,7 @@ func (s *summary) named() Policy {
 	if s.Err != nil {
 		return refuse(s.Err.Code, s.Err)
 	}
-	return Policy{Level: Refused, Reason: "4.7.5 Postfix has no word for what the policies of " + s.Target.Domain + " ask of its mail servers; mxpipe and LMTP can deliver to them"}
+	return Policy{Level: Refused, Reason: "4.7.5 Postfix cannot express the policies of " + s.Target.Domain + " for its mail servers; mxpipe and LMTP can deliver to them"}
 }
 
 // literal reports whether the host is an address.

@@ -167,7 +167,7 @@ func TestReply(t *testing.T) {
 		{"local_policy encrypted, unusable records", ruled(encrypted, dns(true, unusable)), "OK encrypt"},
 		{"local_policy encrypted, MTA-STS", ruled(encrypted, enforce(false, listsAll, bare)), secure1 + modern},
 		{"local_policy authenticated", ruled(authenticated, dns(false, bare)), secure1},
-		{"local_policy mtasts, nothing published", ruled(vouchedFor, dns(false, bare)), "TEMP 4.7.5 mx1.a.example: MX level none, local_policy asks for mtasts"},
+		{"local_policy mtasts, nothing published", ruled(vouchedFor, dns(false, bare)), "TEMP 4.7.5 mx1.a.example: MX level none, local_policy requires mtasts"},
 		{"local_policy mtasts, testing mode", ruled(vouchedFor, scene{mode: mtasts.ModeTesting, listed: listsAll, hosts: []sort{bare}}), secure1},
 		{"local_policy dnssec", ruled(onlySigned, dns(true, bare)), "NOTFOUND "},
 

@@ -83,7 +83,7 @@ func TestReportsOfFailures(t *testing.T) {
 		{failing(policycache.Failed, mtasts.FailureFetch, why), authenticated, "OK secure match=mx1.a.example servername=hostname"},
 		// Nobody knows whether there is one: it is not to be had without.
 		{failing(policycache.Failed, mtasts.FailureDNS, why), all, "TEMP 4.4.3 a.example: the MTA-STS record cannot be looked up: why"},
-		{failing(policycache.Failed, mtasts.FailureDNS, policycache.ErrPending), all, "TEMP 4.4.3 a.example: the MTA-STS record cannot be looked up: the policy did not arrive in time; the fetch goes on"},
+		{failing(policycache.Failed, mtasts.FailureDNS, policycache.ErrPending), all, "TEMP 4.4.3 a.example: the MTA-STS record cannot be looked up: the policy did not arrive in time; the fetch continues"},
 		{failing(policycache.Failed, mtasts.FailureFetch, policycache.ErrPending), all, "NOTFOUND "},
 		{policycache.Entry{State: policycache.NoPolicy}, all, "NOTFOUND "},
 	} {

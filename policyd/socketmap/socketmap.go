@@ -190,7 +190,7 @@ func (s *Server) closeWith(out *bufio.Writer, c *client, err error) {
 	var reason string
 	switch {
 	case errors.Is(err, netstring.ErrMalformed):
-		reason = "this is a socketmap, and wants netstrings (socketmap_table(5))"
+		reason = "this is a socketmap server: requests are netstrings (socketmap_table(5))"
 	case errors.Is(err, netstring.ErrTooLong):
 		reason = "the request is too long for a map and a domain"
 	case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
@@ -198,7 +198,7 @@ func (s *Server) closeWith(out *bufio.Writer, c *client, err error) {
 		s.Logger.Debug("socketmap: connection lost", "error", err)
 	}
 	if reason != "" {
-		s.Logger.Info("socketmap: a request is refused", "reason", reason, "client", c.RemoteAddr().String())
+		s.Logger.Info("socketmap: request refused", "reason", reason, "client", c.RemoteAddr().String())
 		out.Write(netstring.Append(nil, temporary(reason)))
 	}
 	out.Flush()

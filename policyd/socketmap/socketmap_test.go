@@ -221,10 +221,10 @@ func TestPipelining(t *testing.T) {
 
 func TestWhatIsNoRequestIsRefused(t *testing.T) {
 	for _, tt := range []struct{ in, want, log string }{
-		{"GET / HTTP/1.1\r\n\r\n", "this is a socketmap, and wants netstrings", "a request is refused"},
-		{"13:policy a.example,", "this is a socketmap", "a request is refused"},
-		{"2001:policy " + strings.Repeat("a", 100), "too long", "a request is refused"},
-		{"99999999999999999999:", "too long", "a request is refused"},
+		{"GET / HTTP/1.1\r\n\r\n", "this is a socketmap server: requests are netstrings", "request refused"},
+		{"13:policy a.example,", "this is a socketmap", "request refused"},
+		{"2001:policy " + strings.Repeat("a", 100), "too long", "request refused"},
+		{"99999999999999999999:", "too long", "request refused"},
 		{"19:policy dane.ex", "", ""},
 		{"", "", ""},
 	} {
@@ -328,7 +328,7 @@ func TestEnd(t *testing.T) {
 		want string
 	}{
 		{"in time", func(b *bench) { close(b.hold) }, "NOTFOUND "},
-		{"given up", func(b *bench) { b.giveUp(errors.New("mxpolicyd is stopping")) }, "TEMP 4.4.3 slow.example: mxpolicyd is stopping"},
+		{"cancelled", func(b *bench) { b.giveUp(errors.New("mxpolicyd is stopping")) }, "TEMP 4.4.3 slow.example: mxpolicyd is stopping"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)

@@ -222,7 +222,7 @@ func (h *buffer) Write(p []byte) (int, error) {
 	h.size += int64(len(p))
 	if h.size > h.max {
 		return 0, &status.Error{Code: status.New(status.Permanent, 3, 4),
-			Text: fmt.Sprintf("the message has more than the %d bytes of max_message_size", h.max)}
+			Text: fmt.Sprintf("the message is larger than max_message_size (%d bytes)", h.max)}
 	}
 	if !h.header.Done() {
 		h.header.Write(p)

@@ -180,7 +180,7 @@ func (r *Reporter) handOver(t task) {
 	record, ok, err := r.record(t.resolver, domain)
 	if err != nil {
 		r.lost[LookupFails].Add(1)
-		r.log.Debug("it is not known whether a domain wants TLS reports", "domain", domain, "error", err)
+		r.log.Debug("cannot look up whether a domain wants TLS reports", "domain", domain, "error", err)
 		return
 	}
 	if !ok {
@@ -243,7 +243,7 @@ func (r *Reporter) note(socket string, err error) {
 	if err == nil {
 		r.sent.Add(1)
 		if r.silent.CompareAndSwap(true, false) {
-			r.log.Info("the TLSRPT collector is there again")
+			r.log.Info("the TLSRPT collector is back")
 		}
 		return
 	}
@@ -251,12 +251,12 @@ func (r *Reporter) note(socket string, err error) {
 	r.lost[loss].Add(1)
 	switch loss {
 	case Busy:
-		r.log.Warn("TLS reports are lost: the collector does not keep up", "socket", socket)
+		r.log.Warn("TLS reports lost: the collector does not keep up", "socket", socket)
 	case TooLarge:
-		r.log.Warn("TLS reports are lost: the collector's socket takes no datagram so large", "socket", socket)
+		r.log.Warn("TLS reports lost: the datagram is too large for the collector's socket", "socket", socket)
 	default:
 		if r.silent.CompareAndSwap(false, true) {
-			r.log.Warn("TLS reports are lost: there is no collector", "socket", socket, "error", err)
+			r.log.Warn("TLS reports lost: no collector", "socket", socket, "error", err)
 		}
 	}
 }

@@ -28,7 +28,7 @@ type Dead struct {
 func (d *Dead) Error() string {
 	ago := span(d.now.Sub(d.Since))
 	if d.Failures == 0 {
-		return fmt.Sprintf("%s is silent: the attempt under way has had no answer for %s", d.Host, ago)
+		return fmt.Sprintf("%s: no answer to the current attempt for %s", d.Host, ago)
 	}
 	text := fmt.Sprintf("%s could not be reached %s ago", d.Host, ago)
 	if d.Failures > 1 {
@@ -39,11 +39,11 @@ func (d *Dead) Error() string {
 	}
 	switch {
 	case d.Trying:
-		text += ", and is being tried again now"
+		text += ", being tried again now"
 	case d.Until.After(d.now):
-		text += ", and will be tried again in " + span(d.Until.Sub(d.now))
+		text += ", next attempt in " + span(d.Until.Sub(d.now))
 	default:
-		text += ", and will be tried again with the next message"
+		text += ", to be tried again with the next message"
 	}
 	return text
 }

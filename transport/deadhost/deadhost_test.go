@@ -120,7 +120,7 @@ func TestBlackHole(t *testing.T) {
 		want(t, "failed fast", first.fast.Load(), 199)
 		want(t, "the slowest of them", time.Duration(first.slowest.Load()), 10*time.Second)
 		first.texts.Range(func(text, _ any) bool {
-			want(t, "text", text, host+" is silent: the attempt under way has had no answer for 10s")
+			want(t, "text", text, host+": no answer to the current attempt for 10s")
 			return true
 		})
 
@@ -135,17 +135,17 @@ func TestBlackHole(t *testing.T) {
 
 		// Dead for a minute; then one trial at a time.
 		d := refused(t, h)
-		want(t, "text", d, host+" could not be reached 0s ago (i/o timeout), and will be tried again in 1m0s")
+		want(t, "text", d, host+" could not be reached 0s ago (i/o timeout), next attempt in 1m0s")
 		time.Sleep(time.Minute)
 		var third tally
 		third.deliver(t.Context(), h, 200, time.Hour)
 		synctest.Wait()
 		want(t, "trials", third.dialled.Load(), 1)
 		want(t, "failed at once", third.fast.Load(), 199)
-		want(t, "text", refused(t, h), host+" could not be reached 1m0s ago (i/o timeout), and is being tried again now")
+		want(t, "text", refused(t, h), host+" could not be reached 1m0s ago (i/o timeout), being tried again now")
 		third.Wait()
 		d = refused(t, h)
-		want(t, "text", d, host+" cannot be reached for 6m0s (i/o timeout), and will be tried again in 2m0s")
+		want(t, "text", d, host+" cannot be reached for 6m0s (i/o timeout), next attempt in 2m0s")
 
 		// The host comes back.
 		time.Sleep(2 * time.Minute)
@@ -298,7 +298,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
 		first := begin(t, h)
-		gone := errors.New("the mail server went away")
+		gone := errors.New("delivery cancelled: the local mail server disconnected")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(gone) })
 		if _, err := h.Begin(ctx, host); err != gone {
@@ -322,7 +322,7 @@ func TestFailureWakesThoseWhoWait(t *testing.T) {
 		want(t, "failed fast", c.fast.Load(), 50)
 		want(t, "after", time.Duration(c.slowest.Load()), 50*time.Millisecond)
 		c.texts.Range(func(text, _ any) bool {
-			want(t, "text", text, host+" could not be reached 0s ago (connection refused), and will be tried again in 1m0s")
+			want(t, "text", text, host+" could not be reached 0s ago (connection refused), next attempt in 1m0s")
 			return true
 		})
 	})
@@ -433,7 +433,7 @@ func TestCauseIsOneShortPrintableLine(t *testing.T) {
 		}
 		h = deadhost.New(deadhost.Options{})
 		begin(t, h).Failed(nil)
-		want(t, "text without a cause", refused(t, h), host+" could not be reached 0s ago, and will be tried again in 1m0s")
+		want(t, "text without a cause", refused(t, h), host+" could not be reached 0s ago, next attempt in 1m0s")
 	})
 }
 
@@ -443,7 +443,7 @@ func TestTextWhenTheTimeIsOver(t *testing.T) {
 		begin(t, h).Failed(errTimeout)
 		time.Sleep(90 * time.Second)
 		d := h.List()[0]
-		want(t, "text", &d, host+" could not be reached 1m30s ago (i/o timeout), and will be tried again with the next message")
+		want(t, "text", &d, host+" could not be reached 1m30s ago (i/o timeout), to be tried again with the next message")
 	})
 }
 

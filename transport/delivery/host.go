@@ -89,7 +89,7 @@ func (v *hostDelivery) backOff(permit *limit.HostPermit, rcpts, left []*recipien
 		}
 		if said != nil && isTooMany(said.Text) {
 			if permit.Slow() {
-				v.msg.Log.Info("the host complains of too many connections, slowing down", "host", v.host.Host.Name, "text", said.Text)
+				v.msg.Log.Info("the host refuses connections as too many, slowing down", "host", v.host.Host.Name, "text", said.Text)
 				v.cfg.Conns.Retire(v.host.Host.Name) // it counts them too
 			}
 			break

@@ -258,7 +258,7 @@ func reason(err error) string {
 	case timedOut(err):
 		text = "timed out"
 	case errors.Is(err, context.Canceled):
-		text = "given up"
+		text = "cancelled"
 	case errors.As(err, &errno):
 		text = errno.Error()
 	}

@@ -208,7 +208,7 @@ func TestContextEndsTheRace(t *testing.T) {
 		if took := time.Since(n.begin); took != 300*ms {
 			t.Errorf("took %v", took)
 		}
-		gone := errors.New("the mail server went away")
+		gone := errors.New("delivery cancelled: the local mail server disconnected")
 		left, leave := context.WithCancelCause(t.Context())
 		leave(gone)
 		if _, _, err = d.Dial(left, addrs("192.0.2.1"), 25); !errors.Is(err, gone) {

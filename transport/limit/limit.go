@@ -53,7 +53,7 @@ func (e *Error) Error() string {
 	case All:
 		return fmt.Sprintf("local limit for all mail of the transport: no slot within %v", e.MaxWait)
 	case Host:
-		return fmt.Sprintf("%s complained of too many connections: no slot within %v", e.Key, e.MaxWait)
+		return fmt.Sprintf("%s refused connections as too many: no slot within %v", e.Key, e.MaxWait)
 	}
 	return fmt.Sprintf("local limit for %v %s: no slot within %v", e.Scope, e.Key, e.MaxWait)
 }

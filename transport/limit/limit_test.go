@@ -206,7 +206,7 @@ func TestErrorTexts(t *testing.T) {
 		limit.All:         "local limit for all mail of the transport: no slot within 5s",
 		limit.Source:      "local limit for sender domain x: no slot within 5s",
 		limit.Destination: "local limit for destination x: no slot within 5s",
-		limit.Host:        "x complained of too many connections: no slot within 5s",
+		limit.Host:        "x refused connections as too many: no slot within 5s",
 	} {
 		want(t, scope.String(), &limit.Error{Scope: scope, Key: "x", MaxWait: 5 * time.Second}, text)
 	}
@@ -305,7 +305,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 
 // Somebody in the queue goes away: the others still get their slots.
 func TestCancelledInTheQueue(t *testing.T) {
-	gone := errors.New("the mail server went away")
+	gone := errors.New("delivery cancelled: the local mail server disconnected")
 	for _, limits := range []limit.Limit{{Concurrency: 1}, {Rate: 1, Period: time.Second}} {
 		synctest.Test(t, func(t *testing.T) {
 			l := limit.New(limit.Config{Limits: limit.ByScope{limit.All: limits}})

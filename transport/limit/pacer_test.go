@@ -157,7 +157,7 @@ func TestWaitsForATurn(t *testing.T) {
 		}
 		want(t, "waited", time.Since(start), 3*time.Second)
 		_, err = p.Acquire(t.Context(), host)
-		want(t, "error", err, "mx.example.org complained of too many connections: no slot within 5s")
+		want(t, "error", err, "mx.example.org refused connections as too many: no slot within 5s")
 		if !errors.Is(err, limit.ErrBusy) {
 			t.Error("it is not ErrBusy")
 		}

@@ -25,6 +25,7 @@ import (
 	"strings"
 
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // The reasons why there is no record or no policy.
@@ -136,7 +137,7 @@ type Error struct {
 }
 
 // Error gives the cause in at most 300 bytes without control characters.
-func (e *Error) Error() string { return printable(e.Err.Error()) }
+func (e *Error) Error() string { return printable(status.Words(e.Err)) }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }

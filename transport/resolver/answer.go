@@ -67,7 +67,7 @@ var (
 	errAliases       = errors.New("the aliases form a loop, or there are more than 16 of them")
 	errContradiction = errors.New("the answer says both that the name exists and that it does not")
 	errEmpty         = errors.New("the records have no data")
-	errReferral      = errors.New("the server refers to others and does not resolve names itself")
+	errReferral      = errors.New("the server refers to other servers and does not resolve names itself")
 )
 
 // response is what one message contributes to an Answer.

@@ -38,7 +38,7 @@ func (r *Resolver) askServer(ctx context.Context, s *server, q question) (respon
 	}
 	p, failed := r.put(ctx, s, q, newQuery(q))
 	if failed == nil && s.plain.Load() != 0 && s.plain.Swap(0) != 0 {
-		r.cfg.Logger.Info("resolver takes EDNS again", "server", s.addr)
+		r.cfg.Logger.Info("resolver supports EDNS again", "server", s.addr)
 	}
 	if failed == nil || !refusesEDNS(failed.Kind) || s.gaveAD.Load() {
 		return p, failed
@@ -53,7 +53,7 @@ func (r *Resolver) askServer(ctx context.Context, s *server, q question) (respon
 		return p, failed
 	}
 	if s.plain.Swap(now.Add(plainTime).UnixNano()) == 0 {
-		r.cfg.Logger.Warn("resolver takes no EDNS: it is asked without, and nothing that it says is validated", "server", s.addr)
+		r.cfg.Logger.Warn("resolver does not support EDNS: queried without it, and its answers count as not validated", "server", s.addr)
 	}
 	return p, again
 }

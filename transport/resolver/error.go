@@ -77,12 +77,16 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(printable(e.Name) + " " + e.Type.String() + ": " + e.Kind.String())
-	if e.Server != "" {
+	switch {
+	case e.Server == "":
+	case e.silent():
+		b.WriteString(" at " + e.Server)
+	default:
 		b.WriteString(" from " + e.Server)
 	}
 	var network *net.OpError
 	switch {
-	case e.Err == nil || e.Kind == Timeout && errors.As(e.Err, &network):
+	case e.Err == nil, e.Kind == Timeout && (errors.As(e.Err, &network) || errors.Is(e.Err, context.DeadlineExceeded)):
 	case errors.As(e.Err, &network):
 		b.WriteString(": " + network.Err.Error())
 	default:

@@ -18,7 +18,7 @@ const (
 	maxPerOwner = 50
 )
 
-var errBusy = errors.New("too many questions are under way, in all or about this domain")
+var errBusy = errors.New("too many DNS queries in progress, in total or for this domain")
 
 // inFlight gives out the places for questions.
 type inFlight struct {

@@ -108,7 +108,7 @@ func New(cfg Config) (*Resolver, error) {
 	}
 	servers, left := choose(all, cfg.TrustAD)
 	for _, s := range left {
-		cfg.Logger.Warn("resolver left out: its answers cannot be trusted as those of the other servers are (trust_ad)", "server", s.addr)
+		cfg.Logger.Warn("resolver not used: its answers cannot be trusted like those of the other servers (trust_ad)", "server", s.addr)
 	}
 	r := &Resolver{cfg: cfg, servers: servers, flight: newInFlight()}
 	r.cache = cache.New(r.load, cache.Options[question, Answer]{

@@ -370,7 +370,7 @@ func TestCallerMayLeave(t *testing.T) {
 	s := lab(t, zone)
 	release := s.Hold("mx.example.org", dns.TypeA)
 	r := open(t, resolver.Config{}, s)
-	gone := errors.New("the mail server went away")
+	gone := errors.New("delivery cancelled: the local mail server disconnected")
 	ctx, leave := context.WithCancelCause(t.Context())
 	leave(gone)
 	_, err := r.Lookup(ctx, "mx.example.org", resolver.TypeA)

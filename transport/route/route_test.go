@@ -613,7 +613,7 @@ func TestBoundsOfARoute(t *testing.T) {
 
 func TestRouteEndsWithItsContext(t *testing.T) {
 	w := internet(t, "example. IN MX 10 mx1.example.")
-	gone := errors.New("the mail server went away")
+	gone := errors.New("delivery cancelled: the local mail server disconnected")
 	release := w.Hold("mx1.example", dns.TypeA)
 	defer release()
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -32,6 +32,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // ErrInjection says that the server sent bytes in the clear behind its reply
@@ -50,7 +51,7 @@ type Error struct {
 // Error gives the server's words, or the connection's trouble.
 func (e *Error) Error() string {
 	if e.Err != nil {
-		return fmt.Sprintf("%v: %v", e.Stage, e.Err)
+		return fmt.Sprintf("%v: %s", e.Stage, status.Words(e.Err))
 	}
 	return fmt.Sprintf("%v: %s", e.Stage, e.Reply.Text())
 }
@@ -220,7 +221,7 @@ func (s *Session) Close() { s.raw.Close() }
 // errUnasked says that a reply is there that nothing was asked for, be it late
 // or made up: from now on each would be taken for the answer to the command
 // before, at worst the one to RCPT for the one to the message.
-var errUnasked = errOutOfStep("one more than there were commands")
+var errUnasked = errOutOfStep("one reply more than commands")
 
 // unasked fails when the server has said something that was not asked for, or
 // has ended the connection. It opens all that has arrived, be it in our

@@ -226,7 +226,7 @@ func (t *transfer) confirmed(asked bool) {
 	case err != nil && (ended(err) || errors.Is(err, os.ErrDeadlineExceeded)):
 		t.report.Ending, t.report.Confirmation = Closing, Unconfirmed
 	default:
-		t.outOfStep(errOutOfStep("the reply to NOOP is none: " + r.Text()))
+		t.outOfStep(errOutOfStep("not a reply to NOOP: " + r.Text()))
 	}
 }
 

@@ -117,9 +117,9 @@ func (e *Error) Error() string {
 	switch {
 	case e.Err == nil:
 	case text == "":
-		text = e.Err.Error()
+		text = Words(e.Err)
 	default:
-		text += ": " + e.Err.Error()
+		text += ": " + Words(e.Err)
 	}
 	if e.Host == "" {
 		return text
@@ -129,6 +129,24 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Words gives an error in words for people: where the package of the standard
+// library that met a time-out says "context deadline exceeded" or "read tcp
+// 192.0.2.1:40122->192.0.2.25:25: i/o timeout", it says "timed out".
+func Words(err error) string {
+	text := err.Error()
+	var timeout interface { // net.Error, without importing package net
+		error
+		Timeout() bool
+		Temporary() bool
+	}
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		if before, ok := strings.CutSuffix(text, timeout.Error()); ok {
+			return before + "timed out"
+		}
+	}
+	return text
+}
 
 // From gives err as the Error that it is or wraps, or else makes one of it.
 func From(err error, code Code, host string) *Error {

@@ -70,7 +70,7 @@ func (p *Proof) Weak() bool { return handshake.Weak(p.TLS, p.Cipher) }
 // weakness says why the connection is weak.
 func (p *Proof) weakness() string {
 	if p.TLS < tls.VersionTLS12 {
-		return tls.VersionName(p.TLS) + ", where TLS 1.2 is the least"
+		return tls.VersionName(p.TLS) + ", but TLS 1.2 is the minimum"
 	}
 	return tls.VersionName(p.TLS) + " with 3DES, which counts as none"
 }
@@ -118,7 +118,7 @@ func (v *Verdict) certificate(p *Proof) *Failure {
 			if v.Rule == RequireTLS {
 				return final(certificateCause(err), "the certificate is not valid: "+err.Error())
 			}
-			return failure(5, LocalPolicy, certificateCause(err), "local_policy asks for an authenticated server: "+err.Error())
+			return failure(5, LocalPolicy, certificateCause(err), "local_policy requires an authenticated server: "+err.Error())
 		}
 	}
 	return nil
@@ -175,7 +175,7 @@ func (v *Verdict) noTLS(cause Cause, what string) *Failure {
 	case DANE:
 		return failure(5, DANE, cause, "DANE: "+what)
 	case UnusableTLSA:
-		return failure(4, UnusableTLSA, cause, "the host has TLSA records, which ask for TLS: "+what)
+		return failure(4, UnusableTLSA, cause, "the host has TLSA records, so TLS is required: "+what)
 	case MTASTS:
 		return failure(5, MTASTS, cause, "MTA-STS: "+what)
 	case RequireTLS:
@@ -183,7 +183,7 @@ func (v *Verdict) noTLS(cause Cause, what string) *Failure {
 	case Pinned:
 		return failure(5, Pinned, cause, "pin: "+what)
 	}
-	return failure(4, LocalPolicy, cause, "local_policy asks for TLS: "+what)
+	return failure(4, LocalPolicy, cause, "local_policy requires TLS: "+what)
 }
 
 // JudgeExtension says whether a host that offers REQUIRETLS, or does not, may

@@ -123,7 +123,7 @@ func (n Need) String() string {
 	case NeedProof:
 		return "TLS with a valid certificate"
 	case NeedWebPKI:
-		return "TLS 1.2 with a certificate valid for the host name"
+		return "TLS 1.2 or later with a certificate valid for the host name"
 	case NeedDANE:
 		return "a certificate that matches a TLSA record"
 	}
@@ -167,7 +167,7 @@ func (v *Verdict) Floor() handshake.Floor {
 func Decide(f Facts, rules Rules, demands Demands) Verdict {
 	v := Verdict{Host: f.Host, Names: []string{f.Host}, Reason: "no policy: TLS if offered"}
 	if demands.TLSRequiredNo && !demands.RequireTLS {
-		v.Reason = "TLS-Required: No lifts every policy"
+		v.Reason = "TLS-Required: No overrides every policy"
 	} else {
 		v.policies(f, rules, demands)
 	}
@@ -250,9 +250,9 @@ func (v *Verdict) requireTLS(f Facts, rules Rules, demands Demands) {
 	v.NeedRequireTLS = !demands.Relaxed
 	if v.MX < MXMTASTS {
 		if rules.MTASTS && f.STS.State == STSFailed {
-			v.Refusal = failure(5, RequireTLS, MXLevelTooLow, fmt.Sprintf("REQUIRETLS: the domain's MTA-STS policy is not known at the moment: %v", f.STS.Err))
+			v.Refusal = failure(5, RequireTLS, MXLevelTooLow, fmt.Sprintf("REQUIRETLS: the domain's MTA-STS policy is currently unknown: %v", f.STS.Err))
 		} else {
-			v.Refusal = final(MXLevelTooLow, "neither DNSSEC nor MTA-STS vouches for this host")
+			v.Refusal = final(MXLevelTooLow, "neither DNSSEC nor MTA-STS verifies this host")
 		}
 		v.Reason = "REQUIRETLS, MX level none"
 		return
@@ -265,7 +265,7 @@ func (v *Verdict) requireTLS(f Facts, rules Rules, demands Demands) {
 
 func (v *Verdict) local(rules Rules) {
 	if v.MX < rules.MinMX {
-		v.Refusal = failure(5, LocalPolicy, MXLevelTooLow, fmt.Sprintf("MX level %v, local_policy asks for %v", v.MX, rules.MinMX))
+		v.Refusal = failure(5, LocalPolicy, MXLevelTooLow, fmt.Sprintf("MX level %v, local_policy requires %v", v.MX, rules.MinMX))
 		v.Reason = fmt.Sprintf("local_policy: min_mx_level %v", rules.MinMX)
 		return
 	}

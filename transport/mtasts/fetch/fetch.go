@@ -80,8 +80,10 @@ func New(cfg Config) *Client {
 // policy (FailureInvalid). The caller goes on with what it has, and does not
 // ask again for five minutes.
 func (c *Client) Fetch(ctx context.Context, domain string) (mtasts.Policy, error) {
+	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
+	failure := func(err error) *mtasts.Error { return failure(err, time.Since(start)) }
 	if d, err := mtasts.Domain(domain); err != nil || d != domain {
 		return mtasts.Policy{}, &mtasts.Error{Failure: mtasts.FailureFetch, Err: mtasts.ErrDomain}
 	}
@@ -101,9 +103,32 @@ func (c *Client) Fetch(ctx context.Context, domain string) (mtasts.Policy, error
 	return policy, nil
 }
 
-// failure sorts an error into the kinds of RFC 8460 §4.3.2.2.
-func failure(err error) *mtasts.Error {
+// stepError tells at which step a fetch failed.
+type stepError struct {
+	step    string
+	err     error
+	timeout time.Duration // after which time was up; 0: that was not the reason
+}
+
+// Error tells the step after a time-out too, of which nothing else is known.
+func (e *stepError) Error() string {
+	if e.timeout > 0 {
+		return fmt.Sprintf("timed out after %v (%s)", e.timeout, e.step)
+	}
+	return e.step + ": " + e.err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *stepError) Unwrap() error { return e.err }
+
+// failure sorts an error, after a fetch of some length, into the kinds of RFC
+// 8460 §4.3.2.2.
+func failure(err error, took time.Duration) *mtasts.Error {
 	kind := mtasts.FailureFetch
+	var step *stepError
+	if errors.Is(err, context.DeadlineExceeded) && errors.As(err, &step) {
+		step.timeout = max(took.Round(time.Second), time.Second)
+	}
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &cert):
@@ -119,11 +144,11 @@ func failure(err error) *mtasts.Error {
 func (c *Client) connect(ctx context.Context, host string) (net.Conn, error) {
 	addrs, err := c.cfg.Resolver.Addresses(ctx, host)
 	if err != nil {
-		return nil, fmt.Errorf("looking up %s: %w", host, err)
+		return nil, &stepError{step: "looking up " + host, err: err}
 	}
 	raw, err := c.race(ctx, addrs)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", host, err)
+		return nil, &stepError{step: "connecting to " + host, err: err}
 	}
 	conn := tls.Client(raw, &tls.Config{
 		ServerName: host,
@@ -134,7 +159,7 @@ func (c *Client) connect(ctx context.Context, host string) (net.Conn, error) {
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("TLS with %s: %w", host, err)
+		return nil, &stepError{step: "TLS handshake with " + host, err: err}
 	}
 	return secured{conn, raw}, nil
 }
@@ -177,7 +202,7 @@ func (c *Client) get(ctx context.Context, conn net.Conn, domain string) ([]byte,
 	// RoundTrip, and no http.Client: redirects are answers like any other.
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return nil, fmt.Errorf("asking for the policy: %w", err)
+		return nil, &stepError{step: "requesting the policy", err: err}
 	}
 	defer resp.Body.Close()
 	if err := check(resp); err != nil {
@@ -185,7 +210,7 @@ func (c *Client) get(ctx context.Context, conn net.Conn, domain string) ([]byte,
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, mtasts.MaxPolicySize+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading the policy: %w", err)
+		return nil, &stepError{step: "reading the policy", err: err}
 	}
 	if len(body) > mtasts.MaxPolicySize {
 		return nil, mtasts.ErrTooLarge
@@ -196,16 +221,16 @@ func (c *Client) get(ctx context.Context, conn net.Conn, domain string) ([]byte,
 // check judges an answer before its body is read.
 func check(resp *http.Response) error {
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the web server answers %d instead of 200", resp.StatusCode)
+		return fmt.Errorf("the web server answered %d instead of 200", resp.StatusCode)
 	}
 	contentType := resp.Header.Get("Content-Type")
 	// Parameters mean nothing (RFC 8461 §3.2), so that they may be malformed.
 	media, _, _ := strings.Cut(contentType, ";")
 	if !strings.EqualFold(strings.Trim(media, " \t"), "text/plain") {
-		return fmt.Errorf("the web server gives the media type %.60q instead of text/plain", contentType)
+		return fmt.Errorf("the web server sent the media type %.60q instead of text/plain", contentType)
 	}
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return fmt.Errorf("the web server encodes the policy as %.60q though it was not asked to", encoding)
+		return fmt.Errorf("the web server encoded the policy as %.60q, which was not requested", encoding)
 	}
 	if resp.ContentLength > mtasts.MaxPolicySize {
 		return mtasts.ErrTooLarge

@@ -61,7 +61,7 @@ func TestFetchTakesAtMostAMinute(t *testing.T) {
 				cfg, ended := pipes(serve)
 				defer ended.Wait()
 				_, err := New(cfg).Fetch(t.Context(), domain)
-				wantFailure(t, err, mtasts.FailureFetch, "")
+				wantFailure(t, err, mtasts.FailureFetch, "timed out after 1m0s (")
 				if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != Timeout {
 					t.Errorf("after %v: %v", time.Since(start), err)
 				}

@@ -86,7 +86,7 @@ var ErrClosed = errors.New("the MTA-STS policy cache is closed")
 
 // ErrPending is the cause of an Entry that is Failed because firstWait is over
 // while the look-up goes on.
-var ErrPending = errors.New("the policy did not arrive in time; the fetch goes on")
+var ErrPending = errors.New("the policy did not arrive in time; the fetch continues")
 
 // errBusy is the cause when our own bound on fetches held one back. It says
 // nothing about the domain.

@@ -191,7 +191,7 @@ func TestChangedIDWithAFailingServer(t *testing.T) {
 		if e.Failure() != mtasts.FailureFetch {
 			t.Errorf("RFC 8461 §6: the failure is not told: %v", e.Err)
 		}
-		if w.logs.count("the cached one stays in force") != 1 {
+		if w.logs.count("the cached one remains in effect") != 1 {
 			t.Error("RFC 8461 §3.3: no warning")
 		}
 		w.wantCalls(2, 2)

@@ -306,11 +306,11 @@ func (c *Cache) logFailure(domain string, failure *mtasts.Error, until time.Time
 	attrs := []any{slog.String("domain", domain), slog.String("failure", failure.Failure.String()), slog.Any("error", failure)}
 	switch {
 	case !until.IsZero():
-		c.cfg.Log.Warn("MTA-STS policy not refreshed; the cached one stays in force", append(attrs, slog.Time("until", until))...)
+		c.cfg.Log.Warn("MTA-STS policy not refreshed; the cached one remains in effect", append(attrs, slog.Time("until", until))...)
 	case errors.Is(failure, errBusy):
-		c.cfg.Log.Debug("MTA-STS policy not fetched; deliveries go on without", attrs...)
+		c.cfg.Log.Debug("MTA-STS policy not fetched; delivering without it", attrs...)
 	default:
-		c.cfg.Log.Info("MTA-STS policy not fetched; deliveries go on without", attrs...)
+		c.cfg.Log.Info("MTA-STS policy not fetched; delivering without it", attrs...)
 	}
 }
 
@@ -325,9 +325,9 @@ func (c *Cache) noteStore(err error) {
 	c.mu.Unlock()
 	switch {
 	case err != nil && !before:
-		c.cfg.Log.Error("MTA-STS policies cannot be stored; they are kept in memory alone", slog.Any("error", err))
+		c.cfg.Log.Error("cannot store MTA-STS policies; keeping them in memory only", slog.Any("error", err))
 	case err == nil && before:
-		c.cfg.Log.Info("MTA-STS policies are stored again")
+		c.cfg.Log.Info("storing MTA-STS policies again")
 	}
 }
 

@@ -126,7 +126,7 @@ func TestFailingRefreshIsWarnedOf(t *testing.T) {
 		w.set(func() { w.webErr = errDown })
 		time.Sleep(week)
 		synctest.Wait()
-		warned := w.logs.count("the cached one stays in force")
+		warned := w.logs.count("the cached one remains in effect")
 		// 33 hours are left: every 3.4 hours at first, every five minutes at last.
 		if warned < 20 || warned > 80 || w.logs.count("until=") != warned {
 			t.Errorf("%d warnings", warned)
@@ -261,8 +261,8 @@ func TestFullDisk(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if w.logs.count("cannot be stored") != 1 || c.Stats().StoreFailures != 40 {
-			t.Errorf("%d log lines, %+v", w.logs.count("cannot be stored"), c.Stats())
+		if w.logs.count("cannot store") != 1 || c.Stats().StoreFailures != 40 {
+			t.Errorf("%d log lines, %+v", w.logs.count("cannot store"), c.Stats())
 		}
 		w.wantCalls(20, 20)
 		for i := range 20 {
@@ -275,7 +275,7 @@ func TestFullDisk(t *testing.T) {
 		b.saveErr, b.loadErr = nil, nil
 		w.look(c)
 		synctest.Wait()
-		if w.logs.count("stored again") != 1 {
+		if w.logs.count("storing MTA-STS policies again") != 1 {
 			t.Error("the end of it is not logged")
 		}
 		b.saveErr = errors.New("no space left on device")
@@ -283,7 +283,7 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 		synctest.Wait()
-		if w.logs.count("cannot be stored") != 2 {
+		if w.logs.count("cannot store") != 2 {
 			t.Error("the next time is not logged")
 		}
 	})
