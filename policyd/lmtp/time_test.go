@@ -126,7 +126,7 @@ func TestEndlessMessage(t *testing.T) {
 				}
 			}
 		}()
-		c.want("421 4.3.2 the message took more than 10m0s")
+		c.want("421 4.3.2 timed out after 10m0s (receiving")
 		took(b.T, start, 10*time.Minute)
 		c.Close()
 		<-done
@@ -160,7 +160,7 @@ func TestSilentClient(t *testing.T) {
 					k.line()
 				}
 				start := time.Now()
-				reply := map[time.Duration]string{command: "421 4.4.2 ", bytes: "421 4.3.2 mxpolicyd waited"}[c.wait]
+				reply := map[time.Duration]string{command: "421 4.4.2 ", bytes: "421 4.3.2 timed out after 1m0s (waiting"}[c.wait]
 				k.want(reply)
 				took(b.T, start, c.wait)
 				b.Log.Wait(b.T, reply)
