@@ -136,6 +136,8 @@ func (c *cell) dialogues() []string {
 		text += `RAW "` + s.positive + `\r\n` + s.positive + `\r\n250 noop\r\n"` + "\n"
 	case c.fault == "twice":
 		text += `RAW "` + s.positive + `\r\n` + s.positive + `\r\n"` + "\n"
+	case c.fault == "stray":
+		text += `RAW "\r\nwhat?\r\n` + s.positive[:3] + `-mx\r\n` + s.positive + `\r\nand more\r\n"` + "\n"
 	case c.fault == "big":
 		text += `REPEAT 99 "250-` + strings.Repeat("X", 1996) + `\r\n"` + "\nS: 250 HELP\n" + oneByOne + farewell
 	case c.fault == "bigger":
@@ -156,7 +158,10 @@ func (c *cell) dialogues() []string {
 	if c.idle() && strings.Contains(text, "ENDLESS") {
 		text = strings.Replace(text, "ENDLESS", "MARK said\nENDLESS", 1)
 	}
-	if c.fault == "no" && c.stage == "ehlo" {
+	if c.fault == "stray" {
+		text += map[string]string{"greeting": "C: EHLO *\nS: 250 mx\n"}[c.stage] + oneByOne + farewell
+	}
+	if (c.fault == "no" || c.fault == "mixed") && c.stage == "ehlo" {
 		text += "C: HELO *\nS: 550 5.7.1 not from you\n"
 	}
 	return c.ending(text)
@@ -168,7 +173,7 @@ func (c *cell) idle() bool { return strings.HasSuffix(stages[c.stage].before, "W
 // leaves tells whether a dialogue's last step ends it.
 func (c *cell) leaves(text string) bool {
 	switch c.fault {
-	case "drip", "line", "lines", "reply", "bye", "names", "big":
+	case "drip", "line", "lines", "reply", "bye", "names", "big", "stray":
 		return true
 	}
 	return strings.HasSuffix(text, "DROP\n") || strings.HasSuffix(text, "RESET\n")

@@ -53,7 +53,14 @@ ehlo2!                            bye                                       4.4.
 tlsdot                            bye                                       4.4.2   none       last gone
 
 # What is no reply: nobody can tell which command the next line answers.
-greeting,ehlo,helo,ehlo2,ehlo2!   line,lines,reply,unknown,mixed,garbage,binary,nulcode 4.5.0 none next drop
+greeting,ehlo,helo                line,lines,reply                          4.5.0   none       next drop
+ehlo2,ehlo2!                      line,lines,reply,unknown,mixed,garbage,binary,nulcode 4.5.0 none next drop
+# Before STARTTLS and PIPELINING a few such lines are passed over.
+greeting,ehlo,helo                unknown,garbage,binary,nulcode            4.5.0   command    next drop
+greeting                          mixed                                     5.0.0   none       next drop
+ehlo                              mixed                                     5.7.1   none       next drop
+helo                              mixed                                     5.0.0   none       next drop
+greeting,ehlo,helo                stray                                     2.0.0   none       last quit
 mail,rcpt,flight                  line,lines,reply,unknown,mixed,garbage,binary,nulcode 4.5.0 none next drop
 starttls                          line,lines,reply,unknown,mixed,garbage,binary,nulcode 2.0.0 none last plain
 starttls!                         line,lines,reply,unknown,mixed,garbage,binary,nulcode 4.7.5 none next drop

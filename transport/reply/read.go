@@ -29,13 +29,25 @@ var (
 
 // Read reads one reply, and not a byte more: what has arrived after it stays
 // buffered in br, where the caller can see that a server, or someone in the
-// middle, said more than it was asked. An end of the connection before the first byte of it
-// is io.EOF, one inside of it io.ErrUnexpectedEOF; other errors of the
-// connection, time-outs among them, come as they are. A reply that breaks the
-// rules or bounds is ErrMalformed or ErrTooLong.
+// middle, said more than it was asked. An end of the connection before the
+// first byte of it is io.EOF, one inside of it io.ErrUnexpectedEOF; other
+// errors of the connection, time-outs among them, come as they are. A reply
+// that breaks the rules or bounds is ErrMalformed or ErrTooLong.
 func Read(br *bufio.Reader) (Reply, error) {
+	return read(br, MaxLines*MaxLine, nil)
+}
+
+// ReadBrief is Read, but keeps no more of the lines than Reply.Text shows: for
+// replies that are read by nobody else.
+func ReadBrief(br *bufio.Reader) (Reply, error) {
+	return read(br, MaxText, nil)
+}
+
+// read reads one reply and keeps so many bytes of its lines. With junk it
+// passes over what is none, as far as junk allows.
+func read(br *bufio.Reader, keep int, junk *Junk) (Reply, error) {
 	var r Reply
-	for n := 0; n < MaxLines; n++ {
+	for n := 0; n < MaxLines; {
 		line, err := readLine(br)
 		if err != nil {
 			if n > 0 && errors.Is(err, io.EOF) {
@@ -43,31 +55,66 @@ func Read(br *bufio.Reader) (Reply, error) {
 			}
 			return Reply{}, err
 		}
+		raw := line
 		code, more, ok := parseCode(line)
-		if !ok {
-			return Reply{}, malformed("no reply", line)
+		if junk != nil {
+			line = junk.strip(raw)
+			code, more, ok = junk.parse(line)
 		}
-		if n > 0 && code != r.Code {
+		switch {
+		case ok && (n == 0 || code == r.Code):
+		case junk == nil && !ok:
+			return Reply{}, malformed("no reply", line)
+		case junk == nil:
 			// Gluing the line on, or taking it for the next reply, would
 			// give one command the answer to another.
 			return Reply{}, malformed(fmt.Sprintf("the code changed from %d within one reply", r.Code), line)
+		case !ok:
+			if err := junk.skip(raw); err != nil {
+				return Reply{}, err
+			}
+			continue
 		}
-		text := ""
-		if len(line) > 4 {
-			text = strings.Trim(Clean(string(line[4:])), " ")
-		}
-		if n == 0 {
-			r.Code = code
-			if c, _, ok := status.Parse(text); ok && int(c.Class) == r.Class() {
-				r.Status = c
+		if len(line) < len(raw) || n > 0 && code != r.Code || len(line) > 3 && line[3] == '\t' {
+			// It counts, but it is not as it should be. The last line's code
+			// is the reply's, as with Postfix.
+			if err := junk.skip(raw); err != nil {
+				return Reply{}, err
 			}
 		}
-		r.Lines = append(r.Lines, text)
-		if !more {
+		r.Code = code
+		r.add(line, n == 0, &keep)
+		if n++; !more {
+			if r.Status.Class != 0 && int(r.Status.Class) != r.Class() {
+				r.Status = status.Code{}
+			}
 			return r, nil
 		}
 	}
 	return Reply{}, fmt.Errorf("%w: more than %d lines", ErrTooLong, MaxLines)
+}
+
+// add appends a line's text, as far as there is room for it.
+func (r *Reply) add(line []byte, first bool, keep *int) {
+	text := ""
+	if len(line) > 4 {
+		text = strings.Trim(Clean(string(line[4:])), " ")
+	}
+	if first {
+		if c, _, ok := status.Parse(text); ok && int(c.Class) == r.Class() {
+			r.Status = c
+		}
+	}
+	if len(text) > *keep {
+		r.cut = true
+		if *keep < len("5.999.999 ...") && !first {
+			*keep = 0
+			return
+		}
+		text = strings.Clone(Cut(text, *keep))
+	}
+	*keep -= len(text)
+	r.Lines = append(r.Lines, text)
 }
 
 // parseCode takes a line's code, and whether further lines follow it.

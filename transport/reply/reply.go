@@ -44,6 +44,8 @@ type Reply struct {
 	// enhanced status code included. They are printable and valid UTF-8, and
 	// have no blanks at their ends.
 	Lines []string
+
+	cut bool // there was more
 }
 
 // Class returns the first digit of the code, 2 to 5, or 0 without a reply.
@@ -84,6 +86,9 @@ func (r Reply) Text() string {
 		if b.Len() > MaxText {
 			break
 		}
+	}
+	if r.cut && b.Len() <= MaxText && !strings.HasSuffix(b.String(), "...") {
+		b.WriteString("...")
 	}
 	return Cut(b.String(), MaxText)
 }

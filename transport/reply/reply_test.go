@@ -270,6 +270,43 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
+// What Read takes, Junk takes alike and finds no fault with; what it passes over
+// is bounded, and what follows the reply stays.
+func FuzzJunk(f *testing.F) {
+	for _, seed := range []string{
+		"220 mx\r\n", "\r\n220 mx\r\n", "\xff\xfb\x01220 mx\r\n", "220-a\r\n250 b\r\n", "220\tmx\r\n", "250-a\r\nx\r\n250 b\r\n",
+		"\xff\xfa\xff\xf0220 x\n", "220-\r\n\xff\xf1220\r\n", strings.Repeat("x\n", 20),
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		br := bufio.NewReader(strings.NewReader(string(in)))
+		var junk Junk
+		got, err := junk.Read(br)
+		want, strictErr := Read(bufio.NewReader(strings.NewReader(string(in))))
+		if strictErr == nil && (err != nil || !reflect.DeepEqual(got, want) || junk.Lines > 0) {
+			t.Fatalf("%q: %+v, %v, %v", in, got, err, &junk)
+		}
+		if err == nil && (got.Code < 200 || got.Code > 599 || len(got.Lines) > MaxLines || junk.Lines > MaxJunkLines || junk.bytes > MaxJunkBytes) {
+			t.Fatalf("%q: %+v, %v", in, got, &junk)
+		}
+		if !printable(got.Text() + junk.First) {
+			t.Fatalf("%q: %q, %q", in, got.Text(), junk.First)
+		}
+		if err != nil {
+			return
+		}
+		before := br.Buffered()
+		if err := junk.Skip(br); err == nil && br.Buffered() > before {
+			t.Fatal("more than before")
+		}
+		brief, err := ReadBrief(bufio.NewReader(strings.NewReader(string(in))))
+		if strictErr == nil && (err != nil || brief.Code != want.Code || len(strings.Join(brief.Lines, "")) > MaxText) {
+			t.Fatalf("%q: %+v, %v", in, brief, err)
+		}
+	})
+}
+
 func BenchmarkRead(b *testing.B) {
 	const in = "250 2.0.0 Ok: queued as 4XyZAbCdEf\r\n"
 	src := strings.NewReader("")
@@ -281,6 +318,23 @@ func BenchmarkRead(b *testing.B) {
 		br.Reset(src)
 		if _, err := Read(br); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Text says the same of a brief reply as of the whole one.
+func TestReadBrief(t *testing.T) {
+	for _, in := range []string{
+		"250 ok\r\n", "550 " + strings.Repeat("x", 1990) + "\r\n", "550-5.1.1 " + strings.Repeat("é", 290) + "\r\n550-5.1.1 more\r\n550 5.1.1 and more\r\n",
+		strings.Repeat("550-5.1.1 no\r\n", 99) + "550 5.1.1 end\r\n", strings.Repeat("450-\r\n", 99) + "450 x\r\n",
+	} {
+		whole, err := Read(reader(in))
+		brief, err2 := ReadBrief(reader(in))
+		if err != nil || err2 != nil || brief.Code != whole.Code || brief.Status != whole.Status || len(strings.Join(brief.Lines, "")) > MaxText {
+			t.Errorf("%.30q: %+v, %v, %v", in, brief, err, err2)
+		}
+		if got, want := brief.Text(), whole.Text(); got != want && (!strings.HasSuffix(got, "...") || len(got) > MaxText || !strings.HasPrefix(want, strings.TrimSuffix(got, "..."))) {
+			t.Errorf("%.30q: %q, whole %q", in, got, want)
 		}
 	}
 }

@@ -70,6 +70,9 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn) (err er
 	if err = c.session.Hello(ctx); err != nil {
 		c.session.Close()
 	}
+	if junk := c.session.Junk(); junk.Lines > 0 {
+		o.Log.Info("the server says what is no reply, which was passed over", "host", c.Host.Host.Name, "address", c.addr.String(), "lines", junk.Lines, "first", junk.First)
+	}
 	return err
 }
 

@@ -3,6 +3,8 @@ package smtp
 import (
 	"strconv"
 	"strings"
+
+	"github.com/mxpipe/mxpipe/transport/reply"
 )
 
 // Extensions is what a server offered in its EHLO reply (RFC 5321 §4.1.1.1).
@@ -19,9 +21,18 @@ type Extensions struct {
 	Size                bool  // RFC 1870
 	MaxSize             int64 // bytes; 0: the server named no limit
 
-	// Keywords holds every line as it came, for people to read.
+	// Keywords holds the lines of those above, and of AUTH (RFC 4954), as they
+	// came but for their length, for people to read. A connection may stay for
+	// long, and what is of no use must not stay with it.
 	Keywords []string
 }
+
+// The bounds of Keywords: more than there are that are known, and than any of
+// them is long.
+const (
+	maxKeywords = 16
+	maxKeyword  = 200
+)
 
 // parseExtensions reads the lines of an EHLO reply; the first is the server's
 // name. Keywords are compared without regard to letter case, as RFC 5321
@@ -31,14 +42,15 @@ func parseExtensions(lines []string) Extensions {
 	if len(lines) < 2 {
 		return e
 	}
-	e.Keywords = lines[1:]
 	for _, line := range lines[1:] {
 		keyword, params, _ := strings.Cut(line, " ")
 		// Some old servers write "SIZE=n".
 		if len(keyword) > 5 && strings.EqualFold(keyword[:5], "SIZE=") {
 			keyword, params = keyword[:4], keyword[5:]
 		}
+		known := true
 		switch strings.ToUpper(keyword) {
+		case "AUTH":
 		case "STARTTLS":
 			e.StartTLS = true
 		case "PIPELINING":
@@ -61,6 +73,11 @@ func parseExtensions(lines []string) Extensions {
 			if n, err := strconv.ParseInt(strings.TrimSpace(params), 10, 64); err == nil && n > 0 {
 				e.MaxSize = n
 			}
+		default:
+			known = false
+		}
+		if known && len(e.Keywords) < maxKeywords {
+			e.Keywords = append(e.Keywords, strings.Clone(reply.Cut(line, maxKeyword)))
 		}
 	}
 	return e

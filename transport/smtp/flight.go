@@ -72,7 +72,7 @@ func (t *transfer) fly(list []pendingReply, final bool, write func() error) flow
 		}
 	}
 	for read := range list {
-		r, err := reply.Read(t.r.Reader)
+		r, err := reply.ReadBrief(t.r.Reader)
 		if err != nil {
 			return f.lost(read, err)
 		}

@@ -10,6 +10,9 @@
 // [Session.Send] runs one mail transaction; [Session.Reset] makes ready for
 // another; [Session.Quit] or [Session.Close] end it.
 //
+// Until STARTTLS, and until several commands go out at once, up to ten lines
+// that are no replies are passed over ([reply.Junk]), as Postfix does.
+//
 // The client refuses: bytes that follow the reply to STARTTLS in the clear,
 // by which a man in the middle could have his replies taken for the server's
 // (RFC 3207 §4.2 has everything forgotten that was said before); replies that
@@ -21,6 +24,7 @@
 package smtp
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -80,6 +84,11 @@ type Session struct {
 	ext  Extensions
 	tls  *tls.Conn // conn, or nil when there is no TLS
 	noop bool      // NOOP was said behind a message, which is not done twice
+	// strict: no line is passed over any more that is no reply. It would hide
+	// what a man in the middle put before the handshake, and under PIPELINING
+	// it might be the answer to something.
+	strict bool
+	junk   reply.Junk // what was passed over until then
 }
 
 // Open takes over a connection and reads the greeting. On error the
@@ -92,7 +101,7 @@ func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 	s.r.buffers = cfg.Buffers
 	s.use(s.raw)
 	s.raw.bind(ctx)
-	r, err := s.readReply(cfg.CommandTimeout)
+	r, err := s.readWith(s.junk.Read, cfg.CommandTimeout)
 	if err == nil && outcome.ForReply(outcome.Greeting, r, 0).Accepted {
 		return s, nil
 	}
@@ -119,6 +128,10 @@ func (s *Session) rest() {
 	s.r.giveBack()
 }
 
+// Junk returns what the server said in its greeting and its replies to EHLO
+// and HELO that is no reply, and was passed over.
+func (s *Session) Junk() *reply.Junk { return &s.junk }
+
 // Extensions returns what the server offered in its last EHLO reply.
 func (s *Session) Extensions() Extensions { return s.ext }
 
@@ -138,7 +151,11 @@ func (s *Session) Hello(ctx context.Context) error {
 }
 
 func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
-	r, err := s.command("EHLO " + s.cfg.Hostname)
+	read := s.junk.Read
+	if s.strict {
+		read = reply.Read
+	}
+	r, err := s.ask("EHLO "+s.cfg.Hostname, read, s.cfg.CommandTimeout)
 	if err != nil {
 		return s.failure(ctx, stage, r, err)
 	}
@@ -150,7 +167,7 @@ func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
 		return s.failure(ctx, stage, r, nil)
 	}
 	s.ext = Extensions{}
-	r, err = s.command("HELO " + s.cfg.Hostname)
+	r, err = s.ask("HELO "+s.cfg.Hostname, read, s.cfg.CommandTimeout)
 	if err != nil || !outcome.ForReply(outcome.HELO, r, 0).Accepted {
 		return s.failure(ctx, outcome.HELO, r, err)
 	}
@@ -163,6 +180,10 @@ func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
 // the caller closes it.
 func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 	s.begin(ctx)
+	if err := s.unasked(); err != nil {
+		return s.failure(ctx, outcome.STARTTLS, reply.Reply{}, err)
+	}
+	s.strict = true
 	r, err := s.command("STARTTLS")
 	if err != nil || r.Code != 220 {
 		return s.failure(ctx, outcome.STARTTLS, r, err)
@@ -227,35 +248,48 @@ var errUnasked = errOutOfStep("one reply more than commands")
 // has ended the connection. It opens all that has arrived, be it in our
 // buffer, in crypto/tls or in the kernel, and waits for nothing.
 func (s *Session) unasked() error {
-	if s.r.Buffered() > 0 {
-		return errUnasked
+	for {
+		if s.r.Buffered() == 0 {
+			s.raw.polling = true
+			_, err := s.r.Peek(1)
+			s.raw.polling = false
+			if errors.Is(err, errWouldBlock) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if s.strict {
+			return errUnasked
+		}
+		if err := s.junk.Skip(s.r.Reader); err != nil {
+			return err
+		}
+		if s.r.Buffered() > 0 {
+			return errUnasked
+		}
 	}
-	s.raw.polling = true
-	_, err := s.r.Peek(1)
-	s.raw.polling = false
-	switch {
-	case err == nil:
-		return errUnasked
-	case errors.Is(err, errWouldBlock):
-		return nil
-	}
-	return err
 }
 
 // command sends one line and waits for its reply.
 func (s *Session) command(line string) (reply.Reply, error) {
-	return s.commandWithin(line, s.cfg.CommandTimeout)
+	return s.ask(line, reply.ReadBrief, s.cfg.CommandTimeout)
 }
 
-func (s *Session) commandWithin(line string, timeout time.Duration) (reply.Reply, error) {
+// ask sends one line and reads its reply.
+func (s *Session) ask(line string, read readFunc, timeout time.Duration) (reply.Reply, error) {
 	if err := s.unasked(); err != nil {
 		return reply.Reply{}, err
 	}
 	if err := s.writeLine(s.conn, line); err != nil {
 		return reply.Reply{}, err
 	}
-	return s.readReply(timeout)
+	return s.readWith(read, timeout)
 }
+
+// readFunc is reply.Read or one of its like.
+type readFunc = func(*bufio.Reader) (reply.Reply, error)
 
 // errControl is a defect of the caller: addresses are checked long before.
 var errControl = errors.New("a command may not contain control characters")
@@ -271,8 +305,12 @@ func (s *Session) writeLine(w io.Writer, line string) error {
 
 // readReply reads one reply that has to be there whole within the timeout.
 func (s *Session) readReply(timeout time.Duration) (reply.Reply, error) {
+	return s.readWith(reply.ReadBrief, timeout)
+}
+
+func (s *Session) readWith(read readFunc, timeout time.Duration) (reply.Reply, error) {
 	s.raw.readUntil(time.Now().Add(timeout))
-	r, err := reply.Read(s.r.Reader)
+	r, err := read(s.r.Reader)
 	if err == nil {
 		s.trace("S", r.Text())
 	}

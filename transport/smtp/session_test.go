@@ -14,6 +14,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
+	"github.com/mxpipe/mxpipe/internal/lab/memnet"
 	"github.com/mxpipe/mxpipe/internal/lab/script"
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/outcome"
@@ -325,7 +326,11 @@ func TestGreetings(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			server, conn := play(t, tt.dialogue)
-			s, err := Open(t.Context(), conn, config())
+			cfg := config()
+			if tt.name == "garbage" { // a reply may still come after it
+				cfg.CommandTimeout = 50 * time.Millisecond
+			}
+			s, err := Open(t.Context(), conn, cfg)
 			if err == nil {
 				err = s.Hello(t.Context())
 				s.Close()
@@ -485,4 +490,128 @@ func TestOriginalRecipient(t *testing.T) {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
+}
+
+// What Postfix takes of a greeting and of the replies to EHLO is taken, and
+// told of; afterwards nothing of the kind is.
+func TestTolerance(t *testing.T) {
+	const mail = "C: MAIL *\nS: 250 ok\nC: RCPT TO:<*>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\nC: QUIT\nS: 221 bye"
+	for _, tt := range []struct {
+		name, greeting, ehlo string
+		lines                int
+	}{
+		{"nothing of the kind", "220 mx\\r\\n", "250-mx\\r\\n250 SIZE\\r\\n", 0},
+		{"an empty line before the greeting", "\\r\\n220 mx\\r\\n", "250-mx\\r\\n250 SIZE\\r\\n", 1},
+		{"a stray line before the greeting", "welcome\\r\\n220 mx\\r\\n", "250-mx\\r\\n250 SIZE\\r\\n", 1},
+		{"a stray line after the greeting", "220 mx\\r\\nwelcome\\r\\n", "250-mx\\r\\n250 SIZE\\r\\n", 1},
+		{"telnet on a line of its own", "\\xff\\xfb\\x01\\xff\\xfd\\x03\\r\\n220 mx\\r\\n", "250-mx\\r\\n250 SIZE\\r\\n", 1},
+		{"telnet before the code", "\\xff\\xfb\\x01\\xff\\xfa\\x18\\x01\\xff\\xf0\\xff\\xf1220 mx\\r\\n", "250-mx\\r\\n250 SIZE\\r\\n", 1},
+		{"telnet after the greeting", "220 mx\\r\\n\\xff\\xfb\\x01", "250-mx\\r\\n250 SIZE\\r\\n", 1},
+		{"two codes in the greeting", "250-mx\\r\\n220 mx\\r\\n", "250-mx\\r\\n250 SIZE\\r\\n", 1},
+		{"two codes in the EHLO reply", "220 mx\\r\\n", "220-mx\\r\\n250 SIZE\\r\\n", 1},
+		{"a TAB", "220\\tmx\\r\\n", "250-mx\\r\\n250\\tSIZE\\r\\n", 2},
+		{"a bare line in the EHLO reply", "220 mx\\r\\n", "250-mx\\r\\nPIPELINING\\r\\n250 SIZE\\r\\n", 1},
+		{"a bare line after the EHLO reply", "220 mx\\r\\n", "250-mx\\r\\n250 SIZE\\r\\nHELP\\r\\n", 1},
+		{"ten lines", strings.Repeat("x\\r\\n", 5) + "220 mx\\r\\n", "250-mx\\r\\n" + strings.Repeat("\\r\\n", 5) + "250 SIZE\\r\\n", 10},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server, s := begin(t, `RAW "`+tt.greeting+"\"\nC: EHLO *\nRAW \""+tt.ehlo+"\"\n"+mail)
+			if !s.Extensions().Size || s.Extensions().Pipelining {
+				t.Errorf("%+v", s.Extensions())
+			}
+			if report := send(t, t.Context(), s, transaction(t, "x\r\n", "b@mx.example")); report.Final.Code != 250 {
+				t.Errorf("%v, %v", codes(report), report.Err)
+			}
+			finish(t, server, s)
+			if got := s.Junk(); got.Lines != tt.lines || got.Lines > 0 && !strings.Contains(got.String(), "no replies") {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
+// There is an end to it, and after STARTTLS, and once several commands go out
+// at once, there is none of it.
+func TestToleranceEnds(t *testing.T) {
+	send := func(s *Session) error {
+		tx := transaction(t, "x\r\n", "b@mx.example")
+		tx.Chunking = ChunkingPipelined
+		return send(t, t.Context(), s, tx).Err
+	}
+	secure := func(s *Session) error {
+		return s.StartTLS(t.Context(), &tls.Config{ServerName: "mx.example", InsecureSkipVerify: true})
+	}
+	for _, tt := range []struct {
+		name, dialogue string
+		then           func(*Session) error
+		want           error
+	}{
+		{"eleven lines", `REPEAT 11 "x\r\n"` + "\nREST", nil, reply.ErrMalformed},
+		{"2,001 bytes", `REPEAT 3 "` + strings.Repeat("x", 665) + `\r\n"` + "\nREST", nil, reply.ErrMalformed},
+		{"eleven lines in two replies", `REPEAT 6 "x\r\n"` + "\nS: 220 mx\nC: EHLO *\n" + `REPEAT 5 "x\r\n"` + "\nREST", nil, reply.ErrMalformed},
+		{"a reply too many", "S: 220 mx\nC: EHLO *\n" + `RAW "250-mx\r\n250 SIZE\r\n250 ok\r\n"` + "\nREST", send, errUnasked},
+		{"a reply with a TAB too many", "S: 220 mx\nC: EHLO *\n" + `RAW "250-mx\r\n250 SIZE\r\n250\tok\r\n"` + "\nREST", send, errUnasked},
+		{"half a line", "S: 220 mx\nC: EHLO *\n" + `RAW "250-mx\r\n250 SIZE\r\n25"` + "\nREST", send, errUnasked},
+		{"in the reply to STARTTLS", "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 STARTTLS\nC: STARTTLS\n" + `RAW "x\r\n220 go\r\n"` + "\nREST", secure, reply.ErrMalformed},
+		{"behind the reply to STARTTLS", "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 STARTTLS\nC: STARTTLS\n" + `RAW "220 go\r\nx\r\n"` + "\nREST", secure, ErrInjection},
+		{"after the handshake", shakes + `RAW "x\r\n250 mx\r\n"` + "\nREST", secure, reply.ErrMalformed},
+		{"behind EHLO after the handshake", shakes + `RAW "250-mx\r\n250 SIZE\r\nx\r\n"` + "\nREST",
+			func(s *Session) error { return errors.Join(secure(s), send(s)) }, errUnasked},
+		{"in a flight", chunks + "C: MAIL *\nC: RCPT *\nBDAT\n" + `RAW "x\r\n250 ok\r\n250 ok\r\n250 ok\r\n"` + "\nREST", send, reply.ErrMalformed},
+		{"in sequence", "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\n" + `RAW "x\r\n250 ok\r\n"` + "\nREST", send, reply.ErrMalformed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, conn := play(t, tt.dialogue)
+			s, err := Open(t.Context(), conn, config())
+			if err == nil {
+				defer s.Close()
+				err = s.Hello(t.Context())
+			}
+			if err == nil {
+				err = tt.then(s)
+			}
+			if !errors.Is(err, tt.want) {
+				t.Errorf("%v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// An idle connection keeps of an EHLO reply what is understood.
+func TestKeywordsAreBounded(t *testing.T) {
+	lines := []string{"mx"}
+	for i := range 99 {
+		lines = append(lines, "X"+strings.Repeat("x", i)+strings.Repeat("y", 1800))
+	}
+	lines = append(lines, "SIZE 5 "+strings.Repeat("z", 1900), "AUTH PLAIN LOGIN")
+	e := parseExtensions(lines)
+	if len(e.Keywords) != 2 || len(e.Keywords[0]) > 200 || e.Keywords[1] != "AUTH PLAIN LOGIN" {
+		t.Errorf("%d keywords: %.300q", len(e.Keywords), e.Keywords)
+	}
+	if e = parseExtensions(append([]string{"mx"}, strings.Split(strings.Repeat("PIPELINING ", 99), " ")...)); len(e.Keywords) > 16 {
+		t.Errorf("%d keywords", len(e.Keywords))
+	}
+}
+
+// Of the replies to a hundred recipients is kept what is shown.
+func TestRepliesAreBrief(t *testing.T) {
+	long := strings.Repeat("550-5.1.1 "+strings.Repeat("no ", 600)+"\r\n", 99) + "550 5.1.1 no\r\n"
+	virtual(t, config(), "250-mx\r\n250 PIPELINING\r\n", 64<<20, func(server *memnet.Conn) {
+		readUntil(server, "DATA\r\n")
+		server.Write([]byte("250 ok\r\n" + strings.Repeat(long, 100) + "503 no\r\n"))
+		readUntil(server, "never")
+	}, func(t *testing.T, s *Session) {
+		tx := transaction(t, "x\r\n")
+		for range 100 {
+			tx.Recipients = append(tx.Recipients, Recipient{Address: addr(t, "b@mx.example")})
+		}
+		report := send(t, t.Context(), s, tx)
+		size := 0
+		for _, r := range report.Rcpts {
+			size += len(strings.Join(r.Lines, ""))
+		}
+		if size > 100*reply.MaxText || report.Rcpts[99].Code != 550 || !strings.HasSuffix(report.Rcpts[99].Text(), "...") {
+			t.Errorf("%d bytes kept, %s", size, report.Rcpts[99].Text())
+		}
+	})
 }

@@ -85,6 +85,7 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 		t.fail(CutOff, outcome.MAIL, err)
 		return t.report
 	}
+	s.strict = true
 	t.brief = tx.Size+int64(len(tx.Recipients)+1)*commandRoom <= writeSize
 	t.chunked = s.ext.Chunking && tx.Chunking != ChunkingOff
 	t.confirm = t.chunked && tx.Confirm && !s.noop

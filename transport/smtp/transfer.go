@@ -105,14 +105,14 @@ func (t *transfer) pipelined() {
 // inSequence sends each command after the reply to the one before. A refused
 // MAIL leaves RCPT unsaid, and without an accepted recipient there is no DATA.
 func (t *transfer) inSequence() {
-	if !t.ask(outcome.MAIL, t.mailCommand(t.tx), &t.report.Mail) {
+	if !t.sendCommand(outcome.MAIL, t.mailCommand(t.tx), &t.report.Mail) {
 		return
 	}
 	if !outcome.ForReply(outcome.MAIL, t.report.Mail, 0).Accepted {
 		return
 	}
 	for i := range t.tx.Recipients {
-		if !t.ask(outcome.RCPT, t.rcptCommand(t.tx, i), &t.report.Rcpts[i]) {
+		if !t.sendCommand(outcome.RCPT, t.rcptCommand(t.tx, i), &t.report.Rcpts[i]) {
 			return
 		}
 	}
@@ -120,21 +120,21 @@ func (t *transfer) inSequence() {
 		return
 	}
 	if !t.chunked {
-		if !t.ask(outcome.DATA, "DATA", &t.report.Data) || t.report.Data.Code != 354 {
+		if !t.sendCommand(outcome.DATA, "DATA", &t.report.Data) || t.report.Data.Code != 354 {
 			return
 		}
 	}
 	t.message()
 }
 
-// ask sends one command of a server's that does not do PIPELINING.
-func (t *transfer) ask(stage outcome.Stage, line string, into *reply.Reply) bool {
+// sendCommand sends one command to a server that does not do PIPELINING.
+func (t *transfer) sendCommand(stage outcome.Stage, line string, into *reply.Reply) bool {
 	timeout := t.cfg.CommandTimeout
 	if t.leaving {
 		timeout = min(timeout, silence)
 	}
 	var err error
-	if *into, err = t.commandWithin(line, timeout); err != nil {
+	if *into, err = t.ask(line, reply.ReadBrief, timeout); err != nil {
 		if !t.wentAway(err) {
 			t.fail(CutOff, stage, err)
 		}
@@ -212,7 +212,7 @@ func (t *transfer) confirmed(asked bool) {
 		r, err = t.readReply(silence)
 	} else if final.Class() == 2 {
 		t.noop = true
-		r, err = t.commandWithin("NOOP", silence)
+		r, err = t.ask("NOOP", reply.ReadBrief, silence)
 	} else {
 		return
 	}
