@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
@@ -164,7 +165,7 @@ func TestNothingForeignReachesLogAndText(t *testing.T) {
 				}
 			})
 			l.zone("a.example. MX 10 mx1.a.example.")
-			l.start(func(c *Config) { c.Debug = true })
+			l.start(func(c *Config) { c.Debug, c.CommandTimeout = true, time.Second })
 			check(fmt.Sprintf("%v %.10q", stage, reply), l, l.send("x@a.example"))
 		}
 	}

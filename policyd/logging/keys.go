@@ -44,6 +44,8 @@ func Keys() []Key {
 		{"mx_level", "the MX level reached: none, mtasts or dnssec"},
 		{"testing", "what an MTA-STS policy in testing mode has against the host"},
 		{"tls_error", "why a server that offers STARTTLS got the message in the clear"},
+		{"lines", "lines in a server's greeting and EHLO reply that are no replies, and were skipped"},
+		{"first", "the first of them"},
 
 		// What is traced, or logged because of debug: true.
 		{"C", "what we said in the SMTP dialogue"},

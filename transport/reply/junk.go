@@ -26,7 +26,9 @@ const (
 type Junk struct {
 	Lines int    // how many were passed over or were not as they should be
 	First string // the first of them, fit for a log
-	bytes int
+	// Skipped is called for each of them; nil: not called.
+	Skipped func()
+	bytes   int
 }
 
 // Read reads one reply, with all of its lines. Its errors are those of [Read];
@@ -67,6 +69,9 @@ func (j *Junk) skip(line []byte) error {
 	line = bytes.TrimRight(line, "\r\n")
 	if j.Lines++; j.Lines == 1 {
 		j.First = Cut(Clean(string(line)), 80)
+	}
+	if j.Skipped != nil {
+		j.Skipped()
 	}
 	if j.bytes += len(line) + len("\r\n"); j.Lines > MaxJunkLines || j.bytes > MaxJunkBytes {
 		return malformed("no reply", line)

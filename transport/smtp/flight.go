@@ -46,7 +46,8 @@ const (
 	// failed.
 	lastWords = time.Second
 	// silence is how long a server is waited for from which nothing more need
-	// come: after 421, and after the NOOP behind a message.
+	// come: after 421, after the NOOP behind a message, and after a greeting
+	// that is none.
 	silence = 10 * time.Second
 	// tail is more than what may leave behind a message: a NOOP in a TLS
 	// record of its own, or what crypto/tls answers to the server's.

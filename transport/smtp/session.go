@@ -99,6 +99,8 @@ func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 	}
 	s := &Session{cfg: cfg, raw: &deadlineConn{Conn: conn, stall: cfg.CommandTimeout}}
 	s.r.buffers = cfg.Buffers
+	// What comes after a line that is no reply comes soon, or is not SMTP.
+	s.junk.Skipped = func() { s.raw.readUntil(time.Now().Add(min(cfg.CommandTimeout, silence))) }
 	s.use(s.raw)
 	s.raw.bind(ctx)
 	r, err := s.readWith(s.junk.Read, cfg.CommandTimeout)
