@@ -55,6 +55,7 @@ type Config struct {
 	Held           Held          // what keeps mail from being sent now
 	Chunking       smtp.Chunking // the most that is made of CHUNKING
 	ConnectTimeout time.Duration // for the look-ups of one host and TCP to all of its addresses together
+	NextHostAfter  time.Duration // for TCP to one host while another is left; 0: 30s
 	// End ends the wait for servers that may have a message already.
 	End context.Context
 }
@@ -179,9 +180,9 @@ func (d *Delivery) run(ctx context.Context, left []*recipient) {
 	}
 	order := way.Order()
 	d.traceRoute(way, order)
-	for _, i := range order {
+	for n, i := range order {
 		d.current.Store(&way.Route.Hosts[i].Name)
-		left = d.tryHost(ctx, way, i, left)
+		left = d.tryHost(ctx, way, i, n == len(order)-1, left)
 		if len(left) == 0 {
 			return
 		}

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -22,6 +23,9 @@ const (
 	// maxRcptsPerTx is how many recipients a transaction has at most: what
 	// every server must take (RFC 5321 §4.5.3.1.8).
 	maxRcptsPerTx = 100
+	// nextHostAfter ends the attempts to connect to one host while another is
+	// left.
+	nextHostAfter = 30 * time.Second
 )
 
 // hostDelivery is one host's part in a delivery: as many transactions as its
@@ -37,7 +41,7 @@ type hostDelivery struct {
 
 // tryHost offers the message to one host and gives back the recipients for
 // whom the next one should be tried.
-func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, rcpts []*recipient) []*recipient {
+func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool, rcpts []*recipient) []*recipient {
 	start := time.Now()
 	h := d.cfg.Planner.Host(ctx, way, i, d.msg.Demands)
 	d.addPhase(PhaseDNS, start)
@@ -61,12 +65,22 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, rcpts []*
 	v := &hostDelivery{Delivery: d, host: h, maxRcpts: maxRcptsPerTx}
 	v.request = session.Request{
 		Host: h, TLSRequiredNo: d.msg.Demands.TLSRequiredNo, Destination: d.msg.Target.String(),
-		Budget: d.cfg.ConnectTimeout - time.Since(start),
+		Budget: d.budget(time.Since(start), last),
 		Log:    d.msg.Log, Traced: d.msg.Traced, Record: d.record,
 	}
 	left := v.run(ctx, rcpts)
 	v.backOff(&permit, rcpts, left)
 	return left
+}
+
+// budget is how long connecting to a host may take, when its look-ups took so
+// long already.
+func (d *Delivery) budget(spent time.Duration, last bool) time.Duration {
+	left := d.cfg.ConnectTimeout - spent
+	if last {
+		return left
+	}
+	return min(left, cmp.Or(d.cfg.NextHostAfter, nextHostAfter))
 }
 
 // waitError is the reason of a host that there is no turn at.

@@ -1,6 +1,9 @@
 package delivery
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestIsTooMany(t *testing.T) {
 	for text, want := range map[string]bool{
@@ -19,6 +22,27 @@ func TestIsTooMany(t *testing.T) {
 	} {
 		if got := isTooMany(text); got != want {
 			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+// While another host is left one has 30 seconds to be connected to; the last
+// has what is left of connect_timeout, and none has more than that.
+func TestBudget(t *testing.T) {
+	for _, tt := range []struct {
+		timeout, spent time.Duration
+		last           bool
+		want           time.Duration
+	}{
+		{5 * time.Minute, 0, false, 30 * time.Second},
+		{5 * time.Minute, time.Minute, false, 30 * time.Second},
+		{5 * time.Minute, time.Minute, true, 4 * time.Minute},
+		{20 * time.Second, 5 * time.Second, false, 15 * time.Second},
+		{20 * time.Second, 5 * time.Second, true, 15 * time.Second},
+	} {
+		d := &Delivery{cfg: &Config{ConnectTimeout: tt.timeout}}
+		if got := d.budget(tt.spent, tt.last); got != tt.want {
+			t.Errorf("%+v: %v", tt, got)
 		}
 	}
 }

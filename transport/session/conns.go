@@ -28,6 +28,7 @@ type Conns struct {
 	ctx        context.Context // ends with the transport
 	idle       *Idle           // nil: no connection is used twice
 	buffers    smtp.Buffers
+	sessions   sessionCache
 	open       atomic.Int64
 	opened     atomic.Uint64
 	background sync.WaitGroup // connections saying goodbye

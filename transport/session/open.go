@@ -40,7 +40,7 @@ func (o *opening) open(ctx context.Context, c *Conn, conn *limitedConn) error {
 	if !decision.TLSFailed {
 		return err
 	}
-	c.proof = verdict.Proof{}
+	c.proof, c.heft = verdict.Proof{}, 0
 	c.permit.Release()
 	if conn, _, err = o.dial(ctx, []netip.Addr{c.addr}); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (o *opening) startTLS(ctx context.Context, c *Conn) error {
 	v := &c.Host.Verdict
 	if c.session.Extensions().StartTLS {
 		start := time.Now()
-		err := c.session.StartTLS(ctx, o.probe.over(o.cfg.TLS.config(v, &c.proof)))
+		err := c.session.StartTLS(ctx, o.probe.over(o.cfg.TLS.config(v, c.persistConn, o.cfg.Name)))
 		Spend(&o.Record.TLS, start)
 		var failed *verdict.Failure
 		switch {

@@ -23,14 +23,10 @@ type TLSConfig struct {
 
 // TLS is what a TLSConfig makes: the ground of every handshake.
 type TLS struct {
-	base     *tls.Config
-	roots    *x509.CertPool // the system's and the configured ones
-	sessions tls.ClientSessionCache
-	chains   verifiedChains
+	base   *tls.Config
+	roots  *x509.CertPool // the system's and the configured ones
+	chains verifiedChains
 }
-
-// maxSessions bounds the TLS sessions that are kept for resumption.
-const maxSessions = 2000
 
 // NewTLS makes handshakes of a TLSConfig; read gives the contents of the files
 // that it names.
@@ -45,7 +41,7 @@ func NewTLS(cfg TLSConfig, read func(name string) ([]byte, error)) (*TLS, error)
 		// Small first records help pages that are rendered as they arrive; a
 		// message is of use only when it is whole.
 		DynamicRecordSizingDisabled: true,
-	}, sessions: tls.NewLRUClientSessionCache(maxSessions)}
+	}}
 	for _, id := range cfg.Curves {
 		c.base.CurvePreferences = append(c.base.CurvePreferences, tls.CurveID(id))
 	}
@@ -85,17 +81,18 @@ func NewTLS(cfg TLSConfig, read func(name string) ([]byte, error)) (*TLS, error)
 func (c *TLS) Roots() *x509.CertPool { return c.roots }
 
 // config makes the configuration of one handshake. What the server proves is
-// written to proof, and the handshake fails with a *verdict.Failure when that
-// is not enough: one handshake, judged once, also when a session is resumed.
-// The connection keeps the configuration, but not what it is judged by.
-func (c *TLS) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config {
+// written to the connection, and the handshake fails with a *verdict.Failure
+// when that is not enough: one handshake, judged once, also when a session is
+// resumed. The connection keeps the configuration, but not what it is judged by.
+// scope names the settings that sessions are shared under.
+func (c *TLS) config(v *verdict.Verdict, p *persistConn, scope string) *tls.Config {
 	cfg := c.base.Clone()
 	cfg.ServerName = certName(v.Names[0])
 	if v.Need == verdict.NeedWebPKI && cfg.MinVersion < tls.VersionTLS12 {
 		cfg.MinVersion = tls.VersionTLS12 // RFC 8461 §4
 	}
-	cfg.ClientSessionCache = scopedSessions{c.sessions, v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " "}
-	cfg.VerifyConnection = (&verifier{c, v, proof}).verify
+	cfg.ClientSessionCache = scopedSessions{&p.conns.sessions, scope + " " + v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " ", &p.heft}
+	cfg.VerifyConnection = (&verifier{c, v, p}).verify
 	return cfg
 }
 
@@ -103,7 +100,7 @@ func (c *TLS) config(v *verdict.Verdict, proof *verdict.Proof) *tls.Config {
 type verifier struct {
 	client  *TLS
 	verdict *verdict.Verdict // nil when it was judged
-	proof   *verdict.Proof
+	conn    *persistConn
 }
 
 // verify is for tls.Config.VerifyConnection.
@@ -114,28 +111,12 @@ func (j *verifier) verify(state tls.ConnectionState) error {
 	}
 	// An idle connection must not keep all that was found out about a host.
 	j.verdict = nil
-	*j.proof = j.client.proofOf(state, v, time.Now())
-	if f := v.Judge(j.proof); f != nil {
+	j.conn.heft = heftOf(&state)
+	j.conn.proof = j.client.proofOf(state, v, time.Now())
+	if f := v.Judge(&j.conn.proof); f != nil {
 		return f
 	}
 	return nil
-}
-
-// scopedSessions are the sessions of one host under one verdict: what was set up
-// under another is not even offered.
-type scopedSessions struct {
-	tls.ClientSessionCache
-	prefix string
-}
-
-// Get implements tls.ClientSessionCache.
-func (s scopedSessions) Get(key string) (*tls.ClientSessionState, bool) {
-	return s.ClientSessionCache.Get(s.prefix + key)
-}
-
-// Put implements tls.ClientSessionCache.
-func (s scopedSessions) Put(key string, state *tls.ClientSessionState) {
-	s.ClientSessionCache.Put(s.prefix+key, state)
 }
 
 // proofOf finds out what a server's certificate proves: by the verdict's TLSA
