@@ -108,6 +108,13 @@ func (c *Cache) Flush(domain string) error {
 		return nil
 	}
 	st := c.remembered(name)
+	if f := c.flights[name]; f != nil {
+		select {
+		case <-f.done:
+			f.flushed = true
+		default:
+		}
+	}
 	// What could not be removed is not loaded again.
 	*st = state{domain: name, used: st.used, loaded: err != nil}
 	return err

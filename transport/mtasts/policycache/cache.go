@@ -205,6 +205,7 @@ func (c *Cache) Lookup(ctx context.Context, domain string) (Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return Entry{Domain: name}, err
 	}
+	c.landed(ctx, name)
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -231,6 +232,25 @@ func (c *Cache) Lookup(ctx context.Context, domain string) (Entry, error) {
 	}
 	c.mu.Unlock()
 	return c.await(ctx, f)
+}
+
+// landed waits for a flight that has told its outcome and was flushed while it
+// still writes to the store. Who came upon it would get nothing from it.
+func (c *Cache) landed(ctx context.Context, name string) {
+	c.mu.Lock()
+	f := c.flights[name]
+	flushed := f != nil && f.flushed
+	c.mu.Unlock()
+	if !flushed {
+		return
+	}
+	waited := time.NewTimer(time.Until(f.waitUntil))
+	defer waited.Stop()
+	select {
+	case <-f.ended:
+	case <-waited.C:
+	case <-ctx.Done():
+	}
 }
 
 // await waits for a flight and tells what is known then.

@@ -17,13 +17,15 @@ type flight struct {
 	refresh   bool
 	waitUntil time.Time     // when look-ups go on without
 	done      chan struct{} // closed when the state tells the outcome
+	ended     chan struct{} // closed when all of it is over
+	flushed   bool          // the outcome was forgotten after it was told
 	fetched   bool          // a policy was fetched; read after done
 }
 
 // start begins a flight for a domain that has none. The caller holds c.mu and
 // knows that Close was not called.
 func (c *Cache) start(st *state, refresh bool) *flight {
-	f := &flight{st: st, refresh: refresh, waitUntil: time.Now().Add(firstWait), done: make(chan struct{})}
+	f := &flight{st: st, refresh: refresh, waitUntil: time.Now().Add(firstWait), done: make(chan struct{}), ended: make(chan struct{})}
 	c.flights[st.domain] = f
 	c.work.Go(func() { c.run(f) })
 	return f
@@ -62,6 +64,7 @@ func (c *Cache) run(f *flight) {
 	c.mu.Lock()
 	delete(c.flights, f.st.domain)
 	c.mu.Unlock()
+	close(f.ended)
 	if f.refresh {
 		<-c.refreshes
 	}

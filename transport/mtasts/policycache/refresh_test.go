@@ -532,3 +532,38 @@ func TestFetchedPolicyNeedsNoStore(t *testing.T) {
 		}
 	})
 }
+
+// slowStore is a store whose writes wait.
+type slowStore struct {
+	store.Store
+	write chan struct{}
+}
+
+// Save implements store.Store.
+func (s *slowStore) Save(p store.Policy) error {
+	err := s.Store.Save(p)
+	<-s.write
+	return err
+}
+
+// A flush between a policy's answer and the end of its writing leaves nobody
+// with nothing: the next look-up has it fetched again.
+func TestFlushWhileTheStoreWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		s := &slowStore{w.store, make(chan struct{})}
+		w.store = s
+		c := w.open()
+		defer c.Close()
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
+		if err := c.Flush(domain); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(time.Second)
+			close(s.write)
+		}()
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceFetched)
+		w.wantCalls(2, 2)
+	})
+}
