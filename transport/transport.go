@@ -1,31 +1,24 @@
-// Package transport is a message's way out. For one envelope it finds the
-// mail servers of each recipient's domain, connects to the best of them that
-// answers, speaks SMTP, and says for each recipient what became of it.
+// Package transport is a message's way out, and its face is here: what the rest
+// of the program may ask of one transport. [Transport.Deliver] splits an
+// envelope by destination, and says for each recipient what became of it;
+// [Transport.Explain] says what a message to a domain would meet, and why;
+// [Transport.Plan] what a mail server that dials by itself must ask of a
+// domain's hosts.
 //
-// The order of work, for the recipients of one destination at a time:
+// A transport has a [Config] of its own, and others for the domains that its
+// overrides name; which one a recipient falls under is decided here and nowhere
+// else. The work is done in the rooms below, each of which knows the next one
+// and none above it:
 //
-//  1. A place within the limits (package limit).
-//  2. The route: MX hosts in the order to try them (package route); and the
-//     domain's MTA-STS policy (package mtasts).
-//  3. For each host its addresses and TLSA records, and from these the verdict:
-//     what it must show before it may have the message (package verdict). A
-//     host that fails it already is not dialled.
-//  4. An idle connection that satisfies the verdict (package pool), or a new
-//     one, unless the host was found dead lately (package deadhost): its
-//     addresses are raced (package dial); greeting, EHLO, STARTTLS follow
-//     (package smtp), and what the server proved is judged. Other addresses of
-//     the host are tried when one does not come as far as that.
-//  5. One transaction, or several when the recipients are many. What each
-//     reply means is looked up in package outcome, which also says whether
-//     another host may still do better.
-//
-// Recipients that no host took get the most temporary of the reasons: a
-// message is refused for good only when nothing is left that could change.
-//
-// A delivery ends early when its context does, until the end of the data is
-// on its way; from then on only the server's answer, the submission time-out
-// or [Transport.Close] end it, because the server may have accepted the
-// message and the answer is the only way to know.
+//   - delivery: one message for one destination. Hosts in turn, transactions,
+//     a result for each recipient.
+//   - session: one host's connection. Pool, dial, greeting, TLS, and what the
+//     server proved.
+//   - plan: where mail for a destination goes, and how secure the connection to
+//     each host must be. The one answer that a delivery, an explanation and the
+//     policy map read.
+//   - the subjects, one package each: route, resolver, verdict, dane, mtasts,
+//     smtp, reply, outcome, status, pool, dial, deadhost, limit and others.
 package transport
 
 import (

@@ -14,10 +14,22 @@
 // Recipients that no host took get the most temporary of the reasons: a
 // message is refused for good only when nothing is left that could change.
 //
-// A delivery ends early when its context does, until the end of the data is
-// on its way; from then on only the server's answer, the submission time-out
-// or [Config.End] end it, because the server may have accepted the message and
-// the answer is the only way to know.
+// # Once more
+//
+// A transaction that failed is run once more where the server cannot have the
+// message: over a fresh connection after a reused one, by DATA where the host
+// does not know the BDAT that it offers, at the host's next address where one
+// address had nothing of it or put everybody off (two in all), and at the next
+// host. A connection that ended before a word was said about the message leaves
+// that open; the message goes on all the same, twice at most, because the mail
+// server would do no better some minutes later.
+//
+// # The end
+//
+// A delivery ends when its context does, as long as the message was not written
+// whole. From then on the server may have accepted it, and its answer is the
+// only way to know: it is waited for until the later of the delivery's own time
+// and the submission time-out, whatever trickles, or until [Config.End].
 //
 // Package delivery knows no overrides, no other targets of a message, and not
 // who asked.
