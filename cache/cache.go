@@ -86,6 +86,23 @@ func (s *Stats) Add(o Stats) {
 	s.MaxBytes += o.MaxBytes
 }
 
+// Usage is how much of its bound something takes that remembers.
+type Usage struct {
+	Entries  int
+	Bytes    int64 // that they take
+	MaxBytes int64 // that they may take
+}
+
+// Add adds what another one takes.
+func (u *Usage) Add(o Usage) {
+	u.Entries += o.Entries
+	u.Bytes += o.Bytes
+	u.MaxBytes += o.MaxBytes
+}
+
+// Usage gives the present size alone.
+func (s Stats) Usage() Usage { return Usage{s.Entries, s.Bytes, s.MaxBytes} }
+
 // overhead is what an entry takes beside its key and value, in bytes: its places
 // in the map and in the list, and its own fields.
 const overhead = 256

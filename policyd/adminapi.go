@@ -96,6 +96,8 @@ func (a adminAPI) Status() admin.Status {
 	d.mu.Unlock()
 	s.MaxDeliveries, s.Messages, s.Overdue = d.slots, d.dispatcher.UnderWay(), d.dispatcher.Overdue()
 	s.Uploads = d.dispatcher.Uploading()
+	totals := d.runtime.Totals()
+	s.Memory = d.memory(&totals)
 	s.Resolver.Servers, s.Policies, s.Transports = []string{}, []admin.Policies{}, []admin.Transport{}
 	if inUse.Resolver != nil {
 		st := inUse.Resolver.Stats()

@@ -58,6 +58,17 @@ func TestStatus(t *testing.T) {
 	if s.PID != os.Getpid() || s.Messages != 1 || s.MaxDeliveries != 1000 || s.Overdue != 0 || s.Rejected != nil {
 		t.Errorf("%+v", s)
 	}
+	held := map[string]admin.Memory{}
+	for _, m := range s.Memory {
+		if held[m.Name] = m; m.Bytes > m.MaxBytes || m.MaxBytes == 0 {
+			t.Errorf("%+v", m)
+		}
+	}
+	for _, name := range []string{"dns", "mtasts", "plans", "chains", "history", "messages", "envelopes"} {
+		if m := held[name]; m.Bytes == 0 {
+			t.Errorf("of %s: %+v", name, m)
+		}
+	}
 	if s.Resolver.Entries == 0 || len(s.Resolver.Servers) != 1 || len(s.Policies) != 1 || s.Policies[0].Fetches != 1 {
 		t.Errorf("%+v, %+v", s.Resolver, s.Policies)
 	}

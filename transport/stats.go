@@ -3,6 +3,7 @@ package transport
 import (
 	"time"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pool"
@@ -19,7 +20,22 @@ type Stats struct {
 	Slowed     int                       // hosts that complained of too much, and are spared now
 	Pool       pool.Stats                // of the idle connections
 	Limits     [limit.Scopes]limit.Stats // those of overrides included
+	Memory     [Memories]cache.Usage     // of what is remembered
 }
+
+// Memory is something that a transport remembers. All of it is bounded in bytes.
+type Memory uint8
+
+// What a transport remembers.
+const (
+	MemoryPlans    Memory = iota // where mail for a domain goes, and how secure hosts must be
+	MemoryChains                 // certificate chains that were verified
+	MemoryChunking               // which hosts cannot do BDAT
+	Memories                     // how many there are
+)
+
+// Word gives the name for status and metrics.
+func (m Memory) Word() string { return [Memories]string{"plans", "chains", "chunking"}[m] }
 
 // Add adds what another transport counts, and has now.
 func (s *Stats) Add(o *Stats) {
@@ -31,6 +47,9 @@ func (s *Stats) Add(o *Stats) {
 	s.Pool.Add(&o.Pool)
 	for scope := range o.Limits {
 		s.Limits[scope].Add(o.Limits[scope])
+	}
+	for m := range o.Memory {
+		s.Memory[m].Add(o.Memory[m])
 	}
 }
 

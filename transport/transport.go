@@ -482,6 +482,11 @@ func (t *Transport) Stats() Stats {
 		Deliveries: t.inProgress.len(), Open: conns.Open, Opened: conns.Opened,
 		Dead: conns.Dead, Slowed: t.hosts.Pacer.Slowed(), Pool: conns.Pool,
 	}
+	s.Memory[MemoryPlans], s.Memory[MemoryChunking] = t.plans.Stats().Usage(), t.hosts.Chunking()
+	s.Memory[MemoryChains] = t.base.dialer.Chains()
+	for _, o := range t.overrides {
+		s.Memory[MemoryChains].Add(o.dialer.Chains())
+	}
 	for scope := range limit.Scopes {
 		s.Limits[scope].Add(t.base.limits.Stats(scope))
 		for _, o := range t.overrides {

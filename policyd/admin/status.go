@@ -18,6 +18,7 @@ type Status struct {
 	Messages      int         `json:"messages"` // that have a place among max_deliveries
 	Uploads       int         `json:"uploads"`  // messages that are coming in, or wait for a place
 	Overdue       int         `json:"overdue"`  // of which should have ended long ago
+	Memory        []Memory    `json:"memory"`   // what is remembered or held
 	Resolver      Resolver    `json:"resolver"`
 	Policies      []Policies  `json:"mtasts"`
 	Transports    []Transport `json:"transports"` // by name
@@ -25,6 +26,15 @@ type Status struct {
 	Warnings      []string    `json:"warnings"`  // what is wrong with the DNS
 	Suspended     []Suspended `json:"suspended"` // by hand
 	History       HistorySize `json:"history"`
+}
+
+// Memory is how much of its bound something takes that the daemon remembers or
+// holds, over all transports.
+type Memory struct {
+	Name     string `json:"name"`
+	Entries  int    `json:"entries"`
+	Bytes    int64  `json:"bytes"`     // that they take
+	MaxBytes int64  `json:"max_bytes"` // that they may take
 }
 
 // Resolver is the DNS cache.

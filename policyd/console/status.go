@@ -45,6 +45,9 @@ func Status(s Screen, st *admin.Status) string {
 		p.suspended(&st.Suspended[i])
 	}
 	p.item("history", fmt.Sprintf("%s remembered, %.1f of %.0f MiB", count(st.History.Entries, "result", "results"), float64(st.History.Bytes)/(1<<20), float64(st.History.MaxBytes)/(1<<20)))
+	if text := memory(st.Memory); text != "" {
+		p.item("memory", text)
+	}
 	for _, t := range st.Traces {
 		p.coloured("traced", yellow, t.Domain+", for "+span(t.Until.Sub(p.Now))+" more")
 	}
@@ -53,6 +56,17 @@ func Status(s Screen, st *admin.Status) string {
 		p.transport(&st.Transports[i])
 	}
 	return p.cut()
+}
+
+// memory writes what is remembered or held beside what has a line of its own.
+func memory(all []admin.Memory) string {
+	var words []string
+	for _, m := range all {
+		if m.Bytes > 0 && m.Name != "dns" && m.Name != "history" {
+			words = append(words, fmt.Sprintf("%s %s of %s", m.Name, size(m.Bytes), size(m.MaxBytes)))
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // InPlace has a text take the place of what a terminal shows. Elsewhere it

@@ -3,6 +3,7 @@ package intake
 import (
 	"fmt"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -62,5 +63,7 @@ func (e *Envelope) End() {
 	e.size, e.held = 0, 0
 }
 
-// EnvelopeBytes is the memory of all envelopes.
-func (d *Dispatcher) EnvelopeBytes() int64 { return d.envelopes.Load() }
+// EnvelopeUsage tells how much memory all envelopes take.
+func (d *Dispatcher) EnvelopeUsage() cache.Usage {
+	return cache.Usage{Bytes: d.envelopes.Load(), MaxBytes: MaxEnvelopes}
+}

@@ -318,7 +318,7 @@ func TestEnvelopes(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Code.String() != "4.3.1" || len(all) != 31 {
 		t.Errorf("after %d envelopes of 1 MiB beside the first: %v", len(all), err)
 	}
-	if held := b.EnvelopeBytes(); held > 64<<20 {
+	if held := b.EnvelopeUsage().Bytes; held > 64<<20 {
 		t.Errorf("%d bytes are held", held)
 	}
 	small := b.Envelope()
@@ -336,7 +336,7 @@ func TestEnvelopes(t *testing.T) {
 	for _, e := range append(all, one) {
 		e.End()
 	}
-	if held := b.EnvelopeBytes(); held != 0 {
+	if held := b.EnvelopeUsage().Bytes; held != 0 {
 		t.Errorf("%d bytes are held in the end", held)
 	}
 }

@@ -118,7 +118,7 @@ func TestManyEnvelopes(t *testing.T) {
 			}
 		}
 	}
-	if held := b.EnvelopeBytes(); held > 65<<20 || refused == 0 || taken+refused != connections*1000 {
+	if held := b.EnvelopeUsage().Bytes; held > 65<<20 || refused == 0 || taken+refused != connections*1000 {
 		t.Errorf("%d taken, %d refused, %d bytes are held", taken, refused, held)
 	}
 	c := b.connect()

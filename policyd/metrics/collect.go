@@ -120,9 +120,6 @@ func (s scrape) caches(c *Counts) {
 	s.put(cacheRefreshes, c.DNS.Refreshes, "dns")
 	s.put(cacheFailures, c.DNS.Failures, "dns")
 	s.put(cacheEvictions, c.DNS.Evictions, "dns")
-	s.show(cacheEntries, float64(c.DNS.Entries), "dns")
-	s.show(cacheBytes, float64(c.DNS.Bytes), "dns")
-	s.show(cacheMaxBytes, float64(c.DNS.MaxBytes), "dns")
 	sts := &c.Policies
 	var failed uint64
 	for _, n := range sts.Failures {
@@ -132,7 +129,11 @@ func (s scrape) caches(c *Counts) {
 	s.put(cacheMisses, sts.Lookups-sts.Hits, "mtasts")
 	s.put(cacheRefreshes, sts.Refreshes, "mtasts")
 	s.put(cacheFailures, failed, "mtasts")
-	s.show(cacheEntries, float64(sts.Domains), "mtasts")
+	for name, u := range c.Memory {
+		s.show(cacheEntries, float64(u.Entries), name)
+		s.show(cacheBytes, float64(u.Bytes), name)
+		s.show(cacheMaxBytes, float64(u.MaxBytes), name)
+	}
 }
 
 func (s scrape) server(one *resolver.ServerStats) {

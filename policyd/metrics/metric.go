@@ -114,7 +114,8 @@ var (
 		"Hosts that complained of too many connections and get fewer for a while."}
 )
 
-// Caches: dns holds DNS answers, mtasts the MTA-STS policies of domains.
+// Caches: dns holds DNS answers, mtasts the MTA-STS policies of domains. Sizes
+// are told of all that is remembered or held: see Daemon.memory.
 var (
 	cacheHits = Metric{"mxpolicyd_cache_hits_total", Counter, []string{"cache"},
 		"Questions that the cache answered by itself."}
@@ -129,7 +130,7 @@ var (
 	cacheEntries = Metric{"mxpolicyd_cache_entries", Gauge, []string{"cache"},
 		"Entries in the cache now. When it stops growing while evictions rise, the cache is full."}
 	cacheBytes = Metric{"mxpolicyd_cache_bytes", Gauge, []string{"cache"},
-		"Memory that the entries take. When it stays at its bound and evictions rise, the cache is full."}
+		"Memory that the entries take, or what is held beside the caches: messages, envelopes, and served on disk. When it stays at its bound and evictions rise, the cache is full."}
 	cacheMaxBytes = Metric{"mxpolicyd_cache_max_bytes", Gauge, []string{"cache"},
 		"Memory that the entries may take; beyond it those used last make the others go."}
 )

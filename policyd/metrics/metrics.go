@@ -37,11 +37,12 @@ type Counts struct {
 	Policies      policycache.Stats
 	TLSRPT        tlsrpt.Stats
 	Socketmap     socketmap.Stats
-	Messages      int    // that have a place
-	Uploads       int    // messages that are coming in
-	MaxDeliveries int    // how many places there are
-	Busy          uint64 // messages that got no place
-	Warnings      uint64 // of the log
+	Messages      int                    // that have a place
+	Uploads       int                    // messages that are coming in
+	Memory        map[string]cache.Usage // what is remembered or held, by name
+	MaxDeliveries int                    // how many places there are
+	Busy          uint64                 // messages that got no place
+	Warnings      uint64                 // of the log
 	Errors        uint64
 	Reloaded      time.Time // when the configuration in force was read
 	Mistaken      bool      // the file has been read since, and has mistakes

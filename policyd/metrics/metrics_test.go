@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/policyd/metrics"
 	"github.com/mxpipe/mxpipe/transport"
@@ -39,6 +40,7 @@ func usual() metrics.Counts {
 		Transports: map[string]*transport.Stats{"default": {Deliveries: 3, Open: 7, Opened: 9}},
 		Servers:    []resolver.ServerStats{{Server: "127.0.0.1:53", Queries: 4, Secure: 3, Insecure: 1, Took: 2 * time.Second}},
 		Reloaded:   time.Unix(1000, 0), MaxDeliveries: 1000, Messages: 5, Warnings: 2,
+		Memory: map[string]cache.Usage{"plans": {Entries: 3, Bytes: 3000, MaxBytes: 64 << 20}},
 	}
 }
 

@@ -447,7 +447,7 @@ func TestManyEnvelopes(t *testing.T) {
 		})
 	}
 	want(t, <-refused, "4.3.1 the envelopes of all messages hold more than the 64 MiB")
-	if held := b.EnvelopeBytes(); held > 65<<20 {
+	if held := b.EnvelopeUsage().Bytes; held > 65<<20 {
 		t.Errorf("%d bytes are held", held)
 	}
 	conn := b.connect(nil)

@@ -75,7 +75,7 @@ func (t *totals) keepResolver(r *liveResolver) {
 
 // ended takes away from a cache's counters what is there no more.
 func ended(s answers.Stats) answers.Stats {
-	s.Entries = 0
+	s.Entries, s.Bytes, s.MaxBytes = 0, 0, 0
 	return s
 }
 
@@ -85,7 +85,7 @@ func (t *totals) keepPolicyCache(c *policyCache) {
 	defer t.mu.Unlock()
 	delete(t.livePolicies, c)
 	s := c.Stats()
-	s.Domains, s.Memory, s.Flights = 0, 0, 0
+	s.Domains, s.Memory, s.MaxMemory, s.Flights = 0, 0, 0, 0
 	t.policies.Add(&s)
 }
 
@@ -100,6 +100,7 @@ func (t *totals) sum() Totals {
 		past := *s
 		// Nothing of it is there any more.
 		past.Deliveries, past.Open, past.Dead, past.Slowed, past.Pool.Idle = 0, 0, 0, 0, 0
+		past.Memory = [transport.Memories]answers.Usage{}
 		for scope := range limit.Scopes {
 			l := &past.Limits[scope]
 			l.Keys, l.Open, l.Waiting = 0, 0, 0

@@ -37,6 +37,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/internal/safeio"
 	"github.com/mxpipe/mxpipe/transport"
 )
@@ -174,6 +175,13 @@ func (m *Store) Known(queueID string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.ids[idOf(queueID)] > 0
+}
+
+// Usage tells how many records there are, and how much they take on disk.
+func (m *Store) Usage() cache.Usage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return cache.Usage{Entries: len(m.records), Bytes: m.total, MaxBytes: m.bounds.total}
 }
 
 // Recall gives the recipients of the message that have it already, each with

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -88,6 +89,9 @@ func (s *Spool) Watch(fields []message.Field) { s.watched.Store(&fields) }
 
 // Max gives how many bytes a message may have.
 func (s *Spool) Max() int64 { return s.max.Load() }
+
+// Usage tells how much of messages is in memory.
+func (s *Spool) Usage() cache.Usage { return cache.Usage{Bytes: s.inMemory.Load(), MaxBytes: Total} }
 
 // Check reports whether a large message could be held at this moment: it makes
 // a file and lets it go. The error is for the administrator.

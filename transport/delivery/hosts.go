@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/transport/limit"
 )
 
@@ -20,9 +21,12 @@ func NewHosts() *Hosts { return &Hosts{Pacer: limit.NewPacer(limit.Pacing{})} }
 const (
 	// chunkingMemory is how long what is known of a host's BDAT counts.
 	chunkingMemory = 24 * time.Hour
-	// maxChunkingHosts bounds the hosts that are remembered, some 200 bytes
-	// each.
+	// maxChunkingHosts bounds the hosts that are remembered.
 	maxChunkingHosts = 10000
+	// hostCost is what one takes beside its name, in bytes, and maxHostName
+	// bounds that, port included.
+	hostCost    = 128
+	maxHostName = 261
 )
 
 // chunking is what is known of a host's BDAT.
@@ -71,6 +75,18 @@ func (h *chunkingHosts) set(host string, is chunking) {
 			delete(h.known, other)
 		}
 	}
+}
+
+// Chunking tells how much is remembered of hosts' BDAT.
+func (h *Hosts) Chunking() cache.Usage {
+	c := &h.chunking
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := cache.Usage{Entries: len(c.known), MaxBytes: maxChunkingHosts * (hostCost + maxHostName)}
+	for host := range c.known {
+		u.Bytes += int64(len(host)) + hostCost
+	}
+	return u
 }
 
 // get tells what is known of a host.

@@ -6,10 +6,17 @@ import (
 	"encoding/binary"
 	"sync"
 	"time"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
-// maxChains bounds the chains that are remembered.
-const maxChains = 4000
+const (
+	// maxChains bounds the chains that are remembered.
+	maxChains = 4000
+	// chainCost is what one takes, in bytes: its key, two times, and a share
+	// of the map.
+	chainCost = 160
+)
 
 // verifiedChains remembers certificate chains that the roots of one TLS vouch
 // for, each for one name. Whether they do depends on nothing but the chain, the
@@ -70,4 +77,12 @@ func (v *verifiedChains) add(key chainKey, upToRoot []*x509.Certificate) {
 		v.chains = map[chainKey]validity{} // those in use are soon back
 	}
 	v.chains[key] = valid
+}
+
+// Chains tells how much is remembered of certificate chains.
+func (d *Dialer) Chains() cache.Usage {
+	v := &d.cfg.TLS.chains
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return cache.Usage{Entries: len(v.chains), Bytes: int64(len(v.chains)) * chainCost, MaxBytes: maxChains * chainCost}
 }

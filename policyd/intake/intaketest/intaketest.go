@@ -213,7 +213,7 @@ func (b *Bench) End(dispatcher *intake.Dispatcher) {
 	if n := dispatcher.UnderWay(); n != 0 || b.held != 0 {
 		b.T.Errorf("%d messages have a slot, %d transports were not released", n, b.held)
 	}
-	if n, bytes := dispatcher.Uploading(), dispatcher.EnvelopeBytes(); n != 0 || bytes != 0 {
+	if n, bytes := dispatcher.Uploading(), dispatcher.EnvelopeUsage().Bytes; n != 0 || bytes != 0 {
 		b.T.Errorf("%d messages are coming in, envelopes hold %d bytes", n, bytes)
 	}
 	if b.T.Failed() {

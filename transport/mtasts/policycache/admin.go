@@ -19,6 +19,7 @@ type Stats struct {
 	StoreFailures uint64 // operations of the store that failed
 	Domains       int    // in memory now, with or without policy
 	Memory        int64  // bytes that they take, about
+	MaxMemory     int64  // bytes that they may take
 	Flights       int    // domains being looked up or refreshed now
 }
 
@@ -35,6 +36,7 @@ func (s *Stats) Add(o *Stats) {
 	s.StoreFailures += o.StoreFailures
 	s.Domains += o.Domains
 	s.Memory += o.Memory
+	s.MaxMemory += o.MaxMemory
 	s.Flights += o.Flights
 }
 
@@ -44,6 +46,7 @@ func (c *Cache) Stats() Stats {
 	defer c.mu.Unlock()
 	s := c.stats
 	s.Domains, s.Memory, s.Flights = c.memory.Len(), c.memory.Cost(), len(c.flights)
+	s.MaxMemory = c.cfg.Memory
 	return s
 }
 

@@ -607,7 +607,7 @@ func TestStats(t *testing.T) {
 		time.Sleep(ttl)
 		w.set(func() { w.txtErr = errServfail })
 		w.look(c)
-		want := Stats{Lookups: 3, Hits: 1, RecordChecks: 2, Fetches: 1, Domains: 1}
+		want := Stats{Lookups: 3, Hits: 1, RecordChecks: 2, Fetches: 1, Domains: 1, MaxMemory: 64 << 20}
 		want.Failures[mtasts.FailureDNS] = 1
 		synctest.Wait()
 		got := c.Stats()
