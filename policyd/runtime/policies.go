@@ -88,12 +88,18 @@ func (rt *Runtime) newPolicyCache(r *liveResolver, cfg transport.MTASTS, roots *
 // texts looks TXT records up.
 type texts struct{ *resolver.Resolver }
 
-// TXT gives the bytes of each record. A failure may be asked for again at once:
-// the resolver remembers it, and forgets its own silence with its first answer.
+// TXT gives the bytes of each record. A failure holds for as long as the resolver
+// says; its own silence, which its first answer ends, may be asked for again at
+// once.
 func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
 	a, err := t.Lookup(ctx, name, resolver.TypeTXT)
 	if err != nil {
-		return policycache.Answer{Expires: time.Now()}, err
+		expires := time.Now()
+		var failed *resolver.Error
+		if errors.As(err, &failed) && failed.Holds().After(expires) {
+			expires = failed.Holds()
+		}
+		return policycache.Answer{Expires: expires}, err
 	}
 	return policycache.Answer{Found: a.Existence == resolver.Exists, Texts: a.Texts(), Expires: a.Expires}, nil
 }

@@ -47,8 +47,12 @@ b.example. A 192.0.2.1`)
 	if a, err = (texts{r}).TXT(t.Context(), "_mta-sts.b.example"); err != nil || a.Found || len(a.Texts) != 0 {
 		t.Errorf("no such name: %+v, %v", a, err)
 	}
-	if a, err = (texts{r}).TXT(t.Context(), "_mta-sts.c.example"); err == nil {
+	if a, err = (texts{r}).TXT(t.Context(), "_mta-sts.c.example"); err == nil || a.Found || !a.Expires.After(time.Now()) {
 		t.Errorf("a failure: %+v", a)
+	}
+	s.Down()
+	if a, err = (texts{r}).TXT(t.Context(), "_mta-sts.d.example"); err == nil || a.Expires.IsZero() || a.Expires.After(time.Now()) {
+		t.Errorf("nobody answers, which may end at any moment: %+v", a)
 	}
 }
 

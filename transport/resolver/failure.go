@@ -37,6 +37,18 @@ type remembered struct {
 	generation uint64
 }
 
+// Holds is until when a caller need not ask again to hear the same. It is a
+// little before Expires, so that who asks then gets the question put again
+// while the failure is still remembered, and waits for nothing. The zero time
+// means that every moment may bring something else: the failure is not
+// remembered, or is the silence of servers that may speak again.
+func (e *Error) Holds() time.Time {
+	if e.mute || e.Expires.IsZero() {
+		return time.Time{}
+	}
+	return e.Expires.Add(-e.pause / 10)
+}
+
 // silence tells the silence that meets one question from that of servers which
 // are down or out of reach.
 type silence struct {

@@ -43,8 +43,9 @@ func TestFailuresAreRemembered(t *testing.T) {
 				if got := asks(t, r, s, "mx.example.org", dns.TypeAAAA); got != n {
 					t.Fatalf("asked %d times, want %d", got, n)
 				}
-				if e := fails(t, r, "mx.example.org", dns.TypeAAAA); e.Kind != kind || !e.Expires.After(c.Now()) {
-					t.Fatalf("%v until %v", e, e.Expires)
+				e := fails(t, r, "mx.example.org", dns.TypeAAAA)
+				if e.Kind != kind || !e.Expires.After(c.Now()) || !e.Holds().Before(e.Expires) {
+					t.Fatalf("%v until %v, holds until %v", e, e.Expires, e.Holds())
 				}
 			}
 			again(1)
@@ -135,7 +136,7 @@ func TestSilenceOfTheResolver(t *testing.T) {
 		generation := r.Generation()
 		// However long it lasts, nothing is left alone for long.
 		for range 4 {
-			if e := fails(t, r, "example.org", dns.TypeMX); e.Expires.Sub(c.Now()) != 5*time.Second {
+			if e := fails(t, r, "example.org", dns.TypeMX); e.Expires.Sub(c.Now()) != 5*time.Second || !e.Holds().IsZero() {
 				t.Errorf("remembered for %v", e.Expires.Sub(c.Now()))
 			}
 			c.Pass(5 * time.Second)
