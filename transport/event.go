@@ -20,11 +20,13 @@ type Event struct {
 	Destination   route.Destination // zero for a recipient that has none
 	Named         bool              // the administrator named the destination; the domain's own policies do not count then
 	TLSRequiredNo bool              // "TLS-Required: No": no policy was asked for
-	Results       []status.Code     // one for each recipient
-	Took          time.Duration
-	Phases        [Phases]time.Duration // as in delivery.Found
-	STS           verdict.STS           // what was known of the domain's MTA-STS policy
-	Attempts      []Attempt             // the hosts that were judged, in the order of trying
+	// Folds and StrayCRs are what the message was changed by (message.Facts).
+	Folds, StrayCRs int64
+	Results         []status.Code // one for each recipient
+	Took            time.Duration
+	Phases          [Phases]time.Duration // as in delivery.Found
+	STS             verdict.STS           // what was known of the domain's MTA-STS policy
+	Attempts        []Attempt             // the hosts that were judged, in the order of trying
 
 	result  [1]status.Code // most deliveries are of one recipient
 	outcome [1]Outcome

@@ -119,6 +119,48 @@ func TestDebug(t *testing.T) {
 	}
 }
 
+// What breaks a DKIM signature is told with the message; what does not is not
+// told at all.
+func TestLogOfChanges(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.mx("mx1.a.example", nil)
+	l.zone("a.example. MX 10 mx1.a.example.")
+	l.start(nil)
+	expect(t, l.send("x@a.example"), "2.0.0")
+	expect(t, l.sendText(t.Context(), text+strings.Repeat("x", 3000)+"\na\rb\n", "x@a.example"), "2.0.0")
+	lines := l.lines("delivered")
+	if lines[0]["folded"] != nil || lines[0]["stray_cr"] != nil {
+		t.Errorf("nothing was changed: %v", lines[0])
+	}
+	if lines[1]["folded"] != 3.0 || lines[1]["stray_cr"] != 1.0 {
+		t.Errorf("three folds and a CR: %v", lines[1])
+	}
+}
+
+// 8-bit text goes as it is to a server without 8BITMIME, and the log says so
+// once for the host.
+func TestLogOfEightBitText(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.Keywords &^= mx.EightBitMIME })
+	l.mx("mx1.b.example", nil)
+	l.zone("a.example. MX 10 mx1.a.example.\nb.example. MX 10 mx1.b.example.")
+	l.start(nil)
+	expect(t, l.sendText(t.Context(), text+"gr\xfc\xdfe\n", "x@b.example"), "2.0.0")
+	expect(t, l.send("x@a.example"), "2.0.0")
+	for range 2 {
+		expect(t, l.sendText(t.Context(), text+"gr\xfc\xdfe\n", "x@a.example"), "2.0.0")
+	}
+	told := l.lines("8-bit text goes as it is to a server that does not offer 8BITMIME")
+	if len(told) != 1 || told[0]["host"] != "mx1.a.example" {
+		t.Errorf("%v", told)
+	}
+	if m := server.Messages()[1]; !strings.HasSuffix(string(m.Body), "gr\xfc\xdfe\r\n") {
+		t.Errorf("%q", m.Body)
+	}
+}
+
 func unprintable(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
 
 // TestNothingForeignReachesLogAndText: whatever strangers write, in replies,

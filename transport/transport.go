@@ -324,7 +324,8 @@ func (t *Transport) deliver(ctx context.Context, p *part, sender address.Address
 	e := &Event{
 		Envelope: env, Transport: p.profile.cfg.Name, Destination: p.target.Destination, Named: p.target.Named,
 		TLSRequiredNo: m.Demands.TLSRequiredNo,
-		Took:          found.Took, Phases: found.Phases, STS: found.STS, Attempts: found.Attempts,
+		Folds:         m.Facts.Folds, StrayCRs: m.Facts.StrayCRs,
+		Took: found.Took, Phases: found.Phases, STS: found.STS, Attempts: found.Attempts,
 	}
 	e.Results, e.Outcomes = e.result[:0], e.outcome[:0]
 	for i, at := range p.indexes {

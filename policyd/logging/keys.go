@@ -28,6 +28,8 @@ func Keys() []Key {
 		{"from", "the sender's address; empty for the null sender"},
 		{"to", "the recipients that the line is about, by commas"},
 		{"size", "of the message, in bytes"},
+		{"folded", "its lines of more than 998 bytes were folded at so many places"},
+		{"stray_cr", "so many of its CRs that no LF follows became blanks"},
 		{"dsn", "the status code that the mail server gets, such as 4.7.5"},
 		{"text", "the line for people that it gets"},
 		{"took", "how long the delivery took; with format json it is took_seconds, a number"},

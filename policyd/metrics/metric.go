@@ -27,7 +27,7 @@ type Metric struct {
 func All() []Metric {
 	return slices.Concat(
 		[]Metric{buildInfo, reloadSuccessful, reloadTime, logMessages},
-		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, policyFailures},
+		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, policyFailures, changed},
 		[]Metric{inProgress, messages, uploads, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
 		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
@@ -68,6 +68,8 @@ var (
 		"Deliveries of which a server took the message, by the levels that the connection reached and by what proved the server: dane, webpki or none. A falling share of authenticated ones means that certificates, TLSA records or DNSSEC stopped working somewhere; when it falls for all, look at our own resolver."}
 	policyFailures = Metric{"mxpolicyd_policy_failures_total", Counter, []string{"policy", "cause", "mode"},
 		"Hosts that failed a policy, enforced (skipped) or testing (used all the same). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
+	changed = Metric{"mxpolicyd_deliveries_changed_total", Counter, []string{"transport", "change"},
+		"Deliveries of messages that SMTP did not allow as they were: folded, a line of more than 998 bytes; stray_cr, a CR that no LF follows, which became a blank. Either breaks a DKIM signature: the log names the messages (folded, stray_cr), and what writes them should be fixed."}
 )
 
 // What is under way.

@@ -206,6 +206,9 @@ func TestObserve(t *testing.T) {
 	m.Observe(event("default", ok, no))
 	m.Observe(event("other", ok, no, later))
 	m.Observe(&transport.Event{Transport: "default", Results: []status.Code{no}}) // an impossible address
+	folded := event("third", ok)
+	folded.Folds = 3
+	m.Observe(folded)
 	failed := event("default", later)
 	failed.Attempts[0].Delivered = false
 	failed.Attempts[0].Failure = &verdict.Failure{Rule: verdict.DANE, Cause: verdict.TLSALookup}
@@ -228,6 +231,8 @@ func TestObserve(t *testing.T) {
 		{"mxpolicyd_delivery_security_total", "transport=default tls_level=authenticated mx_level=dnssec proof=dane", 2},
 		{"mxpolicyd_policy_failures_total", "policy=dane cause=dnssec-invalid mode=enforced", 1},
 		{"mxpolicyd_policy_failures_total", "policy=mtasts cause=mx-not-listed mode=testing", 1},
+		{"mxpolicyd_deliveries_changed_total", "transport=third change=folded", 1},
+		{"mxpolicyd_deliveries_changed_total", "transport=third change=stray_cr", 0},
 		{"mxpolicyd_deliveries_in_progress", "transport=default", 3},
 		{"mxpolicyd_connections_opened_total", "transport=default", 9},
 		{"mxpolicyd_dns_query_duration_seconds", "server=127.0.0.1:53", 4},

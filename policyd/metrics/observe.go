@@ -66,6 +66,7 @@ type series struct {
 	causes                 [results][len(outcome.Causes) + 1]prometheus.Counter // by what failed; none for delivered
 	took                   prometheus.Observer
 	phases                 [transport.Phases]prometheus.Observer
+	folded, strayCR        prometheus.Counter
 	security               [verdict.TLSAuthenticated + 1][verdict.MXDNSSEC + 1][proofs]prometheus.Counter
 }
 
@@ -74,7 +75,10 @@ func (m *Metrics) of(name string) *series {
 	if s, ok := m.byTransport.Load(name); ok {
 		return s.(*series)
 	}
-	s := &series{took: m.deliveryDuration.WithLabelValues(name)}
+	s := &series{
+		took:   m.deliveryDuration.WithLabelValues(name),
+		folded: m.changed.WithLabelValues(name, "folded"), strayCR: m.changed.WithLabelValues(name, "stray_cr"),
+	}
 	for r := range results {
 		s.deliveries[r] = m.deliveries.WithLabelValues(name, r.String())
 		s.recipients[r] = m.recipients.WithLabelValues(name, r.String())
@@ -122,6 +126,12 @@ func (m *Metrics) Observe(e *transport.Event) {
 		}
 	}
 	s.deliveries[worst].Inc()
+	if e.Folds > 0 {
+		s.folded.Inc()
+	}
+	if e.StrayCRs > 0 {
+		s.strayCR.Inc()
+	}
 	if e.Took > 0 {
 		s.took.Observe(e.Took.Seconds())
 	}

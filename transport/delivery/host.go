@@ -290,6 +290,9 @@ func (v *hostDelivery) send(ctx context.Context, rcpts []*recipient) *smtp.Repor
 	for i, r := range rcpts {
 		tx.Recipients[i] = *r.Recipient
 	}
+	if v.msg.Facts.EightBit && !v.conn.Extensions().EightBitMIME && v.cfg.Hosts.eightBit.first(v.host.Host.Name) {
+		v.msg.Log.Info("8-bit text goes as it is to a server that does not offer 8BITMIME", "host", v.host.Host.Name)
+	}
 	v.chunked = tx.Chunking != smtp.ChunkingOff && v.conn.Extensions().Chunking
 	tx.Confirm = v.chunked && v.cfg.Hosts.chunking.get(v.host.Host.Name) != trusted
 	report := v.conn.Send(ctx, tx)

@@ -13,6 +13,7 @@ import (
 type Hosts struct {
 	Pacer    *limit.Pacer // hosts that complained of too many connections
 	chunking chunkingHosts
+	eightBit toldHosts // that get 8-bit text without having offered 8BITMIME
 }
 
 // NewHosts makes Hosts that remember nothing yet.

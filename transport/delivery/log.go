@@ -49,6 +49,13 @@ func (d *Delivery) logResults() {
 				log = log.With("tls_error", reply.Line(c.TLSErr.Error()))
 			}
 		}
+		// Both break a DKIM signature, and somebody will wonder.
+		if n := d.msg.Facts.Folds; n > 0 {
+			log = log.With("folded", n)
+		}
+		if n := d.msg.Facts.StrayCRs; n > 0 {
+			log = log.With("stray_cr", n)
+		}
 		log = log.With(d.msg.LogTail...)
 		if tried := d.triedBefore(g.code + " " + g.text); len(tried) > 0 {
 			log = log.With("tried", reply.Cut(strings.Join(tried, "; "), maxTried))
