@@ -54,7 +54,7 @@ func (c *pipeClient) send(m mail) error {
 	defer conn.Close()
 	c.buf, err = wire.AppendEnvelope(c.buf[:0], &wire.Envelope{
 		Sender: m.from, Recipients: []wire.Recipient{{Address: m.to}},
-		Transport: m.transport, QueueID: "B" + strconv.Itoa(m.id), Timeout: patience,
+		Transport: m.transport, QueueID: "B" + strconv.Itoa(m.id), Timeout: wire.Milliseconds(patience / time.Millisecond),
 	})
 	if err != nil {
 		return err

@@ -27,7 +27,7 @@ func direct(d *daemon, to string) (wire.Answer, error) {
 		return wire.Answer{}, err
 	}
 	request, err := wire.AppendEnvelope(nil, &wire.Envelope{
-		Sender: "a@" + keepDomain, Recipients: []wire.Recipient{{Address: to}}, Timeout: patience,
+		Sender: "a@" + keepDomain, Recipients: []wire.Recipient{{Address: to}}, Timeout: wire.Milliseconds(patience / time.Millisecond),
 	})
 	if err != nil {
 		return wire.Answer{}, err

@@ -1,11 +1,9 @@
 package wire
 
 import (
-	"encoding/binary"
 	"errors"
 	"io"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -36,11 +34,11 @@ func AppendAnswer(dst []byte, a Answer) []byte {
 }
 
 // ReadAnswer reads the daemon's answer, of any version of the protocol. It may
-// read bytes behind the answer, and drops them. The code of the answer is a status code
-// of class 2, 4 or 5, and its text is printable. Errors wrap [ErrProtocol], or
-// are [ErrNoAnswer] for a stream that ends, or are those of r.
+// read bytes after the answer, and drops them. The code of the answer is a
+// status code of class 2, 4 or 5, and its text is printable. Errors wrap
+// [ErrProtocol], or are [ErrNoAnswer] for a stream that ends, or are those of r.
 func ReadAnswer(r io.Reader) (Answer, error) {
-	var buf [headerSize + MaxAnswer]byte
+	var buf [AnswerSize]byte
 	read := 0
 	for idle := 0; ; idle++ {
 		n, err := r.Read(buf[read:])
@@ -48,17 +46,9 @@ func ReadAnswer(r io.Reader) (Answer, error) {
 		if n > 0 {
 			idle = 0
 		}
-		if read >= 1 && buf[0] != kindAnswer {
-			return Answer{}, ErrFrame
-		}
-		if read >= headerSize {
-			size := binary.BigEndian.Uint32(buf[1:headerSize])
-			if size > MaxAnswer {
-				return Answer{}, ErrTooLong
-			}
-			if need := headerSize + int(size); read >= need {
-				return parseAnswer(string(buf[headerSize:need]))
-			}
+		a, problem := ParseAnswer(string(buf[:read]))
+		if problem != ErrNoAnswer {
+			return a, problem
 		}
 		if errors.Is(err, io.EOF) {
 			return Answer{}, ErrNoAnswer
@@ -72,17 +62,36 @@ func ReadAnswer(r io.Reader) (Answer, error) {
 	}
 }
 
-func parseAnswer(line string) (Answer, error) {
-	code, text, _ := strings.Cut(line, " ")
+// AnswerSize is how many bytes the frame of an answer has at most.
+const AnswerSize = headerSize + MaxAnswer
+
+// ParseAnswer reads an answer from what has come of a stream so far, as
+// [ReadAnswer] does. As long as raw is only a beginning, the error is
+// [ErrNoAnswer].
+func ParseAnswer(raw string) (Answer, error) {
+	if len(raw) > 0 && raw[0] != kindAnswer {
+		return Answer{}, ErrFrame
+	}
+	if len(raw) < headerSize {
+		return Answer{}, ErrNoAnswer
+	}
+	size := int(raw[1])<<24 | int(raw[2])<<16 | int(raw[3])<<8 | int(raw[4])
+	if size > MaxAnswer || size < 0 {
+		return Answer{}, ErrTooLong
+	}
+	if len(raw) < headerSize+size {
+		return Answer{}, ErrNoAnswer
+	}
+	code, text, _ := cut(raw[headerSize:headerSize+size], ' ')
 	if !validCode(code) {
 		return Answer{}, ErrValue
 	}
 	return Answer{Code: code, Text: Printable(text, MaxAnswer)}, nil
 }
 
-func validCode(code string) bool {
-	_, rest, ok := status.Parse(code)
-	return ok && rest == "" && !strings.ContainsAny(code, " \t")
+func validCode(text string) bool {
+	_, rest, ok := status.Parse(text)
+	return ok && rest == "" && text[len(text)-1] >= '0' // and no blank
 }
 
 // Printable makes a line for people of text: each run of control characters
@@ -90,6 +99,9 @@ func validCode(code string) bool {
 // UTF-8, become question marks, and blanks at the ends go. At most limit
 // bytes remain, and no character is cut in two.
 func Printable(text string, limit int) string {
+	if printable(text) && len(text) <= limit {
+		return trim(text)
+	}
 	out := make([]byte, 0, min(len(text), max(limit, 0)))
 	control := false
 	for _, c := range text {
@@ -109,5 +121,26 @@ func Printable(text string, limit int) string {
 		}
 		out = utf8.AppendRune(out, c)
 	}
-	return strings.Trim(string(out), " ")
+	return trim(string(out))
+}
+
+// printable reports whether all of a text is printable ASCII, as most is.
+func printable(text string) bool {
+	for i := 0; i < len(text); i++ {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// trim cuts the blanks at the ends.
+func trim(s string) string {
+	for s != "" && s[0] == ' ' {
+		s = s[1:]
+	}
+	for s != "" && s[len(s)-1] == ' ' {
+		s = s[:len(s)-1]
+	}
+	return s
 }

@@ -1,11 +1,6 @@
 package wire
 
-import (
-	"encoding/binary"
-	"strconv"
-	"strings"
-	"time"
-)
+import "strconv"
 
 // tag is the first byte of a field of the envelope.
 type tag byte
@@ -118,7 +113,7 @@ func (r *Recipient) validate() error {
 		return err
 	}
 	if r.ORcpt != "" {
-		if kind, address, _ := strings.Cut(r.ORcpt, ";"); kind == "" || address == "" {
+		if kind, address, _ := cut(r.ORcpt, ';'); kind == "" || address == "" {
 			return tagORcpt.wrong(ErrValue)
 		}
 	}
@@ -149,7 +144,7 @@ func validNotify(list string) bool {
 	var seen [3]bool
 	for more := true; more; {
 		var element string
-		element, list, more = strings.Cut(list, ",")
+		element, list, more = cut(list, ',')
 		var i int
 		switch element {
 		case "SUCCESS":
@@ -169,10 +164,20 @@ func validNotify(list string) bool {
 	return true
 }
 
+// cut slices s around the first c, as strings.Cut does.
+func cut(s string, c byte) (before, after string, found bool) {
+	for i := 0; i < len(s); i++ {
+		if s[i] == c {
+			return s[:i], s[i+1:], true
+		}
+	}
+	return s, "", false
+}
+
 // AppendEnvelope appends the start of a request to dst: the magic, the version
 // and the envelope's frame. It fails with a [*FieldError] or [ErrTooLong] when
 // the envelope exceeds a bound or holds what cannot be carried; dst is then
-// returned as it was. A Timeout of less than a millisecond travels as one.
+// returned as it was.
 func AppendEnvelope(dst []byte, e *Envelope) ([]byte, error) {
 	if err := e.Validate(); err != nil {
 		return dst, err
@@ -200,21 +205,14 @@ func AppendEnvelope(dst []byte, e *Envelope) ([]byte, error) {
 	dst = appendYes(dst, tagQuarantined, e.Quarantined)
 	dst = appendGiven(dst, tagRet, e.Ret)
 	dst = appendGiven(dst, tagEnvID, e.EnvID)
-	dst = appendNumber(dst, tagTimeout, milliseconds(e.Timeout))
+	dst = appendNumber(dst, tagTimeout, int64(e.Timeout))
 
 	size := len(dst) - content
 	if size > MaxEnvelope {
 		return dst[:begin], ErrTooLong
 	}
-	binary.BigEndian.PutUint32(dst[content-4:], uint32(size))
+	appendLength(dst[:content-4], size)
 	return dst, nil
-}
-
-func milliseconds(d time.Duration) int64 {
-	if d > 0 && d < time.Millisecond {
-		return 1
-	}
-	return d.Milliseconds()
 }
 
 // AppendData appends a piece of the message to dst, in as many data frames as
@@ -222,23 +220,39 @@ func milliseconds(d time.Duration) int64 {
 func AppendData(dst, chunk []byte) []byte {
 	for len(chunk) > 0 {
 		n := min(len(chunk), MaxData)
-		dst = appendHeader(dst, kindData, n)
-		dst = append(dst, chunk[:n]...)
+		dst = append(AppendDataHeader(dst, n), chunk[:n]...)
 		chunk = chunk[n:]
 	}
 	return dst
 }
+
+// AppendDataHeader appends what goes before a piece of the message of n bytes,
+// 1 to MaxData, for who need not copy it.
+func AppendDataHeader(dst []byte, n int) []byte { return appendHeader(dst, kindData, n) }
 
 // AppendCommit appends the frame that says that the message is whole. It must
 // be the last of a request, and be sent only when the sender is sure.
 func AppendCommit(dst []byte) []byte { return appendHeader(dst, kindCommit, 0) }
 
 func appendHeader(dst []byte, kind byte, size int) []byte {
-	return binary.BigEndian.AppendUint32(append(dst, kind), uint32(size))
+	return appendLength(append(dst, kind), size)
+}
+
+// appendLength appends four bytes, most significant first. Package
+// encoding/binary would do the same, and brings package reflect.
+func appendLength(dst []byte, n int) []byte {
+	return append(dst, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+}
+
+// length reads what appendLength wrote. What an int cannot hold is given as the
+// greatest int32, which exceeds every bound as well.
+func length(b []byte) int {
+	n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+	return int(min(n, 1<<31-1))
 }
 
 func appendField(dst []byte, t tag, value string) []byte {
-	dst = binary.BigEndian.AppendUint16(append(dst, byte(t)), uint16(len(value)))
+	dst = append(dst, byte(t), byte(len(value)>>8), byte(len(value)))
 	return append(dst, value...)
 }
 
@@ -260,5 +274,6 @@ func appendNumber(dst []byte, t tag, n int64) []byte {
 	if n == 0 {
 		return dst
 	}
-	return appendField(dst, t, strconv.FormatInt(n, 10))
+	var digits [20]byte
+	return appendField(dst, t, string(strconv.AppendInt(digits[:0], n, 10)))
 }

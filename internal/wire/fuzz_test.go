@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 	"unicode/utf8"
 )
 
@@ -114,7 +113,7 @@ func FuzzRoundTrip(f *testing.F) {
 			Sender: sender, Recipients: []Recipient{{address, notify, orcpt}, {Address: address}},
 			Transport: other, QueueID: other, Nexthop: other, EnvID: other, Size: number,
 			SMTPUTF8: yes, RequireTLS: !yes, Quarantined: yes,
-			Timeout: time.Duration(number) / time.Millisecond * time.Millisecond,
+			Timeout: Milliseconds(number) % maxTimeout,
 		}
 		raw, err := AppendEnvelope(nil, &e)
 		if err != nil {

@@ -1,11 +1,8 @@
 package wire
 
 import (
-	"encoding/binary"
 	"errors"
 	"io"
-	"math"
-	"time"
 )
 
 // readerBuffer lets an ordinary message arrive in one read, and costs little
@@ -100,7 +97,7 @@ func (r *Reader) field(f *fields, left int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	t, size := tag(b[0]), int(binary.BigEndian.Uint16(b[1:]))
+	t, size := tag(b[0]), int(b[1])<<8|int(b[2])
 	if t.name() == "" {
 		return 0, ErrField
 	}
@@ -207,14 +204,13 @@ func (r *Reader) nextData() error {
 	return nil
 }
 
-// header reads a frame's header. A length beyond what an int holds is given as
-// the greatest int32, which exceeds every bound as well.
+// header reads a frame's header.
 func (r *Reader) header() (kind byte, size int, err error) {
 	b, err := r.next(headerSize)
 	if err != nil {
 		return 0, 0, err
 	}
-	return b[0], int(min(binary.BigEndian.Uint32(b[1:]), math.MaxInt32)), nil
+	return b[0], length(b[1:]), nil
 }
 
 // next returns the next n bytes, which stay valid until the next call. n is at
@@ -314,7 +310,7 @@ func (f *fields) addToEnvelope(t tag, value string) error {
 	case tagNexthop:
 		f.e.Nexthop = value
 	case tagSize:
-		f.e.Size, ok = number(value, math.MaxInt64)
+		f.e.Size, ok = number(value, 1<<63-1)
 	case tagBody:
 		f.e.Body = value
 	case tagSMTPUTF8:
@@ -328,9 +324,9 @@ func (f *fields) addToEnvelope(t tag, value string) error {
 	case tagEnvID:
 		f.e.EnvID = value
 	case tagTimeout:
-		var ms int64
-		ms, ok = number(value, math.MaxInt64/int64(time.Millisecond))
-		f.e.Timeout = time.Duration(ms) * time.Millisecond
+		var n int64
+		n, ok = number(value, int64(maxTimeout))
+		f.e.Timeout = Milliseconds(n)
 	}
 	if !ok {
 		return t.wrong(ErrValue)

@@ -4,6 +4,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/wire"
@@ -49,6 +50,11 @@ func envelope(rcpts ...string) wire.Envelope {
 		e.Recipients = append(e.Recipients, wire.Recipient{Address: r})
 	}
 	return e
+}
+
+// milliseconds gives a time span as an envelope has it.
+func milliseconds(d time.Duration) wire.Milliseconds {
+	return wire.Milliseconds(d / time.Millisecond)
 }
 
 // opening is the start of a request.

@@ -44,7 +44,7 @@ func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
 	}
 	r.fill(&asked)
 
-	limit := asked.Timeout
+	limit := time.Duration(asked.Timeout) * time.Millisecond
 	if limit <= 0 || limit > longest {
 		limit = longest
 	}

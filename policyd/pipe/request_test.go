@@ -29,7 +29,7 @@ func TestDelivery(t *testing.T) {
 	e.Recipients[0].Notify, e.Recipients[0].ORcpt = "NEVER", "rfc822;x@example.net"
 	e.Recipients = append(e.Recipients, wire.Recipient{Address: "b@example.net"})
 	e.Nexthop, e.Body, e.SMTPUTF8, e.RequireTLS, e.Quarantined = "[192.0.2.1]:25", "8bitmime", true, true, true
-	e.Ret, e.EnvID, e.Timeout = "hdrs", "envelope id", time.Hour
+	e.Ret, e.EnvID, e.Timeout = "hdrs", "envelope id", milliseconds(time.Hour)
 	want(t, b.send(e), "2.0.0 ", "2 delivered")
 	calls := b.Calls()
 	if len(calls) != 1 {

@@ -113,7 +113,8 @@ func TestStalledMessage(t *testing.T) {
 // place, and the delivery.
 func TestTimeout(t *testing.T) {
 	e := envelope("a")
-	e.Timeout = 7 * time.Minute
+	const limit = 7 * time.Minute
+	e.Timeout = milliseconds(limit)
 	t.Run("message", func(t *testing.T) {
 		bubble(t, func(b *bench, l *memnet.Listener) {
 			conn := l.Dial()
@@ -124,7 +125,7 @@ func TestTimeout(t *testing.T) {
 				conn.Write(wire.AppendData(nil, []byte("a line\n")))
 			}
 			want(b.T, answer(conn), "4.4.7 ")
-			took(b.T, start, e.Timeout)
+			took(b.T, start, limit)
 			b.WantCalls()
 		})
 	})
@@ -135,7 +136,7 @@ func TestTimeout(t *testing.T) {
 			start := time.Now()
 			conn.Write(whole(b.T, e))
 			want(b.T, answer(conn), "4.", transport.ErrTimeout.Error())
-			took(b.T, start, e.Timeout)
+			took(b.T, start, limit)
 		})
 	})
 	t.Run("place", func(t *testing.T) {
@@ -143,7 +144,7 @@ func TestTimeout(t *testing.T) {
 			b.Slots.Acquire(b.T.Context(), 10)
 			defer b.Slots.Release(10)
 			short := e
-			short.Timeout = time.Second
+			short.Timeout = milliseconds(time.Second)
 			conn := l.Dial()
 			start := time.Now()
 			conn.Write(whole(b.T, short))
@@ -156,7 +157,7 @@ func TestTimeout(t *testing.T) {
 			bubble(t, func(b *bench, l *memnet.Listener) {
 				b.Do = intaketest.Until
 				long := e
-				long.Timeout = asked
+				long.Timeout = milliseconds(asked)
 				conn := l.Dial()
 				start := time.Now()
 				conn.Write(whole(b.T, long))
@@ -298,7 +299,7 @@ func TestOverdue(t *testing.T) {
 			return intaketest.All(env, "2.0.0 delivered")
 		}
 		e := envelope("a")
-		e.Timeout = time.Hour
+		e.Timeout = milliseconds(time.Hour)
 		conn := l.Dial()
 		conn.Write(whole(b.T, e))
 		time.Sleep(time.Hour + time.Minute + intake.Slack) // the way's overtime is a minute

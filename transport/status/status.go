@@ -12,7 +12,6 @@ package status
 import (
 	"errors"
 	"strconv"
-	"strings"
 )
 
 // Class is the first digit of a status code (RFC 3463 §2).
@@ -48,14 +47,15 @@ func (c Code) WithClass(class Class) Code {
 }
 
 // String gives the dotted form, as in "4.7.5".
-func (c Code) String() string {
-	b := make([]byte, 0, 9)
-	b = strconv.AppendUint(b, uint64(c.Class), 10)
-	b = append(b, '.')
-	b = strconv.AppendUint(b, uint64(c.Subject), 10)
-	b = append(b, '.')
-	b = strconv.AppendUint(b, uint64(c.Detail), 10)
-	return string(b)
+func (c Code) String() string { return string(c.Append(make([]byte, 0, 9))) }
+
+// Append appends the dotted form to dst.
+func (c Code) Append(dst []byte) []byte {
+	dst = strconv.AppendUint(dst, uint64(c.Class), 10)
+	dst = append(dst, '.')
+	dst = strconv.AppendUint(dst, uint64(c.Subject), 10)
+	dst = append(dst, '.')
+	return strconv.AppendUint(dst, uint64(c.Detail), 10)
 }
 
 // Parse reads a code at the very start of text and returns it with what
@@ -64,39 +64,38 @@ func (c Code) String() string {
 // one to three digits without a leading zero (RFC 2034 §4, RFC 3463 §2);
 // otherwise ok is false and rest is the whole text.
 func Parse(text string) (code Code, rest string, ok bool) {
-	field, rest := text, ""
-	if i := strings.IndexAny(text, " \t"); i >= 0 {
-		field, rest = text[:i], text[i+1:]
-	}
-	class, tail, found := strings.Cut(field, ".")
-	subject, detail, found2 := strings.Cut(tail, ".")
-	if !found || !found2 || len(class) != 1 {
+	if len(text) < len("2.0.0") || text[1] != '.' {
 		return Code{}, text, false
 	}
-	c := Class(class[0] - '0')
+	c := Class(text[0] - '0')
 	if c != Success && c != Temporary && c != Permanent {
 		return Code{}, text, false
 	}
-	s, ok1 := number(subject)
-	d, ok2 := number(detail)
-	if !ok1 || !ok2 {
+	subject, tail, ok1 := number(text[2:])
+	if !ok1 || tail == "" || tail[0] != '.' {
 		return Code{}, text, false
 	}
-	return Code{c, s, d}, rest, true
+	detail, rest, ok2 := number(tail[1:])
+	if !ok2 || rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+		return Code{}, text, false
+	}
+	if rest != "" {
+		rest = rest[1:]
+	}
+	return Code{c, subject, detail}, rest, true
 }
 
-func number(s string) (uint16, bool) {
-	if s == "" || len(s) > 3 || (len(s) > 1 && s[0] == '0') {
-		return 0, false
-	}
-	var n uint16
-	for i := 0; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
+// number reads one to three digits without a leading zero, and returns what
+// follows.
+func number(s string) (n uint16, rest string, ok bool) {
+	i := 0
+	for ; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+		if i == 3 || i == 1 && n == 0 {
+			return 0, s, false
 		}
 		n = n*10 + uint16(s[i]-'0')
 	}
-	return n, true
+	return n, s[i:], i > 0
 }
 
 // Error is the transport's one structured error: what the mail server is to be
