@@ -137,7 +137,7 @@ func lookAtSources() error {
 
 // panicOverlay makes an overlay for go build in which mxpipe panics.
 func panicOverlay(dir string) (string, error) {
-	const call = "finish(s.run())"
+	const call = "s.finish(s.run())"
 	source, err := filepath.Abs("../cmd/mxpipe/main.go")
 	if err != nil {
 		return "", err
@@ -152,7 +152,7 @@ func panicOverlay(dir string) (string, error) {
 	changed := filepath.Join(dir, "panicking.go")
 	overlay := filepath.Join(dir, "overlay.json")
 	return overlay, errors.Join(
-		os.WriteFile(changed, bytes.Replace(text, []byte(call), []byte(`println("about to panic"); panic(s)`), 1), 0o644),
+		os.WriteFile(changed, bytes.Replace(text, []byte(call), []byte(`println("about to panic"); panic("here")`), 1), 0o644),
 		os.WriteFile(overlay, fmt.Appendf(nil, `{"Replace": {%q: %q}}`, source, changed), 0o644),
 	)
 }

@@ -23,7 +23,7 @@ func crashing(t *testing.T) func() ([]byte, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const head = "func parse(args []string) (*options, error) {\n"
+	const head = "func (o *options) parse(args []string) error {\n"
 	crash := head + `
 	switch args[0] {
 	case "panic":
@@ -32,7 +32,7 @@ func crashing(t *testing.T) func() ([]byte, error) {
 		go panic("crash")
 		select {}
 	case "nil dereference":
-		var o *options
+		o = nil
 		o.socket = "x"
 	case "deadlock":
 		select {}

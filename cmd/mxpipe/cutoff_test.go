@@ -165,19 +165,28 @@ func killMailServer(t *testing.T, mxpipe, path string, size, files int) (string,
 }
 
 func TestParent(t *testing.T) {
+	buf := make([]byte, 1024)
 	p := findParent()
-	if p.pid != os.Getppid() || p.fd == noParentFD || p.gone() {
+	if p.pid != os.Getppid() || p.fd == noParentFD || p.gone(buf) {
 		t.Errorf("our own parent %d counts as gone: %+v", os.Getppid(), p)
 	}
+	if yes, ok := exiting(p.readStat(buf)); yes || !ok {
+		t.Errorf("of our own parent: %v, %v", yes, ok)
+	}
 	unix.Close(p.fd)
-	if !(parent{pid: os.Getppid(), fd: noParentFD, lost: true}).gone() {
-		t.Error("a parent that was lost from the start counts as there")
-	}
-	if !(parent{pid: os.Getpid(), fd: noParentFD}).gone() {
-		t.Error("a parent that is not our parent any more counts as there")
-	}
-	if !(parent{pid: -1, fd: noParentFD}).gone() {
-		t.Error("a parent that /proc does not know counts as there")
+	unix.Close(p.stat)
+	lost := parentOf(os.Getppid())
+	lost.lost = true
+	other, unknown := parentOf(os.Getpid()), parentOf(1<<30)
+	for what, p := range map[string]*parent{
+		"that was lost from the start":    &lost,
+		"that is not our parent any more": &other,
+		"that /proc does not know":        &unknown,
+	} {
+		if !p.gone(buf) {
+			t.Errorf("a parent %s counts as there", what)
+		}
+		unix.Close(p.stat)
 	}
 }
 
@@ -208,11 +217,8 @@ func TestExiting(t *testing.T) {
 		{"812 pipe S 1 812 812 0 -1 4194304", false, false},
 		{"", false, false},
 	} {
-		if yes, ok := exiting(c.stat); yes != c.yes || ok != c.ok {
+		if yes, ok := exiting([]byte(c.stat)); yes != c.yes || ok != c.ok {
 			t.Errorf("%q: %v, %v; want %v, %v", c.stat, yes, ok, c.yes, c.ok)
 		}
-	}
-	if yes, ok := exiting(readStat(os.Getpid())); yes || !ok {
-		t.Errorf("of ourselves: %v, %v", yes, ok)
 	}
 }

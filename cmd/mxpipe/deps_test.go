@@ -8,16 +8,14 @@ import (
 )
 
 // allowed is what the program may be made of, directly or not, besides the
-// internals of the standard library. Each package more is paid for with every message.
+// internals of the standard library. Each package more is paid for with every
+// message: os with 28 page faults, time with 18, syscall with 4 to 9, where an
+// empty program has 165.
 var allowed = []string{
 	"github.com/mxpipe/mxpipe/cmd/mxpipe",
 	"github.com/mxpipe/mxpipe/internal/wire",
 	"github.com/mxpipe/mxpipe/transport/status",
-	"golang.org/x/sys/unix",
-	// The standard library that we import, and what runtime/debug needs: fmt and os.
-	"bytes", "cmp", "encoding/binary", "errors", "fmt", "io", "io/fs", "iter", "math", "math/bits", "os", "path", "reflect",
-	"runtime", "runtime/debug", "slices", "sort", "strconv", "strings", "sync", "sync/atomic", "syscall", "time",
-	"unicode", "unicode/utf8", "unsafe",
+	"errors", "io", "math/bits", "runtime", "strconv", "sync", "sync/atomic", "unicode/utf8", "unsafe",
 }
 
 func TestDependencies(t *testing.T) {

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/mxpipe/mxpipe/internal/wire"
 )
@@ -12,7 +9,9 @@ import (
 const (
 	defaultSocket    = "/run/mxpolicyd/pipe.sock"
 	defaultTransport = "default"
-	defaultTimeout   = 15 * time.Minute // Postfix bounces after 1000 s
+	defaultTimeout   = 15 * minute // Postfix bounces after 1000 s
+
+	defaultTimeoutText = "15m"
 )
 
 const usageText = `usage: mxpipe [flags] -f SENDER [--] RECIPIENT...        message on standard input
@@ -42,78 +41,126 @@ Prints one line, "D.S.N text". Exit status: 0 delivered, 75 try again,
 // options is what the command line says.
 type options struct {
 	socket   string
-	timeout  time.Duration
+	timeout  int64         // in nanoseconds
+	limit    string        // that, as it was written
 	envelope wire.Envelope // without its Timeout
 	show     string        // to be printed instead of anything else, unless empty
-}
 
-// flagKind says what may stand behind a flag.
-type flagKind uint8
-
-const (
-	unknown  flagKind = iota
-	valued            // --flag VALUE or --flag=VALUE
-	switched          // --flag or --flag=VALUE
-	bare              // --flag
-)
-
-func kindOf(name string) flagKind {
-	switch name {
-	case "sender", "socket", "transport", "queue-id", "nexthop", "size", "body", "ret", "envid", "notify", "orcpt", "timeout":
-		return valued
-	case "smtputf8", "requiretls", "quarantined":
-		return switched
-	case "version", "help":
-		return bare
-	}
-	return unknown
-}
-
-// parser holds what must wait until all flags are read.
-type parser struct {
-	options
-	given  []string // names of the flags so far
+	// What must wait until all flags are read. It lies here and not in a
+	// struct of its own, since a pointer from that to here would put all of it
+	// into the heap.
+	given  uint32 // the flags so far, as bits
 	notify string
 	orcpts []string // one for each --orcpt, "" for one without an address
 }
 
+// flag is one of the flags.
+type flag uint8
+
+const (
+	noFlag flag = iota
+	// --flag VALUE or --flag=VALUE
+	flagSender
+	flagSocket
+	flagTransport
+	flagQueueID
+	flagNexthop
+	flagSize
+	flagBody
+	flagRet
+	flagEnvID
+	flagNotify
+	flagORcpt
+	flagTimeout
+	// --flag or --flag=VALUE
+	flagSMTPUTF8
+	flagRequireTLS
+	flagQuarantined
+	// --flag
+	flagVersion
+	flagHelp
+)
+
+func (f flag) needsValue() bool { return f >= flagSender && f <= flagTimeout }
+func (f flag) takesNone() bool  { return f >= flagVersion }
+
+// flagOf knows the flags by their names without the dashes.
+func flagOf(name string) flag {
+	switch name {
+	case "sender":
+		return flagSender
+	case "socket":
+		return flagSocket
+	case "transport":
+		return flagTransport
+	case "queue-id":
+		return flagQueueID
+	case "nexthop":
+		return flagNexthop
+	case "size":
+		return flagSize
+	case "body":
+		return flagBody
+	case "ret":
+		return flagRet
+	case "envid":
+		return flagEnvID
+	case "notify":
+		return flagNotify
+	case "orcpt":
+		return flagORcpt
+	case "timeout":
+		return flagTimeout
+	case "smtputf8":
+		return flagSMTPUTF8
+	case "requiretls":
+		return flagRequireTLS
+	case "quarantined":
+		return flagQuarantined
+	case "version":
+		return flagVersion
+	case "help":
+		return flagHelp
+	}
+	return noFlag
+}
+
 // parse reads the command line. Its errors are usage errors: temporary, and with
 // a text that names the flag.
-func parse(args []string) (*options, error) {
-	p := parser{options: options{
-		socket:   defaultSocket,
-		timeout:  defaultTimeout,
+func (o *options) parse(args []string) error {
+	*o = options{
+		socket: defaultSocket, timeout: defaultTimeout, limit: defaultTimeoutText,
 		envelope: wire.Envelope{Transport: defaultTransport},
-	}}
-	recipients, err := p.flags(args)
+	}
+	recipients, err := o.flags(args)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if p.show != "" {
+	if o.show != "" {
 		// In front of a message this would be a success without a delivery.
-		if len(recipients) > 0 || p.has("sender") {
-			return nil, misuse("--version and --help cannot be combined with a sender or recipients")
+		if len(recipients) > 0 || o.has(flagSender) {
+			return misuse("--version and --help cannot be combined with a sender or recipients")
 		}
-		return &p.options, nil
+		return nil
 	}
-	if !p.has("sender") {
-		return nil, misuse("-f is missing")
+	if !o.has(flagSender) {
+		return misuse("-f is missing")
 	}
-	if err := p.recipients(recipients); err != nil {
-		return nil, err
+	if err := o.recipients(recipients); err != nil {
+		return err
 	}
-	if err := p.envelope.Validate(); err != nil {
-		return nil, misuse(explain(err))
+	if err := o.envelope.Validate(); err != nil {
+		return misuse(explain(err))
 	}
-	return &p.options, nil
+	return nil
 }
 
 func misuse(text string) error { return localError(codeConfigured, "usage: "+text) }
 
 // explain gives what is wrong with the envelope in the words of the usage.
 func explain(err error) string {
-	var f *wire.FieldError
-	if !errors.As(err, &f) {
+	f, ok := err.(*wire.FieldError)
+	if !ok {
 		return "the envelope: " + err.Error()
 	}
 	if f.Err == wire.ErrTooMany {
@@ -125,121 +172,113 @@ func explain(err error) string {
 	return "--" + f.Field + ": " + f.Err.Error()
 }
 
-func (p *parser) has(name string) bool {
-	for _, g := range p.given {
-		if g == name {
-			return true
-		}
-	}
-	return false
-}
+func (o *options) has(f flag) bool { return o.given&(1<<f) != 0 }
 
 // flags reads the flags and returns the recipients.
-func (p *parser) flags(args []string) ([]string, error) {
-	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+func (o *options) flags(args []string) ([]string, error) {
+	for len(args) > 0 && dashed(args[0]) {
 		arg := args[0]
 		args = args[1:]
 		if arg == "--" {
 			return args, nil
 		}
-		dashed, value, joined := strings.Cut(arg, "=")
-		name, long := strings.CutPrefix(dashed, "--")
-		if arg == "-f" {
-			name, long = "sender", true
-		}
-		kind := kindOf(name)
+		word, value, joined := cut(arg, '=')
+		f := noFlag
 		switch {
-		case !long || kind == unknown:
-			return nil, misuse("unknown flag " + strconv.Quote(dashed))
-		case p.has(name) && name != "orcpt":
-			return nil, misuse(dashed + " is given twice")
-		case kind == bare && joined:
-			return nil, misuse(dashed + " takes no value")
-		case kind == switched && !joined:
-			value = "yes"
-		case kind == valued && !joined:
+		case arg == "-f":
+			f = flagSender
+		case len(word) > 2 && word[:2] == "--":
+			f = flagOf(word[2:])
+		}
+		switch {
+		case f == noFlag:
+			return nil, misuse("unknown flag " + strconv.Quote(word))
+		case o.has(f) && f != flagORcpt:
+			return nil, misuse(word + " is given twice")
+		case f.takesNone() && joined:
+			return nil, misuse(word + " takes no value")
+		case f.needsValue() && !joined:
 			if len(args) == 0 {
-				return nil, misuse(dashed + " needs a value")
+				return nil, misuse(word + " needs a value")
 			}
 			value, args = args[0], args[1:]
+		case !joined:
+			value = "yes"
 		}
-		p.given = append(p.given, name)
-		if err := p.set(name, value); err != nil {
-			return nil, err
+		o.given |= 1 << f
+		if !o.set(f, value) {
+			return nil, misuse(word + " cannot be " + strconv.Quote(value))
 		}
 	}
 	for _, arg := range args {
-		if strings.HasPrefix(arg, "-") {
+		if dashed(arg) {
 			return nil, misuse("flags come before the recipients; write -- before recipients that start with -")
 		}
 	}
 	return args, nil
 }
 
-func (p *parser) set(name, value string) error {
-	e := &p.envelope
-	ok := true
-	switch name {
-	case "sender":
+// set takes a flag's value, if it can be one.
+func (o *options) set(f flag, value string) (ok bool) {
+	e := &o.envelope
+	ok = true
+	switch f {
+	case flagSender:
 		if value != "<>" {
 			e.Sender = value
 		}
-	case "socket":
-		p.socket, ok = value, value != ""
-	case "transport":
+	case flagSocket:
+		o.socket, ok = value, value != ""
+	case flagTransport:
 		e.Transport, ok = value, value != ""
-	case "queue-id":
+	case flagQueueID:
 		e.QueueID = value
-	case "nexthop":
+	case flagNexthop:
 		e.Nexthop = value
-	case "size":
+	case flagSize:
 		if value != "" {
 			n, err := strconv.ParseUint(value, 10, 63)
 			e.Size, ok = int64(n), err == nil
 		}
-	case "body":
+	case flagBody:
 		e.Body, ok = oneOf(value, "7bit", "8bitmime")
-	case "ret":
+	case flagRet:
 		e.Ret, ok = oneOf(value, "full", "hdrs")
-	case "envid":
+	case flagEnvID:
 		e.EnvID = value
-	case "notify":
-		p.notify, ok = notifyList(value)
-	case "orcpt":
-		kind, address, found := strings.Cut(value, ";")
+	case flagNotify:
+		o.notify, ok = notifyList(value)
+	case flagORcpt:
+		kind, address, found := cut(value, ';')
 		ok = value == "" || (found && kind != "")
 		given := value
 		if address == "" {
 			given = ""
 		}
-		p.orcpts = append(p.orcpts, given)
-	case "timeout":
-		var err error
-		p.timeout, err = time.ParseDuration(value)
-		ok = err == nil && p.timeout > 0
-	case "smtputf8":
+		o.orcpts = append(o.orcpts, given)
+	case flagTimeout:
+		o.limit = value
+		o.timeout, ok = parseDuration(value)
+	case flagSMTPUTF8:
 		e.SMTPUTF8, ok = yesOrNo(value)
-	case "requiretls":
+	case flagRequireTLS:
 		e.RequireTLS, ok = yesOrNo(value)
-	case "quarantined":
+	case flagQuarantined:
 		e.Quarantined, ok = yesOrNo(value)
-	case "version":
-		p.show = "mxpipe " + version + "\n"
-	case "help":
-		p.show = usageText
+	case flagVersion:
+		o.show = "mxpipe " + version + "\n"
+	case flagHelp:
+		o.show = usageText
 	}
-	if !ok {
-		return misuse("--" + name + " cannot be " + strconv.Quote(value))
-	}
-	return nil
+	return ok
 }
 
 // recipients gives each recipient its delivery status notification parameters.
-func (p *parser) recipients(addresses []string) error {
+func (o *options) recipients(addresses []string) error {
 	if len(addresses) == 0 {
 		return misuse("no recipient")
 	}
-	orcpts := p.orcpts
+	orcpts := o.orcpts
 	if len(orcpts) != len(addresses) {
 		for _, o := range orcpts {
 			if o != "" {
@@ -249,12 +288,12 @@ func (p *parser) recipients(addresses []string) error {
 		}
 		orcpts = make([]string, len(addresses))
 	}
-	p.envelope.Recipients = make([]wire.Recipient, len(addresses))
+	o.envelope.Recipients = make([]wire.Recipient, len(addresses))
 	for i, address := range addresses {
 		if address == "" || address == "<>" {
 			return misuse("a recipient is empty")
 		}
-		p.envelope.Recipients[i] = wire.Recipient{Address: address, Notify: p.notify, ORcpt: orcpts[i]}
+		o.envelope.Recipients[i] = wire.Recipient{Address: address, Notify: o.notify, ORcpt: orcpts[i]}
 	}
 	return nil
 }
@@ -265,7 +304,7 @@ func oneOf(value string, words ...string) (string, bool) {
 		return "", true
 	}
 	for _, w := range words {
-		if strings.EqualFold(value, w) {
+		if equalFold(value, w) {
 			return w, true
 		}
 	}
@@ -275,15 +314,20 @@ func oneOf(value string, words ...string) (string, bool) {
 // notifyList brings a list into the one order and letter case that we send
 // (RFC 3461 §4.1). The empty list is not given.
 func notifyList(list string) (string, bool) {
-	if list == "" || strings.EqualFold(list, "NEVER") {
-		return strings.ToUpper(list), true
+	if list == "" {
+		return "", true
+	}
+	if equalFold(list, "NEVER") {
+		return "NEVER", true
 	}
 	words := [...]string{"SUCCESS", "FAILURE", "DELAY"}
 	var given [len(words)]bool
-	for _, element := range strings.Split(list, ",") {
+	for more := true; more; {
+		var element string
+		element, list, more = cut(list, ',')
 		known := false
 		for i, w := range words {
-			if strings.EqualFold(strings.TrimSpace(element), w) {
+			if equalFold(trim(element), w) {
 				given[i], known = true, true
 			}
 		}

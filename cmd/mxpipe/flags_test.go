@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"net"
 	"reflect"
 	"strings"
@@ -9,13 +8,12 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/wire"
-	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // minimal is what parse makes of "-f s@example.org r@example.net".
 func minimal(change func(*options)) options {
 	o := options{
-		socket: "/run/mxpolicyd/pipe.sock", timeout: 15 * time.Minute,
+		socket: "/run/mxpolicyd/pipe.sock", timeout: int64(15 * time.Minute), limit: "15m",
 		envelope: wire.Envelope{
 			Sender: "s@example.org", Transport: "default",
 			Recipients: []wire.Recipient{{Address: "r@example.net"}},
@@ -51,7 +49,7 @@ func TestParse(t *testing.T) {
 		{"everything", []string{"--socket", "/s", "--transport=bulk", "--queue-id", "4X", "--nexthop=[h]:25", "--size", "7", "--body", "8BITMIME",
 			"--smtputf8", "--requiretls", "--quarantined", "--ret=Hdrs", "--envid", "e", "--notify=delay,Success", "--orcpt", "rfc822;R", "--timeout=1m30s", "-f", s, r},
 			func(o *options) {
-				*o = options{socket: "/s", timeout: 90 * time.Second, envelope: wire.Envelope{
+				*o = options{socket: "/s", timeout: int64(90 * time.Second), limit: "1m30s", envelope: wire.Envelope{
 					Sender: s, Transport: "bulk", QueueID: "4X", Nexthop: "[h]:25", Size: 7, Body: "8bitmime", SMTPUTF8: true, RequireTLS: true,
 					Quarantined: true, Ret: "hdrs", EnvID: "e",
 					Recipients: []wire.Recipient{{Address: r, Notify: "SUCCESS,DELAY", ORcpt: "rfc822;R"}},
@@ -73,7 +71,9 @@ func TestParse(t *testing.T) {
 		{"one orcpt without address for all", []string{"-f", s, "--orcpt=rfc822;", "a", "b"}, recipients(wire.Recipient{Address: "a"}, wire.Recipient{Address: "b"})},
 		{"orcpt with semicolons", []string{"-f", s, "--orcpt=x400;/C=a;/O=b", r}, recipients(wire.Recipient{Address: r, ORcpt: "x400;/C=a;/O=b"})},
 	} {
-		got, err := parse(c.args)
+		got := &options{}
+		err := got.parse(c.args)
+		got.given, got.notify, got.orcpts = 0, "", nil
 		if want := minimal(c.want); err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("%s: got %+v, %v; want %+v", c.name, got, err, want)
 		}
@@ -186,10 +186,9 @@ func FuzzParse(f *testing.F) {
 			{other},
 		} {
 			called := i == 0
-			o, err := parse(args)
-			if err != nil {
-				var e *status.Error
-				if !errors.As(err, &e) || e.Code != codeConfigured {
+			var o options
+			if err := o.parse(args); err != nil {
+				if e, ok := err.(*failure); !ok || e.code != codeConfigured {
 					t.Fatalf("%q: %v", args, err)
 				}
 				continue

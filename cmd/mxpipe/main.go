@@ -1,3 +1,6 @@
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Mxpipe hands one message to mxpolicyd, the daemon that delivers it, and tells
 // the mail server that started it what came of it. Postfix starts it from
 // pipe(8), Exim from a pipe transport. It runs on Linux.
@@ -127,13 +130,6 @@
 // read.
 package main
 
-import (
-	"os"
-	"runtime"
-	"runtime/debug"
-	"time"
-)
-
 // version is set by the linker: -ldflags "-X main.version=1.2.3".
 var version = "dev"
 
@@ -141,36 +137,24 @@ func main() {
 	// A panic would end us with status 2, and the mail server would bounce the
 	// message. At this level it is SIGABRT, which leaves it in the queue. Fatal
 	// errors, such as a deadlock, cannot be recovered from, but obey this too.
-	debug.SetTraceback("crash")
-	// One goroutine needs one processor. With more than one the runtime keeps
-	// watch over a system call that waits, every 20 microseconds for the first
-	// milliseconds: as long as a delivery takes, and a fifth of what mxpipe
-	// costs.
-	runtime.GOMAXPROCS(1)
-
-	parent := findParent()
-	start := time.Now()
+	setTraceback("crash")
+	var s session
+	s.parent = findParent()
+	s.start = nanotime()
+	s.socket = noSocket
 	forbidCore()
-
-	opt, err := parse(os.Args[1:])
-	if err != nil {
-		finish(failure(err))
+	if err := s.options.parse(runtimeArgs()[1:]); err != nil {
+		s.finish(failed(err))
 	}
-	if opt.show != "" {
-		emit(opt.show)
-		os.Exit(0)
+	if s.options.show != "" {
+		emit(s.options.show)
+		exit(0)
 	}
-	s := session{
-		opt:    opt,
-		clock:  clock{end: start.Add(opt.timeout), whole: opt.timeout},
-		parent: parent,
-		socket: noSocket,
-	}
-	finish(s.run())
+	s.finish(s.run())
 }
 
 // finish prints the one line and ends the program.
-func finish(r result) {
-	emit(r.line())
-	os.Exit(exitStatus(r.code))
+func (s *session) finish(r result) {
+	emit(view(r.appendLine(s.line[:0])))
+	exit(exitStatus(r.code))
 }

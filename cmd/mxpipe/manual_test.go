@@ -31,8 +31,8 @@ func TestManualFlags(t *testing.T) {
 			t.Errorf("mxpipe(1) lists %q", item.Head)
 		}
 		listed = append(listed, name)
-		if kind := kindOf(name); kind == unknown || takes != (kind == valued) {
-			t.Errorf("mxpipe(1) lists %q, which is of kind %d", item.Head, kind)
+		if f := flagOf(name); f == noFlag || takes != f.needsValue() {
+			t.Errorf("mxpipe(1) lists %q, which is flag %d", item.Head, f)
 		}
 	}
 	word := regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
@@ -42,9 +42,9 @@ func TestManualFlags(t *testing.T) {
 		flag *regexp.Regexp
 	}{
 		"the usage":       {usageText, word},
-		"bash completion": {read(t, "../../packaging/completions/mxpipe.bash"), word},
-		"zsh completion":  {read(t, "../../packaging/completions/mxpipe.zsh"), word},
-		"fish completion": {read(t, "../../packaging/completions/mxpipe.fish"), fish},
+		"bash completion": {readFile(t, "../../packaging/completions/mxpipe.bash"), word},
+		"zsh completion":  {readFile(t, "../../packaging/completions/mxpipe.zsh"), word},
+		"fish completion": {readFile(t, "../../packaging/completions/mxpipe.fish"), fish},
 	} {
 		var known []string
 		for _, m := range source.flag.FindAllStringSubmatch(source.text, -1) {
@@ -64,8 +64,8 @@ func TestManualFlags(t *testing.T) {
 		}
 	}
 	// Whatever the program knows is among them.
-	text := read(t, "flags.go")
-	_, kinds, _ := strings.Cut(text, "func kindOf(")
+	text := readFile(t, "flags.go")
+	_, kinds, _ := strings.Cut(text, "func flagOf(")
 	kinds, _, _ = strings.Cut(kinds, "\n}\n")
 	for _, m := range regexp.MustCompile(`"([a-z0-9-]+)"`).FindAllStringSubmatch(kinds, -1) {
 		if !slices.Contains(listed, m[1]) {
@@ -97,7 +97,7 @@ func TestManualExitStatus(t *testing.T) {
 	}
 }
 
-func read(t *testing.T, path string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -242,7 +242,11 @@ func freeze(t *testing.T, pid int) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		stat := readStat(pid)
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stat := string(text)
 		if strings.HasPrefix(stat[strings.LastIndexByte(stat, ')')+1:], " T ") {
 			return
 		}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
@@ -26,14 +24,13 @@ type result struct {
 	text string
 }
 
-// line gives the result as the line on standard output.
-func (r result) line() string {
-	code := r.code.String()
-	text := wire.Printable(r.text, maxLine-len(code)-len(" \n"))
-	if text == "" {
-		return code + "\n"
+// appendLine appends the result as the line on standard output.
+func (r result) appendLine(dst []byte) []byte {
+	dst = r.code.Append(dst)
+	if text := wire.Printable(r.text, maxLine-len(dst)-len(" \n")); text != "" {
+		dst = append(append(dst, ' '), text...)
 	}
-	return code + " " + text + "\n"
+	return append(dst, '\n')
 }
 
 // exitStatus gives the exit status that says the same as a code. Whatever is
@@ -47,9 +44,11 @@ func exitStatus(c status.Code) int {
 		return exitTempFail
 	}
 	switch c {
-	case status.New(status.Permanent, 1, 1):
+	case status.Code{Class: status.Permanent, Subject: 1, Detail: 1}:
 		return exitNoUser
-	case status.New(status.Permanent, 1, 2), status.New(status.Permanent, 1, 10), status.New(status.Permanent, 4, 4):
+	case status.Code{Class: status.Permanent, Subject: 1, Detail: 2},
+		status.Code{Class: status.Permanent, Subject: 1, Detail: 10},
+		status.Code{Class: status.Permanent, Subject: 4, Detail: 4}:
 		return exitNoHost
 	}
 	if c.Subject == 6 {
@@ -60,22 +59,28 @@ func exitStatus(c status.Code) int {
 
 // The codes of our own errors (RFC 3463 §3.4, §3.5), all temporary.
 var (
-	codeSystem     = status.New(status.Temporary, 3, 0)
-	codeNoDaemon   = status.New(status.Temporary, 3, 2)
-	codeConfigured = status.New(status.Temporary, 3, 5)
-	codeTime       = status.New(status.Temporary, 4, 7)
+	codeSystem     = status.Code{Class: status.Temporary, Subject: 3, Detail: 0}
+	codeNoDaemon   = status.Code{Class: status.Temporary, Subject: 3, Detail: 2}
+	codeConfigured = status.Code{Class: status.Temporary, Subject: 3, Detail: 5}
+	codeTime       = status.Code{Class: status.Temporary, Subject: 4, Detail: 7}
 )
 
-func localError(code status.Code, text string) error {
-	return &status.Error{Code: code, Text: text}
+// failure is an error of our own. It is temporary.
+type failure struct {
+	code status.Code
+	text string
 }
 
-// failure gives the result of an error of our own. It is temporary, whatever
-// the error says.
-func failure(err error) result {
-	var e *status.Error
-	if errors.As(err, &e) {
-		return result{code: e.Code.WithClass(status.Temporary), text: e.Error()}
+// Error gives the line for people.
+func (f *failure) Error() string { return f.text }
+
+func localError(code status.Code, text string) error { return &failure{code, text} }
+
+// failed gives the result of an error of our own. It is temporary, whatever the
+// error says.
+func failed(err error) result {
+	if f, ok := err.(*failure); ok {
+		return result{code: f.code.WithClass(status.Temporary), text: f.text}
 	}
 	return result{code: codeSystem, text: err.Error()}
 }

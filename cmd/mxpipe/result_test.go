@@ -53,6 +53,8 @@ func TestExitStatusAgreesWithClass(t *testing.T) {
 	}
 }
 
+func line(r result) string { return string(r.appendLine(nil)) }
+
 func TestLine(t *testing.T) {
 	for _, c := range []struct{ code, text, want string }{
 		{"2.0.0", "mx: 250 Ok", "2.0.0 mx: 250 Ok\n"},
@@ -64,7 +66,7 @@ func TestLine(t *testing.T) {
 		{"5.1.1", strings.Repeat("é", 2000), "5.1.1 " + strings.Repeat("é", 446) + "\n"},
 	} {
 		code, _, _ := status.Parse(c.code)
-		got := result{code, c.text}.line()
+		got := line(result{code, c.text})
 		if got != c.want || len(got) > 900 || !utf8.ValidString(got) {
 			t.Errorf("%s %.20q: %q", c.code, c.text, got)
 		}
@@ -75,12 +77,12 @@ func TestLine(t *testing.T) {
 func TestFailureIsTemporary(t *testing.T) {
 	for _, err := range []error{
 		errors.New("plain"),
-		&status.Error{Code: status.New(status.Permanent, 1, 1), Text: "x"},
-		&status.Error{Code: status.New(status.Success, 0, 0), Text: "x"},
-		&status.Error{Text: "x"},
+		&failure{status.New(status.Permanent, 1, 1), "x"},
+		&failure{status.New(status.Success, 0, 0), "x"},
+		&failure{text: "x"},
 	} {
-		if o := failure(err); exitStatus(o.code) != 75 || o.line()[0] != '4' {
-			t.Errorf("%#v: %q", err, o.line())
+		if o := failed(err); exitStatus(o.code) != 75 || line(o)[0] != '4' {
+			t.Errorf("%#v: %q", err, line(o))
 		}
 	}
 }
@@ -100,8 +102,8 @@ func TestOutcomeOf(t *testing.T) {
 		{"no code", wire.Answer{Text: "Ok"}, true, 75, "4.3.0 the daemon's answer has no status code\n"},
 	} {
 		o := outcomeOf(c.answer, c.committed)
-		if exitStatus(o.code) != c.status || o.line() != c.line {
-			t.Errorf("%s: %d %q", c.name, exitStatus(o.code), o.line())
+		if exitStatus(o.code) != c.status || line(o) != c.line {
+			t.Errorf("%s: %d %q", c.name, exitStatus(o.code), line(o))
 		}
 	}
 }

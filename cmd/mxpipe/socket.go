@@ -2,90 +2,81 @@ package main
 
 import (
 	"errors"
-	"time"
-
-	"golang.org/x/sys/unix"
+	"unsafe"
 )
 
-// The system calls are made directly, because package net costs more time at
-// start than everything else here. There is one goroutine; whatever can wait
-// waits in poll(2), with what is left of --timeout.
-
-const (
-	stdin    = 0
-	stdout   = 1
-	noSocket = -1
-)
+const noSocket = -1
 
 // accepting is what a connect waits for.
 func (s *session) accepting() string {
-	return "a connection to " + s.opt.socket
+	return "a connection to " + s.options.socket
 }
 
 // dial connects to the daemon's socket.
 func (s *session) dial() error {
-	path := s.opt.socket
-	var sun unix.RawSockaddrUnix
-	if len(path) >= len(sun.Path) {
+	path := s.options.socket
+	to := sockaddrUnix{family: afUnix}
+	if copy(to.path[:len(to.path)-1], path) < len(path) {
 		return localError(codeConfigured, path+": the path is too long for a socket")
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
+	fd, err := unixSocket()
+	if err != 0 {
 		return localError(codeSystem, "socket: "+err.Error())
 	}
-	for queued := false; ; {
-		switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
-		case nil, unix.EISCONN:
+	switch err := connect(fd, &to); err {
+	case 0:
+		s.socket = fd
+		return nil
+	case eagain, eintr:
+	default:
+		closeFD(fd)
+		return refused(path, err)
+	}
+	if err := s.queue(fd, &to); err != nil {
+		closeFD(fd)
+		return err
+	}
+	s.socket = fd
+	return nil
+}
+
+// queue connects when more wait than the daemon takes. connect then waits in
+// its turn, which poll cannot, but for parentTick at most (unix(7)). Between the
+// tries the time and the parent are looked at.
+func (s *session) queue(fd int, to *sockaddrUnix) error {
+	for {
+		left := s.left()
+		switch {
+		case left <= 0:
+			return s.expired(s.accepting())
+		case s.parent.lost, s.parent.replaced():
+			return errOrphan
+		}
+		// It must not be 0, which is no bound.
+		if err := blockInTurns(fd, max(min(left, parentTick)/1000, 1)); err != 0 {
+			return localError(codeSystem, "waiting for a connection: "+err.Error())
+		}
+		switch err := connectInTurn(fd, to); err {
+		case 0, eisconn:
 			// What was known of the parent may be minutes old.
-			if queued && s.parent.gone() {
-				unix.Close(fd)
+			if s.parent.gone(s.stat[:]) {
 				return errOrphan
 			}
-			s.socket = fd
 			return nil
-		case unix.EINTR:
-		case unix.EAGAIN:
-			queued = true
-			if err := s.queue(fd); err != nil {
-				unix.Close(fd)
-				return err
-			}
+		case eagain, eintr:
 		default:
-			unix.Close(fd)
-			return refused(path, err)
+			return refused(s.options.socket, err)
 		}
 	}
 }
 
-// queue prepares for one more try of connect when more wait than the daemon
-// takes: connect then waits in its turn, which poll cannot, for parentTick at
-// most (unix(7)). Between the tries the time and the parent are looked at.
-func (s *session) queue(fd int) error {
-	left := s.clock.left()
-	switch {
-	case left <= 0:
-		return s.clock.expired(s.accepting())
-	case s.parent.lost, s.parent.replaced():
-		return errOrphan
-	}
-	// It must not be 0, which is no bound.
-	tv := unix.NsecToTimeval(max(min(left, parentTick), time.Microsecond).Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
-		return localError(codeSystem, "setsockopt: "+err.Error())
-	}
-	if err := unix.SetNonblock(fd, false); err != nil {
-		return localError(codeSystem, "fcntl: "+err.Error())
-	}
-	return nil
-}
-
 // refused puts an error of connect into words that lead to its fix.
-func refused(path string, err error) error {
+func refused(path string, err errno) error {
 	text := path + ": " + err.Error()
 	switch err {
-	case unix.ENOENT, unix.ECONNREFUSED:
+	case enoent, econnrefused:
 		return localError(codeNoDaemon, text+" (is mxpolicyd.socket running?)")
-	case unix.EACCES, unix.EPERM:
+	case eacces, eperm:
 		return localError(codeConfigured, text+" (is this user in the socket's group?)")
 	}
 	return localError(codeSystem, text)
@@ -97,21 +88,22 @@ var errSpoke = errors.New("the daemon spoke first")
 
 // spoken reports whether poll found something to read, or an end.
 func spoken(revents int16) bool {
-	return revents&(unix.POLLIN|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+	return revents&(pollIn|pollHup|pollErr|pollNval) != 0
 }
 
-// write writes all of b to the socket, unless the daemon speaks first.
-func (s *session) write(b []byte) error {
-	for len(b) > 0 {
-		// A daemon that closed is to be an error here, not a SIGPIPE, and one
-		// that does not read must not keep us from hearing it.
-		n, err := unix.SendmsgN(s.socket, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+// write writes three pieces to the socket, unless the daemon speaks first.
+func (s *session) write(a, b, c []byte) error {
+	for len(a)+len(b)+len(c) > 0 {
+		// One that does not read must not keep us from hearing it.
+		n, err := send(s.socket, a, b, c)
 		switch err {
-		case nil:
-			b = b[n:]
-		case unix.EINTR:
-		case unix.EAGAIN:
-			_, of, err := s.wait(0, unix.POLLIN|unix.POLLOUT, "the daemon to read the message")
+		case 0:
+			a, n = skip(a, n)
+			b, n = skip(b, n)
+			c, _ = skip(c, n)
+		case eintr:
+		case eagain:
+			_, of, err := s.wait(0, pollIn|pollOut, "the daemon to read the message")
 			if err != nil {
 				return err
 			}
@@ -125,24 +117,34 @@ func (s *session) write(b []byte) error {
 	return nil
 }
 
+// skip cuts n bytes off b, and gives how many it did not have.
+func skip(b []byte, n int) (rest []byte, more int) {
+	k := min(n, len(b))
+	return b[k:], n - k
+}
+
 // emit writes a text of at most 4,096 bytes to standard output. It bothers no
 // longer with one that is closed or takes nothing: the exit status says the
-// essential. Writing directly, it gets an error where os.Stdout would die of
-// SIGPIPE.
+// essential.
 func emit(text string) {
 	const patience = 10_000 // milliseconds
 	for len(text) > 0 {
-		fds := []unix.PollFd{{Fd: stdout, Events: unix.POLLOUT}}
-		if ready, err := unix.Poll(fds, patience); err == unix.EINTR {
+		fds := [...]pollFD{{fd: stdout, events: pollOut}}
+		n, err := ready(fds[:])
+		if err == 0 && n == 0 {
+			n, err = poll(fds[:], patience)
+		}
+		if err == eintr {
 			continue
-		} else if err != nil || ready == 0 {
+		}
+		if err != 0 || n == 0 {
 			return
 		}
-		n, err := unix.Write(stdout, []byte(text))
-		if err == unix.EINTR || err == unix.EAGAIN {
+		n, err = write(stdout, unsafe.Slice(unsafe.StringData(text), len(text)))
+		if err == eintr || err == eagain {
 			continue
 		}
-		if err != nil {
+		if err != 0 {
 			return
 		}
 		text = text[n:]

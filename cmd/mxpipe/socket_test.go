@@ -1,15 +1,13 @@
 package main
 
 import (
-	"errors"
-	"io"
 	"os"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/internal/wire"
 )
 
 // pair gives a session that is connected to a daemon, and the daemon's end.
@@ -19,16 +17,16 @@ func pair(t *testing.T, patience time.Duration) (s *session, daemon int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := findParent()
+	s = &session{
+		options: options{socket: "/nowhere", timeout: int64(patience), limit: "1m30s"},
+		start:   nanotime(), parent: findParent(), socket: fds[0],
+	}
 	t.Cleanup(func() {
 		unix.Close(fds[0])
-		unix.Close(p.fd)
+		unix.Close(s.parent.fd)
+		unix.Close(s.parent.stat)
 	})
-	return &session{
-		opt:    &options{socket: "/nowhere"},
-		clock:  clock{end: time.Now().Add(patience), whole: 90 * time.Second},
-		parent: p, socket: fds[0],
-	}, fds[1]
+	return s, fds[1]
 }
 
 // What the daemon says while it reads nothing is noticed as soon as no more
@@ -39,10 +37,10 @@ func TestWriteHearsTheDaemon(t *testing.T) {
 	if _, err := unix.Write(daemon, []byte("A")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.write(make([]byte, 5<<20)); err != errSpoke {
+	if err := s.write(nil, make([]byte, 5<<20), nil); err != errSpoke {
 		t.Errorf("a daemon that spoke: %v", err)
 	}
-	if _, err := io.ReadFull(answerReader{s}, make([]byte, 1)); err != nil {
+	if n, err := read(s.socket, make([]byte, 1)); n != 1 || err != 0 {
 		t.Errorf("what it said is lost: %v", err)
 	}
 }
@@ -50,10 +48,10 @@ func TestWriteHearsTheDaemon(t *testing.T) {
 func TestWriteToNoOne(t *testing.T) {
 	s, daemon := pair(t, patience)
 	unix.Close(daemon)
-	if err := s.write([]byte("x")); err != errSpoke {
+	if err := s.write([]byte("x"), nil, nil); err != errSpoke {
 		t.Errorf("a daemon that closed: %v", err)
 	}
-	if _, err := (answerReader{s}).Read(make([]byte, 1)); err != io.EOF {
+	if _, err := s.answer(); err != wire.ErrNoAnswer {
 		t.Errorf("its end: %v", err)
 	}
 }
@@ -63,14 +61,14 @@ func TestClockThatRanOut(t *testing.T) {
 	s, daemon := pair(t, 0)
 	defer unix.Close(daemon)
 	const want = "timed out after 1m30s (waiting for "
-	_, readErr := answerReader{s}.Read(make([]byte, 1))
+	_, readErr := s.answer()
 	for what, err := range map[string]error{
-		"the daemon to read the message": s.write(make([]byte, 5<<20)),
+		"the daemon to read the message": s.write(nil, make([]byte, 5<<20), nil),
 		"the daemon's answer":            readErr,
-		"a connection to /nowhere":       s.queue(s.socket),
+		"a connection to /nowhere":       s.queue(s.socket, nil),
 	} {
-		var e *status.Error
-		if !errors.As(err, &e) || e.Code != codeTime || e.Text != want+what+")" {
+		e, ok := err.(*failure)
+		if !ok || e.code != codeTime || e.text != want+what+")" {
 			t.Errorf("%v, want %s%s", err, want, what)
 		}
 	}
@@ -84,19 +82,19 @@ func TestNoWaitOutlivesTheParent(t *testing.T) {
 	if _, err := unix.Write(daemon, []byte("A")); err != nil {
 		t.Fatal(err)
 	}
-	for name, p := range map[string]parent{
-		"lost from the start":       {pid: os.Getppid(), fd: noParentFD, lost: true},
-		"replaced, without a pidfd": {pid: os.Getpid(), fd: noParentFD},
-	} {
+	lost := parentOf(os.Getppid())
+	lost.lost = true
+	unix.Close(s.parent.fd)
+	for name, p := range map[string]parent{"lost from the start": lost, "replaced, without a pidfd": parentOf(os.Getpid())} {
 		s.parent = p
-		if _, err := (answerReader{s}).Read(make([]byte, 1)); err != errOrphan {
+		if _, err := s.answer(); err != errOrphan {
 			t.Errorf("%s, reading: %v", name, err)
 		}
-		if err := s.write(make([]byte, 5<<20)); err != errOrphan {
+		if err := s.write(nil, make([]byte, 5<<20), nil); err != errOrphan {
 			t.Errorf("%s, writing: %v", name, err)
 		}
 	}
-	s.opt.socket = fullSocket(t)
+	s.options.socket = fullSocket(t)
 	if err := s.dial(); err != errOrphan {
 		t.Errorf("waiting to connect: %v", err)
 	}

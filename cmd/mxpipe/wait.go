@@ -1,35 +1,31 @@
 package main
 
-import (
-	"math"
-	"time"
-
-	"golang.org/x/sys/unix"
+// The units of the clock.
+const (
+	millisecond = 1_000_000
+	second      = 1000 * millisecond
+	minute      = 60 * second
+	hour        = 60 * minute
 )
 
-// clock knows when to give up.
-type clock struct {
-	end   time.Time
-	whole time.Duration // what --timeout said
-}
-
-func (c clock) left() time.Duration { return time.Until(c.end) }
+// left is what is left of --timeout, in nanoseconds.
+func (s *session) left() int64 { return s.start + s.options.timeout - nanotime() }
 
 // expired is the error when nothing is left; it says what for we waited.
-func (c clock) expired(waiting string) error {
-	return localError(codeTime, "timed out after "+c.whole.String()+" (waiting for "+waiting+")")
+func (s *session) expired(waiting string) error {
+	return localError(codeTime, "timed out after "+s.options.limit+" (waiting for "+waiting+")")
 }
 
 // milliseconds rounds up, so that the last part of one is not spun away.
-func milliseconds(d time.Duration) int {
-	return int(min((d+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+func milliseconds(nanoseconds int64) int64 {
+	return (nanoseconds + millisecond - 1) / millisecond
 }
 
 // errOrphan says that the parent is gone. Nobody is left to hear of a delivery.
-var errOrphan = localError(codeSystem, "the mail server that started mxpipe is gone")
+var errOrphan error = &failure{codeSystem, "the mail server that started mxpipe is gone"}
 
 // parentTick is how often a parent without a pidfd is looked after.
-const parentTick = time.Second
+const parentTick = second
 
 // wait waits until standard input or the socket can do what is asked of it, in
 // the flags of poll(2); 0 asks nothing, and a closed socket has nothing to ask.
@@ -37,27 +33,36 @@ const parentTick = time.Second
 // has a message in hand: the time and the parent end every wait, and what the
 // daemon said counts for nothing when the parent is gone at the same time.
 func (s *session) wait(in, socket int16, waiting string) (ofIn, ofSocket int16, err error) {
-	fds := [...]unix.PollFd{
-		{Fd: watched(stdin, in), Events: in},
-		{Fd: watched(s.socket, socket), Events: socket},
-		{Fd: int32(s.parent.fd), Events: unix.POLLIN}, // last: it is as new as can be
+	fds := [...]pollFD{
+		{fd: watched(stdin, in), events: in},
+		{fd: watched(s.socket, socket), events: socket},
+		{fd: int32(s.parent.fd), events: pollIn}, // last: it is as new as can be
 	}
-	for {
-		left := s.clock.left()
+	// Telling the runtime of a wait costs more than a look whether there is
+	// one. The answer alone is hardly ever there.
+	wait := in == 0 && socket == pollIn
+	for ; ; wait = true {
+		left := s.left()
 		if left <= 0 {
-			return 0, 0, s.clock.expired(waiting)
+			return 0, 0, s.expired(waiting)
 		}
 		if s.parent.fd == noParentFD {
 			left = min(left, parentTick)
 		}
-		n, err := unix.Poll(fds[:], milliseconds(left))
+		var n int
+		var err errno
+		if wait {
+			n, err = poll(fds[:], milliseconds(left))
+		} else {
+			n, err = ready(fds[:])
+		}
 		switch {
-		case err != nil && err != unix.EINTR:
+		case err != 0 && err != eintr:
 			return 0, 0, localError(codeSystem, "poll: "+err.Error())
-		case s.parent.lost || fds[2].Revents != 0, s.parent.fd == noParentFD && s.parent.replaced():
+		case s.parent.lost || fds[2].revents != 0, s.parent.fd == noParentFD && s.parent.replaced():
 			return 0, 0, errOrphan
-		case err == nil && n > 0:
-			return fds[0].Revents, fds[1].Revents, nil
+		case err == 0 && n > 0:
+			return fds[0].revents, fds[1].revents, nil
 		}
 	}
 }
