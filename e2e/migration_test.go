@@ -444,7 +444,7 @@ func TestSetupOfPostfix(t *testing.T) {
 func TestDoctorOnDebian(t *testing.T) {
 	t.Parallel()
 	m := migrating(t, 8642, "QUERY", "", nil)
-	m.command(t, "postconf", "-e", "smtp_dns_support_level=dnssec", "smtp_tls_security_level=dane")
+	m.command(t, "postconf", "-e", "smtp_dns_support_level=dnssec", "smtp_tls_security_level=dane", "smtp_tls_mandatory_protocols=>=TLSv1.2")
 	for table, want := range map[string]string{
 		"socketmap:inet:" + m.address + ":policy":                    "",
 		"socketmap:inet:" + m.address + ":tlspol":                    `has no map "tlspol"`,

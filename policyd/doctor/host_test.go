@@ -236,7 +236,7 @@ func (p *patient) loopback() string {
 // asks has Postfix's own smtp(8) ask for policies, in the chroot or not.
 func (p *patient) asks(at, chroot string) {
 	p.main = "smtp_tls_policy_maps = socketmap:" + at + ":policy\nsmtp_dns_support_level = dnssec\nsmtp_tls_security_level = dane\n" +
-		"smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt\n"
+		"smtp_tls_mandatory_protocols = >=TLSv1.2\nsmtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt\n"
 	p.master = "smtp unix - - " + chroot + " - - smtp\n"
 }
 

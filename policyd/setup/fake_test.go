@@ -29,7 +29,7 @@ func stock(t *testing.T) *fake {
 		defaults: map[string]string{
 			"mail_version": "3.7.11", "compatibility_level": "0", "default_transport": "smtp", "enable_long_queue_ids": "no", "export_environment": "TZ MAIL_CONFIG LANG",
 			"message_size_limit": "10240000", "relayhost": "", "smtp_tls_policy_maps": "", "smtp_dns_support_level": "", "smtp_tls_security_level": "",
-			"smtp_tls_CAfile": "", "smtp_tls_CApath": "", "smtp_tls_loglevel": "0", "smtp_generic_maps": "", "smtp_sasl_auth_enable": "no", "tls_append_default_CA": "no",
+			"smtp_tls_CAfile": "", "smtp_tls_mandatory_protocols": ">=TLSv1", "smtp_tls_CApath": "", "smtp_tls_loglevel": "0", "smtp_generic_maps": "", "smtp_sasl_auth_enable": "no", "tls_append_default_CA": "no",
 			"smtp_helo_name": "$myhostname", "queue_directory": "/var/spool/postfix",
 		},
 		main: map[string]string{

@@ -40,6 +40,10 @@ func (p Postfix) socketmap(t Target) ([]Step, error) {
 			if p.Settings["smtp_tls_CAfile"] == "" && p.Settings["smtp_tls_CApath"] == "" && p.Settings["tls_append_default_CA"] != "yes" {
 				s.Changes = append(s.Changes, p.set(name, bundle(t, value)))
 			}
+		case "smtp_tls_mandatory_protocols":
+			if !mailserver.OnlyTLS12(p.Settings[name]) {
+				s.Changes = append(s.Changes, p.set(name, value))
+			}
 		case "smtp_tls_loglevel":
 			if p.Settings[name] == "0" {
 				s.Changes = append(s.Changes, p.set(name, value))

@@ -27,7 +27,7 @@ func TestPostfixPlans(t *testing.T) {
 	}
 	dropped := "--- /etc/systemd/system/mxpolicyd-socketmap.socket.d/tcp.conf\n+" +
 		strings.ReplaceAll(strings.TrimSuffix(string(tcp), "\n"), "\n", "\n+") + "\n" + dropInRun
-	const asks = "--- main.cf\n+smtp_dns_support_level = dnssec\n-smtp_tls_security_level = may\n+smtp_tls_security_level = dane\n+smtp_tls_loglevel = 1\n"
+	const asks = "--- main.cf\n+smtp_dns_support_level = dnssec\n-smtp_tls_security_level = may\n+smtp_tls_security_level = dane\n+smtp_tls_mandatory_protocols = !SSLv2, !SSLv3, !TLSv1, !TLSv1.1\n+smtp_tls_loglevel = 1\n"
 	const reload = "run postfix reload\n"
 	address := func(t *Target) { t.Daemon.Socketmap = []string{"127.0.0.1:8463"} }
 	for _, tt := range []struct {
@@ -85,6 +85,7 @@ run postfix reload
 			f.main["smtp_tls_security_level"] = "dane"
 			f.main["smtp_dns_support_level"] = "dnssec"
 			f.main["smtp_tls_loglevel"] = "1"
+			f.main["smtp_tls_mandatory_protocols"] = ">=TLSv1.2"
 		}, `--- main.cf
 -smtp_tls_policy_maps = hash:/etc/postfix/tls_policy, socketmap:inet:127.0.0.1:8642:QUERY
 +smtp_tls_policy_maps = hash:/etc/postfix/tls_policy, socketmap:inet:127.0.0.1:8463:policy
@@ -106,6 +107,7 @@ run postfix reload
 		}, `--- main.cf
 +smtp_dns_support_level = dnssec
 +smtp_tls_dane_insecure_mx_policy = dane
++smtp_tls_mandatory_protocols = !SSLv2, !SSLv3, !TLSv1, !TLSv1.1
 +smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt
 +smtp_tls_loglevel = 1
 +smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy

@@ -36,13 +36,15 @@ const (
 	DANEOnly
 	// Secure: a certificate that WebPKI proves to be for one of some names.
 	Secure
+	// Fingerprint: a key of the server's own that is one of some.
+	Fingerprint
 )
 
 // Policy is what Postfix is told about a domain.
 type Policy struct {
 	Level Level
-	Names []string // for Secure
-	TLS12 bool     // for Secure: over TLS 1.2 or better (RFC 8461 §4)
+	Names []string // for Secure; for Fingerprint the keys' digests
+	TLS12 bool     // for Secure and Fingerprint: over TLS 1.2 or better (RFC 8461 §4)
 	// MissingHosts says that a host which the MTA-STS policy lists is not among
 	// Names.
 	MissingHosts bool
@@ -63,9 +65,11 @@ func Decide(plan *plan.Plan) Policy {
 	switch {
 	case len(s.hosts) > 0 && s.eligible == 0:
 		return s.refusal()
-	case plan.Route.Secure && s.dane == len(s.hosts) && s.dane > 0:
+	case !plan.Rules.Pins.Empty() && s.unknown == nil:
+		return s.pinned()
+	case plan.Rules.Pins.Empty() && plan.Route.Secure && s.dane == len(s.hosts) && s.dane > 0:
 		return Policy{Level: DANEOnly}
-	case s.unknown != nil && plan.Route.Secure && s.dane > 0:
+	case plan.Rules.Pins.Empty() && s.unknown != nil && plan.Route.Secure && s.dane > 0:
 		return Policy{Level: DANEOnly} // no MTA-STS policy asks for more
 	case s.unknown != nil:
 		return refuse(status.New(status.Temporary, 4, 3), fmt.Errorf("%s: %w", plan.Target.Domain, s.unknown))
@@ -186,6 +190,19 @@ func (s *summary) nothing() Policy {
 		p.Level = DANE
 	case s.OwnPolicies:
 		p.Level = May
+	}
+	return p
+}
+
+// pinned is the policy where the administrator has written keys down. A pin
+// comes on top of DANE and MTA-STS, and Postfix can be told one of them.
+func (s *summary) pinned() Policy {
+	if s.need > verdict.NeedProof {
+		return Policy{Level: Refused, Reason: "4.7.5 Postfix has no word for a pin on top of DANE or MTA-STS, which " + s.Target.Domain + " has; mxpipe and LMTP can deliver to it"}
+	}
+	p := Policy{Level: Fingerprint, TLS12: true}
+	for _, pin := range s.Rules.Pins.Pins() {
+		p.Names = append(p.Names, pin.Hex())
 	}
 	return p
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/dane"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -110,6 +111,8 @@ var (
 	vouchedFor    = with(func(r *verdict.Rules) { r.MinMX = verdict.MXMTASTS })
 	onlySigned    = with(func(r *verdict.Rules) { r.MinMX = verdict.MXDNSSEC })
 	noDANE        = with(func(r *verdict.Rules) { r.DANE = false })
+	keyPinned     = with(func(r *verdict.Rules) { r.Pins = pin.NewSet(pin.Pin{0xab, 1}, pin.Pin{0x0c}) })
+	pinnedToo     = with(func(r *verdict.Rules) { r.Pins, r.MinTLS = keyPinned.Pins, verdict.TLSAuthenticated })
 	onlySTS       = verdict.Rules{MTASTS: true}
 	none          = verdict.Rules{}
 )
@@ -175,6 +178,11 @@ func TestReply(t *testing.T) {
 		{"without DANE, MTA-STS", ruled(noDANE, enforce(true, listsAll, usable)), secure1 + modern},
 		{"without DANE, addresses unknown", ruled(noDANE, dns(false, unknown)), "NOTFOUND "},
 		{"without DANE, MTA-STS, addresses unknown", ruled(onlySTS, enforce(false, listsAll, unknown)), secure1 + modern},
+		{"a pin", ruled(keyPinned, dns(false, bare)), "OK fingerprint match=0C" + strings.Repeat(":00", 31) + "|AB:01" + strings.Repeat(":00", 30) + modern},
+		{"a pin, local_policy authenticated", ruled(pinnedToo, dns(true, bare, bare)), "OK fingerprint match=0C" + strings.Repeat(":00", 31) + "|AB:01" + strings.Repeat(":00", 30) + modern},
+		{"a pin, unusable records", ruled(keyPinned, dns(true, unusable)), "OK fingerprint match=0C" + strings.Repeat(":00", 31) + "|AB:01" + strings.Repeat(":00", 30) + modern},
+		{"a pin, DANE", ruled(keyPinned, dns(true, usable)), "TEMP 4.7.5 Postfix has no word for a pin on top of DANE or MTA-STS, which a.example has; mxpipe and LMTP can deliver to it"},
+		{"a pin, MTA-STS", ruled(keyPinned, enforce(false, listsAll, bare)), "TEMP 4.7.5 Postfix has no word for a pin on top of DANE or MTA-STS, which a.example has; mxpipe and LMTP can deliver to it"},
 		{"no mechanism", ruled(none, enforce(true, listsAll, usable)), "NOTFOUND "},
 	} {
 		if got := Reply(tt.plan(), false); got != tt.want {
@@ -277,6 +285,8 @@ func postfix(level Level, signed bool, found sort) (need verdict.Need, ok bool) 
 		return verdict.NeedDANE, signed && found == usable
 	case Secure:
 		return verdict.NeedWebPKI, true
+	case Fingerprint:
+		return verdict.NeedProof, true // and the pin
 	}
 	return 0, false
 }
@@ -297,7 +307,7 @@ func TestNoAnswerIsWeakerThanTheVerdict(t *testing.T) {
 	for _, signed := range []bool{true, false} {
 		for _, listed := range [][]string{nil, listsAll, lists2, {"elsewhere.example"}} {
 			for _, mode := range []mtasts.Mode{mtasts.ModeTesting, mtasts.ModeEnforce} {
-				for _, rules := range []verdict.Rules{all, encrypted, authenticated, vouchedFor, onlySigned, noDANE, onlySTS, none} {
+				for _, rules := range []verdict.Rules{all, encrypted, authenticated, vouchedFor, onlySigned, noDANE, onlySTS, none, keyPinned, pinnedToo} {
 					for _, hosts := range mixtures {
 						scene{signed: signed, mode: mode, listed: listed, rules: rules, hosts: hosts}.check(t)
 					}
@@ -323,7 +333,7 @@ func (s scene) check(t *testing.T) {
 	if !s.signed {
 		s.checkStranger(t, p, o)
 	}
-	if eligible > 0 && served == 0 {
+	if eligible > 0 && served == 0 && s.rules.Pins.Empty() { // a pin beside another proof is what Postfix has no word for
 		t.Errorf("%v: %+v, and nobody gets mail", s, p)
 	}
 	if p.Level == Refused && p.Reason == "" {
@@ -368,7 +378,7 @@ func (s scene) checkHost(t *testing.T, p Policy, h *plan.Host, what sort) (may, 
 		}
 		v := verdict.Decide(facts, s.rules, verdict.Demands{Relaxed: true})
 		// Without a look at the records Postfix takes what they were for us.
-		if p.Level != DANE && p.Level != DANEOnly && s.rules.DANE && h.Err != nil || v.Refusal != nil || need < v.Need {
+		if p.Level != DANE && p.Level != DANEOnly && s.rules.DANE && h.Err != nil || !v.Pins.Empty() && p.Level != Fingerprint || v.Refusal != nil || need < v.Need {
 			t.Errorf("%v: %+v asks %v of %s, found %v, where the verdict is %v %v", s, p, need, h.Host.Name, found, v.Refusal, v.Need)
 		}
 	}
@@ -383,7 +393,7 @@ func (s scene) checkStranger(t *testing.T, p Policy, o *plan.Plan) {
 		return
 	}
 	v := verdict.Decide(verdict.Facts{Host: "mx.forger.example", STS: o.STS}, s.rules, verdict.Demands{Relaxed: true})
-	if v.Refusal != nil || need < v.Need {
+	if v.Refusal != nil || need < v.Need || !v.Pins.Empty() && p.Level != Fingerprint {
 		t.Errorf("%v: %+v asks %v of a forger's host, where the verdict is %v %v", s, p, need, v.Refusal, v.Need)
 	}
 }

@@ -53,6 +53,8 @@ func Reply(plan *plan.Plan, reports bool) string {
 		return "OK dane"
 	case DANEOnly:
 		return "OK dane-only"
+	case Fingerprint:
+		return "OK fingerprint match=" + strings.Join(p.Names, "|") + p.protocols()
 	case Secure:
 		return "OK secure match=" + strings.Join(p.Names, ":") + " servername=hostname" + p.protocols() + attributes
 	}
@@ -71,7 +73,7 @@ func (p *Policy) protocols() string {
 // attributes gives what TLS reports shall say of the domain's MTA-STS policy.
 // Where DANE decides, Postfix knows by itself.
 func (p *Policy) attributes(plan *plan.Plan) string {
-	if p.Level == Refused || (p.Level == DANE || p.Level == DANEOnly) && !p.NothingRequired || !presentable(plan.Target.Domain) {
+	if p.Level == Refused || p.Level == Fingerprint || (p.Level == DANE || p.Level == DANEOnly) && !p.NothingRequired || !presentable(plan.Target.Domain) {
 		return ""
 	}
 	if plan.Policy == nil {

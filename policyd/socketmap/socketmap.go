@@ -17,6 +17,7 @@
 //	dane-only, dane       what TLSA records ask for
 //	secure match=A:B …    what MTA-STS asks for: a certificate for A or B
 //	encrypt               what local_policy asks for
+//	fingerprint match=…   a key that an override pins
 //	may                   what an override with an mx_auth of its own allows
 //	NOTFOUND              nothing is asked for: Postfix's default level
 //	TEMP and a reason     no host may have the mail now; Postfix keeps it,
@@ -69,8 +70,14 @@
 //
 // All this holds for a Postfix that looks up DNSSEC (smtp_dns_support_level =
 // dnssec), uses DANE also where the MX set is not signed, which before 3.10
-// means smtp_tls_security_level = dane, and knows the CAs (smtp_tls_CAfile).
+// means smtp_tls_security_level = dane, takes no TLS below 1.2 where TLS is asked
+// for (smtp_tls_mandatory_protocols), and knows the CAs (smtp_tls_CAfile).
 // contrib/postfix has the lines.
+//
+// A pinned key is "fingerprint", where nothing beyond TLS is asked of any host
+// besides. On top of DANE or MTA-STS Postfix cannot be told a pin: TEMP. It holds
+// a fingerprint against the server's own key alone, so that a pinned CA lets no
+// mail pass.
 //
 // Where the DNS does not say whether a domain has an MTA-STS policy (the TXT
 // look-up fails), NOTFOUND would be a guess that whoever makes look-ups fail

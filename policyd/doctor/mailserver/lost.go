@@ -72,7 +72,7 @@ func LostSettings() []LostSetting {
 			never("smtp_tls_cert_file"), never("smtp_tls_eccert_file"), never("smtp_tls_dcert_file"), never("smtp_tls_chain_files")),
 		lost("tls_client.protocols in mxpolicyd.yaml",
 			usually("smtp_tls_protocols", ">=TLSv1", "!SSLv2, !SSLv3", "!SSLv2,!SSLv3"),
-			usually("smtp_tls_mandatory_protocols", ">=TLSv1", "!SSLv2, !SSLv3", "!SSLv2,!SSLv3", ">=TLSv1.2")),
+			usually("smtp_tls_mandatory_protocols", ">=TLSv1", "!SSLv2, !SSLv3", "!SSLv2,!SSLv3", ">=TLSv1.2", "!SSLv2, !SSLv3, !TLSv1, !TLSv1.1")),
 		lost("tls_client.ciphers in mxpolicyd.yaml",
 			usually("smtp_tls_ciphers", "medium", "high"), usually("smtp_tls_mandatory_ciphers", "medium", "high"),
 			never("smtp_tls_exclude_ciphers"), never("smtp_tls_mandatory_exclude_ciphers")),

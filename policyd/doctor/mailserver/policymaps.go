@@ -137,6 +137,9 @@ func (c postfixConfig) policyUser(r *report) {
 	if c.value("smtp_tls_CAfile") == "" && c.value("smtp_tls_CApath") == "" && c.value("tls_append_default_CA") != "yes" {
 		r.fail("postconf -e smtp_tls_CAfile=/etc/ssl/certs/ca-certificates.crt", "Postfix trusts no certificate authority, so all mail to domains with MTA-STS is deferred")
 	}
+	if !OnlyTLS12(c.value("smtp_tls_mandatory_protocols")) {
+		r.warn("postconf -e 'smtp_tls_mandatory_protocols=!SSLv2, !SSLv3, !TLSv1, !TLSv1.1'", "TLS 1.0 and 1.1 count where a policy requires TLS")
+	}
 	level, insecureMX := c.value("smtp_tls_security_level"), c.raw("smtp_tls_dane_insecure_mx_policy")
 	if strings.Contains(insecureMX, "$") || insecureMX == "" {
 		insecureMX = level // Postfix's default: dane where that is the level
@@ -164,4 +167,24 @@ func (c postfixConfig) version() (major, minor int, known bool) {
 	}
 	minor, err = strconv.Atoi(strings.TrimRight(numbers[1], "-abcdefghijklmnopqrstuvwxyz"))
 	return major, minor, err == nil
+}
+
+// OnlyTLS12 reports whether a list of protocols (smtp_tls_mandatory_protocols)
+// leaves nothing below TLS 1.2. Postfix's default does not.
+func OnlyTLS12(protocols string) bool {
+	excluded, named := map[string]bool{}, 0
+	for _, word := range strings.FieldsFunc(protocols, func(r rune) bool { return strings.ContainsRune(" ,:\t", r) }) {
+		switch name, not := strings.CutPrefix(word, "!"); {
+		case word == ">=TLSv1.2", word == ">=TLSv1.3":
+			return true
+		case not:
+			excluded[name] = true
+		case word == "TLSv1.2", word == "TLSv1.3":
+			named++
+		case strings.HasPrefix(word, "<="):
+		default:
+			return false // one that is named lets in itself
+		}
+	}
+	return named > 0 || excluded["TLSv1"] && excluded["TLSv1.1"]
 }

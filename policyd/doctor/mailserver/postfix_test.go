@@ -171,6 +171,7 @@ const asking = `mail_version = 3.7.11
 smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy
 smtp_dns_support_level = dnssec
 smtp_tls_security_level = dane
+smtp_tls_mandatory_protocols = !SSLv2, !SSLv3, !TLSv1, !TLSv1.1
 smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt
 `
 
@@ -212,6 +213,7 @@ func TestPolicyMapMistakes(t *testing.T) {
 		{"no DNSSEC", "smtp_dns_support_level =\n", "", finding.Fail, `treats the answer "dane" as "may"`, "postconf -e smtp_dns_support_level=dnssec"},
 		{"no CAs", "smtp_tls_CAfile =\n", "", finding.Fail, `trusts no certificate authority`, "postconf -e smtp_tls_CAfile="},
 		{"no TLS", "smtp_tls_security_level =\n", "", finding.Warn, `no TLS at all`, "postconf -e smtp_tls_security_level=dane"},
+		{"TLS 1.0", "smtp_tls_mandatory_protocols = >=TLSv1\n", "", finding.Warn, `TLS 1.0 and 1.1 count`, "postconf -e 'smtp_tls_mandatory_protocols="},
 		{"Debian's level", "smtp_tls_security_level = may\nsmtp_tls_dane_insecure_mx_policy = ${{$smtp_tls_security_level} == {dane} ? {dane} : {may}}\n", "", finding.Warn,
 			`TLSA records of hosts from an unsigned MX set`, "postconf -e smtp_tls_security_level=dane"},
 		{"a level that leaves DANE out", "smtp_tls_security_level = encrypt\n", "", finding.Warn, `TLSA records of hosts`, "postconf -e smtp_tls_dane_insecure_mx_policy=dane"},
@@ -236,6 +238,17 @@ func TestPolicyMapMistakes(t *testing.T) {
 				t.Errorf("want one finding: %+v", list)
 			}
 		})
+	}
+}
+
+func TestOnlyTLS12(t *testing.T) {
+	for value, want := range map[string]bool{
+		"": false, ">=TLSv1": false, "!SSLv2, !SSLv3": false, "!SSLv2, !SSLv3, !TLSv1": false, "TLSv1": false, "TLSv1.1, TLSv1.2": false, "SSLv3": false, "<=TLSv1.2": false,
+		">=TLSv1.2": true, ">=TLSv1.3": true, "!SSLv2, !SSLv3, !TLSv1, !TLSv1.1": true, "!TLSv1:!TLSv1.1": true, "TLSv1.2": true, "TLSv1.2 TLSv1.3": true, ">=TLSv1.2, <=TLSv1.3": true,
+	} {
+		if got := OnlyTLS12(value); got != want {
+			t.Errorf("%q: %v", value, got)
+		}
 	}
 }
 
@@ -292,7 +305,7 @@ func TestLostSettings(t *testing.T) {
 // by smtp(8) and asks for policies: those are the settings that it needs.
 func (s LostSetting) still() finding.Level {
 	switch s.Name {
-	case "smtp_tls_policy_maps", "smtp_tls_security_level":
+	case "smtp_tls_policy_maps", "smtp_tls_security_level", "smtp_tls_mandatory_protocols":
 		return finding.Warn
 	}
 	return finding.OK
