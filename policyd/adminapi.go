@@ -18,6 +18,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
@@ -118,6 +119,7 @@ func (a adminAPI) Status() admin.Status {
 	}
 	s.Traces = admin.NewTraces(d.runtime.Traces().List())
 	s.Warnings, s.Suspended = d.currentWarnings(), admin.NewSuspended(d.suspended.All())
+	s.Pauses = admin.NewPauses(d.runtime.Pauses().List())
 	past := d.history.Stats()
 	s.History = admin.HistorySize{Entries: past.Entries, MaxEntries: past.MaxEntries, Bytes: past.Bytes, MaxBytes: past.MaxBytes}
 	return s
@@ -214,6 +216,18 @@ func (a adminAPI) History(q admin.HistoryQuery) admin.History {
 	return admin.NewHistory(a.daemon.history, q, time.Now())
 }
 
+// Providers implements admin.Daemon.
+func (a adminAPI) Providers(host string) admin.ProviderList {
+	table := a.daemon.runtime.Providers()
+	switch {
+	case table == nil:
+		return admin.NewProviders(nil)
+	case host == "":
+		return admin.NewProviders(table.List())
+	}
+	return admin.NewProviders([]provider.Provider{table.Of(strings.ToLower(strings.TrimSuffix(host, ".")))})
+}
+
 // Suspended implements admin.Daemon.
 func (a adminAPI) Suspended() admin.SuspendedList {
 	return admin.SuspendedList{Suspended: admin.NewSuspended(a.daemon.suspended.All())}
@@ -253,12 +267,15 @@ func (a adminAPI) Resume(name string) error {
 }
 
 // target reads what the administrator calls a target: provider:NAME,
-// transport:NAME, a domain, or a word without a dot, which is a transport.
+// transport:NAME, a domain, or a word without a dot, which is a provider of the
+// configuration, else a transport.
 func (a adminAPI) target(name string) (suspension.Target, error) {
 	kind, rest, ok := strings.Cut(name, ":")
 	switch {
 	case ok && kind == string(suspension.Provider) && rest != "":
 		return suspension.Target{Kind: suspension.Provider, Name: rest}, nil
+	case !ok && !strings.Contains(name, ".") && a.isConfigured(name):
+		return suspension.Target{Kind: suspension.Provider, Name: name}, nil
 	case ok && kind == string(suspension.Transport), !ok && !strings.Contains(name, "."):
 		if !ok {
 			rest = name
@@ -273,4 +290,15 @@ func (a adminAPI) target(name string) (suspension.Target, error) {
 		return suspension.Target{}, fmt.Errorf("%q is no domain: %w", name, admin.ErrUnknown)
 	}
 	return suspension.Target{Kind: suspension.Domain, Name: domain}, nil
+}
+
+// isConfigured reports whether a name is that of a provider of the
+// configuration.
+func (a adminAPI) isConfigured(name string) bool {
+	table := a.daemon.runtime.Providers()
+	if table == nil {
+		return false
+	}
+	p, ok := table.Named(name)
+	return ok && p.Origin == provider.Configured
 }

@@ -46,7 +46,6 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
-	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
@@ -92,7 +91,6 @@ type Daemon struct {
 	reports    *tlsrpt.Reporter
 	history    *history.History
 	suspended  *suspension.List
-	providers  *provider.Table
 	lookups    socketmap.Counts
 	// slots are for all front ends together; max_deliveries is as it was at
 	// start.
@@ -165,11 +163,8 @@ func (d *Daemon) load() error {
 	if d.served, err = served.Open(filepath.Join(cfg.StateDir, "served"), time.Now); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
-	if d.providers, err = provider.New(nil); err != nil {
-		return err
-	}
 	d.loadSuspended()
-	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended, Providers: d.providers})
+	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended})
 	d.loadHistory()
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory cannot be written; large messages are deferred, and served recipients are not recorded", "error", err)

@@ -76,7 +76,9 @@ func (d *Daemon) newEntry(e *transport.Event, o *transport.Outcome, now time.Tim
 	}
 	if o.Status.Host != "" {
 		entry.Host = o.Status.Host
-		entry.Provider = d.providers.Of(o.Status.Host).Name
+		if providers := d.runtime.Providers(); providers != nil {
+			entry.Provider = providers.Of(o.Status.Host).Name
+		}
 	}
 	for i := len(e.Attempts) - 1; i >= 0; i-- {
 		a := &e.Attempts[i]

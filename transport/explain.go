@@ -38,6 +38,7 @@ type Explanation struct {
 	STS       *policycache.Entry // the domain's MTA-STS policy; nil: not asked for
 	Hosts     []HostExplanation  // one for each host of the route
 	Limit     *limit.KeyState    // the destination's; nil: it has none
+	Held      *status.Error      // suspended, or a limit is reached; nil: mail may go now
 	Err       *status.Error      // why there is no route; nil: there is one
 }
 
@@ -47,6 +48,8 @@ type HostExplanation struct {
 	Addresses route.Addresses
 	Facts     verdict.Facts
 	Verdict   verdict.Verdict
+	Provider  string         // that it belongs to
+	Held      *status.Error  // its provider is suspended or paused; nil: it is not
 	Dead      *deadhost.Dead // mail for it fails fast now, and why; nil: it does not
 	Idle      int            // idle connections to it
 	Probe     *Probe         // nil: it was not dialled
@@ -83,6 +86,9 @@ func (e *Explanation) Forecast() Forecast {
 	if e.Err != nil {
 		return forecastOf(e.Err)
 	}
+	if e.Held != nil {
+		return Undeliverable
+	}
 	unknown := false
 	for i := range e.Hosts {
 		switch e.Hosts[i].Forecast() {
@@ -103,7 +109,7 @@ func (h *HostExplanation) Forecast() Forecast {
 	switch {
 	case h.Err != nil:
 		return forecastOf(h.Err)
-	case h.Verdict.Refusal != nil, h.Dead != nil, h.Probe != nil && h.Probe.Err != nil:
+	case h.Verdict.Refusal != nil, h.Held != nil, h.Dead != nil, h.Probe != nil && h.Probe.Err != nil:
 		return Undeliverable
 	}
 	return Deliverable
@@ -115,6 +121,9 @@ func (h *HostExplanation) Forecast() Forecast {
 func (e *Explanation) Answer() *status.Error {
 	if e.Err != nil {
 		return e.Err
+	}
+	if e.Held != nil {
+		return e.Held
 	}
 	var reasons []*status.Error
 	for i := range e.Hosts {
@@ -134,6 +143,8 @@ func (h *HostExplanation) reason() *status.Error {
 		return h.Err
 	case h.Verdict.Refusal != nil:
 		return &status.Error{Code: h.Verdict.Refusal.Code, Host: h.Host.Name, Text: h.Verdict.Refusal.Text}
+	case h.Held != nil:
+		return h.Held
 	case h.Dead != nil:
 		dead := *h.Dead
 		dead.Host = "the host"
@@ -181,6 +192,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 	if place, limited := p.limits.KeyState(limit.Destination, dest.String()); limited {
 		e.Limit = &place
 	}
+	e.Held = p.held(&dest)
 	found, err := p.planner.Plan(ctx, dest)
 	if err != nil {
 		e.Err = status.From(err, status.New(status.Temporary, 4, 3), dest.String())
@@ -192,7 +204,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 	all.SetLimit(probesAtOnce)
 	for i := range e.Hosts {
 		all.Go(func() error {
-			e.Hosts[i] = p.explainHost(ctx, found.Hosts[i], depth)
+			e.Hosts[i] = p.explainHost(ctx, &dest, found.Hosts[i], depth)
 			return nil
 		})
 	}
@@ -201,15 +213,33 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 }
 
 // explainHost explains one host of a plan.
-func (p *profile) explainHost(ctx context.Context, h *plan.Host, depth Depth) HostExplanation {
+func (p *profile) explainHost(ctx context.Context, target *plan.Target, h *plan.Host, depth Depth) HostExplanation {
 	e := HostExplanation{Host: h.Host, Addresses: h.Addresses, Facts: h.Facts, Verdict: h.Verdict, Err: h.Err}
 	if h.Err != nil {
 		return e
 	}
 	e.Idle = p.dialer.IdleCount(h)
-	if depth == Connect && h.Verdict.Refusal == nil {
+	e.Provider = p.delivery.Traffic.Provider(h.Host.Name)
+	e.Held = p.delivery.Traffic.HostHeld(target, h.Host.Name)
+	if depth == Connect && e.Held == nil && h.Verdict.Refusal == nil {
 		e.Probe = p.dialer.Probe(ctx, h)
 	}
 	e.Dead = p.dialer.DeadState(h)
 	return e
+}
+
+// held says what keeps mail for a target here, whatever its hosts are: a
+// suspension, or a limit with no slot free now (a message would wait for one,
+// for some seconds).
+func (p *profile) held(target *plan.Target) *status.Error {
+	if held := p.delivery.Traffic.TargetHeld(target); held != nil {
+		return held
+	}
+	for scope, key := range map[limit.Scope]string{limit.All: "", limit.Destination: target.String()} {
+		state, limited := p.limits.KeyState(scope, key)
+		if limited && state.Full(p.limits.MaxWait()) {
+			return &status.Error{Code: status.New(status.Temporary, 4, 5), Err: &limit.Error{Scope: scope, Key: key, MaxWait: p.limits.MaxWait()}}
+		}
+	}
+	return nil
 }

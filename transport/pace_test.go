@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/transport/delivery"
+	"github.com/mxpipe/mxpipe/transport/pause"
+	"github.com/mxpipe/mxpipe/transport/replyrule"
 )
 
 // A host that complains of too many connections gets fewer, until it complains
@@ -16,6 +19,9 @@ func TestPacing(t *testing.T) {
 	l := newLab(t)
 	server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.MaxConns, h.Delay = most, 10*time.Millisecond })
 	l.zone("a.example. MX 10 mx1.a.example.")
+	rules, err := replyrule.New(nil)
+	l.must(err)
+	l.traffic = delivery.Traffic{Rules: rules, Pauses: pause.New(time.Now)}
 	l.startPooled(nil)
 	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example") // it is alive, so that all go at once
 	refused := 0

@@ -40,13 +40,11 @@ import (
 	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/plan"
-	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
-	"github.com/mxpipe/mxpipe/transport/suspension"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -72,12 +70,13 @@ type Deps struct {
 	Self     route.Self // Hostname and LocalIP are filled in from each Config
 	// Policies gives the MTA-STS policies that are kept as cfg says and
 	// fetched from web servers that roots vouch for. Equal calls share one.
-	Policies  func(cfg *MTASTS, roots *x509.CertPool) (plan.Policies, error)
-	Idle      *Idle   // nil: no connection is used twice
-	Traces    *Traces // nil: nothing is traced
-	Logger    *slog.Logger
-	Suspended *suspension.List // nil: nothing is suspended
-	Providers *provider.Table  // nil: hosts have no provider
+	Policies func(cfg *MTASTS, roots *x509.CertPool) (plan.Policies, error)
+	Idle     *Idle   // nil: no connection is used twice
+	Traces   *Traces // nil: nothing is traced
+	Logger   *slog.Logger
+	// Traffic is what holds mail back or slows it down; its Transport is filled
+	// in from each Config.
+	Traffic delivery.Traffic
 	// Observe is called at the end of each delivery, before its result is
 	// given, by many goroutines at once: it must not wait for anything. nil:
 	// nobody is told.
@@ -195,9 +194,10 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 		ReuseLimit: cfg.ConnReuseLimit, IdleCount: cfg.ConnMaxIdleCount, IdleTime: cfg.ConnMaxIdleTime,
 		Debug: cfg.Debug, TLS: client, Limits: limits,
 	}, t.conns)
+	deps.Traffic.Transport = cfg.Name
 	p.delivery = delivery.Config{
 		Planner: p.planner, Dialer: p.dialer, Limits: limits, Conns: t.conns, Hosts: t.hosts,
-		Held:     delivery.Held{Transport: cfg.Name, Suspended: deps.Suspended, Providers: deps.Providers},
+		Traffic:  deps.Traffic,
 		Chunking: cfg.Chunking.use(), ConnectTimeout: cfg.ConnectTimeout, End: t.ctx,
 	}
 	return p, nil

@@ -22,6 +22,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/script"
+	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
@@ -49,6 +50,7 @@ type lab struct {
 	idle         *Idle // nil: none is kept
 	traces       Traces
 	observe      func(*Event)
+	traffic      delivery.Traffic
 	transport    *Transport
 }
 
@@ -275,6 +277,7 @@ func (l *lab) start(change func(*Config)) {
 		Idle:     l.idle,
 		Traces:   &l.traces,
 		Observe:  l.observe,
+		Traffic:  l.traffic,
 		Logger:   slog.New(slog.NewJSONHandler(&l.journal, nil)),
 	})
 	l.must(err)

@@ -60,6 +60,23 @@ func suspendCommand(load loader) *cobra.Command {
 	return cmd
 }
 
+func providersCommand(load loader) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "providers [HOST]",
+		Short:   "List the known providers, or tell to which one an MX host belongs",
+		Example: "  mxpolicyd providers example-org.mail.protection.outlook.com",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return ask(cmd, load, asJSON, console.Providers, func(ctx context.Context, c *admin.Client) (admin.ProviderList, error) {
+				return c.Providers(ctx, strings.Join(args, ""))
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
 func resumeCommand(load loader) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

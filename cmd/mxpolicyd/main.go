@@ -231,6 +231,7 @@ func command() *cobra.Command {
 		historyCommand(load),
 		suspendCommand(load),
 		resumeCommand(load),
+		providersCommand(load),
 		webCommand(load),
 		&cobra.Command{
 			Use:   "check-config",

@@ -25,6 +25,7 @@ func (idler) Explain(context.Context, string, string, transport.Depth) (*admin.E
 }
 func (idler) CacheList() (admin.CacheList, error)         { return admin.CacheList{}, nil }
 func (idler) History(admin.HistoryQuery) admin.History    { return admin.History{} }
+func (idler) Providers(string) admin.ProviderList         { return admin.ProviderList{} }
 func (idler) Suspended() admin.SuspendedList              { return admin.SuspendedList{} }
 func (idler) Suspend(string, time.Duration, string) error { return nil }
 func (idler) Resume(string) error                         { return nil }

@@ -20,6 +20,7 @@
 //	DELETE /v1/trace/DOMAIN               TraceList; 404 if it was not traced
 //	GET    /v1/history?what=W             History; failed=true, since=DURATION,
 //	                                      limit=N, summary=true
+//	GET    /v1/providers?host=H           ProviderList
 //	GET    /v1/suspension                 SuspendedList
 //	PUT    /v1/suspension/TARGET?for=D    SuspendedList; reason=TEXT
 //	DELETE /v1/suspension/TARGET          SuspendedList; 404 if it was not
@@ -94,6 +95,8 @@ type Daemon interface {
 	Suspended() SuspendedList
 	Suspend(target string, lasts time.Duration, reason string) error
 	Resume(target string) error
+	// Providers gives the known providers, or that of a host.
+	Providers(host string) ProviderList
 }
 
 // Server serves the socket. It is safe for concurrent use.
@@ -128,6 +131,7 @@ func New(d Daemon, o Options) *Server {
 		"DELETE /v1/trace/{domain}": s.untrace,
 
 		"GET /v1/history":                s.history,
+		"GET /v1/providers":              s.providers,
 		"GET /v1/suspension":             s.suspended,
 		"PUT /v1/suspension/{target}":    s.suspend,
 		"DELETE /v1/suspension/{target}": s.resume,

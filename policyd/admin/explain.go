@@ -42,6 +42,7 @@ func NewExplanation(from *transport.Explanation, depth transport.Depth) *Explana
 			MinTLS: from.Rules.MinTLS.String(), MinMX: from.Rules.MinMX.String(),
 		},
 		Error: problem(from.Answer()),
+		Held:  problem(from.Held),
 		Limit: limitOf(from.Limit),
 		Hosts: []Host{},
 	}
@@ -123,6 +124,7 @@ func hostOf(from *transport.HostExplanation, all *transport.Explanation) Host {
 		h.Listed = &listed
 	}
 	h.Verdict = verdictOf(&from.Verdict)
+	h.Held, h.Provider = problem(from.Held), clean(from.Provider)
 	h.Dead = deadOf(from.Dead, from.Host.Name)
 	if from.Probe != nil {
 		h.Connection = connectionOf(from.Probe)

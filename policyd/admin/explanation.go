@@ -19,6 +19,7 @@ type Explanation struct {
 	Mechanisms Mechanisms `json:"mechanisms"`
 	Route      Route      `json:"route"`
 	Error      *Problem   `json:"error,omitempty"` // what a message would be answered; absent: a host may have it
+	Held       *Problem   `json:"held,omitempty"`  // suspended, or a limit is reached
 	MTASTS     *MTASTS    `json:"mtasts,omitempty"`
 	Limit      *Limit     `json:"limit,omitempty"` // the destination's
 	Hosts      []Host     `json:"hosts"`           // in the order of trying
@@ -92,6 +93,8 @@ type Host struct {
 	TLSA       *TLSA       `json:"tlsa,omitempty"`
 	Listed     *bool       `json:"mtasts_match,omitempty"` // the policy lists the host
 	Verdict    *Verdict    `json:"verdict,omitempty"`
+	Held       *Problem    `json:"held,omitempty"` // its provider is suspended or paused
+	Provider   string      `json:"provider,omitempty"`
 	Dead       *Dead       `json:"dead,omitempty"`
 	Idle       int         `json:"idle_connections,omitempty"`
 	Connection *Connection `json:"connection,omitempty"`

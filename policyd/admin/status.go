@@ -25,6 +25,7 @@ type Status struct {
 	Traces        []Trace     `json:"traces"`
 	Warnings      []string    `json:"warnings"`  // what is wrong with the DNS
 	Suspended     []Suspended `json:"suspended"` // by hand
+	Pauses        []Paused    `json:"pauses"`    // that receivers asked for
 	History       HistorySize `json:"history"`
 }
 

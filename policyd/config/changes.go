@@ -11,6 +11,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/replyrule"
 )
 
 // Change is one setting that differs between two configurations.
@@ -56,6 +57,22 @@ func settings(c *Config) map[string]string {
 	s.put("max_message_size", bytesText(c.MaxMessageSize))
 	s.put("max_deliveries", strconv.Itoa(c.MaxDeliveries))
 	s.put("tlsrpt.socket", c.TLSRPT.Socket)
+	for _, p := range c.Providers {
+		s.put("providers."+p.Name+".mx", strings.Join(p.MX, " "))
+	}
+	for i := range c.Replies {
+		r := &c.Replies[i]
+		at := fmt.Sprintf("replies[%d].", i)
+		s.put(at+"match", r.Match)
+		s.put(at+"provider", r.Provider)
+		switch r.Do {
+		case replyrule.Pause:
+			s.put(at+"do.pause", formatDuration(r.Pause))
+			s.put(at+"do.scope", r.Scope.String())
+		default:
+			s.put(at+"do", r.Do.String())
+		}
+	}
 	s.put("history.entries", strconv.Itoa(c.History.Entries))
 	s.put("history.memory", bytesText(c.History.Memory))
 	s.put("history.keep", strconv.FormatBool(c.History.Keep))

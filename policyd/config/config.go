@@ -33,6 +33,8 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/provider"
+	"github.com/mxpipe/mxpipe/transport/replyrule"
 )
 
 // Paths of an installed mxpolicyd.
@@ -100,6 +102,14 @@ type Config struct {
 
 	// TLSRPT says whom to tell about TLS successes and failures (tlsrpt).
 	TLSRPT TLSRPT
+
+	// Providers are mail hosts that belong together (providers), before the
+	// built-in ones. Default: none.
+	Providers []provider.Provider
+
+	// Replies say what a remote reply does beyond its code (replies), before
+	// the built-in rules. Default: none.
+	Replies []replyrule.Rule
 
 	// History says how much is remembered of the last deliveries (history).
 	History History

@@ -16,7 +16,7 @@ import (
 
 var (
 	index = regexp.MustCompile(`\[\d+\]`)
-	named = regexp.MustCompile(`^(mx_auth|transports)\.[^.]+`)
+	named = regexp.MustCompile(`^(mx_auth|transports|providers)\.[^.]+`)
 )
 
 // general brings a key's path to the form of mxpolicyd.yaml(5).

@@ -16,7 +16,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"hostnam: mx.example.org", []string{`1:1: unknown key "hostnam"; expected "hostname"`}},
 		{"max-deliveries: 5", []string{`1:1: unknown key "max-deliveries"; expected "max_deliveries"`}},
-		{"foo: 1", []string{`1:1: unknown key "foo"; expected one of hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, history`}},
+		{"foo: 1", []string{`1:1: unknown key "foo"; expected one of hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, providers, replies, history`}},
 		{"port: 25", []string{`1:1: unknown key "port"; expected "port" in transports.NAME`}},
 		{"mtasts: {}", []string{`1:1: unknown key "mtasts"; expected "mtasts" in mx_auth.NAME`}},
 		{"tls-client: {}", []string{`1:1: unknown key "tls-client"; expected "tls_client" in transports.NAME`}},
@@ -196,10 +196,10 @@ func TestMistakes(t *testing.T) {
 		{`transports: {default: {overrides: [{match: a.example, nexthop: "relay:0"}]}}`, []string{`1:64: transports.default.overrides[0].nexthop: "relay:0" has no usable port; expected a number from 1 to 65535 after the colon`}},
 		{`transports: {default: {overrides: [{match: a.example, nexthop: ":25"}]}}`, []string{`1:64: transports.default.overrides[0].nexthop: ":25" names no host; expected "domain", "[host]", "domain:port" or "[host]:port"`}},
 		{`transports: {default: {overrides: [{match: a.example, nexthop: "a b"}]}}`, []string{`1:64: transports.default.overrides[0].nexthop: "a b" names no host; expected "domain", "[host]", "domain:port" or "[host]:port"`}},
-		{"- hostname", []string{"1:1: the file: is a list; expected a block with the keys hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, history"}},
-		{"hostname", []string{`1:1: the file: is the plain value "hostname"; expected a block with the keys hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, history`}},
+		{"- hostname", []string{"1:1: the file: is a list; expected a block with the keys hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, providers, replies, history"}},
+		{"hostname", []string{`1:1: the file: is the plain value "hostname"; expected a block with the keys hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, providers, replies, history`}},
 		{"a: &x 1", []string{
-			`1:1: unknown key "a"; expected one of hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, history`,
+			`1:1: unknown key "a"; expected one of hostname, state_dir, shutdown_timeout, log, dns, listen, max_message_size, max_deliveries, mx_auth, transports, tlsrpt, providers, replies, history`,
 			`1:4: YAML anchors (&) are not supported; expected the value without "&x"`}},
 		{"hostname: *x", []string{"1:1: YAML: unknown anchor 'x' referenced; expected the value itself: anchors and aliases are not supported"}},
 		{"hostname: &h a.example\nstate_dir: *h", []string{

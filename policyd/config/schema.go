@@ -11,6 +11,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/provider"
+	"github.com/mxpipe/mxpipe/transport/replyrule"
 )
 
 // config reads the whole file. What leans on other keys (policy sets on
@@ -68,6 +70,8 @@ func (d *decoder) topKeys(c *Config) []key {
 		{"mx_auth", later},
 		{"transports", later},
 		{"tlsrpt", func(v value) { v.block(key{"socket", set(&c.TLSRPT.Socket, optional(socketPath()))}) }},
+		{"providers", func(v value) { d.providers(v, c) }},
+		{"replies", func(v value) { d.replies(v, c) }},
 		{"history", func(v value) { v.block(historyKeys(&c.History)...) }},
 	}
 }
@@ -120,6 +124,9 @@ func (d *decoder) elsewhere(name string) (known, where string) {
 		{"in transports.NAME", d.transportKeys(&t, nil, "")},
 		{"in transports.NAME", []key{{name: "overrides"}}},
 		{"in transports.NAME.overrides", overrideKeys(&transport.Override{})},
+		{"in providers.NAME", providerKeys(&provider.Provider{})},
+		{"in replies", replyKeys(&replyrule.Rule{})},
+		{"in replies.do", replyActionKeys(&replyrule.Rule{})},
 		{"in transports.NAME.tls_client", d.tlsKeys(&t.TLSClient, new([]uint16))},
 		{"in transports.NAME.limits", limitsKeys(&t.Limits)},
 	} {

@@ -44,6 +44,9 @@ func (p *page) head(e *admin.Explanation) {
 	for _, d := range e.Route.Dropped {
 		p.item("dropped", fmt.Sprintf("%s (%d) %s", d.Host, d.Preference, d.Reason))
 	}
+	if e.Held != nil {
+		p.coloured("held", red, e.Held.Status+" "+e.Held.Text)
+	}
 	p.policy(e)
 	if l := e.Limit; l != nil && (l.Open > 0 || l.Waiting > 0 || l.Rate > 0 && l.Tokens < 1) {
 		p.item("limit", limitText(l))
@@ -160,6 +163,12 @@ func (p *page) host(e *admin.Explanation, h *admin.Host) {
 		p.item("MTA-STS", "the policy "+listed)
 	}
 	p.verdict(h)
+	if h.Provider != "" && h.Provider != h.Name {
+		p.item("provider", h.Provider)
+	}
+	if h.Held != nil {
+		p.coloured("held", red, h.Held.Status+" "+h.Held.Text)
+	}
 	if h.Dead != nil {
 		p.coloured("dead", red, strings.TrimPrefix(h.Dead.Text, h.Name+" "))
 	}

@@ -129,3 +129,29 @@ func (p *page) suspended(one *admin.Suspended) {
 	}
 	p.coloured("suspended", yellow, text)
 }
+
+// Providers writes the providers that are known.
+func Providers(s Screen, l *admin.ProviderList) string {
+	p := &page{Screen: s}
+	for _, one := range l.Providers {
+		text := one.Origin
+		if len(one.MX) > 0 {
+			text += ": " + strings.Join(one.MX, " ")
+		}
+		p.hang(pad(one.Name, 17), bold, none, text)
+	}
+	return p.String()
+}
+
+func (p *page) paused(one *admin.Paused) {
+	text := one.Scope + " " + one.Name
+	if one.Source != "" {
+		text = one.Scope + " " + one.Source + " at " + one.Name
+	}
+	if one.Trying {
+		text += ", one message tries whether it is over"
+	} else {
+		text += ", ends " + p.in(one.Until)
+	}
+	p.coloured("paused", yellow, text+": "+one.Reply)
+}

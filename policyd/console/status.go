@@ -44,6 +44,9 @@ func Status(s Screen, st *admin.Status) string {
 	for i := range st.Suspended {
 		p.suspended(&st.Suspended[i])
 	}
+	for i := range st.Pauses {
+		p.paused(&st.Pauses[i])
+	}
 	p.item("history", fmt.Sprintf("%s remembered, %.1f of %.0f MiB", count(st.History.Entries, "result", "results"), float64(st.History.Bytes)/(1<<20), float64(st.History.MaxBytes)/(1<<20)))
 	if text := memory(st.Memory); text != "" {
 		p.item("memory", text)

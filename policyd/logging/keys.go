@@ -36,7 +36,7 @@ func Keys() []Key {
 		{"cause", "of what was not delivered: dns, connect, tls, policy, limit, remote-4xx, remote-5xx or own"},
 		{"tried", "the hosts that did not take the message before, each with its reason"},
 
-		{"target", "what was suspended or resumed: a domain, provider:NAME or transport:NAME"},
+		{"target", "what was suspended, resumed or paused: a domain, a provider, a transport or our address at a provider"},
 
 		// A host, and the connection to it.
 		{"host", "the mail server's name"},

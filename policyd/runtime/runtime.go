@@ -25,10 +25,11 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/transport"
-	"github.com/mxpipe/mxpipe/transport/provider"
+	"github.com/mxpipe/mxpipe/transport/pause"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/suspension"
@@ -46,9 +47,8 @@ type Options struct {
 	// Observer gives who is told of the deliveries of a transport, which asks
 	// that resolver; nil: nobody is.
 	Observer func(name string, r *resolver.Resolver) func(*transport.Event)
-	// Suspended and Providers are for the transports; nil: there are none.
+	// Suspended is what no transport delivers; nil: nothing.
 	Suspended *suspension.List
-	Providers *provider.Table
 }
 
 // Runtime gives out the transports of the configuration in force.
@@ -57,7 +57,7 @@ type Runtime struct {
 	readOnly  bool
 	observer  func(name string, r *resolver.Resolver) func(*transport.Event)
 	suspended *suspension.List
-	providers *provider.Table
+	pauses    *pause.Pauses
 	traces    transport.Traces
 	resources resources
 	totals    *totals
@@ -72,6 +72,7 @@ type Runtime struct {
 type generation struct {
 	readFile   readFile
 	resolver   *liveResolver
+	receivers  *receivers
 	transports map[string]*liveTransport
 }
 
@@ -79,7 +80,7 @@ type generation struct {
 func New(o Options) *Runtime {
 	return &Runtime{
 		log: o.Logger, readOnly: o.ReadOnly, observer: o.Observer,
-		suspended: o.Suspended, providers: o.Providers,
+		suspended: o.Suspended, pauses: pause.New(time.Now),
 		totals: newTotals(), live: map[*liveTransport]struct{}{},
 	}
 }
@@ -117,6 +118,9 @@ func (rt *Runtime) build(cfg *config.Config, old *generation) (*generation, erro
 	if g.resolver, err = rt.newResolver(cfg, old.resolver); err != nil {
 		return g, err
 	}
+	if g.receivers, err = newReceivers(cfg, old.receivers); err != nil {
+		return g, err
+	}
 	self, err := route.ThisHost()
 	if err != nil {
 		return g, fmt.Errorf("this host's addresses: %w", err)
@@ -126,7 +130,7 @@ func (rt *Runtime) build(cfg *config.Config, old *generation) (*generation, erro
 		if err != nil {
 			return g, fmt.Errorf("transport %s: %w", name, err)
 		}
-		inputs := transportInputs{c, self, files}
+		inputs := transportInputs{c, self, files, g.receivers}
 		t := old.transports[name]
 		if t != nil && t.resolver == g.resolver && reflect.DeepEqual(t.inputs, inputs) {
 			rt.resources.acquire(&t.resource)

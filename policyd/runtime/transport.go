@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/route"
 )
@@ -41,6 +42,8 @@ type transportInputs struct {
 	cfg   *transport.Config
 	self  route.Self
 	files [sha256.Size]byte // a digest of the files that cfg names
+
+	receivers *receivers
 }
 
 // newTransport makes a transport of generation g with room for so many idle
@@ -64,7 +67,7 @@ func (rt *Runtime) newTransport(inputs transportInputs, idle int, g, old *genera
 	deps := transport.Deps{
 		ReadFile: g.readFile,
 		Resolver: g.resolver.Resolver, Self: inputs.self, Idle: t.idle, Traces: &rt.traces, Logger: rt.log,
-		Suspended: rt.suspended, Providers: rt.providers,
+		Traffic: delivery.Traffic{Suspended: rt.suspended, Pauses: rt.pauses, Providers: inputs.receivers.providers, Rules: inputs.receivers.rules},
 		Policies: func(cfg *transport.MTASTS, roots *x509.CertPool) (plan.Policies, error) {
 			c := rt.policyCacheFor(t, *cfg, roots, g, old)
 			t.caches = append(t.caches, c)

@@ -64,7 +64,7 @@ type Config struct {
 	Limits         *limit.Limits
 	Conns          *session.Conns
 	Hosts          *Hosts        // what deliveries of the transport remember of hosts
-	Held           Held          // what keeps mail from being sent now
+	Traffic        Traffic       // what holds mail back or slows it down
 	Chunking       smtp.Chunking // the most that is made of CHUNKING
 	ConnectTimeout time.Duration // for the look-ups of one host and TCP to all of its addresses together
 	NextHostAfter  time.Duration // for TCP to one host while another is left; 0: 30s
@@ -99,6 +99,7 @@ type Delivery struct {
 	rcpts   []recipient
 	permit  limit.Permit
 	tried   []string // each host's reason, for the log
+	spared  string   // the provider whose hosts get no more of this message
 	current atomic.Pointer[string]
 	record  *session.Record
 	resends int // of a message that may have arrived already
@@ -167,7 +168,7 @@ func (d *Delivery) run(ctx context.Context, left []*recipient) {
 		return
 	}
 	destination := d.msg.Target.String()
-	if held := d.cfg.Held.target(&d.msg.Target); held != nil {
+	if held := d.cfg.Traffic.TargetHeld(&d.msg.Target); held != nil {
 		setResult(left, held)
 		return
 	}
@@ -181,7 +182,7 @@ func (d *Delivery) run(ctx context.Context, left []*recipient) {
 		setResult(left, statusOf(ctx, err, destination))
 		return
 	}
-	if held := d.cfg.Held.target(&d.msg.Target); held != nil { // while it waited
+	if held := d.cfg.Traffic.TargetHeld(&d.msg.Target); held != nil { // while it waited
 		setResult(left, held)
 		return
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"regexp"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/limit"
@@ -35,8 +34,10 @@ type hostDelivery struct {
 	request  session.Request
 	host     *plan.Host
 	conn     *session.Conn // nil: none
-	chunked  bool          // the last message over it went by BDAT
-	maxRcpts int           // recipients that one transaction takes
+	provider string
+	answered bool // the server has replied to a transaction
+	chunked  bool // the last message over it went by BDAT
+	maxRcpts int  // recipients that one transaction takes
 }
 
 // tryHost offers the message to one host and gives back the recipients for
@@ -49,27 +50,36 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 		return d.skipHost(rcpts, h.Err)
 	}
 	d.traceVerdict(h)
-	if held := d.cfg.Held.host(h.Host.Name); held != nil {
-		return d.skipHost(rcpts, held)
-	}
 	if f := h.Verdict.Refusal; f != nil {
 		d.record.Add(session.Attempt{Facts: &h.Facts, Verdict: &h.Verdict, Failure: f})
 		return d.skipHost(rcpts, &status.Error{Code: f.Code, Host: h.Host.Name, Text: f.Text})
 	}
+	provider := d.cfg.Traffic.Provider(h.Host.Name)
+	if provider == d.spared {
+		return rcpts // it has said that it is enough
+	}
+	trial, held := d.cfg.Traffic.begin(&d.msg.Target, provider)
+	if held != nil {
+		return d.skipHost(rcpts, held)
+	}
 	wait := time.Now()
-	permit, err := d.cfg.Hosts.Pacer.Acquire(ctx, h.Host.Name)
+	permit, err := d.cfg.Hosts.Pacer.Acquire(ctx, provider)
 	d.addPhase(PhaseWait, wait)
 	if err != nil {
+		trial.Abandoned()
 		return d.skipHost(rcpts, waitError(ctx, err, h.Host.Name))
 	}
-	v := &hostDelivery{Delivery: d, host: h, maxRcpts: maxRcptsPerTx}
+	v := &hostDelivery{Delivery: d, host: h, provider: provider, maxRcpts: maxRcptsPerTx}
 	v.request = session.Request{
 		Host: h, TLSRequiredNo: d.msg.Demands.TLSRequiredNo, Destination: d.msg.Target.String(),
 		Budget: d.budget(time.Since(start), last),
 		Log:    d.msg.Log, Traced: d.msg.Traced, Record: d.record,
 	}
 	left := v.run(ctx, rcpts)
-	v.backOff(&permit, rcpts, left)
+	if v.heed(&permit, trial, rcpts) {
+		d.spared = provider
+	}
+	permit.Release(len(left) < len(rcpts))
 	return left
 }
 
@@ -93,31 +103,6 @@ func waitError(ctx context.Context, err error, host string) *status.Error {
 	}
 	return &status.Error{Code: outcome.ForError(outcome.Connect, err, 0).Code, Host: host, Err: err}
 }
-
-// backOff slows down towards a host that complained of too many connections.
-func (v *hostDelivery) backOff(permit *limit.HostPermit, rcpts, left []*recipient) {
-	for _, r := range rcpts {
-		said := r.result
-		if said == nil && len(r.reasons) > 0 {
-			said = r.reasons[len(r.reasons)-1]
-		}
-		if said != nil && isTooMany(said.Text) {
-			if permit.Slow() {
-				v.msg.Log.Info("the host refuses connections as too many, slowing down", "host", v.host.Host.Name, "text", said.Text)
-				v.cfg.Conns.Retire(v.host.Host.Name) // it counts them too
-			}
-			break
-		}
-	}
-	permit.Release(len(left) < len(rcpts))
-}
-
-// tooManyConnections finds what servers say with 421 and 451 when there is too
-// much at once; no code says it by itself.
-var tooManyConnections = regexp.MustCompile(`(?i)^4[25]1\b.*(too many|too much|concurren|simultaneous|rate.?limit|(connection|session)s?\b.*(limit|exceed|rate)|(limit|exceed).*\b(connection|session))`)
-
-// isTooMany says whether a reply asks for fewer connections.
-func isTooMany(text string) bool { return tooManyConnections.MatchString(text) }
 
 // run makes transactions until every recipient had its turn.
 func (v *hostDelivery) run(ctx context.Context, rcpts []*recipient) (left []*recipient) {
@@ -181,6 +166,7 @@ func (v *hostDelivery) transact(ctx context.Context, rcpts []*recipient) (nextHo
 		}
 		report = v.send(ctx, rcpts)
 	}
+	v.answered = v.answered || report.Mail.Code != 0
 	nextHost, nextTx, state := v.applyReplies(v.conn, rcpts, report)
 	if ctx.Err() == nil && v.goesOn(report) {
 		v.resends++

@@ -3,9 +3,17 @@ package delivery
 import (
 	"testing"
 	"time"
+
+	"github.com/mxpipe/mxpipe/transport/replyrule"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-func TestIsTooMany(t *testing.T) {
+// What asks for fewer connections, whoever says it, and what does not.
+func TestTooMany(t *testing.T) {
+	rules, err := replyrule.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for text, want := range map[string]bool{
 		"421 4.7.0 Too many connections from your host":                true,
 		"421 4.3.2 too many concurrent SMTP connections":               true,
@@ -20,7 +28,9 @@ func TestIsTooMany(t *testing.T) {
 		"250 2.0.0 queued as Too many connections":                     false,
 		"mx1.example: dial tcp 192.0.2.1:421: connection limit (ours)": false,
 	} {
-		if got := isTooMany(text); got != want {
+		v := &hostDelivery{Delivery: &Delivery{cfg: &Config{Traffic: Traffic{Rules: rules}}}, provider: "example.org"}
+		rule, _ := v.rule([]*recipient{{result: &status.Error{Code: status.New(status.Temporary, 4, 1), Text: text}}})
+		if got := rule != nil && rule.Do == replyrule.Slow; got != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}

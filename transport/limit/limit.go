@@ -155,6 +155,21 @@ type KeyState struct {
 	Waiting int     // for a slot
 }
 
+// Full reports whether work for the key would find no slot: none is free, and
+// no token comes within a time.
+func (s *KeyState) Full(within time.Duration) bool {
+	if s.Limit.Rate > 0 {
+		comes := float64(s.Limit.Rate) * within.Seconds() / s.Limit.Period.Seconds()
+		if s.Tokens+comes < 1 {
+			return true
+		}
+	}
+	return s.Limit.Concurrency > 0 && s.Open >= s.Limit.Concurrency
+}
+
+// MaxWait is how long one permit waits in all.
+func (l *Limits) MaxWait() time.Duration { return l.maxWait }
+
 // KeyState gives the state of one key without any effect; ok is false where the
 // scope has no limit.
 func (l *Limits) KeyState(s Scope, key string) (state KeyState, ok bool) {

@@ -1,0 +1,112 @@
+package config
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/mxpipe/mxpipe/transport/provider"
+	"github.com/mxpipe/mxpipe/transport/replyrule"
+)
+
+// providers reads the providers by name.
+func (d *decoder) providers(v value, c *Config) {
+	if v.isNull() {
+		return
+	}
+	v.named("a provider", func(name string, v value) {
+		p := provider.Provider{Name: name}
+		v.block(providerKeys(&p)...)
+		if _, err := provider.New([]provider.Provider{p}); err != nil && len(p.MX) > 0 {
+			v.wrong("%s", strings.TrimPrefix(err.Error(), provider.ErrPattern.Error()+": "))
+			return
+		}
+		c.Providers = append(c.Providers, p)
+	})
+	slices.SortFunc(c.Providers, func(a, b provider.Provider) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+func providerKeys(p *provider.Provider) []key {
+	return []key{{"mx", setList(&p.MX, 100, mxPattern())}}
+}
+
+// mxPattern is a host's name, or with a dot before it every name below it.
+func mxPattern() format[string] {
+	return format[string]{
+		want: "a host's name such as mx.example.org, or .example.org for every name below it",
+		read: func(s string) (string, error) {
+			_, err := provider.New([]provider.Provider{{Name: "x", MX: []string{strings.ToLower(s)}}})
+			return strings.ToLower(s), err
+		},
+	}
+}
+
+// replies reads the rules for replies, in their order.
+func (d *decoder) replies(v value, c *Config) {
+	if v.isNull() {
+		return
+	}
+	if v.node.Kind != yaml.SequenceNode {
+		v.notKind("a list of blocks such as - {match: \"listed at\", do: {pause: 1h}}")
+		return
+	}
+	for i := range v.node.Content {
+		v := v.item(i)
+		var r replyrule.Rule
+		before := len(d.mistakes)
+		v.block(replyKeys(&r)...)
+		if len(d.mistakes) > before {
+			continue
+		}
+		if _, err := replyrule.New([]replyrule.Rule{r}); err != nil {
+			v.wrong("%s", strings.TrimPrefix(err.Error(), replyrule.ErrRule.Error()+": "))
+			continue
+		}
+		c.Replies = append(c.Replies, r)
+	}
+}
+
+func replyKeys(r *replyrule.Rule) []key {
+	match := format[string]{want: "a regular expression (RE2) that does not match every reply", read: func(s string) (string, error) {
+		_, err := replyrule.New([]replyrule.Rule{{Match: s}})
+		return s, err
+	}}
+	name := format[string]{want: "the name of a provider, or a registrable domain", read: func(s string) (string, error) {
+		_, err := provider.New([]provider.Provider{{Name: s, MX: []string{".example.org"}}})
+		return s, err
+	}}
+	do := format[replyrule.Action]{want: "slow, nothing, or a block such as {pause: 30m}", read: func(s string) (replyrule.Action, error) {
+		switch s {
+		case replyrule.Slow.String():
+			return replyrule.Slow, nil
+		case replyrule.Nothing.String():
+			return replyrule.Nothing, nil
+		}
+		return 0, replyrule.ErrRule
+	}}
+	return []key{
+		{"match", set(&r.Match, match)},
+		{"provider", set(&r.Provider, name)},
+		{"do", func(v value) {
+			if v.node.Kind == yaml.MappingNode {
+				v.block(replyActionKeys(r)...)
+				return
+			}
+			set(&r.Do, do)(v)
+		}},
+	}
+}
+
+func replyActionKeys(r *replyrule.Rule) []key {
+	return []key{
+		{"pause", func(v value) {
+			set(&r.Pause, duration(time.Second, replyrule.MaxPause))(v)
+			r.Do = replyrule.Pause
+		}},
+		{"scope", set(&r.Scope, oneOf(choice[replyrule.Scope]{"provider", replyrule.Provider}, choice[replyrule.Scope]{"domain", replyrule.Domain},
+			choice[replyrule.Scope]{"source_ip", replyrule.SourceIP}))},
+	}
+}

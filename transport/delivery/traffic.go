@@ -1,0 +1,151 @@
+package delivery
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/pause"
+	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/provider"
+	"github.com/mxpipe/mxpipe/transport/replyrule"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/suspension"
+)
+
+// Traffic is what holds mail back or slows it down beside the transport's own
+// limits: what the administrator has suspended, and what receivers ask for in
+// their replies. Transports share all but the name. The zero Traffic holds
+// nothing back.
+type Traffic struct {
+	Transport string
+	Suspended *suspension.List // nil: nothing is
+	Providers *provider.Table  // nil: each host is its own
+	Rules     *replyrule.Rules // nil: no reply asks for anything
+	Pauses    *pause.Pauses    // nil: with Rules nil
+}
+
+// Provider names a host's provider.
+func (t *Traffic) Provider(host string) string {
+	if t.Providers == nil {
+		return host
+	}
+	return t.Providers.Of(host).Name
+}
+
+// TargetHeld says why a target gets no mail now; nil: it may have it. A next
+// hop is suspended by its name, too.
+func (t *Traffic) TargetHeld(target *plan.Target) *status.Error {
+	if t.Suspended == nil {
+		return nil
+	}
+	if s := t.Suspended.Find(t.Transport, target.Domain, ""); s != nil {
+		return s.Err()
+	}
+	return nil
+}
+
+// HostHeld says why a host gets no mail of a target now, for its provider's
+// suspension or a pause; nil: it may have it. It changes nothing.
+func (t *Traffic) HostHeld(target *plan.Target, host string) *status.Error {
+	name := t.Provider(host)
+	if held := t.suspended(name); held != nil {
+		return held
+	}
+	if t.Pauses == nil {
+		return nil
+	}
+	if p := t.Pauses.State(keysOf(target, name)...); p != nil {
+		return p.Status()
+	}
+	return nil
+}
+
+func (t *Traffic) suspended(provider string) *status.Error {
+	if t.Suspended == nil {
+		return nil
+	}
+	if s := t.Suspended.Find("", "", provider); s != nil {
+		return s.Err()
+	}
+	return nil
+}
+
+// keysOf gives what a pause of mail to a provider's host can hold for.
+func keysOf(target *plan.Target, provider string) []pause.Key {
+	return []pause.Key{
+		{Scope: replyrule.Provider, Name: provider},
+		{Scope: replyrule.Domain, Name: target.Domain},
+		{Scope: replyrule.SourceIP, Name: provider},
+	}
+}
+
+// begin asks for leave to try a host. The trial, which may be nil, is to be
+// ended; the error is why the host gets no mail now.
+func (t *Traffic) begin(target *plan.Target, provider string) (*pause.Trial, *status.Error) {
+	if held := t.suspended(provider); held != nil {
+		return nil, held
+	}
+	if t.Pauses == nil {
+		return nil, nil
+	}
+	trial, err := t.Pauses.Begin(keysOf(target, provider)...)
+	var paused *pause.Paused
+	if errors.As(err, &paused) {
+		return nil, paused.Status()
+	}
+	return trial, nil
+}
+
+// heed does what the host's replies ask for, and ends the trial. permit is that
+// for the provider. It reports whether the provider's other hosts are to be
+// left alone.
+func (v *hostDelivery) heed(permit *limit.HostPermit, trial *pause.Trial, rcpts []*recipient) (enough bool) {
+	rule, said := v.rule(rcpts)
+	switch {
+	case rule == nil && v.answered:
+		trial.Over()
+		return false
+	case rule == nil:
+		trial.Abandoned()
+		return false
+	case rule.Do == replyrule.Slow:
+		trial.Over()
+		if permit.Slow() {
+			v.msg.Log.Info("the host refuses connections as too many, slowing down", "host", v.host.Host.Name, "text", said)
+			v.cfg.Conns.Retire(v.host.Host.Name) // it counts them too
+		}
+		return true
+	}
+	key := pause.Key{Scope: rule.Scope, Name: v.provider}
+	if rule.Scope == replyrule.Domain {
+		key.Name = v.msg.Target.Domain
+	}
+	if v.cfg.Traffic.Pauses.Pause(key, rule.Pause, said) {
+		v.msg.Log.Warn("a receiver asks for a pause of "+rule.Pause.String(), "host", v.host.Host.Name, "target", key.String(), "text", said)
+		v.cfg.Conns.Retire(v.host.Host.Name)
+	}
+	return true
+}
+
+// rule finds the first reply to a recipient that a rule is about.
+func (v *hostDelivery) rule(rcpts []*recipient) (*replyrule.Rule, string) {
+	if v.cfg.Traffic.Rules == nil {
+		return nil, ""
+	}
+	for _, r := range rcpts {
+		said := r.result
+		if said == nil && len(r.reasons) > 0 {
+			said = r.reasons[len(r.reasons)-1]
+		}
+		if said == nil || said.Code.Class == status.Success || len(said.Text) < 4 {
+			continue
+		}
+		if code, err := strconv.Atoi(said.Text[:3]); err == nil {
+			if rule := v.cfg.Traffic.Rules.Find(v.provider, code, said.Text[4:]); rule != nil {
+				return rule, said.Text
+			}
+		}
+	}
+	return nil, ""
+}
