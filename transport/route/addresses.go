@@ -141,7 +141,7 @@ func (f *Finder) pending(name string, qtype resolver.Type) time.Duration {
 	return 0
 }
 
-// known gives the finding for a name, if all of it can be had at once.
+// known gives the result for a name, if all of it can be had at once.
 func (f *Finder) known(name string) (addrResult, bool) {
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return f.localhost(name), true
@@ -182,7 +182,7 @@ func (f *Finder) late(name string, qtype resolver.Type) (family, bool) {
 	return family{failed: &resolver.Error{Name: name, Type: qtype, Kind: resolver.Timeout, Err: errLate}}, true
 }
 
-// join makes one finding of both families.
+// join makes one result of both families.
 func (f *Finder) join(name string, v4, v6 family) addrResult {
 	found := combine(name, v4, v6)
 	if f.cfg.ForceIPv4 && found.absent && v4.existence == resolver.NoData {

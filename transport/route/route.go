@@ -53,7 +53,7 @@ import (
 const (
 	maxHosts      = 100
 	lookupsAtOnce = 8
-	surveyTime    = 10 * time.Second
+	lookupTimeout = 10 * time.Second
 	patience      = 2 * time.Second
 )
 
@@ -389,7 +389,7 @@ func (f *Finder) lookupAddresses(ctx context.Context, hosts []Host) []addrResult
 	if len(unknown) == 0 {
 		return found
 	}
-	ctx, cancel := context.WithTimeout(ctx, surveyTime)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	var all errgroup.Group
 	all.SetLimit(lookupsAtOnce)
@@ -400,7 +400,7 @@ func (f *Finder) lookupAddresses(ctx context.Context, hosts []Host) []addrResult
 			return nil
 		})
 	}
-	// Failures are in the findings.
+	// Failures are in the results.
 	_ = all.Wait()
 	return found
 }
