@@ -64,7 +64,7 @@ func TestStatus(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	}
-	for _, name := range []string{"dns", "mtasts", "plans", "chains", "history", "messages", "envelopes"} {
+	for _, name := range []string{"dns", "mtasts", "plans", "chains", "tls_sessions", "history", "messages", "envelopes"} {
 		if m := held[name]; m.Bytes == 0 {
 			t.Errorf("of %s: %+v", name, m)
 		}

@@ -30,12 +30,15 @@ type Memory uint8
 const (
 	MemoryPlans    Memory = iota // where mail for a domain goes, and how secure hosts must be
 	MemoryChains                 // certificate chains that were verified
+	MemorySessions               // TLS sessions that may be resumed
 	MemoryChunking               // which hosts cannot do BDAT
 	Memories                     // how many there are
 )
 
 // Word gives the name for status and metrics.
-func (m Memory) Word() string { return [Memories]string{"plans", "chains", "chunking"}[m] }
+func (m Memory) Word() string {
+	return [Memories]string{"plans", "chains", "tls_sessions", "chunking"}[m]
+}
 
 // Add adds what another transport counts, and has now.
 func (s *Stats) Add(o *Stats) {

@@ -301,7 +301,7 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 }
 
 // deliver does the work of one destination, and tells of it.
-func (t *Transport) deliver(ctx context.Context, p *part, sender address.Address, env *Envelope, msg *Message, results []Result) {
+func (t *Transport) deliver(ctx context.Context, p *targetRcpts, sender address.Address, env *Envelope, msg *Message, results []Result) {
 	m := p.message(env, msg)
 	m.Sender = sender
 	m.Log = t.log.With("id", env.ID, "queue_id", env.QueueID, "transport", p.profile.cfg.Name)
@@ -336,16 +336,16 @@ func (t *Transport) deliver(ctx context.Context, p *part, sender address.Address
 	t.observe(e)
 }
 
-// part is the recipients of an envelope that have one destination.
-type part struct {
+// targetRcpts are the recipients of an envelope that have one target.
+type targetRcpts struct {
 	profile *profile
 	target  plan.Target
 	rcpts   []smtp.Recipient
 	indexes []int // in the envelope
 }
 
-// message makes the message for a part, but for what every part has.
-func (p *part) message(env *Envelope, msg *Message) *delivery.Message {
+// message makes the message for them.
+func (p *targetRcpts) message(env *Envelope, msg *Message) *delivery.Message {
 	m := &delivery.Message{
 		Target: p.target, Recipients: p.rcpts, Content: msg.Content, Facts: msg.Facts,
 		Demands:  demands(p.profile.cfg, env, msg),
@@ -377,15 +377,15 @@ func (t *Transport) reject(env *Envelope, r *Result, why *status.Error) {
 
 // split sorts the recipients by destination, in the order of their first
 // recipients. Recipients that have none get their result here.
-func (t *Transport) split(env *Envelope, results []Result) []*part {
-	var list []*part
+func (t *Transport) split(env *Envelope, results []Result) []*targetRcpts {
+	var list []*targetRcpts
 	// Named or not: what leads nowhere is the fault of one address, and not of
 	// another that a next hop sent there.
 	type key struct {
 		profile *profile
 		target  plan.Target
 	}
-	byKey := map[key]*part{}
+	byKey := map[key]*targetRcpts{}
 	for i, r := range env.Recipients {
 		addr, err := address.Parse(r.Address)
 		if err == nil && addr.IsNull() {
@@ -403,7 +403,7 @@ func (t *Transport) split(env *Envelope, results []Result) []*part {
 		k := key{profile, target}
 		p := byKey[k]
 		if p == nil {
-			p = &part{profile: profile, target: target}
+			p = &targetRcpts{profile: profile, target: target}
 			byKey[k] = p
 			list = append(list, p)
 		}
@@ -484,7 +484,7 @@ func (t *Transport) Stats() Stats {
 		Dead: conns.Dead, Slowed: t.hosts.Pacer.Slowed(), Pool: conns.Pool,
 	}
 	s.Memory[MemoryPlans], s.Memory[MemoryChunking] = t.plans.Stats().Usage(), t.hosts.Chunking()
-	s.Memory[MemoryChains] = t.base.dialer.Chains()
+	s.Memory[MemoryChains], s.Memory[MemorySessions] = t.base.dialer.Chains(), t.conns.Sessions()
 	for _, o := range t.overrides {
 		s.Memory[MemoryChains].Add(o.dialer.Chains())
 	}

@@ -60,7 +60,7 @@ func (c *Conn) Put() {
 // PutAfterReset gives the connection back after a failed transaction, when it
 // has been reset; nobody waits for that.
 func (c *Conn) PutAfterReset() {
-	c.conns.later(func(ctx context.Context) {
+	c.conns.background(func(ctx context.Context) {
 		if c.session.Reset(ctx) == nil {
 			c.putIdle()
 		} else {

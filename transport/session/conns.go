@@ -25,13 +25,13 @@ type Conns struct {
 	Dead    *deadhost.Hosts // the hosts that cannot be reached
 	History *dial.History   // the addresses that worked where others did not, by the key of Dead
 
-	ctx        context.Context // ends with the transport
-	idle       *Idle           // nil: no connection is used twice
-	buffers    smtp.Buffers
-	sessions   sessionCache
-	open       atomic.Int64
-	opened     atomic.Uint64
-	background sync.WaitGroup // connections saying goodbye
+	ctx      context.Context // ends with the transport
+	idle     *Idle           // nil: no connection is used twice
+	buffers  smtp.Buffers
+	sessions sessionCache
+	open     atomic.Int64
+	opened   atomic.Uint64
+	closing  sync.WaitGroup // connections saying goodbye
 }
 
 // NewConns makes the Conns of a transport. What goes on in the background ends
@@ -101,14 +101,14 @@ func (c *Conns) Retire(host string) {
 }
 
 // Wait waits until every connection has said goodbye. No Dialer may be in use.
-func (c *Conns) Wait() { c.background.Wait() }
+func (c *Conns) Wait() { c.closing.Wait() }
 
 // quitLater says goodbye over a session, without anybody waiting for it.
-func (c *Conns) quitLater(s *smtp.Session) { c.later(s.Quit) }
+func (c *Conns) quitLater(s *smtp.Session) { c.background(s.Quit) }
 
-// later runs what no delivery has to wait for.
-func (c *Conns) later(f func(ctx context.Context)) {
-	c.background.Go(func() {
+// background runs what no delivery has to wait for.
+func (c *Conns) background(f func(ctx context.Context)) {
+	c.closing.Go(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, goodbyeTimeout)
 		defer cancel()
 		f(ctx)

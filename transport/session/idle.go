@@ -55,7 +55,7 @@ type persistConn struct {
 	// serves only such.
 	tlsRequiredNo bool
 	served        int // messages
-	heft          int // what is kept of the server's part in the handshake, in bytes
+	handshake     int // what is kept of the server's part in the handshake, in bytes
 	conns         *Conns
 }
 
@@ -144,7 +144,7 @@ func (d *Dialer) getIdle(r *Request) *Conn {
 // putIdle gives a connection back for other messages.
 func (c *Conn) putIdle() {
 	d := c.dialer
-	if d.conns.idle == nil || c.heft > maxKept {
+	if d.conns.idle == nil || c.handshake > maxHandshake {
 		c.persistConn.Close()
 		return
 	}

@@ -40,7 +40,7 @@ func (o *opening) open(ctx context.Context, c *Conn, conn *limitedConn) error {
 	if !decision.TLSFailed {
 		return err
 	}
-	c.proof, c.heft = verdict.Proof{}, 0
+	c.proof, c.handshake = verdict.Proof{}, 0
 	c.permit.Release()
 	if conn, _, err = o.dial(ctx, []netip.Addr{c.addr}); err != nil {
 		return err

@@ -4,14 +4,16 @@ import (
 	"container/list"
 	"crypto/tls"
 	"sync"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 const (
-	// maxKept is how much of what a server sent in its handshake is kept, in
+	// maxHandshake is how much of what a server sent in its handshake is kept, in
 	// bytes: as a session to resume, or with an idle connection. Chains of
 	// five large certificates are below it; one of a thousand tiny ones, which
 	// takes megabytes when it is parsed, is not.
-	maxKept = 16 << 10
+	maxHandshake = 16 << 10
 	// maxSessionBytes bounds the sessions of a transport together: room for
 	// some 2,000.
 	maxSessionBytes = 16 << 20
@@ -19,8 +21,8 @@ const (
 	sessionSize = 1 << 10
 )
 
-// heftOf is about what is kept of a server's part in a handshake, in bytes.
-func heftOf(state *tls.ConnectionState) int {
+// handshakeBytes is about what is kept of a server's part in a handshake, in bytes.
+func handshakeBytes(state *tls.ConnectionState) int {
 	n := len(state.OCSPResponse)
 	for _, sct := range state.SignedCertificateTimestamps {
 		n += len(sct)
@@ -83,13 +85,21 @@ func (c *sessionCache) drop(el *list.Element) {
 	c.bytes -= s.bytes
 }
 
+// Sessions is how much the TLS sessions take that may be resumed.
+func (c *Conns) Sessions() cache.Usage {
+	s := &c.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cache.Usage{Entries: len(s.byKey), Bytes: int64(s.bytes), MaxBytes: maxSessionBytes}
+}
+
 // scopedSessions are the sessions of one host under one verdict: what was set up
 // under another is not even offered. It is the tls.ClientSessionCache of one
 // connection.
 type scopedSessions struct {
-	cache  *sessionCache
-	prefix string
-	heft   *int // of the connection's handshake
+	cache     *sessionCache
+	prefix    string
+	handshake *int // of the connection's handshake
 }
 
 // Get implements tls.ClientSessionCache.
@@ -99,10 +109,10 @@ func (s scopedSessions) Get(key string) (*tls.ClientSessionState, bool) {
 
 // Put implements tls.ClientSessionCache.
 func (s scopedSessions) Put(key string, state *tls.ClientSessionState) {
-	bytes := sessionSize + len(s.prefix) + len(key) + *s.heft
+	bytes := sessionSize + len(s.prefix) + len(key) + *s.handshake
 	if state != nil {
 		ticket, _, err := state.ResumptionState()
-		if bytes += len(ticket); err != nil || bytes > sessionSize+maxKept {
+		if bytes += len(ticket); err != nil || bytes > sessionSize+maxHandshake {
 			state = nil
 		}
 	}

@@ -11,25 +11,25 @@ import (
 // server that sent more than 16 KiB.
 func TestSessionsAreBoundedInBytes(t *testing.T) {
 	var c sessionCache
-	keep := func(host string, heft, ticket int) *tls.ClientSessionState {
+	keep := func(host string, handshake, ticket int) *tls.ClientSessionState {
 		t.Helper()
 		state, err := tls.NewResumptionState(make([]byte, ticket), &tls.SessionState{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := scopedSessions{&c, host + " ", &heft}
+		s := scopedSessions{&c, host + " ", &handshake}
 		s.Put("key", state)
 		kept, _ := s.Get("key")
 		return kept
 	}
 	for _, tt := range []struct {
-		heft, ticket int
-		kept         bool
+		handshake, ticket int
+		kept              bool
 	}{
 		{5 << 10, 200, true}, {16<<10 - 400, 200, true}, {16 << 10, 1000, false}, {5 << 10, 20 << 10, false}, {1 << 20, 200, false},
 	} {
-		if got := keep("mx.example", tt.heft, tt.ticket) != nil; got != tt.kept {
-			t.Errorf("%d and a ticket of %d bytes: kept %v", tt.heft, tt.ticket, got)
+		if got := keep("mx.example", tt.handshake, tt.ticket) != nil; got != tt.kept {
+			t.Errorf("%d and a ticket of %d bytes: kept %v", tt.handshake, tt.ticket, got)
 		}
 	}
 	for i := range 10_000 {
@@ -53,7 +53,7 @@ func TestSessionsAreBoundedInBytes(t *testing.T) {
 
 // A chain of five large certificates is ordinary, one of a hundred tiny ones is
 // not, and stapled answers count.
-func TestHeft(t *testing.T) {
+func TestHandshakeBytes(t *testing.T) {
 	chain := func(n, size int) *tls.ConnectionState {
 		state := &tls.ConnectionState{}
 		for range n {
@@ -61,15 +61,15 @@ func TestHeft(t *testing.T) {
 		}
 		return state
 	}
-	if n := heftOf(chain(5, 2000)); n > maxKept {
+	if n := handshakeBytes(chain(5, 2000)); n > maxHandshake {
 		t.Errorf("%d bytes for five large certificates", n)
 	}
-	if n := heftOf(chain(100, 180)); n <= maxKept {
+	if n := handshakeBytes(chain(100, 180)); n <= maxHandshake {
 		t.Errorf("%d bytes for a hundred tiny certificates", n)
 	}
 	stapled := chain(1, 1000)
 	stapled.OCSPResponse = make([]byte, 60<<10)
-	if n := heftOf(stapled); n <= maxKept {
+	if n := handshakeBytes(stapled); n <= maxHandshake {
 		t.Errorf("%d bytes with a stapled answer of 60 KiB", n)
 	}
 }

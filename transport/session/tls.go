@@ -91,7 +91,7 @@ func (c *TLS) config(v *verdict.Verdict, p *persistConn, scope string) *tls.Conf
 	if v.Need == verdict.NeedWebPKI && cfg.MinVersion < tls.VersionTLS12 {
 		cfg.MinVersion = tls.VersionTLS12 // RFC 8461 §4
 	}
-	cfg.ClientSessionCache = scopedSessions{&p.conns.sessions, scope + " " + v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " ", &p.heft}
+	cfg.ClientSessionCache = scopedSessions{&p.conns.sessions, scope + " " + v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " ", &p.handshake}
 	cfg.VerifyConnection = (&verifier{c, v, p}).verify
 	return cfg
 }
@@ -111,7 +111,7 @@ func (j *verifier) verify(state tls.ConnectionState) error {
 	}
 	// An idle connection must not keep all that was found out about a host.
 	j.verdict = nil
-	j.conn.heft = heftOf(&state)
+	j.conn.handshake = handshakeBytes(&state)
 	j.conn.proof = j.client.proofOf(state, v, time.Now())
 	if f := v.Judge(&j.conn.proof); f != nil {
 		return f
