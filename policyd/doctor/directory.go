@@ -81,11 +81,56 @@ func (h Host) directory(d directory, uid int) []finding.Finding {
 		all = append(all, fail(fmt.Sprintf("chown -R %s %s", h.userName(uid), d.path), "%s: owned by %s, but mxpolicyd runs as %s, so %s", who, h.userName(int(stat.Uid)), h.userName(uid), d.lost))
 	} else if mode&0o300 != 0o300 {
 		all = append(all, fail("chmod 700 "+d.path, "%s: mode %04o does not let mxpolicyd write, so %s", who, mode, d.lost))
+	} else if foreign, count := foreignIn(d.path, uid); count > 0 {
+		all = append(all, fail(fmt.Sprintf("chown -R %s %s", h.userName(uid), d.path),
+			"%s: mxpolicyd runs as %s, and cannot use %s in it, such as %s, owned by others (mxpolicyd serve started as root?)", who, h.userName(uid), files(count), foreign))
 	}
 	if len(all) == 0 {
 		all = append(all, ok("%s: %d MiB free", who, volume.Free>>20))
 	}
 	return all
+}
+
+// maxLooked bounds how many files of a directory are looked at.
+const maxLooked = 50_000
+
+// foreignIn finds what lies below a directory and does not belong to the
+// daemon's user, who can neither read nor replace it: one, and how many. Root
+// can use everything.
+func foreignIn(dir string, uid int) (one string, count int) {
+	if uid <= 0 {
+		return "", 0
+	}
+	looked := 0
+	// What cannot be read is not looked at: the walk goes on behind it.
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if looked++; looked > maxLooked {
+			return filepath.SkipAll
+		}
+		if err != nil {
+			return nil
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return nil // it went away meanwhile
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != uid {
+			if count == 0 {
+				one = path
+			}
+			count++
+		}
+		return nil
+	})
+	return one, count
+}
+
+// files counts files in words.
+func files(n int) string {
+	if n == 1 {
+		return "1 file"
+	}
+	return fmt.Sprintf("%d files", n)
 }
 
 // missing judges a directory that is not there: it is made at start.

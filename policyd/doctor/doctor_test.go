@@ -409,3 +409,30 @@ func TestNothingToSee(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 }
+
+// What lies below a directory and belongs to somebody else than the daemon's user
+// is found, wherever it lies; root can use everything.
+func TestForeignFiles(t *testing.T) {
+	dir := t.TempDir()
+	served := filepath.Join(dir, "served")
+	if err := errors.Join(os.Mkdir(served, 0o700), os.WriteFile(filepath.Join(served, "record"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if one, n := foreignIn(dir, os.Getuid()); n != 0 {
+		t.Errorf("%d files of our own, such as %s", n, one)
+	}
+	if one, n := foreignIn(served, 4711); n != 2 || one != served {
+		t.Errorf("%d files of another user's, such as %s", n, one)
+	}
+	if os.Getuid() != 0 {
+		return // we cannot make the directory another user's
+	}
+	if err := errors.Join(os.Chmod(dir, 0o700), os.Chown(dir, 4711, 4711)); err != nil {
+		t.Fatal(err)
+	}
+	h := Host{Etc: dir, Filesystem: filesystem}
+	found := h.directory(directory{"state directory", dir, "state_dir", "it is lost", 0}, 4711)
+	if len(found) != 1 || found[0].Level != finding.Fail || !strings.Contains(found[0].What, "cannot use 2 files in it, such as "+served) || found[0].Mend != "chown -R 4711 "+dir {
+		t.Errorf("%+v", found)
+	}
+}
