@@ -8,8 +8,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/wire"
 )
 
-// Half-sent messages, three times as many as there are places, take none of them:
-// whole ones are delivered meanwhile, over both front ends.
+// Half-sent messages, three times as many as there are places, take none of
+// them: whole ones are delivered meanwhile, over both front ends.
 func TestHalfSentMessages(t *testing.T) {
 	const places = 100
 	l := newLab(t)

@@ -7,11 +7,12 @@
 // policyd/logging, and each front end is a package of its own.
 //
 // At start the state directory is locked, the sockets taken from systemd or
-// opened, the configuration's transports made, and readiness is told. While it runs, HUP replaces the
-// transports by those of the newly read configuration, all of them or none;
-// what the new configuration does not change is kept, with its caches and idle
-// connections. At the end no new work is taken, deliveries may go on for
-// shutdown_timeout, and what is left is cancelled: its mail server keeps it.
+// opened, the configuration's transports made, and readiness is told. While it
+// runs, HUP replaces the transports by those of the newly read configuration,
+// all of them or none; what the new configuration does not change is kept, with
+// its caches and idle connections. At the end no new work is taken, deliveries
+// may go on for shutdown_timeout, and what is left is cancelled: its mail
+// server keeps it.
 //
 // The state directory holds what must survive: the record of served
 // recipients, MTA-STS policies, and for the time of a delivery a large message.
@@ -275,8 +276,8 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 	waiting.Wait()
 }
 
-// maintainServed keeps the memory of who was served in order: what is too old is
-// forgotten, and what the disk did not take is written when it does.
+// maintainServed keeps the memory of who was served in order: what is too old
+// is forgotten, and what the disk did not take is written when it does.
 func (d *Daemon) maintainServed(ctx context.Context) {
 	sweep, settle := time.NewTicker(sweepEvery), time.NewTicker(writeEvery)
 	defer sweep.Stop()

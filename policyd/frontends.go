@@ -28,9 +28,9 @@ type frontEnd interface {
 	Alive(ctx context.Context) error
 }
 
-// connectionsPerSlot is how many connections there may be at one socket for each
-// delivery at once: one whose message is delivered, those whose messages are
-// coming in, and one more, which is told that there are too many.
+// connectionsPerSlot is how many connections there may be at one socket for
+// each delivery at once: one whose message is delivered, those whose messages
+// are coming in, and one more, which is told that there are too many.
 const connectionsPerSlot = 1 + intake.UploadsPerSlot + 1
 
 // frontEndMakers says what makes the front end for a socket of each kind. A
@@ -85,8 +85,8 @@ func (d *Daemon) addFrontEnd(e listen.Endpoint, make func(listen.Endpoint) front
 	return end
 }
 
-// warn tells what is hardly meant in a configuration: its own warnings, and LMTP
-// sockets whose transport it does not have. These stay open: their mail is
+// warn tells what is hardly meant in a configuration: its own warnings, and
+// LMTP sockets whose transport it does not have. These stay open: their mail is
 // deferred until a reload brings it.
 func (d *Daemon) warn(cfg *config.Config) {
 	for _, w := range cfg.Warnings {

@@ -16,7 +16,8 @@ type letterbox struct {
 	r *bufio.Reader
 }
 
-// lmtp is a configuration with two LMTP sockets, and a second transport that says hello by another name.
+// lmtp is a configuration with two LMTP sockets, and a second transport that
+// says hello by another name.
 func (l *lab) lmtp(transport string) string {
 	text := l.yaml("", transport, "  other:\n    port: "+portOf(l)+"\n    hostname: other.example")
 	return strings.Replace(text, "listen: {", "listen: {lmtp: [{path: "+l.dir+"/lmtp.sock}, {path: "+l.dir+"/lmtp-other.sock, transport: other}], ", 1)
@@ -68,7 +69,8 @@ func (b *letterbox) post() {
 	b.say("Received: by y id 4XyZ; date", "", "Hello.", ".")
 }
 
-// Each LMTP socket has its transport; a reload holds for the next message of an open connection.
+// Each LMTP socket has its transport; a reload holds for the next message of an
+// open connection.
 func TestLMTP(t *testing.T) {
 	l := newLab(t)
 	r := l.daemon(l.lmtp(""))
@@ -96,8 +98,8 @@ func TestLMTP(t *testing.T) {
 	}
 }
 
-// An LMTP socket whose transport a reload takes away says so in the log, puts its mail off, and serves it when a reload
-// brings the transport back.
+// An LMTP socket whose transport a reload takes away says so in the log, puts
+// its mail off, and serves it when a reload brings the transport back.
 func TestLMTPWithoutTransport(t *testing.T) {
 	l := newLab(t)
 	r := l.daemon(l.lmtp(""))
@@ -114,7 +116,8 @@ func TestLMTPWithoutTransport(t *testing.T) {
 	}
 }
 
-// TERM: an idle LMTP connection is closed with 421, and a delivery over another one ends.
+// TERM: an idle LMTP connection is closed with 421, and a delivery over another
+// one ends.
 func TestTermAndLMTP(t *testing.T) {
 	l := newLab(t)
 	release := l.hold(mx.StageFinal)

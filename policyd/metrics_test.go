@@ -52,8 +52,8 @@ func (r *running) scrape(at string) scraped {
 	return s
 }
 
-// settled asks until the daemon is so far; a message is let go after its answer,
-// and old transports end after a reload.
+// settled asks until the daemon is so far; a message is let go after its
+// answer, and old transports end after a reload.
 func (r *running) settled(at string, there func(scraped) bool) (s scraped) {
 	r.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {

@@ -77,8 +77,9 @@ const readTimeout = 2 * time.Minute
 var errReading = errors.New("reading the configuration takes minutes: its file system does not respond")
 
 // read reads the configuration with all that it names, and gives up when ctx
-// ends. A disk that does not answer, as of a file server that is gone, cannot be
-// waited for at the end of the daemon: what reads from it is left behind then.
+// ends. A disk that does not answer, as of a file server that is gone, cannot
+// be waited for at the end of the daemon: what reads from it is left behind
+// then.
 func (d *Daemon) read(ctx context.Context) (*config.Config, error) {
 	d.setReading(time.Now())
 	defer d.setReading(time.Time{})

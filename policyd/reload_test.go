@@ -152,8 +152,8 @@ func TestReloadWithMistakes(t *testing.T) {
 	want(t, l.systemd.Wait(t, "STATUS="), "STATUS=delivering mail\n")
 }
 
-// A reload that does not come to an end, since the disk does not answer, holds up
-// neither mail nor the end of the daemon; it is unhealthy after minutes.
+// A reload that does not come to an end, since the disk does not answer, holds
+// up neither mail nor the end of the daemon; it is unhealthy after minutes.
 func TestStuckReload(t *testing.T) {
 	l := newLab(t)
 	r := l.daemon(l.yaml("", "", ""))

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A certificate with a negative serial number is read: with others' mail servers
-// in view the parser's strictness would only cost TLS.
+// A certificate with a negative serial number is read: with others' mail
+// servers in view the parser's strictness would only cost TLS.
 func TestNegativeSerialNumber(t *testing.T) {
 	text, err := os.ReadFile("testdata/negative-serial.pem")
 	if err != nil {

@@ -56,9 +56,9 @@ type heap struct {
 	stopped bool
 }
 
-// gcSentinel is unreachable at once, so that the next collection finds it. Of the
-// pointer nothing is wanted but that the runtime gives the value a place of its
-// own, since it packs small values without one together.
+// gcSentinel is unreachable at once, so that the next collection finds it. Of
+// the pointer nothing is wanted but that the runtime gives the value a place of
+// its own, since it packs small values without one together.
 type gcSentinel struct{ _ *byte }
 
 // arm has adjust called after the next collection.

@@ -40,52 +40,55 @@
 //
 // explain, status, cache and trace ask the running daemon over the socket that
 // listen.admin names. That one is for root alone unless the file says
-// otherwise. Without a daemon, or without the right to ask it, explain relies on
-// the configuration only, says so on standard error, and knows nothing of dead
-// hosts, limits and idle connections; nothing is written to the state directory.
+// otherwise. Without a daemon, or without the right to ask it, explain relies
+// on the configuration only, says so on standard error, and knows nothing of
+// dead hosts, limits and idle connections; nothing is written to the state
+// directory.
 //
-// explain shows the mail servers of a domain in the order they are tried, with what
-// the DNS, TLSA records and the MTA-STS policy say of each, and the verdict that
-// follows. With --connect it connects to each host as a delivery would, by the
-// same code, shows what the server proved, and leaves before MAIL.
+// explain shows the mail servers of a domain in the order they are tried, with
+// what the DNS, TLSA records and the MTA-STS policy say of each, and the
+// verdict that follows. With --connect it connects to each host as a delivery
+// would, by the same code, shows what the server proved, and leaves before
+// MAIL.
 //
 // doctor looks at the resolver (does it validate, is it near, does it take EDNS
 // and TCP), the clock, the certificates, the hostname and its addresses' names,
-// the state directory, the sockets and who may use them, the TLSRPT collector, and
-// the configuration of a Postfix or an Exim on this host. Each line begins with ok,
-// warn or fail, and a warning or failure has its fix on the next line. Run it as
-// root, which may look everywhere.
+// the state directory, the sockets and who may use them, the TLSRPT collector,
+// and the configuration of a Postfix or an Exim on this host. Each line begins
+// with ok, warn or fail, and a warning or failure has its fix on the next line.
+// Run it as root, which may look everywhere.
 //
 // trace has messages to a domain log their route, the verdict for each host and
-// the SMTP dialogue (lines "route", "verdict" and "smtp"), never a body. Without
-// a DOMAIN it lists what is being traced.
+// the SMTP dialogue (lines "route", "verdict" and "smtp"), never a body.
+// Without a DOMAIN it lists what is being traced.
 //
 // # For mail servers that speak LMTP
 //
 // On each socket that listen.lmtp names, or that systemd hands over as lmtp or
-// lmtp-T, a mail server hands messages over by LMTP (RFC 2033), for the transport
-// default or T. Each recipient has a reply of its own, whose text is what
-// mxpipe(1) would print; recipients of one domain share one transaction.
-// PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, SIZE, DSN and ENHANCEDSTATUSCODES are
-// offered; REQUIRETLS is taken, though not offered, as a parameter of MAIL. A
-// message may have 1000 recipients; further ones are answered with 452 4.5.3. A
-// delivery is given up after 15 minutes, so that a mail server's time-out for the
-// replies must be longer. A mail server that hangs up has its delivery cancelled;
-// what was delivered all the same is not delivered again when it tries again, which
-// is told by the queue id in the topmost Received field. Package policyd/lmtp says
-// more, contrib what Postfix and Exim need.
+// lmtp-T, a mail server hands messages over by LMTP (RFC 2033), for the
+// transport default or T. Each recipient has a reply of its own, whose text is
+// what mxpipe(1) would print; recipients of one domain share one transaction.
+// PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, SIZE, DSN and ENHANCEDSTATUSCODES
+// are offered; REQUIRETLS is taken, though not offered, as a parameter of MAIL.
+// A message may have 1000 recipients; further ones are answered with 452 4.5.3.
+// A delivery is given up after 15 minutes, so that a mail server's time-out for
+// the replies must be longer. A mail server that hangs up has its delivery
+// cancelled; what was delivered all the same is not delivered again when it
+// tries again, which is told by the queue id in the topmost Received field.
+// Package policyd/lmtp says more, contrib what Postfix and Exim need.
 //
 // # For Postfix's own smtp(8)
 //
 // On the socket that listen.socketmap names, Postfix asks for a domain's TLS
 // policy (smtp_tls_policy_maps, socketmap_table(5)). The map "policy" has the
 // policies of the transport default, "policy@NAME" those of another one;
-// "policy-tlsrpt", with @NAME or without, adds the attributes for TLS reports that
-// Postfix knows since 3.10. The answers are dane-only, dane, secure, encrypt and
-// may, each with what belongs to it; none for a domain of which nothing is asked,
-// and for what is no domain; and a temporary error, whose reason is in Postfix's
-// log, when no mail server may have the mail. Package policyd/socketmap says which
-// it is and why, contrib/postfix what main.cf needs.
+// "policy-tlsrpt", with @NAME or without, adds the attributes for TLS reports
+// that Postfix knows since 3.10. The answers are dane-only, dane, secure,
+// encrypt and may, each with what belongs to it; none for a domain of which
+// nothing is asked, and for what is no domain; and a temporary error, whose
+// reason is in Postfix's log, when no mail server may have the mail. Package
+// policyd/socketmap says which it is and why, contrib/postfix what main.cf
+// needs.
 //
 // # Signals to serve
 //
@@ -98,16 +101,16 @@
 // log.format and listen, which need a restart; the log names those that were
 // changed. Deliveries under way, and messages that are just being read, keep
 // what they started with. A transport that is not changed keeps its idle
-// connections; so do the MTA-STS policies and DNS answers in memory. Certificate
-// files are read again.
+// connections; so do the MTA-STS policies and DNS answers in memory.
+// Certificate files are read again.
 //
 // # Exit status
 //
-// 0 after TERM or INT, for check-config without a mistake, version and help, and
-// for what was asked and answered. 1 for a mistake in the configuration or on
-// the command line, when the daemon cannot start, when a socket fails while it
-// runs, and when the daemon cannot be asked. What is wrong is said on standard
-// error.
+// 0 after TERM or INT, for check-config without a mistake, version and help,
+// and for what was asked and answered. 1 for a mistake in the configuration or
+// on the command line, when the daemon cannot start, when a socket fails while
+// it runs, and when the daemon cannot be asked. What is wrong is said on
+// standard error.
 //
 // doctor: 1 when a check fails.
 //
@@ -135,6 +138,10 @@
 //	message-*     a message of more than 1 MiB while it is delivered; it has
 //	              lost its name before the first byte is written
 //
+// One daemon uses it at a time; a second one says so, and ends before it touches
+// anything. What a daemon makes that root started by hand belongs to the owner of
+// the directory that it is made in.
+//
 // The directory must be there, or be made, at start. When it cannot be
 // written, messages of more than 1 MiB wait (4.3.1), and an error is logged for
 // each mixed outcome that cannot be remembered.
@@ -149,10 +156,11 @@
 //
 // "delivered", "deferred" and "refused" are the lines about each group of
 // recipients with one result. "message not taken" is a message that we refused
-// ourselves, "dropped a truncated message" one that was never committed,
-// "not delivered again" a recipient that has it from an earlier attempt, "deferred: …"
-// one to whom an earlier attempt is still in progress, and "the mail server did not
-// wait for the answer" a message that was dealt with although mxpipe was gone.
+// ourselves, "dropped a truncated message" one that was never committed, "not
+// delivered again" a recipient that has it from an earlier attempt, "deferred:
+// …" one to whom an earlier attempt is still in progress, and "the mail server
+// did not wait for the answer" a message that was dealt with although mxpipe
+// was gone.
 //
 // # Metrics
 //

@@ -86,8 +86,8 @@ func GiveSocket(path string) error {
 	return nil
 }
 
-// TempPrefix begins the names of files that are not whole yet. One that is found
-// at start is from a crash and can be removed.
+// TempPrefix begins the names of files that are not whole yet. One that is
+// found at start is from a crash and can be removed.
 const TempPrefix = ".new-"
 
 // Write is WriteFile for a directory by its path.

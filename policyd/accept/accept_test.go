@@ -137,7 +137,8 @@ func TestFailsForGood(t *testing.T) {
 	}
 }
 
-// More connections than there may be wait in the backlog, and the loop goes round all the same.
+// More connections than there may be wait in the backlog, and the loop goes
+// round all the same.
 func TestMaxConnections(t *testing.T) {
 	path := t.TempDir() + "/s"
 	l, err := net.Listen("unix", path)

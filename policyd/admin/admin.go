@@ -31,11 +31,11 @@
 //
 // # Form
 //
-// The types of this package are the JSON; docs/admin.md has every key. Keys stay
-// what they are; new ones may come, and an unknown one is to be skipped. Times
-// are RFC 3339 in UTC; a key that ends with _seconds is a number of seconds; a
-// list is never null; a key without a value worth saying is left out. Texts that
-// strangers wrote are one line of printable UTF-8.
+// The types of this package are the JSON; docs/admin.md has every key. Keys
+// stay what they are; new ones may come, and an unknown one is to be skipped.
+// Times are RFC 3339 in UTC; a key that ends with _seconds is a number of
+// seconds; a list is never null; a key without a value worth saying is left
+// out. Texts that strangers wrote are one line of printable UTF-8.
 //
 // # What it refuses
 //

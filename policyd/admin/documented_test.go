@@ -53,7 +53,8 @@ func types(of reflect.Type, all map[string]reflect.Type) {
 	}
 }
 
-// Scripts rely on docs/admin.md: it has every key of every answer, and no other.
+// Scripts rely on docs/admin.md: it has every key of every answer, and no
+// other.
 func TestEveryKeyIsDocumented(t *testing.T) {
 	keys, optional := documented(t)
 	all := map[string]reflect.Type{}

@@ -52,7 +52,8 @@ func eachText(v reflect.Value, see func(string)) {
 	}
 }
 
-// harmless checks that nothing in a value can do harm on a terminal, or fill it.
+// harmless checks that nothing in a value can do harm on a terminal, or fill
+// it.
 func harmless(t *testing.T, value any) {
 	t.Helper()
 	texts := 0

@@ -17,10 +17,10 @@
 //
 // Values are written as follows. A duration is a number with a unit, or
 // several: "150s", "1h30m", "2d" (d, h, m, s, ms). A size is a number of bytes
-// or a number with a unit: "100MiB" (KiB, MiB, GiB), "1MB" (kB, MB, GB). Truth is
-// true or false; yes, no, on and off work too. A list of one may be written as
-// a plain value, the lists of tls_client's protocols, ciphers and curves as one
-// text with blanks between the words. A block of keys whose lines are all
+// or a number with a unit: "100MiB" (KiB, MiB, GiB), "1MB" (kB, MB, GB). Truth
+// is true or false; yes, no, on and off work too. A list of one may be written
+// as a plain value, the lists of tls_client's protocols, ciphers and curves as
+// one text with blanks between the words. A block of keys whose lines are all
 // commented out counts as absent.
 //
 // The keys below transports and mx_auth are decoded straight into

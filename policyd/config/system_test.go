@@ -114,8 +114,8 @@ func TestRegularFilesOnly(t *testing.T) {
 	}
 }
 
-// What the files held that were checked is in the configuration: nobody needs to
-// read them again.
+// What the files held that were checked is in the configuration: nobody needs
+// to read them again.
 func TestFilesAreKept(t *testing.T) {
 	certPEM, keyPEM := certificate(t)
 	env := someHost()

@@ -100,16 +100,16 @@ func localIP(into *[]netip.Addr) func(value) {
 // checkSource compares local_ip and prefer with force_ipv4 where the block
 // touches either.
 func checkSource(seen map[string]value, t *transport.Config) {
-	if at, touched := either(seen, "force_ipv4", "local_ip"); touched && t.ForceIPv4 && len(t.LocalIP) == 1 && t.LocalIP[0].Is6() {
+	if at, touched := firstOf(seen, "force_ipv4", "local_ip"); touched && t.ForceIPv4 && len(t.LocalIP) == 1 && t.LocalIP[0].Is6() {
 		at.wrong("force_ipv4 cannot be used with local_ip %s; expected an IPv4 local_ip, or force_ipv4: false", t.LocalIP[0])
 	}
-	if at, touched := either(seen, "prefer", "force_ipv4"); touched && t.ForceIPv4 && t.Prefer == dial.IPv6 {
+	if at, touched := firstOf(seen, "prefer", "force_ipv4"); touched && t.ForceIPv4 && t.Prefer == dial.IPv6 {
 		at.wrong("force_ipv4 cannot be used with prefer: ipv6; expected prefer: any, or force_ipv4: false")
 	}
 }
 
-// either gives the first of two keys that a block has.
-func either(seen map[string]value, first, second string) (value, bool) {
+// firstOf gives the first of two keys that a block has.
+func firstOf(seen map[string]value, first, second string) (value, bool) {
 	if at, ok := seen[first]; ok {
 		return at, true
 	}

@@ -121,7 +121,8 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// formatDuration writes a duration in the shortest way that the configuration reads.
+// formatDuration writes a duration in the shortest way that the configuration
+// reads.
 func formatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

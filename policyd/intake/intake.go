@@ -3,11 +3,12 @@
 // nothing else.
 //
 // A message's life here: its transport is found by name and held, and the front
-// end reads it into the spool, as one of a bounded number of uploads; when it is
-// whole, a slot among the deliveries at once is waited for; the transport
-// delivers to those recipients that neither have the message from an earlier try
-// nor are about to get it from one that is still under way. When the mail server may try again although a recipient has the
-// message, that is written down (package served).
+// end reads it into the spool, as one of a bounded number of uploads; when it
+// is whole, a slot among the deliveries at once is waited for; the transport
+// delivers to those recipients that neither have the message from an earlier
+// try nor are about to get it from one that is still under way. When the mail
+// server may try again although a recipient has the message, that is written
+// down (package served).
 //
 // A message keeps the transport that it began with, whatever is reloaded
 // meanwhile.
@@ -125,8 +126,8 @@ func NotTaken(log *slog.Logger, answer *status.Error) {
 	log.Log(context.Background(), level, "message not taken", "dsn", answer.Code.String(), "text", answer.Error())
 }
 
-// Release gives the slot to another message. It is called once, when the message
-// is done with.
+// Release gives the slot to another message. It is called once, when the
+// message is done with.
 func (s *Slot) Release() {
 	s.dispatcher.mu.Lock()
 	delete(s.dispatcher.running, s)
@@ -142,7 +143,8 @@ func (d *Dispatcher) UnderWay() int {
 	return len(d.running)
 }
 
-// Busy counts the messages that got no slot in time, for a delivery or to come in.
+// Busy counts the messages that got no slot in time, for a delivery or to come
+// in.
 func (d *Dispatcher) Busy() uint64 { return d.busy.Load() }
 
 // Overdue counts the deliveries that go on although their time, and all that

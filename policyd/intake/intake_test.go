@@ -23,8 +23,8 @@ import (
 
 func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
-// bench is a dispatcher with one place and one transport, which delivers to whom the
-// test says.
+// bench is a dispatcher with one place and one transport, which delivers to
+// whom the test says.
 type bench struct {
 	*Dispatcher
 	t     *testing.T
@@ -115,7 +115,8 @@ func (b *bench) want(d *Delivery, classes string) {
 	}
 }
 
-// wantCalls checks to whom Deliver was asked to deliver so far, and that nothing is held.
+// wantCalls checks to whom Deliver was asked to deliver so far, and that
+// nothing is held.
 func (b *bench) wantCalls(calls ...string) {
 	b.t.Helper()
 	if fmt.Sprint(b.calls) != fmt.Sprint(calls) {
@@ -126,7 +127,8 @@ func (b *bench) wantCalls(calls ...string) {
 	}
 }
 
-// Who has the message is remembered until the mail server is done with all of them.
+// Who has the message is remembered until the mail server is done with all of
+// them.
 func TestRememberAndForget(t *testing.T) {
 	b := newBench(t)
 	b.taken = "a"
@@ -174,23 +176,24 @@ func TestSettle(t *testing.T) {
 	if b.Served.Known("4XyZ") {
 		t.Error("still remembered")
 	}
-	nameless := b.try("", "a")
-	if nameless.Detach() {
+	unnamed := b.try("", "a")
+	if unnamed.Detach() {
 		t.Error("something is owed without a queue id")
 	}
 	b.wantCalls("ab", "b", "a")
 }
 
-// A try that comes while another one is under way is deferred, for the same recipients alone.
+// A try that comes while another one is under way is deferred, for the same
+// recipients alone.
 func TestFlights(t *testing.T) {
 	b := newBench(t)
 	first := b.try("4XyZ", "aa")
 	second := b.try("4XyZ", "ab")
 	b.want(first, "22")
 	b.want(second, "42")
-	other, nameless := b.try("other", "a"), b.try("", "a")
+	other, unnamed := b.try("other", "a"), b.try("", "a")
 	b.want(other, "2")
-	b.want(nameless, "2")
+	b.want(unnamed, "2")
 	second.End()
 	b.want(b.try("4XyZ", "a"), "4") // the first still is
 	first.End()
@@ -198,12 +201,12 @@ func TestFlights(t *testing.T) {
 	b.want(third, "2")
 	third.End()
 	other.End()
-	nameless.End()
+	unnamed.End()
 	b.wantCalls("aa", "b", "a", "a", "a")
 }
 
-// A slot is waited for, five seconds or as long as ctx lasts; a transport that is
-// not there is not.
+// A slot is waited for, five seconds or as long as ctx lasts; a transport that
+// is not there is not.
 func TestAdmit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -255,8 +258,8 @@ func TestOverdue(t *testing.T) {
 	})
 }
 
-// Messages that do not come to their end take no slot, and are four for each: one
-// more waits for five seconds.
+// Messages that do not come to their end take no slot, and are four for each:
+// one more waits for five seconds.
 func TestUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

@@ -47,8 +47,8 @@ func (k EndpointKind) allowedAt(at net.Addr) error {
 	return nil
 }
 
-// Endpoint is what a socket is for: the same for one that systemd hands over and
-// one that listen names.
+// Endpoint is what a socket is for: the same for one that systemd hands over
+// and one that listen names.
 type Endpoint struct {
 	Kind      EndpointKind
 	Transport string // the one that messages of an LMTP socket take

@@ -18,9 +18,9 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/config"
 )
 
-// openUnix opens a configured unix socket, in a directory that is made if need be.
-// A socket file that nobody listens on any more is replaced. Nobody may connect
-// before the socket has its group and mode.
+// openUnix opens a configured unix socket, in a directory that is made if need
+// be. A socket file that nobody listens on any more is replaced. Nobody may
+// connect before the socket has its group and mode.
 func openUnix(ctx context.Context, s *config.Socket) (net.Listener, error) {
 	if err := safeio.MkdirAll(filepath.Dir(s.Path), 0o755); err != nil {
 		return nil, err

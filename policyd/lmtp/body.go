@@ -5,9 +5,9 @@ import (
 	"io"
 )
 
-// body reads a message that comes by DATA, without the dots that were put before
-// others (RFC 5321 §4.5.2), in the library's place: that one reads byte by
-// byte, which is most of what a message costs here. All that it gets of the
+// body reads a message that comes by DATA, without the dots that were put
+// before others (RFC 5321 §4.5.2), in the library's place: that one reads byte
+// by byte, which is most of what a message costs here. All that it gets of the
 // message is its end.
 type body struct {
 	conn   *conn

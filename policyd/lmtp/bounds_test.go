@@ -45,8 +45,8 @@ func TestHugeChunk(t *testing.T) {
 	b.WantCalls()
 }
 
-// Addresses have 1,024 bytes at most; an original recipient that has more is left
-// out.
+// Addresses have 1,024 bytes at most; an original recipient that has more is
+// left out.
 func TestLongAddresses(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()
@@ -96,8 +96,8 @@ func TestLargeEnvelope(t *testing.T) {
 	}
 }
 
-// Envelopes on many connections hold 64 MiB together; an ordinary message has room
-// beside them.
+// Envelopes on many connections hold 64 MiB together; an ordinary message has
+// room beside them.
 func TestManyEnvelopes(t *testing.T) {
 	b := serve(t, func(b *bench) { b.Loops = accept.New(200, b.Logger) })
 	const connections = 60 // 1,000 recipients of 1 KB each: 128 MiB in two copies

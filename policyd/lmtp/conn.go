@@ -259,8 +259,8 @@ func (c *conn) end() {
 	c.transfer = false
 }
 
-// watch reads ahead while a message is delivered, and calls gone when the client
-// goes. The function that it gives ends this, and waits for it to end.
+// watch reads ahead while a message is delivered, and calls gone when the
+// client goes. The function that it gives ends this, and waits for it to end.
 func (c *conn) watch(gone func()) (end func()) {
 	c.flush() // an error comes back at the next one
 	if c.r == c.w {

@@ -6,16 +6,16 @@
 // it and the socket stands a connection of ours, which hands the library one
 // command at a time, and of a message exactly what belongs to it, so that what
 // is part of a message is never read as a command; which bounds lines, errors
-// and waiting; and which gathers replies, so that those that go out together are
-// one write. conn.go says what the library is kept from.
+// and waiting; and which gathers replies, so that those that go out together
+// are one write. conn.go says what the library is kept from.
 //
 // A message's life: MAIL and RCPT are noted down; when DATA or the first BDAT
 // has come, the message is read into the spool; when it is whole, a slot among
-// the deliveries at once is waited for; the socket's transport delivers it for all recipients,
-// in one transaction for each destination where that is possible; each
-// recipient has its reply, in the order of the RCPT commands. What is refused
-// for all, such as a message beyond max_message_size, is read to its end first.
-// The connection stays open for the next message.
+// the deliveries at once is waited for; the socket's transport delivers it for
+// all recipients, in one transaction for each destination where that is
+// possible; each recipient has its reply, in the order of the RCPT commands.
+// What is refused for all, such as a message beyond max_message_size, is read
+// to its end first. The connection stays open for the next message.
 //
 // A client that goes while its message is delivered has the delivery cancelled.
 // What was delivered all the same, and what a client was told but did not read,

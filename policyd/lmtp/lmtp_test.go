@@ -37,8 +37,8 @@ func TestExtensions(t *testing.T) {
 }
 
 // Everything of the envelope reaches the transport, with the peer's
-// credentials, in one call for all recipients; each has its own reply, in order,
-// and the connection serves the next message.
+// credentials, in one call for all recipients; each has its own reply, in
+// order, and the connection serves the next message.
 func TestDelivery(t *testing.T) {
 	b := serve(t, func(b *bench) {
 		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
@@ -103,8 +103,8 @@ func TestPlainEnvelope(t *testing.T) {
 }
 
 // Addresses come out as they went in; what is none is refused, and only that.
-// The postmaster needs no domain (RFC 5321 §4.1.1.3): what becomes of one is for
-// the transport to say, as by pipe.
+// The postmaster needs no domain (RFC 5321 §4.1.1.3): what becomes of one is
+// for the transport to say, as by pipe.
 func TestAddresses(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()

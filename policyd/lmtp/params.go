@@ -16,14 +16,14 @@ import (
 const maxParam = 3 * intake.MaxAddress
 
 // The library refuses an ORCPT or an ENVID that it does not understand, such as
-// the ORCPT that Postfix 3.7 makes for an address outside ASCII, and with it the
-// recipient or the message. Neither is worth that: both are read here, and one
-// that nobody understands, or that has more than MaxAddress bytes, is left out,
-// as if its sender had not given it. SIZE is read here too, as the library takes
-// one of 4 GiB for none.
+// the ORCPT that Postfix 3.7 makes for an address outside ASCII, and with it
+// the recipient or the message. Neither is worth that: both are read here, and
+// one that nobody understands, or that has more than MaxAddress bytes, is left
+// out, as if its sender had not given it. SIZE is read here too, as the library
+// takes one of 4 GiB for none.
 
-// takeSize blanks SIZE (RFC 1870 §3) out of a MAIL, if it is a number, and gives
-// it, the largest that there is where it is larger.
+// takeSize blanks SIZE (RFC 1870 §3) out of a MAIL, if it is a number, and
+// gives it, the largest that there is where it is larger.
 func takeSize(line []byte) int64 {
 	const name = "SIZE"
 	word := findParam(line, name)
@@ -148,7 +148,8 @@ func xtext(s string) string {
 	return b.String()
 }
 
-// embedded replaces "\x{HEX}" (RFC 6533 §3) by the character that it stands for.
+// embedded replaces "\x{HEX}" (RFC 6533 §3) by the character that it stands
+// for.
 func embedded(s string) (string, bool) {
 	var b strings.Builder
 	for {

@@ -10,8 +10,8 @@ import (
 const maxQueueID = 64
 
 // queueID gives the id that the mail server wrote into the topmost Received
-// field, "by host with protocol id ID for recipient; date" (RFC 5321 §4.4); empty
-// when there is none.
+// field, "by host with protocol id ID for recipient; date" (RFC 5321 §4.4);
+// empty when there is none.
 func queueID(h message.Header) string {
 	words := strings.Fields(withoutComments(h.Received()))
 	// What stands before "by" is what the client called itself.

@@ -76,10 +76,10 @@ func (c *conn) judge(line []byte) []byte {
 	return line
 }
 
-// toTemporary makes a refusal temporary whose reason is a parameter of MAIL or RCPT:
-// the mail server has had it from somebody who understood it, and the message
-// must not bounce because the library does not. Such a one is an ORCPT of a type
-// other than rfc822 and utf-8.
+// toTemporary makes a refusal temporary whose reason is a parameter of MAIL or
+// RCPT: the mail server has had it from somebody who understood it, and the
+// message must not bounce because the library does not. Such a one is an ORCPT
+// of a type other than rfc822 and utf-8.
 func (c *conn) toTemporary(line []byte) []byte {
 	const parameters = " 5.5.4 "
 	if c.verb != "MAIL" && c.verb != "RCPT" || len(line) < 3+len(parameters) || string(line[3:3+len(parameters)]) != parameters {

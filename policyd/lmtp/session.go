@@ -114,8 +114,8 @@ func (s *session) Data(io.Reader) error { return errNoLMTP }
 var errNoLMTP = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 5}, Message: "this is an LMTP server"}
 
 // Reset forgets the message. After a transfer that it broke off there is no
-// other on this connection: the library would take the result of this one, which
-// it has not waited for, for that of the next.
+// other on this connection: the library would take the result of this one,
+// which it has not waited for, for that of the next.
 func (s *session) Reset() {
 	s.transfer.Wait()
 	if s.broken {

@@ -13,9 +13,9 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/intake"
 )
 
-// unconfirmed is a delivery of whose success the client may not know yet. It knows
-// when it has taken the replies out of the socket. A client that was killed
-// before that will have its mail server try again.
+// unconfirmed is a delivery of whose success the client may not know yet. It
+// knows when it has taken the replies out of the socket. A client that was
+// killed before that will have its mail server try again.
 type unconfirmed struct {
 	*intake.Delivery
 	log *slog.Logger
@@ -29,7 +29,7 @@ func (d unconfirmed) writeDown(why error) {
 	d.log.Info("the mail server did not wait for the answer", "error", why)
 }
 
-// checkRead lets the debts go when the client has read everything.
+// checkRead settles what is unconfirmed when the client has read everything.
 func (c *conn) checkRead() {
 	if len(c.unconfirmed) == 0 {
 		return
@@ -106,7 +106,8 @@ func allRead(conn net.Conn) bool {
 
 // state gives how many bytes that were written the other side has not read
 // (unix(7), SIOCOUTQ), and whether it was there then: when it is not, they are
-// gone too. Of a connection that is no unix socket's, what was written was read.
+// gone too. Of a connection that is no unix socket's, what was written was
+// read.
 func state(conn net.Conn) (unread int, open bool) {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {

@@ -64,9 +64,9 @@ func TestGoneWhileDelivering(t *testing.T) {
 }
 
 // The client leaves when it is too late to stop the delivery: who has the
-// message is remembered, also over a restart, and does not get it again; who has
-// it not, does. Another message under the same queue id, and one from another
-// sender, are other messages.
+// message is remembered, also over a restart, and does not get it again; who
+// has it not, does. Another message under the same queue id, and one from
+// another sender, are other messages.
 func TestDeliveredButGone(t *testing.T) {
 	reached := make(chan struct{})
 	b := serve(t, func(b *bench) {

@@ -130,8 +130,8 @@ func (h *dedupHandler) Handle(ctx context.Context, record slog.Record) error {
 	return h.Handler.Handle(ctx, record)
 }
 
-// key says by what a record is the same as another; ok is false when it is about
-// one message.
+// key says by what a record is the same as another; ok is false when it is
+// about one message.
 func (h *dedupHandler) key(record slog.Record) (key string, ok bool) {
 	var b strings.Builder
 	b.WriteString(record.Level.String() + " " + record.Message)

@@ -25,8 +25,8 @@ type journalHandler struct {
 	fallback *fallback
 }
 
-// fallback takes the lines that the journal does not, with the priority in front
-// that it reads from a service's standard error (sd-daemon(3)).
+// fallback takes the lines that the journal does not, with the priority in
+// front that it reads from a service's standard error (sd-daemon(3)).
 type fallback struct {
 	mu sync.Mutex
 	w  io.Writer

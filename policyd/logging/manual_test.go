@@ -9,8 +9,8 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/logging"
 )
 
-// mxpolicyd(8) has every key of the log with its meaning, in the same order, and
-// no other.
+// mxpolicyd(8) has every key of the log with its meaning, in the same order,
+// and no other.
 func TestManualLogKeys(t *testing.T) {
 	page, err := os.ReadFile("../../docs/mxpolicyd.8")
 	if err != nil {

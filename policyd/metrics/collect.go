@@ -83,7 +83,7 @@ func (s scrape) show(d Metric, value float64, labels ...string) {
 }
 
 func (s scrape) daemon(c *Counts) {
-	s.show(reloadSuccessful, truth(!c.Mistaken))
+	s.show(reloadSuccessful, zeroOrOne(!c.Mistaken))
 	s.show(reloadTime, float64(c.Reloaded.UnixMilli())/1000)
 	s.put(logMessages, c.Warnings, "warn")
 	s.put(logMessages, c.Errors, "error")
@@ -137,7 +137,7 @@ func (s scrape) caches(c *Counts) {
 }
 
 func (s scrape) server(one *resolver.ServerStats) {
-	s.show(dnsUp, truth(!one.Down), one.Server)
+	s.show(dnsUp, zeroOrOne(!one.Down), one.Server)
 	s.to <- prometheus.MustNewConstSummary(s.descs[dnsDuration.Name], one.Queries, one.Took.Seconds(), nil, one.Server)
 	s.put(dnsAnswers, one.Secure, one.Server, "true")
 	s.put(dnsAnswers, one.Insecure, one.Server, "false")
@@ -163,7 +163,7 @@ func kindWord(k resolver.Kind) string {
 	return strings.ToLower(k.String())
 }
 
-func truth(is bool) float64 {
+func zeroOrOne(is bool) float64 {
 	if is {
 		return 1
 	}

@@ -277,8 +277,8 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// Connections without a request, however many, are bounded, and keep nobody from
-// scraping.
+// Connections without a request, however many, are bounded, and keep nobody
+// from scraping.
 func TestIdleConnections(t *testing.T) {
 	url := serve(t, metrics.New("1.2.3", usual))
 	address := strings.TrimPrefix(url, "http://")

@@ -88,9 +88,9 @@ func (rt *Runtime) newPolicyCache(r *liveResolver, cfg transport.MTASTS, roots *
 // texts looks TXT records up.
 type texts struct{ *resolver.Resolver }
 
-// TXT gives the bytes of each record. A failure holds for as long as the resolver
-// says; its own silence, which its first answer ends, may be asked for again at
-// once.
+// TXT gives the bytes of each record. A failure holds for as long as the
+// resolver says; its own silence, which its first answer ends, may be asked for
+// again at once.
 func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
 	a, err := t.Lookup(ctx, name, resolver.TypeTXT)
 	if err != nil {

@@ -51,7 +51,8 @@ func TestResources(t *testing.T) {
 	ended("old", "kept", "cache", "resolver")
 }
 
-// Nobody waits for what ends: whoever releases a resource has other things to do.
+// Nobody waits for what ends: whoever releases a resource has other things to
+// do.
 func TestReleaseDoesNotWait(t *testing.T) {
 	var rs resources
 	gate := make(chan struct{})

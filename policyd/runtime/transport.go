@@ -99,8 +99,8 @@ func replyTimeout(cfg *transport.Config) time.Duration {
 	return longest
 }
 
-// digest is that of the files that a transport and its overrides name, so that a
-// certificate that was renewed in place counts as a change.
+// digest is that of the files that a transport and its overrides name, so that
+// a certificate that was renewed in place counts as a change.
 func digest(cfg *transport.Config, read readFile) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	add := func(c *transport.Config) {

@@ -114,7 +114,8 @@ func open(dir string, now func() time.Time, b bounds) (*Store, error) {
 		case strings.HasPrefix(e.Name(), safeio.TempPrefix), strings.HasPrefix(e.Name(), oldTempPrefix):
 			os.Remove(filepath.Join(dir, e.Name())) // left by a crash
 		case isName(e.Name()):
-			// A clock that was wrong for a while must not keep a record for ever.
+			// A clock that was wrong for a while must not keep a record for
+			// ever.
 			m.add(e.Name(), entry{written: earlier(info.ModTime(), now()), size: info.Size()})
 		}
 	}
@@ -240,8 +241,8 @@ func (m *Store) write(key Key, got map[string]string) error {
 	return err
 }
 
-// WritePending writes down what could not be written before and is still held, until
-// that fails again or ctx ends. Call it now and then, and at the end.
+// WritePending writes down what could not be written before and is still held,
+// until that fails again or ctx ends. Call it now and then, and at the end.
 func (m *Store) WritePending(ctx context.Context) {
 	for name, e := range m.unwritten() {
 		if ctx.Err() != nil || !m.writePending(name, e) {
@@ -266,7 +267,8 @@ func (m *Store) unwritten() map[string]entry {
 	return held
 }
 
-// writePending writes one record, unless somebody has dropped or written it since.
+// writePending writes one record, unless somebody has dropped or written it
+// since.
 func (m *Store) writePending(name string, e entry) bool {
 	lock := m.lock(name)
 	defer lock.Unlock()

@@ -1,12 +1,12 @@
 // Package spool holds messages between their arrival and their delivery.
 //
-// A message is brought into canonical form (package message) as it comes in.
-// Up to 1 MiB of it stays in memory, while all messages together hold no more
-// than 64 MiB there, and 64 KiB of it otherwise; a larger one goes into a
-// temporary file in the state directory, which has lost its name before the first byte is
-// written, so that nothing of it is left behind when the daemon dies: the
-// mail server keeps the message, the spool only has a copy. For the same reason
-// the file is never synced.
+// A message is brought into canonical form (package message) as it comes in. Up
+// to 1 MiB of it stays in memory, while all messages together hold no more than
+// 64 MiB there, and 64 KiB of it otherwise; a larger one goes into a temporary
+// file in the state directory, which has lost its name before the first byte is
+// written, so that nothing of it is left behind when the daemon dies: the mail
+// server keeps the message, the spool only has a copy. For the same reason the
+// file is never synced.
 //
 // Refused are a message that exceeds the size limit (5.3.4, for good) and one
 // for which there is no room (4.3.1, for now). A state directory that cannot

@@ -95,8 +95,8 @@ func TestMemoryAndFile(t *testing.T) {
 	}
 }
 
-// However many messages there are, what they hold in memory together is bounded,
-// and given back.
+// However many messages there are, what they hold in memory together is
+// bounded, and given back.
 func TestTotal(t *testing.T) {
 	s := New(t.TempDir(), 10<<20)
 	var all []*Message

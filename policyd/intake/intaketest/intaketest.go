@@ -1,6 +1,6 @@
-// Package intaketest is what stands around a front end in its tests: a dispatcher
-// with a transport that does what the test says, a log that can be waited for,
-// and a check that nothing is left at the end.
+// Package intaketest is what stands around a front end in its tests: a
+// dispatcher with a transport that does what the test says, a log that can be
+// waited for, and a check that nothing is left at the end.
 package intaketest
 
 import (
@@ -74,8 +74,8 @@ func New(t *testing.T) *Bench {
 	return b
 }
 
-// NewDispatcher makes a dispatcher that takes messages of so many bytes at the most, with
-// one transport, "default".
+// NewDispatcher makes a dispatcher that takes messages of so many bytes at the
+// most, with one transport, "default".
 func (b *Bench) NewDispatcher(maxSize int64) *intake.Dispatcher {
 	b.T.Helper()
 	return intake.New(intake.Config{
