@@ -353,7 +353,7 @@ func (p *targetRcpts) message(env *Envelope, msg *Message) *delivery.Message {
 		Refused: refusal(p.profile.cfg, env, msg),
 	}
 	if env.Peer != (Peer{}) {
-		m.LogTail = []any{"uid", env.Peer.UID, "pid", env.Peer.PID}
+		m.LogTail = []slog.Attr{slog.Int("uid", env.Peer.UID), slog.Int("pid", env.Peer.PID)}
 	}
 	return m
 }

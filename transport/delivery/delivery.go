@@ -88,7 +88,7 @@ type Message struct {
 	Refused  *status.Error // why it goes nowhere; nil: it does
 
 	Log     *slog.Logger // names the message
-	LogTail []any        // what the lines about results tell besides
+	LogTail []slog.Attr  // what the lines about results tell besides
 	Traced  bool         // its way is logged step by step
 }
 

@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -14,67 +16,89 @@ import (
 // domain can have many, all of them talkative.
 const maxTried = 8 << 10
 
+// told is what a log line tells: a result that some recipients share.
+type told struct {
+	code, host, text string
+	cause            outcome.Cause
+	conn             *session.Conn // nil: the result is from elsewhere
+	to               []string
+}
+
+// same reports whether two recipients share a result.
+func (g *told) same(o *told) bool {
+	return g.code == o.code && g.host == o.host && g.text == o.text && g.cause == o.cause && g.conn == o.conn
+}
+
 // logResults writes one log line for each group of recipients that share a
 // result.
 func (d *Delivery) logResults() {
-	type group struct {
-		code, host, text string
-		cause            outcome.Cause
-		conn             *session.Conn
-	}
-	to := map[group][]string{}
-	var order []group
-	for _, r := range d.rcpts {
-		g := group{r.result.Code.String(), r.result.Host, reply.Line(r.result.Error()), outcome.CauseOf(r.result), nil}
+	var groups []told
+next:
+	for i := range d.rcpts {
+		r := &d.rcpts[i]
+		g := told{code: r.result.Code.String(), host: r.result.Host, text: reply.Line(r.result.Error()), cause: outcome.CauseOf(r.result)}
 		if r.conn != nil && r.conn.Host.Host.Name == g.host {
 			g.conn = r.conn
 		}
-		if to[g] == nil {
-			order = append(order, g)
-		}
-		to[g] = append(to[g], r.Address.String())
-	}
-	for _, g := range order {
-		log := d.msg.Log.With("from", reply.Clean(d.msg.Sender.String()), "to", reply.Clean(strings.Join(to[g], ",")),
-			"host", g.host, "dsn", g.code, "text", g.text, "size", d.msg.Facts.Size, "took", d.found.Took.Round(time.Millisecond))
-		if g.cause != outcome.NoCause {
-			log = log.With("cause", g.cause.String())
-		}
-		if c := g.conn; c != nil {
-			log = log.With("address", c.Addr().String(), "via", c.Via(), "tls_level", c.Proof().Level().String(), "mx_level", c.Host.Verdict.MX.String())
-			if c.TestingFailure != nil {
-				log = log.With("testing", reply.Line(c.TestingFailure.Text))
-			}
-			if c.TLSErr != nil {
-				log = log.With("tls_error", reply.Line(c.TLSErr.Error()))
+		for n := range groups {
+			if groups[n].same(&g) {
+				groups[n].to = append(groups[n].to, r.Address.String())
+				continue next
 			}
 		}
-		// Both break a DKIM signature, and somebody will wonder.
-		if n := d.msg.Facts.Folds; n > 0 {
-			log = log.With("folded", n)
+		g.to = append(g.to, r.Address.String())
+		groups = append(groups, g)
+	}
+	for i := range groups {
+		d.logResult(&groups[i])
+	}
+}
+
+// logResult writes one line. It is written for every message, so it is built
+// without a copy for each of its parts.
+func (d *Delivery) logResult(g *told) {
+	attrs := append(make([]slog.Attr, 0, 20),
+		slog.String("from", reply.Clean(d.msg.Sender.String())), slog.String("to", reply.Clean(strings.Join(g.to, ","))),
+		slog.String("host", g.host), slog.String("dsn", g.code), slog.String("text", g.text),
+		slog.Int64("size", d.msg.Facts.Size), slog.Duration("took", d.found.Took.Round(time.Millisecond)))
+	if g.cause != outcome.NoCause {
+		attrs = append(attrs, slog.String("cause", g.cause.String()))
+	}
+	if c := g.conn; c != nil {
+		attrs = append(attrs, slog.String("address", c.Addr().String()), slog.String("via", c.Via()),
+			slog.String("tls_level", c.Proof().Level().String()), slog.String("mx_level", c.Host.Verdict.MX.String()))
+		if c.TestingFailure != nil {
+			attrs = append(attrs, slog.String("testing", reply.Line(c.TestingFailure.Text)))
 		}
-		if n := d.msg.Facts.StrayCRs; n > 0 {
-			log = log.With("stray_cr", n)
-		}
-		log = log.With(d.msg.LogTail...)
-		if tried := d.triedBefore(g.code + " " + g.text); len(tried) > 0 {
-			log = log.With("tried", reply.Cut(strings.Join(tried, "; "), maxTried))
-		}
-		switch g.code[0] {
-		case '2':
-			log.Info("delivered")
-		case '4':
-			log.Info("deferred")
-		default:
-			log.Info("refused")
+		if c.TLSErr != nil {
+			attrs = append(attrs, slog.String("tls_error", reply.Line(c.TLSErr.Error())))
 		}
 	}
+	// Both break a DKIM signature, and somebody will wonder.
+	if n := d.msg.Facts.Folds; n > 0 {
+		attrs = append(attrs, slog.Int64("folded", n))
+	}
+	if n := d.msg.Facts.StrayCRs; n > 0 {
+		attrs = append(attrs, slog.Int64("stray_cr", n))
+	}
+	attrs = append(attrs, d.msg.LogTail...)
+	if tried := d.triedBefore(g.code + " " + g.text); len(tried) > 0 {
+		attrs = append(attrs, slog.String("tried", reply.Cut(strings.Join(tried, "; "), maxTried)))
+	}
+	what := "refused"
+	switch g.code[0] {
+	case '2':
+		what = "delivered"
+	case '4':
+		what = "deferred"
+	}
+	d.msg.Log.LogAttrs(context.Background(), slog.LevelInfo, what, attrs...)
 }
 
 // triedBefore gives the hosts' reasons but for the one that the line tells as
 // its text.
-func (d *Delivery) triedBefore(told string) []string {
-	if i := slices.Index(d.tried, told); i >= 0 {
+func (d *Delivery) triedBefore(said string) []string {
+	if i := slices.Index(d.tried, said); i >= 0 {
 		return slices.Delete(slices.Clone(d.tried), i, i+1)
 	}
 	return d.tried

@@ -27,6 +27,7 @@ type Conn struct {
 	dialer      *Dialer
 	destination string        // that it is counted under when it is idle
 	permit      *limit.Permit // at the address
+	via         string        // once it is asked for
 	*persistConn
 }
 
@@ -94,6 +95,13 @@ func (c *Conn) record(r *Record, failed *verdict.Failure) {
 
 // Via says where the message went, and how safely: a status.Error's Via.
 func (c *Conn) Via() string {
+	if c.via == "" {
+		c.via = c.describe()
+	}
+	return c.via
+}
+
+func (c *Conn) describe() string {
 	via := c.addr.String()
 	switch {
 	case c.proof.TLS == 0 && c.Reused:
