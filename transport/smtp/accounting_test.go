@@ -374,7 +374,7 @@ func TestLeavingForOneRecipient(t *testing.T) {
 		{"goes, DATA", envelope + "C: DATA\n" + `RAW "250 ok\r\n250 ok\r\n421 closing\r\n"` + "\nDROP",
 			ChunkingOff, []int{250, 250, 421, 0, 0, 0}, Closing},
 		{"goes on, and then goes", envelope + "BDAT\n" + `RAW "250 ok\r\n250 ok\r\n421 not him\r\n550 nobody\r\n"` + "\nDROP",
-			ChunkingPipelined, []int{250, 250, 421, 550, 0, 0}, Lost},
+			ChunkingPipelined, []int{0, 0, 0, 0, 0, 0}, Lost},
 		{"one reply too many", envelope + "BDAT\n" + `RAW "250 ok\r\n250 ok\r\n421 not him\r\n550 nobody\r\n250 taken\r\n250 more\r\n"` + "\nREST",
 			ChunkingPipelined, []int{0, 0, 0, 0, 0, 0}, OutOfStep},
 	} {

@@ -38,6 +38,7 @@ type flown struct {
 	whole   bool          // so was the message, before the last reply came
 	unseen  bool          // the server is known to lack some of it
 	mute    bool          // the connection ended, and not a byte of a reply to the transaction had come
+	alone   bool          // there was no other flight
 	err     error         // of the connection
 }
 
@@ -182,7 +183,7 @@ func (f *flight) lost(read int, readErr error) flown {
 	if content || writeErr != nil && errors.Is(readErr, os.ErrDeadlineExceeded) {
 		err = writeErr
 	}
-	return flown{read: read, stage: stage, written: writeErr == nil, unseen: unseen, err: err}
+	return flown{read: read, stage: stage, written: writeErr == nil, unseen: unseen, alone: f.final && f.list[0].stage == outcome.MAIL, err: err}
 }
 
 // ended tells the end of a connection from silence and from what is no reply.

@@ -41,8 +41,8 @@ type Report struct {
 //	OutOfStep  set         none, as all others may have been accepted  is closed
 //
 // Without Final the replies to MAIL, RCPT and DATA still count where they are
-// refusals. After OutOfStep none is left, since nobody knows what each of them
-// answered.
+// refusals. After OutOfStep, and after Lost where all went out in one flight,
+// none is left, since nobody knows what each of them answered.
 type Ending uint8
 
 // The endings.

@@ -191,6 +191,11 @@ func (t *transfer) judge(f flown) {
 	case f.mute:
 		t.fail(Ended, outcome.Final, f.err)
 	default:
+		if f.alone {
+			// What was counted is fewer than there were commands, and one of
+			// those that are missing may be one of the first.
+			t.forget()
+		}
 		t.fail(Lost, outcome.Final, f.err)
 	}
 }
@@ -269,6 +274,11 @@ func (t *transfer) outOfStep(err error) {
 	}
 }
 
+// forget drops the replies, since nobody knows what each of them answered.
+func (t *transfer) forget() {
+	*t.report = Report{Rcpts: make([]reply.Reply, len(t.tx.Recipients))}
+}
+
 // fail notes the connection's failure. When the context ended, its cause is
 // the reason, not the deadline that it set off.
 func (t *transfer) fail(ending Ending, stage outcome.Stage, err error) {
@@ -279,7 +289,7 @@ func (t *transfer) fail(ending Ending, stage outcome.Stage, err error) {
 		err = context.Cause(t.ctx)
 	}
 	if ending == Ended || ending == OutOfStep || errors.Is(err, errUnasked) {
-		*t.report = Report{Rcpts: make([]reply.Reply, len(t.tx.Recipients))}
+		t.forget()
 	}
 	t.report.Final = reply.Reply{}
 	t.report.Ending, t.report.Stage, t.report.Err = ending, stage, err
