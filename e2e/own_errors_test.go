@@ -176,9 +176,13 @@ func TestTimeoutIsDeferred(t *testing.T) {
 	})
 }
 
-// The mail server tries again while the remote server still thinks about the
-// message that it has got: it is not sent a second time before it is known what
-// became of the first.
+// The mail server tries again while the remote server has not yet answered the
+// first attempt: the message is not sent a second time before the result of the
+// first is known.
+//
+// This is the test to copy: it gives a remote server of the lab its behaviour,
+// submits a message to a real Postfix and to a real Exim, waits for what their
+// logs say, and counts what arrived.
 func TestTriedAgainMeanwhile(t *testing.T) {
 	each(t, func(t *testing.T, w *world, m mailServer) {
 		behaviour := modern(t)

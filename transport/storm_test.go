@@ -161,7 +161,7 @@ func TestConcurrencyLimits(t *testing.T) {
 func TestRateLimits(t *testing.T) {
 	t.Parallel()
 	five := limit.Limit{Rate: 5, Period: 24 * time.Hour}
-	for name, tt := range map[string]struct {
+	tests := map[string]struct {
 		limits limit.ByScope
 		want   int // of 36 messages from 2 sender domains to 3 domains on 1 host
 	}{
@@ -169,7 +169,13 @@ func TestRateLimits(t *testing.T) {
 		"ip":          {limit.ByScope{limit.IP: five}, 5},
 		"source":      {limit.ByScope{limit.Source: five}, 10},
 		"destination": {limit.ByScope{limit.Destination: five}, 15},
-	} {
+	}
+	for scope := range limit.Scopes {
+		if _, ok := tests[scope.Word()]; !ok {
+			t.Errorf("nothing shows that a delivery acquires the scope %s", scope.Word())
+		}
+	}
+	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/mdoc"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
@@ -50,11 +51,28 @@ func bad(t *testing.T, all []finding.Finding) (list []finding.Finding) {
 		if strings.Contains(f.What+f.Mend, "\n") || f.What == "" || (f.Level == finding.OK) != (f.Mend == "") {
 			t.Errorf("not as a finding should be: %+v", f)
 		}
+		if !slices.ContainsFunc(subjects(t), func(s string) bool { return strings.HasPrefix(f.What, s) }) {
+			t.Errorf("mxpolicyd(8) has nothing under CHECKS for %q", f.What)
+		}
 		if f.Level != finding.OK {
 			list = append(list, f)
 		}
 	}
 	return list
+}
+
+// subjects gives what the manual says that findings are about: the words that
+// they begin with.
+func subjects(t *testing.T) (all []string) {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/mxpolicyd.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range mdoc.Items(string(page), "CHECKS") {
+		all = append(all, item.Head)
+	}
+	return all
 }
 
 // A host that is fit has nothing but good findings, one for each thing.
