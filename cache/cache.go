@@ -17,7 +17,7 @@
 //
 // A failure is kept only if the loader gives it an expiry; a refresh that
 // fails never replaces what is still good. When the cache is full, the entries
-// that were not used for longest make room.
+// that were not used for about the longest make room.
 package cache
 
 import (
@@ -138,6 +138,7 @@ type item[K comparable, V any] struct {
 	entry   Entry[V]
 	refresh time.Time // from then on a use starts a refresh
 	cost    int64     // in bytes
+	moved   uint64    // Stats.Hits when it was last put in front
 }
 
 type flight[V any] struct {
@@ -221,12 +222,21 @@ func (c *Cache[K, V]) Peek(key K) (entry Entry[V], ok bool) {
 // hit finds an entry that is used now.
 func (c *Cache[K, V]) hit(key K) *item[K, V] {
 	now := c.opts.Now()
-	it := c.fresh(key, now)
-	if it == nil {
+	el := c.entries[key]
+	if el == nil {
+		return nil
+	}
+	it := el.Value.(*item[K, V])
+	if !now.Before(it.entry.Expires) {
 		return nil
 	}
 	c.stats.Hits++
-	c.used.MoveToFront(c.entries[key])
+	// One that is among the first sixteenth is near enough to the front: to
+	// move it would touch its neighbours, wherever in memory they are.
+	if c.stats.Hits-it.moved > uint64(len(c.entries)/16) {
+		it.moved = c.stats.Hits
+		c.used.MoveToFront(el)
+	}
 	if !now.Before(it.refresh) {
 		c.refreshAhead(key)
 	}
@@ -445,7 +455,7 @@ func (c *Cache[K, V]) keep(key K, entry Entry[V]) {
 		return
 	}
 	ahead := time.Duration(rand.Float64() * float64(life/10))
-	it := &item[K, V]{key: key, entry: entry, refresh: entry.Expires.Add(-ahead), cost: overhead}
+	it := &item[K, V]{key: key, entry: entry, refresh: entry.Expires.Add(-ahead), cost: overhead, moved: c.stats.Hits}
 	if c.opts.Cost != nil {
 		it.cost += int64(max(c.opts.Cost(key, entry), 0))
 	}

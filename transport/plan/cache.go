@@ -102,14 +102,35 @@ func (p *Planner) get(ctx context.Context, target Target) (*Plan, error) {
 	}
 }
 
+// policyValidity says for how long the policy of a plan need not be looked up
+// again, to be found the same.
+type policyValidity struct {
+	until      time.Time
+	generation uint64 // of the cache of policies, before it was asked
+}
+
 // samePolicy reports whether the domain's policy is still what it was. The
-// policy has times of its own, and looking it up keeps it fresh.
+// policy has times of its own, and looking it up keeps it fresh; between these
+// times it is looked up again only when the cache of policies has changed.
 func (p *Planner) samePolicy(ctx context.Context, plan *Plan) bool {
 	if plan.Policy == nil {
 		return true
 	}
+	var generation uint64
+	if p.policies != nil {
+		generation = p.policies.Generation()
+		if v := plan.made.policy.Load(); v != nil && v.generation == generation && time.Now().Before(v.until) {
+			return true
+		}
+	}
 	entry, err := p.cfg.Policies.Lookup(ctx, plan.Target.Domain)
-	return err == nil && sameEntry(&entry, plan.Policy)
+	if err != nil || !sameEntry(&entry, plan.Policy) {
+		return false
+	}
+	if p.policies != nil {
+		plan.made.policy.Store(&policyValidity{entry.Until, generation})
+	}
+	return true
 }
 
 // sameEntry compares what is known of a policy. The same failure may come as a

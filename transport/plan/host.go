@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -102,7 +101,7 @@ func (p *Planner) lookupHosts(ctx context.Context, plan *Plan, which []int) *Pla
 func withHosts(plan *Plan, which []int, found []*Host, expires []time.Time) *Plan {
 	more := *plan
 	more.Hosts = slices.Clone(plan.Hosts)
-	more.made = new([texts]atomic.Pointer[string])
+	more.made = new(made)
 	for n, i := range which {
 		more.Hosts[i] = found[n]
 		more.expires = earlier(more.expires, expires[n])

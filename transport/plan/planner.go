@@ -81,6 +81,8 @@ type Planner struct {
 	cfg      Config
 	resolver route.Resolver
 	finder   *route.Finder
+	// policies are cfg.Policies, if they tell when they change.
+	policies interface{ Generation() uint64 }
 }
 
 // New makes a Planner.
@@ -88,8 +90,9 @@ func New(cfg Config) *Planner {
 	if cfg.HostTimeout <= 0 || cfg.HostTimeout > lookupTimeout {
 		cfg.HostTimeout = lookupTimeout
 	}
+	policies, _ := cfg.Policies.(interface{ Generation() uint64 })
 	return &Planner{
-		cfg: cfg, resolver: cfg.Resolver,
+		cfg: cfg, resolver: cfg.Resolver, policies: policies,
 		finder: route.New(route.Config{Resolver: cfg.Resolver, Self: cfg.Self, ForceIPv4: cfg.ForceIPv4, Port: cfg.Port}),
 	}
 }
@@ -129,8 +132,15 @@ type Plan struct {
 	Hosts []*Host
 
 	demands verdict.Demands // that the verdicts are for
-	made    *[texts]atomic.Pointer[string]
+	made    *made
 	validity
+}
+
+// made is what is found out about a plan after it was made. A plan itself never
+// changes.
+type made struct {
+	texts  [texts]atomic.Pointer[string]
+	policy atomic.Pointer[policyValidity]
 }
 
 // texts is how many texts are kept with a plan, and maxText how long each may
@@ -144,12 +154,12 @@ func (p *Plan) Text(i int, make func(*Plan) string) string {
 	if p.made == nil {
 		return make(p)
 	}
-	if known := p.made[i].Load(); known != nil {
+	if known := p.made.texts[i].Load(); known != nil {
 		return *known
 	}
 	text := make(p)
 	if len(text) <= maxText {
-		p.made[i].Store(&text)
+		p.made.texts[i].Store(&text)
 	}
 	return text
 }
@@ -204,7 +214,7 @@ var anyMessage = verdict.Demands{Relaxed: true}
 func (p *Planner) newPlan(target Target, demands verdict.Demands) *Plan {
 	return &Plan{
 		Target: target, Override: p.cfg.Override, OwnPolicies: p.cfg.OwnPolicies, Rules: p.cfg.Rules, demands: demands,
-		made: new([texts]atomic.Pointer[string]),
+		made: new(made),
 	}
 }
 

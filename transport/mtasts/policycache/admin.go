@@ -118,7 +118,8 @@ func (c *Cache) Flush(domain string) error {
 		default:
 		}
 	}
+	c.generation.Add(1)
 	// What could not be removed is not loaded again.
-	*st = state{domain: name, used: st.used, loaded: err != nil}
+	st.knowledge = knowledge{used: st.used, loaded: err != nil}
 	return err
 }

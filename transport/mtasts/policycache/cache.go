@@ -53,6 +53,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/mtasts"
@@ -149,6 +150,9 @@ type Cache struct {
 	fetches   chan struct{} // a slot for each fetch at once
 	refreshes chan struct{} // a slot for each refresh at once
 
+	// generation changes with each change of any domain's state.
+	generation atomic.Uint64
+
 	mu          sync.Mutex // never held across I/O
 	closed      bool
 	memory      *lru.Map[*state]
@@ -192,6 +196,11 @@ func (c *Cache) Close() {
 	c.cancel()
 	c.work.Wait()
 }
+
+// Generation is a number that changes whenever what a look-up said of a domain may
+// be another for another reason than the time, which [Entry] has: a record or a
+// policy that came, a failure, a flush.
+func (c *Cache) Generation() uint64 { return c.generation.Load() }
 
 // Lookup gives a domain's policy as of now. It waits only when memory does not
 // know, and at most firstWait. The error is that of the context, or ErrClosed;

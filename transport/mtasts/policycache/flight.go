@@ -90,6 +90,7 @@ func (c *Cache) load(st *state) {
 	jitter := c.cfg.Jitter()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.generation.Add(1)
 	st.loaded = err == nil
 	switch {
 	case err == nil:
@@ -149,6 +150,7 @@ func (c *Cache) checkRecord(st *state) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.cfg.Now()
+	c.generation.Add(1)
 	c.stats.RecordChecks++
 	st.record, st.recordID, st.problem = known, rec.ID, problem
 	if known == recordUnknown {
@@ -235,6 +237,7 @@ func (c *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write fu
 	fetched := store.Policy{Domain: st.domain, ID: id, Fetched: now.UTC().Truncate(time.Second), Policy: policy}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.generation.Add(1)
 	c.countFetch(f)
 	f.fetched = true
 	st.failure, st.failedID = nil, ""
@@ -254,6 +257,7 @@ func (c *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write fu
 func (c *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.generation.Add(1)
 	c.countFetch(f)
 	c.stats.Failures[failure.Failure]++
 	now := c.cfg.Now()

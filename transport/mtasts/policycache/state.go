@@ -74,6 +74,10 @@ type Entry struct {
 	// beside a policy, and beside NoPolicy when a record is there that does
 	// not count. nil when all is well.
 	Err *mtasts.Error
+	// Until is when a look-up may say something else by the mere passing of
+	// time, or has something to do; before, it does not unless
+	// [Cache.Generation] changes. The zero time: at once.
+	Until time.Time
 }
 
 // Failure is the kind of Err.
@@ -105,7 +109,12 @@ const (
 // state is what is remembered of a domain. Its methods are the decisions, from
 // values to values; Cache locks.
 type state struct {
-	domain string
+	domain string // never changes, and may be read without the lock
+	knowledge
+}
+
+// knowledge is what is known of the domain; a flush takes it away.
+type knowledge struct {
 	used   time.Time     // by a look-up
 	loaded bool          // the store answered, or what it holds is superseded
 	unread *mtasts.Error // why it did not answer when it was last asked
@@ -223,10 +232,29 @@ func (st *state) fail(id string, failure *mtasts.Error, now time.Time) {
 	}
 }
 
+// until is when the state may be another by the mere passing of time, or asks for
+// something to be done: the earliest of its times.
+func (st *state) until(now time.Time) time.Time {
+	if !st.loaded || st.need(now) != needNothing {
+		return time.Time{}
+	}
+	end := st.recheck
+	if st.policy != nil {
+		end = earliest(end, earliest(st.ends, st.refresh))
+	}
+	if st.record == recordPresent && st.failedID == st.recordID && now.Before(st.retry) {
+		end = earliest(end, st.retry)
+	}
+	if st.record == recordPresent && st.endedID == st.recordID && now.Before(st.ended) {
+		end = earliest(end, st.ended)
+	}
+	return end
+}
+
 // entry tells what is known. It is called when nothing need be checked, and when
 // no more can be waited for.
 func (st *state) entry(now time.Time) Entry {
-	e := Entry{Domain: st.domain, RecordID: st.recordID, Err: st.failure}
+	e := Entry{Domain: st.domain, RecordID: st.recordID, Err: st.failure, Until: st.until(now)}
 	if st.problem != nil {
 		e.Err = st.problem
 	}
