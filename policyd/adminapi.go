@@ -15,6 +15,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/listen"
 	"github.com/mxpipe/mxpipe/policyd/runtime"
+	"github.com/mxpipe/mxpipe/policyd/tlsreport"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
@@ -301,4 +302,35 @@ func (a adminAPI) isConfigured(name string) bool {
 	}
 	p, ok := table.Named(name)
 	return ok && p.Origin == provider.Configured
+}
+
+// errNoReports says that there is nothing to ask for.
+var errNoReports = fmt.Errorf("no TLS reports are sent; tlsrpt.report in the configuration has them sent: %w", admin.ErrUnknown)
+
+// Reports implements admin.Daemon.
+func (a adminAPI) Reports() ([]tlsreport.Listed, error) {
+	if a.daemon.tlsReports == nil {
+		return nil, errNoReports
+	}
+	return a.daemon.tlsReports.List(), nil
+}
+
+// Report implements admin.Daemon.
+func (a adminAPI) Report(domain string, day time.Time) (*tlsreport.Report, error) {
+	if a.daemon.tlsReports == nil {
+		return nil, errNoReports
+	}
+	r, err := a.daemon.tlsReports.Show(domain, day)
+	if errors.Is(err, tlsreport.ErrNothing) {
+		err = fmt.Errorf("%w: %w", err, admin.ErrUnknown)
+	}
+	return r, err
+}
+
+// SendReport implements admin.Daemon.
+func (a adminAPI) SendReport(ctx context.Context, domain string) error {
+	if a.daemon.tlsReports == nil {
+		return errNoReports
+	}
+	return a.daemon.tlsReports.SendNow(ctx, domain)
 }

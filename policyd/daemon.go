@@ -45,6 +45,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/socketmap"
 	"github.com/mxpipe/mxpipe/policyd/spool"
+	"github.com/mxpipe/mxpipe/policyd/tlsreport"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/resolver"
@@ -90,6 +91,7 @@ type Daemon struct {
 	dispatcher *intake.Dispatcher
 	metrics    *metrics.Metrics
 	reports    *tlsrpt.Reporter
+	tlsReports *tlsreport.Reporter // nil: no daily reports are sent
 	history    *history.History
 	suspended  *suspension.List
 	lookups    socketmap.Counts
@@ -167,6 +169,7 @@ func (d *Daemon) load() error {
 	d.loadSuspended()
 	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended})
 	d.loadHistory()
+	d.loadTLSReports()
 	if err := d.spool.Check(); err != nil {
 		d.log.Error("the state directory cannot be written; large messages are deferred, and served recipients are not recorded", "error", err)
 	}
@@ -188,6 +191,11 @@ func (d *Daemon) load() error {
 func (d *Daemon) close() {
 	if d.runtime != nil {
 		d.runtime.Close()
+	}
+	if d.tlsReports != nil {
+		if err := d.tlsReports.Close(); err != nil {
+			d.log.Warn("TLS report counts are not kept", "error", err)
+		}
 	}
 	if d.history != nil {
 		if err := d.history.Close(); err != nil {
@@ -249,6 +257,7 @@ func (d *Daemon) observer(name string, r *resolver.Resolver) func(*transport.Eve
 		d.metrics.Observe(e)
 		report(e)
 		d.remember(e)
+		d.countSessions(e)
 	}
 }
 

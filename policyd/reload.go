@@ -138,7 +138,7 @@ func fixed(path string) bool {
 	case "state_dir", "max_deliveries", "log.format", "history.keep":
 		return true
 	}
-	return strings.HasPrefix(path, "listen.")
+	return strings.HasPrefix(path, "listen.") || strings.HasPrefix(path, "tlsrpt.report.")
 }
 
 // watched lists the header fields that the messages of these configurations

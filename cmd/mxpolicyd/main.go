@@ -240,6 +240,7 @@ func command() *cobra.Command {
 		suspendCommand(load),
 		resumeCommand(load),
 		providersCommand(load),
+		reportCommand(load),
 		webCommand(load),
 		&cobra.Command{
 			Use:   "check-config",

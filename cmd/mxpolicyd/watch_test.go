@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/admin"
+	"github.com/mxpipe/mxpipe/policyd/tlsreport"
 	"github.com/mxpipe/mxpipe/transport"
 )
 
@@ -23,14 +24,17 @@ func (idler) Status() admin.Status { return admin.Status{Version: "idler", Start
 func (idler) Explain(context.Context, string, string, transport.Depth) (*admin.Explanation, error) {
 	return nil, errors.New("it is too tired")
 }
-func (idler) CacheList() (admin.CacheList, error)         { return admin.CacheList{}, nil }
-func (idler) History(admin.HistoryQuery) admin.History    { return admin.History{} }
-func (idler) Providers(string) admin.ProviderList         { return admin.ProviderList{} }
-func (idler) Suspended() admin.SuspendedList              { return admin.SuspendedList{} }
-func (idler) Suspend(string, time.Duration, string) error { return nil }
-func (idler) Resume(string) error                         { return nil }
-func (idler) Cached(string) (admin.Cached, error)         { return admin.Cached{}, nil }
-func (idler) Flush(string) (admin.Flushed, error)         { return admin.Flushed{}, nil }
+func (idler) CacheList() (admin.CacheList, error)                 { return admin.CacheList{}, nil }
+func (idler) History(admin.HistoryQuery) admin.History            { return admin.History{} }
+func (idler) Reports() ([]tlsreport.Listed, error)                { return nil, nil }
+func (idler) Report(string, time.Time) (*tlsreport.Report, error) { return nil, nil }
+func (idler) SendReport(context.Context, string) error            { return nil }
+func (idler) Providers(string) admin.ProviderList                 { return admin.ProviderList{} }
+func (idler) Suspended() admin.SuspendedList                      { return admin.SuspendedList{} }
+func (idler) Suspend(string, time.Duration, string) error         { return nil }
+func (idler) Resume(string) error                                 { return nil }
+func (idler) Cached(string) (admin.Cached, error)                 { return admin.Cached{}, nil }
+func (idler) Flush(string) (admin.Flushed, error)                 { return admin.Flushed{}, nil }
 
 // until is a writer that tells when it has been written to often enough.
 type until struct {

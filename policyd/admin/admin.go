@@ -21,6 +21,10 @@
 //	GET    /v1/history?what=W             History; failed=true, since=DURATION,
 //	                                      limit=N, summary=true
 //	GET    /v1/providers?host=H           ProviderList
+//	GET    /v1/reports                    ReportList
+//	GET    /v1/reports/DOMAIN?day=DATE    a report of RFC 8460
+//	POST   /v1/reports                    ReportList, once they are sent
+//	POST   /v1/reports/DOMAIN             the same for one domain
 //	GET    /v1/suspension                 SuspendedList
 //	PUT    /v1/suspension/TARGET?for=D    SuspendedList; reason=TEXT
 //	DELETE /v1/suspension/TARGET          SuspendedList; 404 if it was not
@@ -55,6 +59,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/accept"
+	"github.com/mxpipe/mxpipe/policyd/tlsreport"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/address"
 )
@@ -97,6 +102,10 @@ type Daemon interface {
 	Resume(target string) error
 	// Providers gives the known providers, or that of a host.
 	Providers(host string) ProviderList
+	// Reports, Report and SendReport are about the daily TLS reports.
+	Reports() ([]tlsreport.Listed, error)
+	Report(domain string, day time.Time) (*tlsreport.Report, error)
+	SendReport(ctx context.Context, domain string) error
 }
 
 // Server serves the socket. It is safe for concurrent use.
@@ -132,6 +141,10 @@ func New(d Daemon, o Options) *Server {
 
 		"GET /v1/history":                s.history,
 		"GET /v1/providers":              s.providers,
+		"GET /v1/reports":                s.reports,
+		"GET /v1/reports/{domain}":       s.report,
+		"POST /v1/reports":               s.sendReport,
+		"POST /v1/reports/{domain}":      s.sendReport,
 		"GET /v1/suspension":             s.suspended,
 		"PUT /v1/suspension/{target}":    s.suspend,
 		"DELETE /v1/suspension/{target}": s.resume,

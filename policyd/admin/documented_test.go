@@ -58,7 +58,7 @@ func types(of reflect.Type, all map[string]reflect.Type) {
 func TestEveryKeyIsDocumented(t *testing.T) {
 	keys, optional := documented(t)
 	all := map[string]reflect.Type{}
-	for _, answer := range []any{Status{}, Explanation{}, CacheList{}, Cached{}, Flushed{}, TraceList{}, History{}, SuspendedList{}, ProviderList{}, finding.Finding{}} {
+	for _, answer := range []any{Status{}, Explanation{}, CacheList{}, Cached{}, Flushed{}, TraceList{}, History{}, SuspendedList{}, ProviderList{}, ReportList{}, finding.Finding{}} {
 		types(reflect.TypeOf(answer), all)
 	}
 	for name, of := range all {

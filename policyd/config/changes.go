@@ -57,6 +57,14 @@ func settings(c *Config) map[string]string {
 	s.put("max_message_size", bytesText(c.MaxMessageSize))
 	s.put("max_deliveries", strconv.Itoa(c.MaxDeliveries))
 	s.put("tlsrpt.socket", c.TLSRPT.Socket)
+	if r := c.TLSRPT.Report; r != nil {
+		s.put("tlsrpt.report.organization", r.Organization)
+		s.put("tlsrpt.report.contact", r.Contact)
+		s.put("tlsrpt.report.from", r.From)
+		s.put("tlsrpt.report.send", r.Send)
+		s.put("tlsrpt.report.exclude", strings.Join(r.Exclude, " "))
+		s.put("tlsrpt.report.max_size", bytesText(r.MaxSize))
+	}
 	for _, p := range c.Providers {
 		s.put("providers."+p.Name+".mx", strings.Join(p.MX, " "))
 	}

@@ -285,4 +285,27 @@ type TLSRPT struct {
 	// Socket is the absolute path of the datagram socket of a TLSRPT
 	// collector (socket). Default: empty, which reports nothing.
 	Socket string
+	// Report has daily reports sent (report). Default: nil, none.
+	Report *TLSReport
+}
+
+// TLSReport is the tlsrpt.report block: who reports, and how.
+type TLSReport struct {
+	// Organization is our name (organization). Default: hostname.
+	Organization string
+	// Contact is where we can be reached about a report (contact). Default:
+	// From.
+	Contact string
+	// From is the mail address that reports come from, and that takes bounces
+	// (from). It must be given.
+	From string
+	// Send is the host's own mail server, host:port (send). Default:
+	// 127.0.0.1:25.
+	Send string
+	// Exclude are domains that get no reports (exclude); one with a dot before
+	// it stands for all below it.
+	Exclude []string
+	// MaxSize is how large a compressed report may be (max_size). Default:
+	// 10,000,000 bytes.
+	MaxSize int64
 }

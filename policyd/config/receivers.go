@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -38,8 +39,10 @@ func mxPattern() format[string] {
 	return format[string]{
 		want: "a host's name such as mx.example.org, or .example.org for every name below it",
 		read: func(s string) (string, error) {
-			_, err := provider.New([]provider.Provider{{Name: "x", MX: []string{strings.ToLower(s)}}})
-			return strings.ToLower(s), err
+			if _, err := provider.New([]provider.Provider{{Name: "x", MX: []string{strings.ToLower(s)}}}); err != nil {
+				return "", errors.New(quote(s) + " is no name of mail hosts")
+			}
+			return strings.ToLower(s), nil
 		},
 	}
 }
@@ -71,12 +74,16 @@ func (d *decoder) replies(v value, c *Config) {
 
 func replyKeys(r *replyrule.Rule) []key {
 	match := format[string]{want: "a regular expression (RE2) that does not match every reply", read: func(s string) (string, error) {
-		_, err := replyrule.New([]replyrule.Rule{{Match: s}})
-		return s, err
+		if _, err := replyrule.New([]replyrule.Rule{{Match: s}}); err != nil {
+			return "", errors.New(quote(s) + " is none")
+		}
+		return s, nil
 	}}
 	name := format[string]{want: "the name of a provider, or a registrable domain", read: func(s string) (string, error) {
-		_, err := provider.New([]provider.Provider{{Name: s, MX: []string{".example.org"}}})
-		return s, err
+		if _, err := provider.New([]provider.Provider{{Name: s, MX: []string{".example.org"}}}); err != nil {
+			return "", errors.New(quote(s) + " is no such name")
+		}
+		return s, nil
 	}}
 	do := format[replyrule.Action]{want: "slow, nothing, or a block such as {pause: 30m}", read: func(s string) (replyrule.Action, error) {
 		switch s {
@@ -85,7 +92,7 @@ func replyKeys(r *replyrule.Rule) []key {
 		case replyrule.Nothing.String():
 			return replyrule.Nothing, nil
 		}
-		return 0, replyrule.ErrRule
+		return 0, errors.New(quote(s) + " is nothing to do")
 	}}
 	return []key{
 		{"match", set(&r.Match, match)},

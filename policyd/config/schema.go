@@ -34,6 +34,9 @@ func (d *decoder) config(root value) *Config {
 	if _, given := seen["hostname"]; !given {
 		c.Hostname = d.defaultHostname()
 	}
+	if r := c.TLSRPT.Report; r != nil && r.Organization == "" {
+		r.Organization = c.Hostname
+	}
 	c.MXAuth = map[string]transport.PolicySet{BuiltinPolicySet: builtinPolicies(c.StateDir)}
 	if v, given := seen["mx_auth"]; given && !v.isNull() {
 		c.MXAuth = d.policySets(v, c.StateDir)
@@ -69,7 +72,7 @@ func (d *decoder) topKeys(c *Config) []key {
 		{"max_deliveries", set(&c.MaxDeliveries, number(1, 100_000))},
 		{"mx_auth", later},
 		{"transports", later},
-		{"tlsrpt", func(v value) { v.block(key{"socket", set(&c.TLSRPT.Socket, optional(socketPath()))}) }},
+		{"tlsrpt", func(v value) { d.tlsrpt(v, c) }},
 		{"providers", func(v value) { d.providers(v, c) }},
 		{"replies", func(v value) { d.replies(v, c) }},
 		{"history", func(v value) { v.block(historyKeys(&c.History)...) }},
@@ -117,6 +120,7 @@ func (d *decoder) elsewhere(name string) (known, where string) {
 		{"in listen", listenKeys(&Listen{}, nil)},
 		{"in dns", dnsKeys(&DNS{})},
 		{"in log", logKeys(&Log{})},
+		{"in tlsrpt.report", tlsReportKeys(&TLSReport{})},
 		{"in history", historyKeys(&History{})},
 		{"in mx_auth.NAME", policyKeys(&p, "")},
 		{"in mx_auth.NAME.mtasts", mtastsKeys(&transport.MTASTS{}, "")},
