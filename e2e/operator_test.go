@@ -123,7 +123,7 @@ func TestOperatorsDay(t *testing.T) {
 			}
 		}
 	}
-	o.says(0, "trace enforced.example --stop", "nothing is traced")
+	o.says(0, "trace enforced.example --stop", "no domain is being traced")
 
 	_, out := o.run("status", "--json")
 	var s struct {
@@ -139,7 +139,7 @@ func TestOperatorsDay(t *testing.T) {
 	o.says(0, "status", "0 of 1000 in progress", "transport default: 0 deliveries in progress, 2 idle connections", "mx1.secure.example:")
 	o.says(0, "cache show enforced.example", "MTA-STS: enforce, id 1", "enforced.example MX: 1 record")
 	o.says(0, "cache flush enforced.example", "flushed: 1 MTA-STS policy, ")
-	o.says(0, "cache show enforced.example", "nothing is cached about enforced.example")
+	o.says(0, "cache show enforced.example", "nothing is cached for enforced.example")
 
 	// Nobody but root and the daemon's user may ask.
 	cmd := exec.Command(n.mxpolicyd, "-c", n.d.config, "status")
@@ -158,7 +158,7 @@ func TestOperatorsDay(t *testing.T) {
 	configure("")
 	// The resolver knows no root, and the name of this host is made up; the
 	// rest is as it should be.
-	o.says(1, "doctor", "ok    CA bundle", "ok    state directory "+n.d.state, "ok    socket "+admin+": for root, daemon\n", "ok    socket "+n.d.socket, "mxpipe in master.cf: ")
+	o.says(1, "doctor", "ok    CA bundle", "ok    state directory "+n.d.state, "ok    socket "+admin+": open to root, daemon\n", "ok    socket "+n.d.socket, "mxpipe in master.cf: ")
 	if err := n.d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
