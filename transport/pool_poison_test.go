@@ -40,12 +40,12 @@ var poison = []mail{
 	{name: "REQUIRETLS, strict", domain: "signed.example", policies: PolicySet{DNSSEC: true, DANE: true}, require: true, strict: true},
 }
 
-// demands is what the message asks for, and lifted whether it has no policies.
+// demands is what the message asks for, and tlsRequiredNo whether it has no policies.
 func (m *mail) demands() verdict.Demands {
-	return verdict.Demands{RequireTLS: m.require, Relaxed: !m.strict, TLSRequiredNo: m.lifted()}
+	return verdict.Demands{RequireTLS: m.require, Relaxed: !m.strict, TLSRequiredNo: m.tlsRequiredNo()}
 }
 
-func (m *mail) lifted() bool { return m.header != "" }
+func (m *mail) tlsRequiredNo() bool { return m.header != "" }
 
 // victim is a mail server that the messages share.
 type victim struct {
@@ -176,8 +176,8 @@ func TestPoisoning(t *testing.T) {
 						continue // there is nothing to offer
 					}
 					enough := v.passes(&asked2, &proof1)
-					current := first.lifted() || second.lifted() || proof1.TLSA == asked2.TLSA.Fingerprint()
-					use := enough && current && (second.lifted() || !first.lifted())
+					current := first.tlsRequiredNo() || second.tlsRequiredNo() || proof1.TLSA == asked2.TLSA.Fingerprint()
+					use := enough && current && (second.tlsRequiredNo() || !first.tlsRequiredNo())
 					want := use || v.passes(&asked2, &proof2)
 
 					before := server.Counters()

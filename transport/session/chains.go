@@ -52,7 +52,7 @@ func chainKeyOf(name string, chain []*x509.Certificate) (key chainKey) {
 	return key
 }
 
-// has reports whether the chain was vouched for, and is valid now.
+// has reports whether the chain was verified, and is valid now.
 func (v *verifiedChains) has(key chainKey, now time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
