@@ -8,6 +8,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/message"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -133,6 +134,8 @@ func (c Chunking) use() smtp.Chunking {
 // TLSClient is the tls_client block.
 type TLSClient struct {
 	MinVersion, MaxVersion uint16   // protocols, of crypto/tls: lowest and highest, or one alone; default tls1.2 tls1.3
+	FixedVersions          bool     // protocols is written out, so that no hello offers others; default false
+	Legacy                 bool     // legacy: where no TLS is required, take TLS 1.0, 1.1 and 3DES rather than plaintext; default true
 	Ciphers                []uint16 // ciphers: TLS 1.2 cipher suites of crypto/tls; empty, the default: Go's choice
 	Curves                 []uint16 // curves: of crypto/tls CurveID; empty, the default: Go's choice
 	RootCA                 []string // root_ca: absolute paths of PEM files of roots trusted beside the system's
@@ -162,5 +165,8 @@ func (c *Config) Watched() []message.Field {
 type Override struct {
 	Match   string // "example.org" that domain alone; ".example.org" its subdomains; A-labels, lower case
 	Nexthop string // where to deliver instead, in the form of mxpipe --nexthop; empty: by MX
-	Config  *Config
+	// Pins are keys, one of which a host must be known by, on top of every
+	// policy (pin). Default: none.
+	Pins   []pin.Pin
+	Config *Config
 }

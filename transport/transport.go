@@ -39,6 +39,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -152,7 +153,7 @@ func (t *Transport) configure(cfg *Config, deps Deps) (err error) {
 			limits = limit.New(limit.Config{Limits: o.Config.Limits})
 		}
 		over := override{match: o.Match}
-		own := plan.Config{Override: o.Match, OwnPolicies: !reflect.DeepEqual(o.Config.MXAuth, cfg.MXAuth)}
+		own := plan.Config{Override: o.Match, Rules: verdict.Rules{Pins: pin.NewSet(o.Pins...)}, OwnPolicies: !reflect.DeepEqual(o.Config.MXAuth, cfg.MXAuth)}
 		if over.profile, err = t.newProfile(o.Config, own, limits, deps); err != nil {
 			return err
 		}
@@ -166,7 +167,8 @@ func (t *Transport) configure(cfg *Config, deps Deps) (err error) {
 	return nil
 }
 
-// newProfile makes a profile. planning says which override it is for.
+// newProfile makes a profile. planning says which override it is for, and the
+// override's pins.
 func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.Limits, deps Deps) (*profile, error) {
 	client, err := session.NewTLS(session.TLSConfig(cfg.TLSClient), deps.ReadFile)
 	if err != nil {
@@ -175,7 +177,7 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 	planning.Resolver, planning.Self, planning.ForceIPv4, planning.Port = deps.Resolver, deps.Self, cfg.ForceIPv4, cfg.Port
 	planning.Self.Hostname, planning.Self.LocalIP = cfg.Hostname, cfg.LocalIP
 	planning.HostTimeout, planning.Cache = cfg.ConnectTimeout, t.plans
-	planning.Rules = verdict.Rules{DNSSEC: cfg.MXAuth.DNSSEC, DANE: cfg.MXAuth.DANE, MTASTS: cfg.MXAuth.MTASTS != nil}
+	planning.Rules.DNSSEC, planning.Rules.DANE, planning.Rules.MTASTS = cfg.MXAuth.DNSSEC, cfg.MXAuth.DANE, cfg.MXAuth.MTASTS != nil
 	if local := cfg.MXAuth.Local; local != nil {
 		planning.Rules.MinTLS, planning.Rules.MinMX = local.MinTLS, local.MinMX
 	}

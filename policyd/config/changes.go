@@ -11,6 +11,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/replyrule"
 )
 
@@ -186,6 +187,7 @@ func (s dump) transport(path string, t *transport.Config) {
 		order[i] = o.Match
 		at := path + ".overrides[" + o.Match + "]"
 		s.put(at+".nexthop", o.Nexthop)
+		s.put(at+".pin", joined(o.Pins, pin.Pin.String))
 		s.transport(at, o.Config)
 	}
 	s.put(path+".overrides", strings.Join(order, " "))
@@ -202,7 +204,12 @@ func chunkingWord(c transport.Chunking) string {
 }
 
 func (s dump) tls(path string, c *transport.TLSClient) {
-	s.put(path+".protocols", protocolName(c.MinVersion)+" "+protocolName(c.MaxVersion))
+	protocols := protocolName(c.MinVersion) + " " + protocolName(c.MaxVersion)
+	if c.FixedVersions && c.MinVersion == tls.VersionTLS12 && c.MaxVersion == tls.VersionTLS13 {
+		protocols += ", and no others" // which the same, not written out, does not say
+	}
+	s.put(path+".protocols", protocols)
+	s.put(path+".legacy", strconv.FormatBool(c.Legacy))
 	s.put(path+".ciphers", joined(c.Ciphers, tls.CipherSuiteName))
 	s.put(path+".curves", joined(c.Curves, func(id uint16) string { return tls.CurveID(id).String() }))
 	s.put(path+".root_ca", strings.Join(c.RootCA, " "))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -56,7 +58,7 @@ func defaultTransport(p transport.PolicySet) *transport.Config {
 		RequireTLSOverride: true, RelaxedRequireTLS: true,
 		ConnReuseLimit: 10, ConnMaxIdleCount: 10, ConnMaxIdleTime: 150 * time.Second,
 		Chunking:  transport.ChunkingPipelined,
-		TLSClient: transport.TLSClient{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13},
+		TLSClient: transport.TLSClient{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13, Legacy: true},
 	}
 }
 
@@ -127,7 +129,7 @@ func TestCompleteExample(t *testing.T) {
 		ConnectTimeout: 5 * time.Minute, CommandTimeout: 5 * time.Minute, SubmissionTimeout: 12 * time.Minute,
 		RequireTLSOverride: true, RelaxedRequireTLS: true,
 		ConnReuseLimit: 10, ConnMaxIdleCount: 10, ConnMaxIdleTime: 150 * time.Second,
-		TLSClient: transport.TLSClient{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13},
+		TLSClient: transport.TLSClient{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13, FixedVersions: true, Legacy: true},
 		Limits: limit.ByScope{
 			limit.All:         {Rate: 20, Period: time.Second, Concurrency: 100},
 			limit.IP:          {Concurrency: 20},
@@ -135,11 +137,12 @@ func TestCompleteExample(t *testing.T) {
 			limit.Destination: {Concurrency: 10},
 		},
 	}
-	partner, lab := t0, t0
+	partner, lab, pinned := t0, t0, t0
 	partner.MXAuth, lab.MXAuth = strict, transport.PolicySet{}
 	t0.Overrides = []transport.Override{
 		{Match: "partner.example", Config: &partner},
 		{Match: ".lab.example", Nexthop: "[10.0.0.5]:2525", Config: &lab},
+		{Match: "pinned.example", Pins: []pin.Pin{sha256.Sum256(nil)}, Config: &pinned},
 	}
 	same(t, got, &Config{
 		Hostname: "mx.example.org", StateDir: "/var/lib/mxpolicyd", ShutdownTimeout: 30 * time.Second,
@@ -278,10 +281,12 @@ func TestValues(t *testing.T) {
 		{"transports: {default: {prefer: any}}", bare(func(*transport.Config) {})},
 		{"transports: {default: {chunking: off}}", bare(func(t *transport.Config) { t.Chunking = transport.ChunkingOff })},
 		{"transports: {default: {tls_client: {protocols: tls1.0 tls1.1}}}", bare(func(t *transport.Config) {
-			t.TLSClient.MinVersion, t.TLSClient.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+			t.TLSClient.MinVersion, t.TLSClient.MaxVersion, t.TLSClient.FixedVersions = tls.VersionTLS10, tls.VersionTLS11, true
 		})},
-		{"transports: {default: {tls_client: {protocols: tls1.3}}}", bare(func(t *transport.Config) { t.TLSClient.MinVersion = tls.VersionTLS13 })},
-		{"transports: {default: {tls_client: {protocols: [tls1.1, tls1.3]}}}", bare(func(t *transport.Config) { t.TLSClient.MinVersion = tls.VersionTLS11 })},
+		{"transports: {default: {tls_client: {protocols: tls1.2 tls1.3}}}", bare(func(t *transport.Config) { t.TLSClient.FixedVersions = true })},
+		{"transports: {default: {tls_client: {legacy: false}}}", bare(func(t *transport.Config) { t.TLSClient.Legacy = false })},
+		{"transports: {default: {tls_client: {protocols: tls1.3}}}", bare(func(t *transport.Config) { t.TLSClient.MinVersion, t.TLSClient.FixedVersions = tls.VersionTLS13, true })},
+		{"transports: {default: {tls_client: {protocols: [tls1.1, tls1.3]}}}", bare(func(t *transport.Config) { t.TLSClient.MinVersion, t.TLSClient.FixedVersions = tls.VersionTLS11, true })},
 		{"transports: {default: {tls_client: {ciphers: TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 ECDHE-ECDSA-WITH-AES256-GCM-SHA384 ECDHE-RSA-WITH-CHACHA20-POLY1305 RSA-WITH-3DES-EDE-CBC-SHA}}}",
 			bare(func(t *transport.Config) {
 				t.TLSClient.Ciphers = []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,

@@ -231,7 +231,14 @@ func TestMistakes(t *testing.T) {
 		{"dns: {trust-ad: all}", []string{`1:7: unknown key "trust-ad" in dns; expected "trust_ad"`}},
 		{"transports: {default: {mx_auth: Outbound}}", []string{`1:33: transports.default.mx_auth: unknown policy set "Outbound"; expected "outbound" (known: outbound, none)`}},
 		{`transports: {default: {hostname: "a b"}}`, []string{`1:34: transports.default.hostname: "a b" is not a domain name; expected a domain name such as mx.example.org, or an address literal such as [192.0.2.1]`}},
-		{"transports: {default: {tls_client: []}}", []string{"1:36: transports.default.tls_client: is a list; expected a block with the keys protocols, ciphers, curves, root_ca, cert, key"}},
+		{"transports: {default: {tls_client: {legacy: maybe}}}", []string{`1:45: transports.default.tls_client.legacy: unknown value "maybe"; expected true or false`}},
+		{"transports: {default: {mx_auth: none, pin: x}}", []string{`1:39: unknown key "pin" in transports.default; expected "pin" in transports.NAME.overrides`}},
+		{"transports: {default: {mx_auth: none, overrides: [{match: a.example, pin: x}]}}", []string{`1:75: transports.default.overrides[0].pin: "x" does not begin with sha256:; expected sha256: and the base64 of the key's digest`}},
+		{"transports: {default: {mx_auth: none, overrides: [{match: a.example, pin: ['sha256:abc', 'sha256:4/==']}]}}", []string{
+			`1:76: transports.default.overrides[0].pin[0]: "abc" is not the base64 of 32 bytes, 44 characters; expected sha256: and the base64 of the key's digest`,
+			`1:90: transports.default.overrides[0].pin[1]: "4/==" is not the base64 of 32 bytes, 44 characters; expected sha256: and the base64 of the key's digest`}},
+		{"transports: {default: {mx_auth: none, overrides: [{match: a.example, pin: []}]}}", []string{`1:75: transports.default.overrides[0].pin: names no key; expected sha256: and the base64 of the key's digest, or no pin`}},
+		{"transports: {default: {tls_client: []}}", []string{"1:36: transports.default.tls_client: is a list; expected a block with the keys protocols, legacy, ciphers, curves, root_ca, cert, key"}},
 		{"transports: {default: {limits: 5}}", []string{`1:32: transports.default.limits: is the plain value "5"; expected a block with the keys all, ip, source, destination`}},
 		{"hostnam: a\nlog: {level: loud, format: 5}\ndns:\n  attempts: x\ntransports:\n  default:\n    port: 99999\n    mx_auth: none\n    limit: {}", []string{
 			`1:1: unknown key "hostnam"; expected "hostname"`,

@@ -70,10 +70,10 @@ func TestReferenceIsComplete(t *testing.T) {
 	walk(root.Content[0], "", shown)
 	for _, path := range declared {
 		_, inOverride, isOverride := strings.Cut(path, "overrides[")
-		if isOverride && !strings.HasSuffix(path, "].match") && !strings.HasSuffix(path, "].nexthop") {
+		if isOverride && !strings.HasSuffix(path, "].match") && !strings.HasSuffix(path, "].nexthop") && !strings.HasSuffix(path, "].pin") {
 			continue // the same keys as a transport's
 		}
-		if strings.HasPrefix(inOverride, "0].nexthop") || path == "listen.socketmap.address" {
+		if strings.HasPrefix(inOverride, "0].nexthop") || strings.HasPrefix(inOverride, "1].pin") || path == "listen.socketmap.address" {
 			continue // the other override shows it; an alternative shows it in a comment
 		}
 		if !shown[path] {

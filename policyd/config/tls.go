@@ -10,7 +10,10 @@ import (
 	"strconv"
 	"strings"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/pin"
 )
 
 // tlsClient reads a tls_client block.
@@ -19,7 +22,7 @@ func (d *decoder) tlsClient(v value, c *transport.TLSClient) {
 	var versions []uint16
 	seen := v.block(d.tlsKeys(c, &versions)...)
 	if at, given := seen["protocols"]; given && len(versions) > 0 {
-		c.MinVersion, c.MaxVersion = versions[0], versions[len(versions)-1]
+		c.MinVersion, c.MaxVersion, c.FixedVersions = versions[0], versions[len(versions)-1], true
 		if c.MinVersion > c.MaxVersion {
 			at.wrong("the lowest version is above the highest; expected %q", protocolName(c.MaxVersion)+" "+protocolName(c.MinVersion))
 		}
@@ -44,6 +47,7 @@ func (d *decoder) tlsClient(v value, c *transport.TLSClient) {
 func (d *decoder) tlsKeys(c *transport.TLSClient, versions *[]uint16) []key {
 	return []key{
 		{"protocols", setWords(versions, 2, protocol())},
+		{"legacy", set(&c.Legacy, boolean())},
 		{"ciphers", setWords(&c.Ciphers, 50, cipher())},
 		{"curves", setWords(&c.Curves, 20, curve())},
 		{"root_ca", setList(&c.RootCA, 20, d.rootCA())},
@@ -60,6 +64,33 @@ func protocol() format[uint16] {
 
 // protocolName writes a TLS version as the configuration does.
 func protocolName(v uint16) string { return "tls1." + strconv.Itoa(int(v)-tls.VersionTLS10) }
+
+// pinned is the form of a pin.
+func pinned() format[pin.Pin] {
+	const want = "sha256: and the base64 of the key's digest"
+	return format[pin.Pin]{want, func(s string) (pin.Pin, error) {
+		p, err := pin.Parse(s)
+		switch {
+		case err == nil:
+			return p, nil
+		case !strings.HasPrefix(s, "sha256:"):
+			return p, hintError{quote(s) + " does not begin with sha256:", want}
+		}
+		return p, fmt.Errorf("%s is not the base64 of 32 bytes, 44 characters", quote(strings.TrimPrefix(s, "sha256:")))
+	}}
+}
+
+// pins reads the keys that an override pins.
+func pins(into *[]pin.Pin) func(value) {
+	return func(v value) {
+		form := pinned()
+		if v.node.Kind == yaml.SequenceNode && len(v.node.Content) == 0 {
+			v.wrong("names no key; expected %s, or no pin", form.want)
+			return
+		}
+		setList(into, 20, form)(v)
+	}
+}
 
 // curve is the form of a key exchange.
 func curve() format[uint16] {

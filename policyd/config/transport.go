@@ -29,7 +29,7 @@ func newTransport(name, hostname string) *transport.Config {
 		ConnMaxIdleCount:   10,
 		ConnMaxIdleTime:    150 * time.Second,
 		Chunking:           transport.ChunkingPipelined,
-		TLSClient:          transport.TLSClient{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13},
+		TLSClient:          transport.TLSClient{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13, Legacy: true},
 	}
 }
 
@@ -188,6 +188,7 @@ func overrideKeys(o *transport.Override) []key {
 	return []key{
 		{"match", set(&o.Match, pattern())},
 		{"nexthop", set(&o.Nexthop, optional(nexthop()))},
+		{"pin", pins(&o.Pins)},
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 // transport.TLSClient.
 type TLSConfig struct {
 	MinVersion, MaxVersion uint16   // of crypto/tls
+	FixedVersions          bool     // no hello offers others
+	Legacy                 bool     // where no TLS is required, take TLS 1.0, 1.1 and 3DES rather than plaintext
 	Ciphers                []uint16 // TLS 1.2 cipher suites of crypto/tls; empty: Go's choice
 	Curves                 []uint16 // of crypto/tls CurveID; empty: Go's choice
 	RootCA                 []string // absolute paths of PEM files of roots trusted beside the system's
