@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
@@ -199,6 +200,15 @@ func (c *cell) ending(text string) []string {
 		return []string{text + oneByOne + farewell}
 	}
 	list := []string{text + after}
+	if strings.HasPrefix(c.stage, "handshake") && c.fault != "abandoned" && c.fault != "names" {
+		// Each plainer hello meets the same; the last of four, without SNI, is
+		// for hosts of which no policy asks for TLS.
+		hellos := 4
+		if stages[c.stage].enforced {
+			hellos = 3
+		}
+		list = slices.Repeat(list, hellos)
+	}
 	switch {
 	case c.end == "plain":
 		list = append(list, hello+sequence+farewell)

@@ -38,7 +38,7 @@ func TestRequireTLS(t *testing.T) {
 		{name: "policy unknown for now", world: []thing{stsFailed, offersIt}, want: "4.7.5 REQUIRETLS", saw: "nothing"},
 		{name: "signed, no STARTTLS", world: []thing{signedMX, noTLS}, want: "5.7.30 REQUIRETLS: the server does not offer STARTTLS", saw: "nothing", conns: 1},
 		{name: "signed, STARTTLS refused", world: []thing{signedMX, refuses}, want: "4.7.5 REQUIRETLS: TLS failed", saw: "nothing", conns: 1},
-		{name: "signed, handshake fails", world: []thing{signedMX, breaks}, want: "4.7.5 REQUIRETLS: TLS failed", saw: "nothing", conns: 1},
+		{name: "signed, handshake fails", world: []thing{signedMX, breaks}, want: "4.7.5 3 hellos: full, classical, compatible; this destination needs TLS (REQUIRETLS)", saw: "nothing", conns: 3},
 		{name: "signed, untrusted", world: []thing{signedMX, untrusted, offersIt}, want: "5.7.30 REQUIRETLS: the certificate is not valid", saw: "nothing", conns: 1},
 		{name: "STS testing, untrusted", world: []thing{stsTesting, untrusted, offersIt}, want: "5.7.30 REQUIRETLS: the certificate is not valid", saw: "nothing", conns: 1},
 		{name: "DANE does not match", world: []thing{signedMX, signedHost, tlsaWrong(ca.DANEEE, ca.SPKI, ca.SHA256), offersIt}, want: "4.7.5 DANE", saw: "nothing", conns: 1},
@@ -182,7 +182,7 @@ func TestTLSRequiredNo(t *testing.T) {
 	playAll(t, []scene{
 		{name: "DANE", message: no, world: with(noTLS), want: "2.0.0 , plaintext", saw: "plain", conns: 1, level: "none/none"},
 		{name: "DANE does not match", message: no, world: with(), want: "2.0.0 , webpki", saw: "tls", conns: 1},
-		{name: "DANE, handshake fails", message: no, world: with(breaks), want: "2.0.0 , plaintext", saw: "plain", conns: 2},
+		{name: "DANE, handshake fails", message: no, world: with(breaks), want: "2.0.0 , plaintext", saw: "plain", conns: 5},
 		{name: "TLSA bogus", message: no, world: with(tlsaBroken), want: "2.0.0", saw: "tls", conns: 1},
 		{name: "STS enforce, not listed", message: no, world: []thing{stsEnforceElse, noTLS}, want: "2.0.0 , plaintext", saw: "plain", conns: 1},
 		{name: "STS enforce, untrusted", message: no, world: []thing{stsEnforce, untrusted}, want: "2.0.0 , encrypted", saw: "tls", conns: 1},

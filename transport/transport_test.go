@@ -254,7 +254,7 @@ func (l *lab) config() *Config {
 		ConnectTimeout: time.Minute, CommandTimeout: time.Minute, SubmissionTimeout: time.Minute,
 		RequireTLSOverride: true, RelaxedRequireTLS: true,
 		ConnReuseLimit: 10, ConnMaxIdleCount: 10, ConnMaxIdleTime: time.Minute,
-		TLSClient: TLSClient{RootCA: []string{l.roots}},
+		TLSClient: TLSClient{RootCA: []string{l.roots}, Legacy: true},
 	}
 }
 

@@ -108,6 +108,8 @@ func (c *Conn) describe() string {
 		return via + ", plaintext, reused"
 	case c.proof.TLS == 0:
 		return via + ", plaintext"
+	case c.proof.Weak():
+		via += ", weak TLS"
 	case c.proof.DANE != nil && c.Host.Verdict.MX < verdict.MXDNSSEC:
 		// Never to be read as secure delivery to the domain (RFC 7672 §2.2.1).
 		via += ", dane for an unsigned MX"

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/dial"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 )
@@ -22,8 +23,9 @@ const goodbyeTimeout = 10 * time.Second
 // Conns are the connections of one transport, which the Dialers of its
 // overrides share. They are safe for concurrent use.
 type Conns struct {
-	Dead    *deadhost.Hosts // the hosts that cannot be reached
-	History *dial.History   // the addresses that worked where others did not, by the key of Dead
+	Dead    *deadhost.Hosts   // the hosts that cannot be reached
+	Hellos  *handshake.Memory // the hosts that need a plainer TLS hello
+	History *dial.History     // the addresses that worked where others did not, by the key of Dead
 
 	ctx      context.Context // ends with the transport
 	idle     *Idle           // nil: no connection is used twice
@@ -37,7 +39,10 @@ type Conns struct {
 // NewConns makes the Conns of a transport. What goes on in the background ends
 // with ctx.
 func NewConns(ctx context.Context, idle *Idle) *Conns {
-	return &Conns{ctx: ctx, idle: idle, Dead: deadhost.New(deadhost.Options{}), History: dial.NewHistory(nil)}
+	return &Conns{
+		ctx: ctx, idle: idle,
+		Dead: deadhost.New(deadhost.Options{}), Hellos: handshake.NewMemory(time.Now), History: dial.NewHistory(nil),
+	}
 }
 
 // Stats are counts since the Conns were made, and of now.

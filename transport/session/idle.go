@@ -144,7 +144,9 @@ func (d *Dialer) getIdle(r *Request) *Conn {
 // putIdle gives a connection back for other messages.
 func (c *Conn) putIdle() {
 	d := c.dialer
-	if d.conns.idle == nil || c.handshake > maxHandshake {
+	if d.conns.idle == nil || c.handshake > maxHandshake || c.TLSErr != nil {
+		// One that fell back to plaintext would have more messages go that way
+		// than need to.
 		c.persistConn.Close()
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/dial"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
@@ -15,47 +16,119 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// open greets the server, starts TLS and has the connection judged, where the
-// verdict allows plaintext over a second connection in the clear.
-func (o *opening) open(ctx context.Context, c *Conn, conn *limitedConn) error {
-	if err := o.greet(ctx, c, conn); err != nil {
-		return err
-	}
-	err := o.startTLS(ctx, c)
-	if err == nil {
+// maxSilence is how long a server may be silent in a handshake before a plainer
+// hello is tried.
+const maxSilence = 10 * time.Second
+
+// helloError is a hello that came to nothing before the server's certificate
+// was judged, so that a plainer one may fare better.
+type helloError struct{ handshake.Try }
+
+// Error gives what went wrong.
+func (e *helloError) Error() string { return handshake.Error{e.Try}.Error() }
+
+// open greets the server, starts TLS and has the connection judged. Where a
+// hello comes to nothing the next one is tried, each over a connection of its
+// own, and at last, where the verdict allows it, the message goes in the clear.
+func (o *opening) open(ctx context.Context, c *Conn, conn *limitedConn) (err error) {
+	v := &c.Host.Verdict
+	floor := v.Floor()
+	hellos := handshake.Order(o.cfg.TLS.hellos[floor], o.conns.Hellos.First(c.Host.Host.Name, floor))
+	var tries handshake.Error
+	for i, hello := range hellos {
+		if i > 0 {
+			conn, err = o.again(ctx, c)
+		}
+		silence := maxSilence
+		if i == len(hellos)-1 && floor == handshake.Required {
+			silence = 0 // there is nothing else to try, so command_timeout counts
+		}
+		if err == nil {
+			err = o.greet(ctx, c, conn, silence)
+		}
+		if err != nil {
+			if len(tries) > 0 && !v.Plaintext() && ctx.Err() == nil {
+				return v.NoTLS(tries) // which tells more than that it takes no further connection
+			}
+			return err
+		}
+		err = o.startTLS(ctx, c, hello)
+		var failed *helloError
+		switch {
+		case errors.As(err, &failed):
+			tries = append(tries, failed.Try)
+			c.session.Close()
+			continue
+		case err != nil:
+			return o.noTLS(ctx, c, err)
+		case c.proof.TLS != 0:
+			o.conns.Hellos.Worked(c.Host.Host.Name, floor, hello.Step)
+		case len(tries) > 0:
+			c.TLSErr = tries // it offers STARTTLS no more
+			o.probe.noTLS(tries)
+		}
 		return nil
 	}
+	if failed := v.NoTLS(tries); failed != nil {
+		return failed
+	}
+	return o.inTheClear(ctx, c, tries)
+}
+
+// again makes another connection to the same address.
+func (o *opening) again(ctx context.Context, c *Conn) (*limitedConn, error) {
+	c.proof, c.handshake = verdict.Proof{}, 0
+	c.permit.Release()
+	conn, _, err := o.dial(ctx, []netip.Addr{c.addr})
+	if err != nil {
+		return nil, err
+	}
+	c.permit = conn.permit
+	return conn, nil
+}
+
+// inTheClear goes on without TLS over another connection, which serves this
+// message alone.
+func (o *opening) inTheClear(ctx context.Context, c *Conn, why error) error {
+	o.probe.noTLS(why)
+	c.TLSErr = why
+	conn, err := o.again(ctx, c)
+	if err != nil {
+		return err
+	}
+	return o.greet(ctx, c, conn, 0)
+}
+
+// noTLS decides what becomes of a connection with which TLS failed for a reason
+// that no other hello will change.
+func (o *opening) noTLS(ctx context.Context, c *Conn, err error) error {
 	var at *smtp.Error
 	if !c.Host.Verdict.Plaintext() || ctx.Err() != nil || !errors.As(err, &at) || errors.Is(err, smtp.ErrInjection) {
 		c.session.Close()
 		return err
 	}
-	o.probe.noTLS(at)
 	decision := decideSession(at)
-	c.TLSErr = at
 	if decision.TLSFailed && decision.Conn == outcome.Keep {
+		o.probe.noTLS(at)
+		c.TLSErr = at
 		return nil // refused by a reply: the connection is as it was
 	}
 	c.session.Close()
 	if !decision.TLSFailed {
 		return err
 	}
-	c.proof, c.handshake = verdict.Proof{}, 0
-	c.permit.Release()
-	if conn, _, err = o.dial(ctx, []netip.Addr{c.addr}); err != nil {
-		return err
-	}
-	c.permit = conn.permit
-	return o.greet(ctx, c, conn)
+	return o.inTheClear(ctx, c, at)
 }
 
-// greet opens the session. On error the connection is closed.
-func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn) (err error) {
+// greet opens the session. silence is for the handshake that follows. On error
+// the connection is closed.
+func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence time.Duration) (err error) {
 	defer Spend(&o.Record.Greeting, time.Now())
 	cfg := smtp.Config{
 		Hostname:          o.cfg.Hostname,
 		CommandTimeout:    o.cfg.CommandTimeout,
 		SubmissionTimeout: o.cfg.SubmissionTimeout,
+		HandshakeSilence:  silence,
 		Buffers:           &o.conns.buffers,
 	}
 	cfg.Trace = o.trace(o.Request, c.addr)
@@ -76,23 +149,33 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn) (err er
 	return err
 }
 
-// startTLS starts TLS if the server offers it, and has what it showed judged by
-// the verdict. A *verdict.Failure says that the host may not have the message.
-func (o *opening) startTLS(ctx context.Context, c *Conn) error {
+// startTLS starts TLS with a hello, if the server offers it, and has what it
+// showed judged by the verdict. A *verdict.Failure says that the host may not
+// have the message, a *helloError that another hello may fare better.
+func (o *opening) startTLS(ctx context.Context, c *Conn, hello handshake.Hello) error {
 	v := &c.Host.Verdict
 	if c.session.Extensions().StartTLS {
 		start := time.Now()
-		err := c.session.StartTLS(ctx, o.probe.over(o.cfg.TLS.config(v, c.persistConn, o.cfg.Name)))
+		config, judge := o.cfg.TLS.config(v, c.persistConn, o.cfg.Name, hello)
+		err := c.session.StartTLS(ctx, o.probe.over(config))
 		Spend(&o.Record.TLS, start)
+		var at *smtp.Error
 		var failed *verdict.Failure
 		switch {
 		case err == nil:
+			c.proof.Group = c.session.TLS().CurveID
 		case errors.As(err, &failed):
 			return failed
-		case v.Plaintext() || ctx.Err() != nil || c.session.TLS() != nil:
+		case ctx.Err() != nil || c.session.TLS() != nil:
 			return err
+		case errors.Is(err, smtp.ErrInjection) || !errors.As(err, &at) || at.Stage != outcome.Handshake:
+			return o.orNoTLS(v, err)
 		default:
-			return v.NoTLS(err)
+			try := handshake.Try{Offer: o.cfg.TLS.offer(v, hello), Err: at.Err}
+			if !judge.judged() && handshake.FaultOf(at.Err).PlainerHelps() {
+				return &helloError{try}
+			}
+			return o.orNoTLS(v, &smtp.Error{Stage: at.Stage, Err: handshake.Error{try}})
 		}
 	}
 	if failed := v.Judge(&c.proof); failed != nil {
@@ -102,6 +185,15 @@ func (o *opening) startTLS(ctx context.Context, c *Conn) error {
 		return failed
 	}
 	return nil
+}
+
+// orNoTLS gives a failure of STARTTLS as it is where plaintext will do, and else
+// as that of the verdict.
+func (o *opening) orNoTLS(v *verdict.Verdict, err error) error {
+	if failed := v.NoTLS(err); failed != nil {
+		return failed
+	}
+	return err
 }
 
 // decideSession says what a failure before the transaction means.

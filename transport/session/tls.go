@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -26,6 +27,7 @@ type TLSConfig struct {
 // TLS is what a TLSConfig makes: the ground of every handshake.
 type TLS struct {
 	base   *tls.Config
+	hellos [handshake.Floors][]handshake.Hello
 	roots  *x509.CertPool // the system's and the configured ones
 	chains verifiedChains
 }
@@ -34,9 +36,6 @@ type TLS struct {
 // that it names.
 func NewTLS(cfg TLSConfig, read func(name string) ([]byte, error)) (*TLS, error) {
 	c := &TLS{base: &tls.Config{
-		MinVersion:   cfg.MinVersion,
-		MaxVersion:   cfg.MaxVersion,
-		CipherSuites: cfg.Ciphers,
 		// Go's own check knows neither DANE nor a certificate that is noted
 		// without being insisted on; VerifyConnection does all of it.
 		InsecureSkipVerify: true,
@@ -44,8 +43,12 @@ func NewTLS(cfg TLSConfig, read func(name string) ([]byte, error)) (*TLS, error)
 		// message is of use only when it is whole.
 		DynamicRecordSizingDisabled: true,
 	}}
+	settings := handshake.Settings{Min: cfg.MinVersion, Max: cfg.MaxVersion, Fixed: cfg.FixedVersions, Ciphers: cfg.Ciphers, Legacy: cfg.Legacy}
 	for _, id := range cfg.Curves {
-		c.base.CurvePreferences = append(c.base.CurvePreferences, tls.CurveID(id))
+		settings.Curves = append(settings.Curves, tls.CurveID(id))
+	}
+	for floor := range handshake.Floors {
+		c.hellos[floor] = settings.Hellos(floor)
 	}
 	if cfg.Cert != "" {
 		certPEM, err := read(cfg.Cert)
@@ -87,15 +90,19 @@ func (c *TLS) Roots() *x509.CertPool { return c.roots }
 // when that is not enough: one handshake, judged once, also when a session is
 // resumed. The connection keeps the configuration, but not what it is judged by.
 // scope names the settings that sessions are shared under.
-func (c *TLS) config(v *verdict.Verdict, p *persistConn, scope string) *tls.Config {
+func (c *TLS) config(v *verdict.Verdict, p *persistConn, scope string, hello handshake.Hello) (*tls.Config, *verifier) {
 	cfg := c.base.Clone()
 	cfg.ServerName = certName(v.Names[0])
-	if v.Need == verdict.NeedWebPKI && cfg.MinVersion < tls.VersionTLS12 {
-		cfg.MinVersion = tls.VersionTLS12 // RFC 8461 §4
-	}
 	cfg.ClientSessionCache = scopedSessions{&p.conns.sessions, scope + " " + v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " ", &p.handshake}
-	cfg.VerifyConnection = (&verifier{c, v, p}).verify
-	return cfg
+	hello.Apply(cfg)
+	judge := &verifier{c, v, p, hello.Step}
+	cfg.VerifyConnection = judge.verify
+	return cfg, judge
+}
+
+// offer is what the words about a failed handshake need to know.
+func (c *TLS) offer(v *verdict.Verdict, hello handshake.Hello) handshake.Offer {
+	return handshake.Offer{Hello: hello, Name: certName(v.Names[0]), ClientCert: len(c.base.Certificates) > 0, Rule: v.Rule.Name()}
 }
 
 // verifier is how one handshake is judged.
@@ -103,7 +110,11 @@ type verifier struct {
 	client  *TLS
 	verdict *verdict.Verdict // nil when it was judged
 	conn    *persistConn
+	hello   handshake.Step
 }
+
+// judged reports whether the server's certificate was judged.
+func (j *verifier) judged() bool { return j.verdict == nil }
 
 // verify is for tls.Config.VerifyConnection.
 func (j *verifier) verify(state tls.ConnectionState) error {
@@ -115,6 +126,7 @@ func (j *verifier) verify(state tls.ConnectionState) error {
 	j.verdict = nil
 	j.conn.handshake = handshakeBytes(&state)
 	j.conn.proof = j.client.proofOf(state, v, time.Now())
+	j.conn.proof.Hello = j.hello
 	if f := v.Judge(&j.conn.proof); f != nil {
 		return f
 	}
@@ -124,7 +136,7 @@ func (j *verifier) verify(state tls.ConnectionState) error {
 // proofOf finds out what a server's certificate proves: by the verdict's TLSA
 // records where there are some, and by WebPKI for the host's name in any case.
 func (c *TLS) proofOf(state tls.ConnectionState, v *verdict.Verdict, now time.Time) verdict.Proof {
-	p := verdict.Proof{TLS: state.Version}
+	p := verdict.Proof{TLS: state.Version, Cipher: state.CipherSuite, Group: state.CurveID}
 	chain := state.PeerCertificates
 	if len(chain) == 0 {
 		p.PKIErr = errNoCertificate
@@ -138,23 +150,35 @@ func (c *TLS) proofOf(state tls.ConnectionState, v *verdict.Verdict, now time.Ti
 			p.DANE = &match
 		}
 	}
-	key := chainKeyOf(v.Host, chain)
-	if c.chains.has(key, now) {
+	paths, err := c.webPKI(v, chain, now)
+	if err != nil {
+		p.PKIErr = err
+	} else {
 		p.WebPKI = v.Host
-		return p
+	}
+	if !v.Pins.Empty() {
+		p.Pin, p.PinErr = v.Pins.Match(chain, paths, []string{certName(v.Host)}, now)
+	}
+	return p
+}
+
+// webPKI has the roots vouch for a server's certificate and its name. The paths
+// are given where a pin may be about them.
+func (c *TLS) webPKI(v *verdict.Verdict, chain []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
+	key := chainKeyOf(v.Host, chain)
+	if v.Pins.Empty() && c.chains.has(key, now) {
+		return nil, nil
 	}
 	options := x509.VerifyOptions{DNSName: certName(v.Host), Roots: c.roots, CurrentTime: now, Intermediates: x509.NewCertPool()}
 	for _, cert := range chain[1:] {
 		options.Intermediates.AddCert(cert)
 	}
-	chains, err := chain[0].Verify(options)
+	paths, err := chain[0].Verify(options)
 	if err != nil {
-		p.PKIErr = err
-		return p
+		return nil, err
 	}
-	c.chains.add(key, chains[0])
-	p.WebPKI = v.Host
-	return p
+	c.chains.add(key, paths[0])
+	return paths, nil
 }
 
 // certName gives a host's name as certificates bear it: an address without the

@@ -26,6 +26,8 @@ type deadlineConn struct {
 	net.Conn
 	stall   time.Duration // the longest a write may make no progress
 	polling bool          // changed and asked by the goroutine that reads
+	silence time.Duration // the longest one read may wait, beside readUntil; 0: no other bound
+	end     time.Time     // of readUntil
 
 	mu         sync.Mutex
 	ctx        context.Context // the bound one
@@ -71,6 +73,19 @@ func (s *deadlineConn) loose() {
 func (s *deadlineConn) readUntil(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.end = t
+	s.Conn.SetReadDeadline(s.until(t))
+}
+
+// limitSilence has the read that follows wait for no longer than the silence that is
+// borne.
+func (s *deadlineConn) limitSilence() {
+	t := time.Now().Add(s.silence)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.end.IsZero() && s.end.Before(t) {
+		t = s.end
+	}
 	s.Conn.SetReadDeadline(s.until(t))
 }
 
@@ -98,6 +113,9 @@ func (wouldBlock) Temporary() bool { return true }
 func (s *deadlineConn) Read(p []byte) (int, error) {
 	if s.polling {
 		return s.readNow(p)
+	}
+	if s.silence > 0 {
+		s.limitSilence()
 	}
 	return s.Conn.Read(p)
 }

@@ -68,6 +68,9 @@ type Config struct {
 	Hostname          string
 	CommandTimeout    time.Duration
 	SubmissionTimeout time.Duration
+	// HandshakeSilence is how long the server may send nothing in the TLS
+	// handshake; 0: CommandTimeout, which bounds the whole of it in any case.
+	HandshakeSilence time.Duration
 	// Trace is called with each line of the dialogue, "C" or "S" first, never
 	// with message bodies; nil: not called.
 	Trace func(who, line string)
@@ -195,7 +198,10 @@ func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 	}
 	conn := tls.Client(s.raw, config)
 	s.raw.readUntil(time.Now().Add(s.cfg.CommandTimeout))
-	if err := conn.HandshakeContext(ctx); err != nil {
+	s.raw.silence = s.cfg.HandshakeSilence
+	err = conn.HandshakeContext(ctx)
+	s.raw.silence = 0
+	if err != nil {
 		return s.failure(ctx, outcome.Handshake, reply.Reply{}, err)
 	}
 	s.tls = conn
