@@ -199,6 +199,13 @@ func (a adminAPI) Flush(domain string) (f admin.Flushed, err error) {
 		}
 		return err
 	})
+	inUse := a.daemon.runtime.InUse()
+	defer inUse.Release()
+	for _, held := range inUse.Transports {
+		f.Hellos += held.Transport.FlushHellos(func(host string) bool {
+			return domain == "" || host == domain || strings.HasSuffix(host, "."+domain)
+		})
+	}
 	return f, err
 }
 

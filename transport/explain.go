@@ -7,6 +7,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/outcome"
@@ -52,6 +53,7 @@ type HostExplanation struct {
 	Held      *status.Error  // its provider is suspended or paused; nil: it is not
 	Dead      *deadhost.Dead // mail for it fails fast now, and why; nil: it does not
 	Idle      int            // idle connections to it
+	Hello     handshake.Step // with which TLS begins, as the better ones came to nothing lately; Full: as usual
 	Probe     *Probe         // nil: it was not dialled
 	Err       *status.Error  // why its addresses are not known; the rest is empty then
 }
@@ -218,7 +220,7 @@ func (p *profile) explainHost(ctx context.Context, target *plan.Target, h *plan.
 	if h.Err != nil {
 		return e
 	}
-	e.Idle = p.dialer.IdleCount(h)
+	e.Idle, e.Hello = p.dialer.IdleCount(h), p.dialer.Hello(h)
 	e.Provider = p.delivery.Traffic.Provider(h.Host.Name)
 	e.Held = p.delivery.Traffic.HostHeld(target, h.Host.Name)
 	if depth == Connect && e.Held == nil && h.Verdict.Refusal == nil {

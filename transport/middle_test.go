@@ -35,6 +35,24 @@ type tamper struct {
 	cut      bool             // he cuts the line in the handshake
 	cutAll   bool             // he cuts every line at once
 	cert     *tls.Certificate // he shakes hands himself, with this certificate
+	// breaks tells which TLS hellos do not come through: he cuts the line, or
+	// with swallow says nothing more; nil: all do.
+	breaks  func(hello []byte) bool
+	swallow bool
+}
+
+// postQuantum reports whether a hello brings a post-quantum key share: no other
+// is as large.
+func postQuantum(hello []byte) bool { return len(hello) > 1000 }
+
+// withoutRSA reports whether a hello offers no RSA key exchange.
+func withoutRSA(hello []byte) bool {
+	// The record's header, the message's, the version and the random come
+	// before the session id and the suites (RFC 8446 §4.1.2).
+	rest := hello[5+4+2+32:]
+	rest = rest[1+int(rest[0]):]
+	suites := rest[2 : 2+int(rest[0])<<8|int(rest[1])]
+	return !bytes.Contains(suites, []byte{0, 0x9c}) // TLS_RSA_WITH_AES_128_GCM_SHA256
 }
 
 // between puts a man in the middle at an address, before a server.
@@ -173,6 +191,22 @@ func (r *relay) secure() {
 	io.WriteString(r.client, line+r.tamper.behind)
 	if r.tamper.cut {
 		return
+	}
+	if r.tamper.breaks != nil {
+		header, err := r.fromClient.Peek(5)
+		if err != nil {
+			return
+		}
+		hello, err := r.fromClient.Peek(5 + int(header[3])<<8 + int(header[4]))
+		if err != nil {
+			return
+		}
+		if r.tamper.breaks(hello) {
+			if r.tamper.swallow {
+				io.Copy(io.Discard, r.fromClient)
+			}
+			return
+		}
 	}
 	if r.tamper.cert != nil {
 		server := tls.Client(r.server, &tls.Config{InsecureSkipVerify: true})

@@ -233,9 +233,13 @@ func TestTLSClient(t *testing.T) {
 		want   string
 		check  func(tls.ConnectionState) bool
 	}{
-		{"tls1.2 alone", nil, func(c *TLSClient) { c.MinVersion, c.MaxVersion, c.FixedVersions = tls.VersionTLS12, tls.VersionTLS12, true }, "2.0.0 TLS1.2", nil},
+		{"tls1.2 alone", nil, func(c *TLSClient) {
+			c.MinVersion, c.MaxVersion, c.FixedVersions = tls.VersionTLS12, tls.VersionTLS12, true
+		}, "2.0.0 TLS1.2", nil},
 		{"tls1.3 alone, not there", func(h *mx.Behaviour) { h.TLS.MaxVersion = tls.VersionTLS12 },
-			func(c *TLSClient) { c.MinVersion, c.MaxVersion, c.FixedVersions = tls.VersionTLS13, tls.VersionTLS13, true }, "2.0.0 , plaintext", nil},
+			func(c *TLSClient) {
+				c.MinVersion, c.MaxVersion, c.FixedVersions = tls.VersionTLS13, tls.VersionTLS13, true
+			}, "2.0.0 , plaintext", nil},
 		{"cipher", func(h *mx.Behaviour) { h.TLS.MaxVersion = tls.VersionTLS12 },
 			func(c *TLSClient) { c.Ciphers = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384} }, "2.0.0 TLS1.2",
 			func(s tls.ConnectionState) bool { return s.CipherSuite == tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 }},

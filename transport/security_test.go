@@ -24,6 +24,7 @@ type siege struct {
 	*lab
 	tamper tamper
 	forge  []func() // what he does to the DNS, once the world is there
+	server *mx.Server
 	evil   *mx.Server
 	signed bool // the domain and its hosts
 }
@@ -39,6 +40,11 @@ func attacks() map[string]func(*siege) {
 		"strips STARTTLS":      func(s *siege) { s.tamper.hide = "STARTTLS" },
 		"refuses STARTTLS":     func(s *siege) { s.tamper.starttls = "454 4.7.0 not now" },
 		"breaks the handshake": func(s *siege) { s.tamper.cut = true },
+		"breaks every hello with a post-quantum share": func(s *siege) { s.tamper.breaks = postQuantum },
+		"breaks every hello without RSA key exchange, at a server that prefers it": func(s *siege) {
+			s.tamper.breaks = withoutRSA
+			s.server.SetBehaviour(prefersRSA(s.server.Behaviour()))
+		},
 		"swaps the certificate for one he made": func(s *siege) {
 			cert := s.cert(ca.Spec{Names: []string{theHost}, SelfSigned: true})
 			s.tamper.cert = &cert
@@ -135,7 +141,12 @@ func (s *siege) genuine() tls.Certificate { return s.certificates[theHost] }
 func lay(t *testing.T, attack func(*siege), protect func(*siege) (func(*Config), bool)) string {
 	const secret = "0xC0FFEE"
 	s := &siege{lab: newLab(t)}
-	server := s.mx(theHost, offering)
+	server := s.mx(theHost, func(h *mx.Behaviour) {
+		offering(h)
+		h.TLS.Certificate = s.cert(ca.Spec{Names: []string{theHost}, Key: ca.RSA})
+		s.certificates[theHost] = h.TLS.Certificate
+	})
+	s.server = server
 	s.evil = s.mx(attacker, nil)
 	s.zone("%s. MX 10 %s.", theDomain, theHost)
 	// The address of the host is his, as everything on the way to it is.
@@ -161,11 +172,40 @@ func lay(t *testing.T, attack func(*siege), protect func(*siege) (func(*Config),
 	case read:
 		return "**read**"
 	case class == 2:
-		return "delivered"
+		return "delivered" + secrecy(server, s.evil)
 	case class == 4:
 		return "kept, " + result.Code.String()
 	}
 	return "bounced, " + result.Code.String()
+}
+
+// prefersRSA has a server take RSA key exchange where it is offered, as old
+// ones do.
+func prefersRSA(h mx.Behaviour) mx.Behaviour {
+	h.TLS.MaxVersion = tls.VersionTLS12
+	h.TLS.Answer = func(hello *tls.ClientHelloInfo, config *tls.Config) error {
+		if slices.Contains(hello.CipherSuites, tls.TLS_RSA_WITH_AES_128_GCM_SHA256) {
+			config.CipherSuites = []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
+		}
+		return nil
+	}
+	return h
+}
+
+// secrecy tells what a connection lacks that the two hosts could have had.
+func secrecy(servers ...*mx.Server) string {
+	for _, server := range servers {
+		for _, m := range server.Messages() {
+			switch state := m.TLS; {
+			case state == nil:
+			case state.CurveID == 0:
+				return ", no forward secrecy"
+			case state.CurveID < tls.X25519MLKEM768 && state.CurveID != tls.SecP256r1MLKEM768:
+				return ", classical"
+			}
+		}
+	}
+	return ""
 }
 
 // TestManInTheMiddle holds the table of docs/security.md to the truth: what a

@@ -5,6 +5,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/session"
@@ -64,8 +65,12 @@ type Snapshot struct {
 	IdleHosts  []IdleHost      // idle connections by host
 	Dead       []deadhost.Dead // their Host is "host:port"
 	Slowed     []limit.Paced   // hosts that complained of too many connections
+	Hellos     []Hello         // hosts that need a plainer TLS hello than the first
 	Limits     []LimitState    // one for each scope that has a limit
 }
+
+// Hello is a host that needs a plainer TLS hello than the first.
+type Hello = handshake.Remembered
 
 // InProgress is a delivery that has not ended: the recipients of one message at
 // one destination.

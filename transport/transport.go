@@ -505,7 +505,7 @@ func (t *Transport) Stats() Stats {
 // is a transport's own.
 func (t *Transport) Snapshot() Snapshot {
 	s := Snapshot{
-		Name: t.base.cfg.Name, InProgress: t.inProgress.list(), Dead: t.conns.DeadHosts(), Slowed: t.hosts.Pacer.List(),
+		Name: t.base.cfg.Name, InProgress: t.inProgress.list(), Dead: t.conns.DeadHosts(), Slowed: t.hosts.Pacer.List(), Hellos: t.conns.Hellos.List(),
 		Idle: t.conns.Stats().Pool, IdleHosts: t.conns.IdleHosts(), Limits: limitStates("", t.base.limits),
 	}
 	for _, o := range t.overrides {
@@ -514,6 +514,12 @@ func (t *Transport) Snapshot() Snapshot {
 		}
 	}
 	return s
+}
+
+// FlushHellos forgets what was found out about TLS hellos with the hosts that
+// match, and gives their number.
+func (t *Transport) FlushHellos(match func(host string) bool) int {
+	return t.conns.Hellos.Forget(match)
 }
 
 // limitStates gives the scopes in which something is limited.

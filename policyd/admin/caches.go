@@ -53,6 +53,7 @@ type Answer struct {
 type Flushed struct {
 	Policies int `json:"mtasts"`
 	Answers  int `json:"dns"`
+	Hellos   int `json:"hellos"` // hosts whose TLS had to be plainer
 }
 
 // TraceList is what is traced.

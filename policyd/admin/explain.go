@@ -15,9 +15,11 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -126,6 +128,9 @@ func hostOf(from *transport.HostExplanation, all *transport.Explanation) Host {
 	h.Verdict = verdictOf(&from.Verdict)
 	h.Held, h.Provider = problem(from.Held), clean(from.Provider)
 	h.Dead = deadOf(from.Dead, from.Host.Name)
+	if from.Hello != handshake.Full {
+		h.Hello = from.Hello.String()
+	}
 	if from.Probe != nil {
 		h.Connection = connectionOf(from.Probe)
 	}
@@ -158,6 +163,9 @@ func verdictOf(from *verdict.Verdict) *Verdict {
 	}
 	if from.TestingRefusal != nil {
 		v.Noted = clean(from.TestingRefusal.Text)
+	}
+	for _, p := range from.Pins.Pins() {
+		v.Pins = append(v.Pins, p.String())
 	}
 	return v
 }
@@ -194,8 +202,20 @@ func connectionOf(from *transport.Probe) *Connection {
 	if from.Proof.PKIErr != nil {
 		c.WebPKIError = clean(from.Proof.PKIErr.Error())
 	}
+	if from.Proof.Pin != (pin.Pin{}) {
+		c.Pin = from.Proof.Pin.String()
+	}
+	if from.Proof.PinErr != nil {
+		c.PinError = clean(from.Proof.PinErr.Error())
+	}
+	if from.Proof.TLS != 0 {
+		c.Hello = from.Proof.Hello.String()
+	}
 	if state := from.TLS; state != nil {
 		c.TLSVersion, c.Cipher = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
+		if state.CurveID != 0 {
+			c.Group = state.CurveID.String()
+		}
 		for _, cert := range state.PeerCertificates[:min(len(state.PeerCertificates), maxChain)] {
 			c.Chain = append(c.Chain, certificateOf(cert))
 		}

@@ -97,6 +97,7 @@ type Host struct {
 	Provider   string      `json:"provider,omitempty"`
 	Dead       *Dead       `json:"dead,omitempty"`
 	Idle       int         `json:"idle_connections,omitempty"`
+	Hello      string      `json:"hello,omitempty"` // with which TLS begins, where that is not the full one
 	Connection *Connection `json:"connection,omitempty"`
 	Error      *Problem    `json:"error,omitempty"` // why its addresses are not known
 }
@@ -121,10 +122,11 @@ type TLSARecord struct {
 type Verdict struct {
 	MXLevel string   `json:"mx_level"`
 	Need    string   `json:"need"`
-	Rule    string   `json:"rule"` // that need, or the refusal, comes from: none, dane, mtasts, local_policy
+	Rule    string   `json:"rule"` // that need, or the refusal, comes from: none, dane, mtasts, requiretls, local_policy, pin
 	Reason  string   `json:"reason"`
 	Refusal *Problem `json:"refusal,omitempty"` // why it is not even dialled
 	Noted   string   `json:"noted,omitempty"`   // what testing mode lets pass
+	Pins    []string `json:"pins,omitempty"`    // keys of which the server must show one besides
 }
 
 // Dead is why mail for a host fails fast.
@@ -145,12 +147,16 @@ type Connection struct {
 	TLSLevel     string        `json:"tls_level"`
 	TLSVersion   string        `json:"tls_version,omitempty"`
 	Cipher       string        `json:"cipher,omitempty"`
+	Group        string        `json:"group,omitempty"` // of the key exchange
+	Hello        string        `json:"hello,omitempty"` // by which TLS came about: full, classical, compatible or without-sni
 	Chain        []Certificate `json:"chain,omitempty"` // as the server sent it
 	DANEMatch    string        `json:"dane_match,omitempty"`
 	DANEName     string        `json:"dane_name,omitempty"` // that the certificate bears, for DANE-TA
 	DANEError    string        `json:"dane_error,omitempty"`
 	WebPKI       bool          `json:"webpki"` // the certificate is valid for the host's name
 	WebPKIError  string        `json:"webpki_error,omitempty"`
+	Pin          string        `json:"pin,omitempty"` // by which the server is known
+	PinError     string        `json:"pin_error,omitempty"`
 	TLSError     string        `json:"tls_error,omitempty"` // why plaintext is used
 	Extensions   []string      `json:"extensions,omitempty"`
 	TestingError string        `json:"testing_error,omitempty"` // what an MTA-STS policy in testing mode has against it

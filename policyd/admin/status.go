@@ -73,6 +73,7 @@ type Transport struct {
 	Hosts      []Idle       `json:"idle"`   // by host, the most first
 	Dead       []Dead       `json:"dead"`
 	Slowed     []Slowed     `json:"slowed"`
+	Hellos     []Hello      `json:"hellos"`
 	Limits     []LimitState `json:"limits"`
 }
 
@@ -101,6 +102,14 @@ type Slowed struct {
 	Waiting int    `json:"waiting"`
 }
 
+// Hello is a host with which TLS begins plainer than with others.
+type Hello struct {
+	Host  string    `json:"host"`
+	Floor string    `json:"floor"` // opportunistic or required
+	Hello string    `json:"hello"` // classical, compatible or without-sni
+	Until time.Time `json:"until"`
+}
+
 // LimitState is what a limit has to do, over all of its keys.
 type LimitState struct {
 	Override string `json:"override,omitempty"`
@@ -115,7 +124,7 @@ type LimitState struct {
 func NewTransport(from transport.Snapshot) Transport {
 	t := Transport{
 		Name: from.Name, Idle: from.Idle.Idle, Reused: from.Idle.Reused, Missed: from.Idle.Missed,
-		Deliveries: []Delivery{}, Hosts: []Idle{}, Dead: []Dead{}, Slowed: []Slowed{}, Limits: []LimitState{},
+		Deliveries: []Delivery{}, Hosts: []Idle{}, Dead: []Dead{}, Slowed: []Slowed{}, Hellos: []Hello{}, Limits: []LimitState{},
 	}
 	for _, u := range from.InProgress {
 		t.Deliveries = append(t.Deliveries, Delivery{u.ID, clean(u.QueueID), clean(u.Destination), clean(u.Host), u.Recipients, u.Since.UTC()})
@@ -128,6 +137,9 @@ func NewTransport(from transport.Snapshot) Transport {
 	}
 	for _, p := range from.Slowed {
 		t.Slowed = append(t.Slowed, Slowed{clean(p.Host), p.Allowed, p.Open, p.Waiting})
+	}
+	for _, h := range from.Hellos {
+		t.Hellos = append(t.Hellos, Hello{clean(h.Host), h.Floor.String(), h.Step.String(), h.Until.UTC()})
 	}
 	for _, l := range from.Limits {
 		t.Limits = append(t.Limits, LimitState{l.Override, l.Scope.Word(), l.Keys, l.Open, l.Waiting, l.Late})

@@ -87,7 +87,11 @@ func Cached(s Screen, c *admin.Cached) string {
 
 // Flushed tells how much was removed.
 func Flushed(_ Screen, f *admin.Flushed) string {
-	return fmt.Sprintf("flushed: %s, %s\n", count(f.Policies, "MTA-STS policy", "MTA-STS policies"), count(f.Answers, "DNS answer", "DNS answers"))
+	text := fmt.Sprintf("flushed: %s, %s", count(f.Policies, "MTA-STS policy", "MTA-STS policies"), count(f.Answers, "DNS answer", "DNS answers"))
+	if f.Hellos > 0 {
+		text += ", " + count(f.Hellos, "host that needed a plainer TLS hello", "hosts that needed a plainer TLS hello")
+	}
+	return text + "\n"
 }
 
 // Traces writes what is traced.

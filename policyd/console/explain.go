@@ -172,6 +172,9 @@ func (p *page) host(e *admin.Explanation, h *admin.Host) {
 	if h.Dead != nil {
 		p.coloured("dead", red, strings.TrimPrefix(h.Dead.Text, h.Name+" "))
 	}
+	if h.Hello != "" {
+		p.item("TLS hello", h.Hello+", as the better ones came to nothing lately")
+	}
 	if h.Idle > 0 {
 		p.item("pool", count(h.Idle, "idle connection", "idle connections"))
 	}
@@ -232,6 +235,7 @@ func (p *page) tlsa(h *admin.Host) {
 var sources = map[string]string{
 	"none": " (RFC" + glue + "7435)", "dane": " (RFC" + glue + "7672)", "mtasts": " (RFC" + glue + "8461)",
 	"requiretls": " (RFC" + glue + "8689)", "local_policy": " (mxpolicyd.yaml)",
+	"pin": " (mxpolicyd.yaml)",
 }
 
 func (p *page) verdict(h *admin.Host) {
@@ -252,6 +256,9 @@ func (p *page) verdict(h *admin.Host) {
 	}
 	if v.Noted != "" {
 		p.coloured("", yellow, v.Noted)
+	}
+	if len(v.Pins) > 0 {
+		p.item("pin", some(v.Pins, 4))
 	}
 	if h.Connection == nil || h.Connection.Error != nil {
 		p.item("levels", "MX "+v.MXLevel)
@@ -275,6 +282,12 @@ func (p *page) connection(h *admin.Host) {
 		text := c.Via
 		if c.Cipher != "" && c.TLSError == "" {
 			text += ", " + c.Cipher
+			if c.Group != "" {
+				text += ", " + c.Group
+			}
+			if c.Hello != "" && c.Hello != "full" {
+				text += ", by a plainer TLS hello: " + c.Hello
+			}
 		}
 		p.coloured("connected", green, text)
 	}
@@ -302,6 +315,12 @@ func (p *page) connection(h *admin.Host) {
 	}
 	if c.DANEError != "" && !strings.Contains(said, c.DANEError) {
 		p.coloured("DANE", red, c.DANEError)
+	}
+	if c.Pin != "" {
+		p.coloured("pin", green, "the server is known by "+c.Pin)
+	}
+	if c.PinError != "" && !strings.Contains(said, c.PinError) {
+		p.coloured("pin", red, c.PinError)
 	}
 	switch {
 	case c.WebPKI:

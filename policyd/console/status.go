@@ -136,6 +136,13 @@ func (p *page) transport(t *admin.Transport) {
 	for _, h := range t.Slowed {
 		p.coloured("slowed", yellow, fmt.Sprintf("%s: limited to %d connections, %d open, %d waiting", h.Host, h.Allowed, h.Open, h.Waiting))
 	}
+	for i, h := range t.Hellos {
+		if i == maxHosts {
+			p.item("", fmt.Sprintf("and %d more", len(t.Hellos)-i))
+			break
+		}
+		p.item("TLS hello", fmt.Sprintf("%s: %s, TLS %s, for %s more", h.Host, h.Hello, h.Floor, span(h.Until.Sub(p.Now))))
+	}
 	for _, l := range t.Limits {
 		scope := l.Scope
 		if l.Override != "" {

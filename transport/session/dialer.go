@@ -29,6 +29,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/dial"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
@@ -132,6 +133,12 @@ func (d *Dialer) deadKey(h *plan.Host) string {
 
 // DeadState tells whether mail for a host fails fast now; nil: it does not.
 func (d *Dialer) DeadState(h *plan.Host) *deadhost.Dead { return d.conns.Dead.State(d.deadKey(h)) }
+
+// Hello gives the hello with which TLS begins at a host.
+func (d *Dialer) Hello(h *plan.Host) handshake.Step {
+	floor := h.Verdict.Floor()
+	return handshake.Order(d.cfg.TLS.hellos[floor], d.conns.Hellos.First(h.Host.Name, floor))[0].Step
+}
 
 // acquireAddr acquires a place at one remote address.
 func (d *Dialer) acquireAddr(ctx context.Context, addr netip.Addr) (*limit.Permit, error) {

@@ -49,10 +49,14 @@ type TLS struct {
 	MinVersion   uint16                     // as in tls.Config; 0: TLS 1.2
 	MaxVersion   uint16                     // as in tls.Config; 0: the latest
 	NoResumption bool                       // hand out no session tickets
-	AskForClient bool                       // ask the client for a certificate, and take any or none
-	Refusal      string                     // the reply in TLSRefused; 454 4.7.0 when empty
-	Keyword      string                     // how the keyword is written; "STARTTLS" when empty
-	Inject       string                     // plaintext sent in one write with the reply to STARTTLS
+	Ciphers      []uint16                   // as in tls.Config; nil: Go's choice
+	// Answer is what becomes of one hello: it may change the configuration, or
+	// refuse with an error, which is an alert; nil: nothing of that kind.
+	Answer       func(hello *tls.ClientHelloInfo, config *tls.Config) error
+	AskForClient bool   // ask the client for a certificate, and take any or none
+	Refusal      string // the reply in TLSRefused; 454 4.7.0 when empty
+	Keyword      string // how the keyword is written; "STARTTLS" when empty
+	Inject       string // plaintext sent in one write with the reply to STARTTLS
 }
 
 // Stage is a point in a session at which an action can strike.
@@ -256,6 +260,13 @@ func newBehaviourState(h Behaviour, ticketKey [32]byte) *behaviourState {
 			}
 			return &cert, nil
 		},
+	}
+	config.CipherSuites = h.TLS.Ciphers
+	if h.TLS.Answer != nil {
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			answer := config.Clone()
+			return answer, h.TLS.Answer(hello, answer)
+		}
 	}
 	if h.TLS.AskForClient {
 		config.ClientAuth = tls.RequestClientCert
