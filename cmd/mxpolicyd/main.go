@@ -230,7 +230,7 @@ func command() *cobra.Command {
 				return serve(cmd.Context(), *file, load)
 			},
 		},
-		doctorCommand(load),
+		doctorCommand(func() (*config.Config, error) { return config.Load(*file, config.AsService()) }),
 		setupCommand(load, file),
 		explainCommand(load),
 		statusCommand(load),
