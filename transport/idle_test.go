@@ -177,3 +177,24 @@ func TestReuseEndsWithTheAddress(t *testing.T) {
 		t.Errorf("%d connections retired for their address, want 1", n)
 	}
 }
+
+// A server that runs the chunk of a message whose recipients it has refused
+// gives more replies than there were commands: nobody can tell then which of
+// them is whose, so that nothing is refused for good, until the next try, by
+// DATA.
+func TestSpilledChunk(t *testing.T) {
+	for _, warm := range []bool{false, true} {
+		l := newLab(t)
+		server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.SpillChunk = true })
+		l.zone("a.example. MX 10 mx1.a.example.")
+		l.startPooled(nil)
+		if warm {
+			expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
+		}
+		expect(t, l.send("nosuch@a.example"), "4.5.0 mx1.a.example")
+		expect(t, l.send("nosuch@a.example"), "5.1.1 mx1.a.example")
+		if verbs := server.Counters().Verbs; verbs["DATA"] != 1 {
+			t.Errorf("warm %v: %v", warm, verbs)
+		}
+	}
+}

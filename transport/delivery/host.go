@@ -251,6 +251,8 @@ func (v *hostDelivery) breaksChunk(ctx context.Context, report *smtp.Report) boo
 	switch {
 	case !v.chunked || ctx.Err() != nil || v.cfg.End.Err() != nil:
 		return false
+	case report.Ending == smtp.OutOfStep:
+		return true // whatever it was that it answered more than once
 	case v.conn.Reused && (report.Mail.Code == 0 || report.Mail.Code == 421):
 		return false
 	}

@@ -96,7 +96,7 @@ func TestRepliesThatContradict(t *testing.T) {
 		{"everything refused", `"550 no\r\n503 no\r\n503 no\r\n"`, ChunkingPipelined, Closing},
 		{"everything refused, DATA", `"550 no\r\n503 no\r\n503 no\r\n"`, ChunkingOff, Answered},
 		{"everything refused, and one more", `"550 no\r\n503 no\r\n503 no\r\n250 ok\r\n"`, ChunkingOff, OutOfStep},
-		{"a chunk that was not swallowed", `"250 ok\r\n550 no\r\n503 no\r\n500 what\r\n"`, ChunkingPipelined, Closing},
+		{"a chunk that was not swallowed", `"250 ok\r\n550 no\r\n503 no\r\n500 what\r\n"`, ChunkingPipelined, OutOfStep},
 		{"a chunk that was run, refused", `"250 ok\r\n250 ok\r\n500 what\r\n500 what\r\n"`, ChunkingPipelined, OutOfStep},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -91,9 +91,13 @@ func (t *transfer) fly(list []pendingReply, final bool, write func() error) flow
 }
 
 // worthWaiting says whether more is waited for after 421 at reply i: another
-// recipient may have been accepted, or may still be.
+// recipient may have been accepted, or may still be, and with the message in
+// the flight only the count of all replies tells whose the others are.
 func (f *flight) worthWaiting(i int) bool {
-	return f.list[i].stage == outcome.RCPT && (f.report.Accepted() > 0 || i+1 < len(f.list) && f.list[i+1].stage == outcome.RCPT)
+	if f.list[i].stage != outcome.RCPT {
+		return false
+	}
+	return f.final || f.report.Accepted() > 0 || i+1 < len(f.list) && f.list[i+1].stage == outcome.RCPT
 }
 
 func (f *flight) write(write func() error) error {

@@ -184,8 +184,8 @@ func (t *transfer) judge(f flown) {
 		t.report.Ending = Early
 	case f.err == nil:
 		t.outOfStep(errOutOfStep("the message was accepted before it was sent whole"))
-	case t.leaving && ended(f.err):
-		// As it had said that it would.
+	case t.leaving && (ended(f.err) || t.report.Accepted() == 0 && t.wentAway(f.err)):
+		// As it had said that it would, or without a word for anybody.
 	case f.unseen:
 		t.fail(CutOff, f.stage, f.err)
 	case f.mute:
@@ -239,7 +239,13 @@ func (t *transfer) confirmed(asked bool) {
 // there were commands, and none that contradicts another.
 func (t *transfer) addUp() {
 	r := t.report
-	if r.Ending != Answered && r.Ending != Closing || t.stopped {
+	switch {
+	case t.stopped || r.Ending != Answered && r.Ending != Closing && r.Ending != Early:
+		return
+	case r.Ending == Early:
+		if t.unasked() == errUnasked {
+			t.outOfStep(errUnasked)
+		}
 		return
 	}
 	accepted := r.Accepted()
@@ -251,8 +257,6 @@ func (t *transfer) addUp() {
 	case accepted == 0 && final:
 		t.outOfStep(errOutOfStep("every recipient was refused and the message accepted"))
 		return
-	case accepted == 0 && r.Final.Code != 0:
-		return // what follows is a chunk that was not swallowed
 	}
 	switch err := t.unasked(); {
 	case err == errUnasked:
