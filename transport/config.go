@@ -5,10 +5,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mxpipe/mxpipe/transport/dial"
+	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/pin"
+	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -36,7 +37,7 @@ type Config struct {
 	ForceIPv4 bool
 	// Prefer is the family that is dialled first (prefer): any, ipv4 or ipv6.
 	// Default: any, which begins with IPv6 as RFC 8305 does.
-	Prefer dial.Family
+	Prefer Family
 	// Port is where remote mail servers listen (port): 1 to 65535. Default: 25.
 	Port uint16
 	// ConnectTimeout bounds the look-up of one host's addresses and TCP to
@@ -170,3 +171,16 @@ type Override struct {
 	Pins   []pin.Pin
 	Config *Config
 }
+
+// Family is a family of addresses.
+type Family = session.Family
+
+// The families.
+const (
+	AnyFamily = session.AnyFamily
+	IPv4      = session.IPv4
+	IPv6      = session.IPv6
+)
+
+// Traffic is what holds mail back or slows it down beside a transport's limits.
+type Traffic = delivery.Traffic

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
-	"github.com/mxpipe/mxpipe/transport/dial"
 )
 
 // broken listens at an IPv6 address and closes each connection without a word.
@@ -40,7 +39,7 @@ func (l *lab) broken() (connections *atomic.Int64) {
 // for a while; with a preference for the other it is not even tried.
 func TestBrokenFamilyIsTriedOnce(t *testing.T) {
 	t.Parallel()
-	for prefer, want := range map[dial.Family]int64{dial.AnyFamily: 1, dial.IPv6: 1, dial.IPv4: 0} {
+	for prefer, want := range map[Family]int64{AnyFamily: 1, IPv6: 1, IPv4: 0} {
 		l := newLab(t)
 		bad := l.broken()
 		good := l.mx("mx.a.example", nil)

@@ -77,7 +77,7 @@ type Deps struct {
 	Logger   *slog.Logger
 	// Traffic is what holds mail back or slows it down; its Transport is filled
 	// in from each Config.
-	Traffic delivery.Traffic
+	Traffic Traffic
 	// Observe is called at the end of each delivery, before its result is
 	// given, by many goroutines at once: it must not wait for anything. nil:
 	// nobody is told.

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
-	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -276,8 +275,8 @@ func TestValues(t *testing.T) {
 		{"transports: {default: {chunking: waiting, quarantine_header: 'X-Spam:  yes '}}", bare(func(t *transport.Config) {
 			t.Chunking, t.QuarantineHeader = transport.ChunkingWaiting, "X-Spam: yes"
 		})},
-		{"transports: {default: {prefer: ipv4}}", bare(func(t *transport.Config) { t.Prefer = dial.IPv4 })},
-		{"transports: {default: {prefer: ipv6}}", bare(func(t *transport.Config) { t.Prefer = dial.IPv6 })},
+		{"transports: {default: {prefer: ipv4}}", bare(func(t *transport.Config) { t.Prefer = transport.IPv4 })},
+		{"transports: {default: {prefer: ipv6}}", bare(func(t *transport.Config) { t.Prefer = transport.IPv6 })},
 		{"transports: {default: {prefer: any}}", bare(func(*transport.Config) {})},
 		{"transports: {default: {chunking: off}}", bare(func(t *transport.Config) { t.Chunking = transport.ChunkingOff })},
 		{"transports: {default: {tls_client: {protocols: tls1.0 tls1.1}}}", bare(func(t *transport.Config) {

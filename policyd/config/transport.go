@@ -9,7 +9,6 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/mxpipe/mxpipe/transport"
-	"github.com/mxpipe/mxpipe/transport/dial"
 	"github.com/mxpipe/mxpipe/transport/limit"
 )
 
@@ -59,7 +58,7 @@ func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.P
 		{"hostname", set(&t.Hostname, hostname())},
 		{"local_ip", localIP(&t.LocalIP)},
 		{"force_ipv4", set(&t.ForceIPv4, boolean())},
-		{"prefer", set(&t.Prefer, oneOf(choice[dial.Family]{"any", dial.AnyFamily}, choice[dial.Family]{"ipv4", dial.IPv4}, choice[dial.Family]{"ipv6", dial.IPv6}))},
+		{"prefer", set(&t.Prefer, oneOf(choice[transport.Family]{"any", transport.AnyFamily}, choice[transport.Family]{"ipv4", transport.IPv4}, choice[transport.Family]{"ipv6", transport.IPv6}))},
 		{"port", set(&t.Port, port())},
 		{"connect_timeout", set(&t.ConnectTimeout, timeout)},
 		{"command_timeout", set(&t.CommandTimeout, timeout)},
@@ -103,7 +102,7 @@ func checkSource(seen map[string]value, t *transport.Config) {
 	if at, touched := firstOf(seen, "force_ipv4", "local_ip"); touched && t.ForceIPv4 && len(t.LocalIP) == 1 && t.LocalIP[0].Is6() {
 		at.wrong("force_ipv4 cannot be used with local_ip %s; expected an IPv4 local_ip, or force_ipv4: false", t.LocalIP[0])
 	}
-	if at, touched := firstOf(seen, "prefer", "force_ipv4"); touched && t.ForceIPv4 && t.Prefer == dial.IPv6 {
+	if at, touched := firstOf(seen, "prefer", "force_ipv4"); touched && t.ForceIPv4 && t.Prefer == transport.IPv6 {
 		at.wrong("force_ipv4 cannot be used with prefer: ipv6; expected prefer: any, or force_ipv4: false")
 	}
 }

@@ -17,6 +17,9 @@ func (d *Delivery) applyReplies(c *session.Conn, rcpts []*recipient, report *smt
 	for i, r := range rcpts {
 		decision, text := decide(report, i)
 		state = max(state, decision.Conn)
+		if decision.Code == wantsLogin {
+			text += " [the server wants a login; mxpolicyd has none: deliver there by the mail server's own client]"
+		}
 		reason := &status.Error{Code: decision.Code, Host: c.Host.Host.Name, Via: c.Via(), Text: text}
 		r.conn = c
 		switch {
@@ -39,6 +42,10 @@ func (d *Delivery) applyReplies(c *session.Conn, rcpts []*recipient, report *smt
 	}
 	return nextHost, nextTx, state
 }
+
+// wantsLogin is the code of a reply about authentication, which is our own
+// trouble.
+var wantsLogin = status.New(status.Temporary, 7, 8)
 
 // errNoAnswer is said of a recipient about whom a report says nothing, which
 // would be a defect of ours.

@@ -32,6 +32,18 @@ func tooBig(stage Stage, r reply.Reply) bool {
 	return stage == MAIL && r.Code == 534 && len(r.Lines) > 0 && len(r.Lines[0]) >= 5 && strings.EqualFold(r.Lines[0][:5], "SIZE=")
 }
 
+// wantsLogin finds the replies about authentication (RFC 4954 §6): 530, 534,
+// 535 and 538, but for Courier's 534.
+func wantsLogin(stage Stage, r reply.Reply) bool {
+	switch r.Code {
+	case 530, 535, 538:
+		return true
+	case 534:
+		return !tooBig(stage, r)
+	}
+	return false
+}
+
 // enhancedCode finds the enhanced code of the first line, whatever its class.
 func enhancedCode(r reply.Reply) (status.Code, bool) {
 	if !r.Status.IsZero() {

@@ -140,6 +140,13 @@ func forReply(stage Stage, r reply.Reply, accepted int) Decision {
 		return Decision{Code: resultCode(stage, r, status.Temporary), NextHost: true, Conn: Close}
 	case noReplyBelongs(stage):
 		return protocolError(stage, accepted)
+	case wantsLogin(stage, r):
+		// Our own trouble: a login that mxpolicyd does not have, or that the
+		// server does not take. No message bounces for it.
+		d := refusal(stage, r, accepted)
+		d.Code = status.New(status.Temporary, 7, 8)
+		d.NextHost = d.NextHost || stage == MAIL || stage == RCPT && accepted == 0
+		return d
 	case r.Temporary(), r.Permanent():
 		return refusal(stage, r, accepted)
 	case !expected(stage, r.Code), accepted == 0 && afterRecipients(stage):
