@@ -13,6 +13,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
+	"github.com/mxpipe/mxpipe/transport/pin"
 )
 
 // smtp starts a Postfix whose own smtp(8) delivers, with the very lines of
@@ -152,6 +153,12 @@ func TestSocketmap(t *testing.T) {
 		{spec: unsigned("strict", "", selfSigned), answer: `secure match=mx1\.strict\.example servername=hostname`, dsn: `4\.7\.5`,
 			log: `certificate verification failed for mx1\.strict\.example.*self-signed`},
 	}
+	pinned := unsigned("pinned", "", selfSigned)
+	repinned := unsigned("repinned", "", selfSigned) // its key is another than that of the override
+	cases = append(cases,
+		expectation{spec: pinned, answer: `fingerprint match=([0-9A-F]{2}:){31}[0-9A-F]{2}` + modern, to: 1, tls: true, log: `Verified TLS connection established to $`},
+		expectation{spec: repinned, answer: `fingerprint match=.*`, dsn: `4\.7\.5`, log: `certificate verification failed for mx1\.repinned\.example`},
+	)
 	made := map[string]*domain{}
 	for _, c := range cases {
 		d := n.add(t, c.spec)
@@ -171,9 +178,12 @@ func TestSocketmap(t *testing.T) {
 		}
 	}
 	resolver := n.resolver()
-	n.serve(t, n.unbound(t, resolver).Addr(), `    overrides:
+	key := pin.Of(made["pinned"].hosts[0].cert.Leaf)
+	n.serve(t, n.unbound(t, resolver).Addr(), fmt.Sprintf(`    overrides:
       - {match: exempt.example, mx_auth: none}
-      - {match: strict.example, mx_auth: {local_policy: {min_tls_level: authenticated}}}`)
+      - {match: strict.example, mx_auth: {local_policy: {min_tls_level: authenticated}}}
+      - {match: pinned.example, pin: %[1]q}
+      - {match: repinned.example, pin: %[1]q}`, key.String()))
 	p := n.smtp(t, resolver)
 	t.Run("READMEs", n.asInREADME)
 	table := "socketmap:unix:" + n.d.socketmap() + ":policy"

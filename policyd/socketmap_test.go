@@ -43,7 +43,7 @@ func TestSocketmap(t *testing.T) {
 	yaml := func(transport, others string) string {
 		return strings.Replace(l.yaml("", transport, others), "listen: {", "listen: {socketmap: {path: "+l.dir+"/socketmap.sock}, ", 1)
 	}
-	if err := l.dns.Add("b.example. MX 10 mx.a.example."); err != nil {
+	if err := l.dns.Add("b.example. MX 10 mx.a.example.\nc.example. MX 10 mx.a.example."); err != nil {
 		t.Fatal(err)
 	}
 	r := l.daemon(yaml("", fmt.Sprintf("  strict: {port: %d, mx_auth: {local_policy: {min_tls_level: encrypted}}}", l.port)))
@@ -53,12 +53,13 @@ func TestSocketmap(t *testing.T) {
 	a.want("policy@other a.example", "TEMP there is no transport other")
 	a.want("policy [a.example]", "NOTFOUND ")
 	r.reload(yaml(`    mx_auth: {local_policy: {min_tls_level: authenticated}}
-    overrides: [{match: b.example, mx_auth: none}]`, fmt.Sprintf("  other: {port: %d}", l.port)), "configuration reloaded")
+    overrides: [{match: b.example, mx_auth: none}, {match: c.example, mx_auth: none, pin: "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}]`, fmt.Sprintf("  other: {port: %d}", l.port)), "configuration reloaded")
 	a.want("policy a.example", "OK secure match=mx.a.example servername=hostname")
 	a.want("policy b.example", "OK may")
+	a.want("policy c.example", "OK fingerprint match=E3:B0:C4:42:98:FC:1C:14:9A:FB:F4:C8:99:6F:B9:24:27:AE:41:E4:64:9B:93:4C:A4:95:99:1B:78:52:B8:55 protocols=!SSLv2:!SSLv3:!TLSv1:!TLSv1.1")
 	a.want("policy@other a.example", "NOTFOUND ")
 	a.want("policy@strict a.example", "TEMP there is no transport strict")
-	if got, want := r.lookups.Stats(), (socketmap.Stats{Policies: 3, None: 3, Temporary: 2}); got != want {
+	if got, want := r.lookups.Stats(), (socketmap.Stats{Policies: 4, None: 3, Temporary: 2}); got != want {
 		t.Errorf("counted %+v, want %+v", got, want)
 	}
 	// Mail goes on beside it.

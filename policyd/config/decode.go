@@ -16,6 +16,7 @@ type decoder struct {
 	env      Environment
 	mistakes Mistakes
 	warnings []Mistake
+	untold   []untold
 	count    int                    // of all mistakes, those beyond maxMistakes too
 	files    map[string]fileContent // what ReadFile gave, so that each file is read once
 	declared func(path string)      // told of each key the schema has; nil: nobody asks

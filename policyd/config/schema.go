@@ -55,6 +55,7 @@ func (d *decoder) config(root value) *Config {
 	} else {
 		c.Listen = Listen{Builtin: true, Pipe: newSocket("pipe", 0o660), Admin: &Admin{Socket: *newSocket("admin", 0o600)}}
 	}
+	d.warnUntold(&c.Listen)
 	return c
 }
 

@@ -37,6 +37,37 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Keys that Postfix cannot be told are warned of where it may ask, with the map.
+func TestUntold(t *testing.T) {
+	const pin = `pin: "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
+	for text, want := range map[string][]string{
+		"transports: {default: {mx_auth: none, overrides: [{match: a.example, " + pin + "}]}}": nil, // nobody asks
+		"listen: {socketmap: {}}\ntransports: {default: {mx_auth: none}}":                      nil,
+		"listen: {socketmap: {}}\ntransports: {default: {mx_auth: none, overrides: [{match: a.example, " + pin + "}]}}": {
+			"f:2:75: transports.default.overrides[0].pin: the map policy answers fingerprint, which Postfix compares with the server's own key only",
+		},
+		"listen: {socketmap: {}}\ntransports: {strict: {mx_auth: none, tls_client: {legacy: false}, overrides: [{match: a.example, tls_client: {legacy: true}}]}}": {
+			"transports.strict.tls_client.legacy: the map policy@strict does not tell Postfix of it: smtp_tls_protocols",
+			"transports.strict.overrides[0].tls_client.legacy: the map policy@strict does not tell Postfix of it: smtp_tls_protocols",
+		},
+	} {
+		c, err := Parse("f", []byte(text), someHost())
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if len(c.Warnings) != len(want) {
+			t.Errorf("%q: warned of %q", text, Mistakes(c.Warnings).Error())
+			continue
+		}
+		for i := range want {
+			if got := c.Warnings[i].String(); !strings.Contains(got, want[i]) {
+				t.Errorf("%q: warned of %q, want %q", text, got, want[i])
+			}
+		}
+	}
+}
+
 // What serve would refuse, a look at the machine finds before: a group that is
 // not there, and a name that others can reach.
 func TestMachine(t *testing.T) {

@@ -45,6 +45,7 @@ func (d *decoder) transport(v value, t *transport.Config, c *Config) {
 			v.path, joinOr(append(sortedNames(c.MXAuth), "a block of its own")))
 	}
 	checkSource(seen, t)
+	d.noteUntold(seen, t.Name)
 	if v, given := seen["overrides"]; given && !v.isNull() {
 		d.overrides(v, t, c)
 	}
@@ -169,6 +170,7 @@ func (d *decoder) overrides(v value, t *transport.Config, c *Config) {
 		}
 		seen := item.block(append(keys, nested)...)
 		checkSource(seen, &laid)
+		d.noteUntold(seen, t.Name)
 		if match, given := seen["match"]; !given {
 			item.wrong("match is missing; expected a key such as match: example.org")
 		} else if o.Match != "" {

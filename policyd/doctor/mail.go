@@ -130,6 +130,9 @@ func ourSide(cfg *config.Config, units []Unit) mailserver.Daemon {
 		MaxMessageSize: cfg.MaxMessageSize,
 		MaxDeliveries:  cfg.MaxDeliveries,
 	}
+	for _, t := range cfg.Transports {
+		d.Pins = d.Pins || slices.ContainsFunc(t.Overrides, func(o transport.Override) bool { return len(o.Pins) > 0 })
+	}
 	for _, l := range listeners(&cfg.Listen, units) {
 		switch l.key {
 		case "pipe":

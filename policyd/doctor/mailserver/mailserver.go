@@ -33,6 +33,7 @@ type Daemon struct {
 	Pipe           string   // path of the pipe socket
 	LMTP           []string // paths of the LMTP sockets
 	Socketmap      []string // where the socketmap answers: paths, and host:port
+	Pins           bool     // an override pins keys
 	MaxMessageSize int64    // bytes
 	MaxDeliveries  int      // at once
 }

@@ -87,7 +87,7 @@ func (c postfixConfig) policyMaps(d Daemon) (list []finding.Finding, others []fi
 		}
 		c.place(d, m, r)
 		c.mapName(d, m, r)
-		c.policyUser(r)
+		c.policyUser(d, r)
 		list = append(list, r.findings()...)
 	}
 	return list, others
@@ -130,7 +130,7 @@ func (c postfixConfig) mapName(d Daemon, m PolicyMap, r *report) {
 }
 
 // policyUser checks what Postfix's own smtp needs to use the answers.
-func (c postfixConfig) policyUser(r *report) {
+func (c postfixConfig) policyUser(d Daemon, r *report) {
 	if c.value("smtp_dns_support_level") != "dnssec" {
 		r.fail("postconf -e smtp_dns_support_level=dnssec", "without DNSSEC look-ups Postfix treats the answer \"dane\" as \"may\"")
 	}
@@ -139,6 +139,9 @@ func (c postfixConfig) policyUser(r *report) {
 	}
 	if !OnlyTLS12(c.value("smtp_tls_mandatory_protocols")) {
 		r.warn("postconf -e 'smtp_tls_mandatory_protocols=!SSLv2, !SSLv3, !TLSv1, !TLSv1.1'", "TLS 1.0 and 1.1 count where a policy requires TLS")
+	}
+	if digest := c.fingerprints(); d.Pins && digest != "sha256" {
+		r.fail("postconf -e smtp_tls_fingerprint_digest=sha256", "Postfix compares pinned keys by their %s digest, so mail to domains with a pin is deferred", digest)
 	}
 	level, insecureMX := c.value("smtp_tls_security_level"), c.raw("smtp_tls_dane_insecure_mx_policy")
 	if strings.Contains(insecureMX, "$") || insecureMX == "" {
@@ -152,6 +155,23 @@ func (c postfixConfig) policyUser(r *report) {
 	case insecureMX != "dane":
 		r.warn("postconf -e smtp_tls_dane_insecure_mx_policy=dane", "TLSA records of hosts from an unsigned MX set are not used")
 	}
+}
+
+// fingerprints is the digest by which Postfix compares keys: by default md5 to one
+// that behaves as before 3.6.
+func (c postfixConfig) fingerprints() string {
+	digest := c.raw("smtp_tls_fingerprint_digest")
+	if digest != "" && !strings.Contains(digest, "$") {
+		return digest
+	}
+	major, rest, _ := strings.Cut(c.value("compatibility_level"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, _ := strconv.Atoi(major)
+	b, _ := strconv.Atoi(minor)
+	if a > 3 || a == 3 && b >= 6 {
+		return "sha256"
+	}
+	return "md5"
 }
 
 // version is Postfix's; known is false when the settings do not tell it, as

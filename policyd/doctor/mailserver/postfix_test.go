@@ -241,6 +241,25 @@ func TestPolicyMapMistakes(t *testing.T) {
 	}
 }
 
+// Pinned keys are SHA-256 digests.
+func TestPinnedKeys(t *testing.T) {
+	pins := ours
+	pins.Pins = true
+	for main, bad := range map[string]bool{
+		"compatibility_level = 3.6\n": false, "compatibility_level = 3.10\n": false, "compatibility_level = 4\n": false,
+		"smtp_tls_fingerprint_digest = sha256\n": false, "compatibility_level = 2\nsmtp_tls_fingerprint_digest = sha256\n": false,
+		"": true, "compatibility_level = 3.5\n": true, "compatibility_level = 3.6\nsmtp_tls_fingerprint_digest = sha1\n": true,
+		"compatibility_level = 2\nsmtp_tls_fingerprint_digest = ${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}\n": true,
+	} {
+		level := finding.OK
+		if bad {
+			level = finding.Fail
+		}
+		check(t, Postfix(pins, asking+main, "smtp unix - - n - - smtp\n"), level, `domains with a pin`, "postconf -e smtp_tls_fingerprint_digest=sha256")
+		check(t, Postfix(ours, asking+main, "smtp unix - - n - - smtp\n"), finding.OK, "", "")
+	}
+}
+
 func TestOnlyTLS12(t *testing.T) {
 	for value, want := range map[string]bool{
 		"": false, ">=TLSv1": false, "!SSLv2, !SSLv3": false, "!SSLv2, !SSLv3, !TLSv1": false, "TLSv1": false, "TLSv1.1, TLSv1.2": false, "SSLv3": false, "<=TLSv1.2": false,
