@@ -73,7 +73,7 @@ func TestEximThaws(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A queue runner looks at the clock, and at what is due: only the retry
-	// time is passed over here.
+	// time is skipped here.
 	await(t, "the message to be thawed", func() (string, bool) {
 		return x.run(t, "-qf"), len(x.attempts(id)) > 1
 	}, x.log)

@@ -47,7 +47,7 @@ func TestLMTPEachRecipientHasItsStatus(t *testing.T) {
 				t.Errorf("the bounce does not have %q:\n%s", want, bounce.text)
 			}
 		}
-		// The two that were put off are tried again, and only they.
+		// The two that were deferred are tried again, and only they.
 		behaviour := modern(t)
 		behaviour.Recipients = nil
 		s1.SetBehaviour(behaviour)

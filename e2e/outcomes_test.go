@@ -85,7 +85,7 @@ func TestOutcomes(t *testing.T) {
 		{name: "lost in the body", behaviour: leaves(mx.StageBody), status: "deferred", code: "4.4.2"},
 		{name: "lost before the last reply", behaviour: leaves(mx.StageFinal), status: "deferred", code: "4.4.2"},
 		{name: "content refused", behaviour: says(mx.StageFinal, "550 5.7.1 spam"), status: "bounced", code: "5.7.1", text: "spam"},
-		{name: "content put off", behaviour: says(mx.StageFinal, "451 4.7.1 try later"), status: "deferred", code: "4.7.1", text: "try later"},
+		{name: "content deferred", behaviour: says(mx.StageFinal, "451 4.7.1 try later"), status: "deferred", code: "4.7.1", text: "try later"},
 		{name: "too large for SIZE", behaviour: func(h *mx.Behaviour) { h.Size = 100 }, status: "bounced", code: "5.3.4"},
 		{name: "no SMTPUTF8", behaviour: func(h *mx.Behaviour) { h.Keywords &^= mx.SMTPUTF8 },
 			mail: func(m *mail) { m.params, m.to[0] = "SMTPUTF8", "jos\u00e9"+m.to[0] }, status: "bounced", code: "5.6.7"},

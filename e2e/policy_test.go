@@ -177,7 +177,7 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 	good := n.add(t, domainSpec{name: "sts-good", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{valid}})
 	bad := n.add(t, domainSpec{name: "sts-bad", signing: dnssec.Unsigned, policy: "enforce", hosts: []hostSpec{selfSigned}})
 	nobodyVouches := n.add(t, domainSpec{name: "header-none", signing: dnssec.Unsigned, hosts: []hostSpec{{behaviour: requireTLS}}})
-	vouched := n.add(t, domainSpec{name: "header-dane", hosts: []hostSpec{{cert: selfSigned.cert, tlsa: goodTLSA, behaviour: requireTLS}}})
+	verified := n.add(t, domainSpec{name: "header-dane", hosts: []hostSpec{{cert: selfSigned.cert, tlsa: goodTLSA, behaviour: requireTLS}}})
 	late := n.add(t, domainSpec{name: "late", hosts: []hostSpec{withDANE}})
 	n.zones.Fault(broken.hosts[0].owner(), dns.TypeTLSA, dnssec.BadSignature)
 	n.zones.Fault(expired.name, dns.TypeMX, dnssec.ExpiredSignature)
@@ -266,9 +266,9 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 			if bounce := p.arrived(t, "sender@"+keepDomain); !strings.Contains(string(bounce.text), "5.7.30") {
 				t.Errorf("the bounce does not tell the code:\n%s", bounce.text)
 			}
-			m.to = []string{"b@" + vouched.name}
+			m.to = []string{"b@" + verified.name}
 			p.sent(t, p.submit(t, m), 1)
-			messages := vouched.hosts[0].Messages()
+			messages := verified.hosts[0].Messages()
 			if len(messages) != 1 {
 				t.Fatalf("%d messages where DANE vouches", len(messages))
 			}

@@ -32,7 +32,7 @@ func plain[T any](write func(console.Screen, *T) string, value *T) string {
 }
 
 // The status tells of deliveries under way, idle connections, dead hosts and
-// caches, and of a configuration that was found wrong.
+// caches, and of a configuration with mistakes.
 func TestStatus(t *testing.T) {
 	o := operate(t, "    limits: {destination: {concurrency: 3}}")
 	want(t, o.to("dane-ee.example"), "2.0.0 ")

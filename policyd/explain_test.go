@@ -138,7 +138,7 @@ func agree(t *testing.T, kind string, e *admin.Explanation, answer string) {
 	if forecast != transport.Deliverable {
 		return
 	}
-	// The first host that may have it, gets it, in the way that was said.
+	// The first eligible host gets it, in the way that was said.
 	for _, h := range e.Hosts {
 		if h.Forecast() != transport.Deliverable {
 			continue

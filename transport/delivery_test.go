@@ -430,7 +430,7 @@ func TestMostTemporaryReasonWins(t *testing.T) {
 }
 
 // The end of the line at QUIT, or before it, does not hide why a host was
-// passed over.
+// skipped.
 func TestPolicyFailureIsNotHiddenByQuit(t *testing.T) {
 	t.Parallel()
 	for _, dialogue := range []string{

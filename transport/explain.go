@@ -68,7 +68,7 @@ type Forecast uint8
 const (
 	Unknown       Forecast = iota // look-ups failed, so nobody can tell
 	Undeliverable                 // it would be refused, or deferred
-	Deliverable                   // a host may have it
+	Deliverable                   // a host is eligible
 )
 
 // String gives a word for the forecast.
@@ -82,7 +82,7 @@ func (f Forecast) String() string {
 	return "unknown"
 }
 
-// Forecast tells whether a message would be delivered: some host may have it.
+// Forecast tells whether a message would be delivered: some host is eligible.
 // Where nothing was dialled, that is as far as look-ups can tell.
 func (e *Explanation) Forecast() Forecast {
 	if e.Err != nil {
@@ -119,7 +119,7 @@ func (h *HostExplanation) Forecast() Forecast {
 
 // Answer is what a message that comes now would be answered, as far as the
 // explanation knows: why there is no route, or the most temporary of the
-// hosts' reasons. nil: a host may have it.
+// hosts' reasons. nil: a host is eligible.
 func (e *Explanation) Answer() *status.Error {
 	if e.Err != nil {
 		return e.Err

@@ -132,7 +132,7 @@ func TestEveryOddSTARTTLS(t *testing.T) {
 	}
 }
 
-// A host that may not have the message is passed over, and the next one gets
+// A host that may not have the message is skipped, and the next one gets
 // it; the first is dialled only if that is what it takes to know.
 func TestHostsAreJudgedOneByOne(t *testing.T) {
 	t.Parallel()

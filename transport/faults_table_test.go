@@ -55,7 +55,7 @@ tlsdot                            bye                                       4.4.
 # What is no reply: nobody can tell which command the next line answers.
 greeting,ehlo,helo                line,lines,reply                          4.5.0   none       next drop
 ehlo2,ehlo2!                      line,lines,reply,unknown,mixed,garbage,binary,nulcode 4.5.0 none next drop
-# Before STARTTLS and PIPELINING a few such lines are passed over.
+# Before STARTTLS and PIPELINING a few such lines are skipped.
 greeting,ehlo,helo                unknown,garbage,binary,nulcode            4.5.0   command    next drop
 greeting                          mixed                                     5.0.0   none       next drop
 ehlo                              mixed                                     5.7.1   none       next drop

@@ -55,7 +55,7 @@ func TestLogLine(t *testing.T) {
 			}
 		}
 	}
-	// Every host's reason is there, of those that were passed over too.
+	// Every host's reason is there, of those that were skipped too.
 	if tried := fmt.Sprint(l.lines("delivered")[0]["tried"]); !strings.Contains(tried, "4.4.1 mx0.a.example") {
 		t.Errorf("tried: %s", tried)
 	}

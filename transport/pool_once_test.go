@@ -378,7 +378,7 @@ func TestOnce(t *testing.T) {
 }
 
 // A connection dies after it was taken out of the pool and before the first
-// command: the kernel's books prove that nothing of the message arrived.
+// command: the kernel's counters prove that nothing of the message arrived.
 func TestOnceWhenTheIdleDies(t *testing.T) {
 	t.Parallel()
 	for i := range manners {

@@ -197,7 +197,7 @@ func TestPoisoning(t *testing.T) {
 						t.Errorf("%s: the server got it: %v, want %v", what, delivered, want)
 					}
 					if !current && l.holds(proof1.TLSA) {
-						t.Errorf("%s: the connection outlived the records that vouched for it", what)
+						t.Errorf("%s: the connection outlived the records that verified it", what)
 					}
 				}
 			}

@@ -122,7 +122,7 @@ func TestRelaxedRequireTLSDoesNotLeakToTheNextDomain(t *testing.T) {
 	}
 }
 
-// A host that lacks what REQUIRETLS asks for is passed over; the refusal is
+// A host that lacks what REQUIRETLS asks for is skipped; the refusal is
 // for good only when every host was.
 func TestRequireTLSTriesTheNextHost(t *testing.T) {
 	t.Parallel()

@@ -18,9 +18,9 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// siege is one attack on one message: a.example's server is
+// mitm is a man in the middle, and one attack of his on one message: a.example's server is
 // mx1.hosts.example, behind a man in the middle.
-type siege struct {
+type mitm struct {
 	*lab
 	tamper tamper
 	forge  []func() // what he does to the DNS, once the world is there
@@ -34,46 +34,46 @@ const attacker = "mx.attacker.example"
 // attacks are the rows of the table in docs/security.md, by their name there.
 // What an attacker forges in a signed zone, a validating resolver takes for
 // bogus.
-func attacks() map[string]func(*siege) {
-	return map[string]func(*siege){
-		"listens":              func(*siege) {},
-		"strips STARTTLS":      func(s *siege) { s.tamper.hide = "STARTTLS" },
-		"refuses STARTTLS":     func(s *siege) { s.tamper.starttls = "454 4.7.0 not now" },
-		"breaks the handshake": func(s *siege) { s.tamper.cut = true },
-		"breaks every hello with a post-quantum share": func(s *siege) { s.tamper.breaks = postQuantum },
-		"breaks every hello without RSA key exchange, at a server that prefers it": func(s *siege) {
+func attacks() map[string]func(*mitm) {
+	return map[string]func(*mitm){
+		"listens":              func(*mitm) {},
+		"strips STARTTLS":      func(s *mitm) { s.tamper.hide = "STARTTLS" },
+		"refuses STARTTLS":     func(s *mitm) { s.tamper.starttls = "454 4.7.0 not now" },
+		"breaks the handshake": func(s *mitm) { s.tamper.cut = true },
+		"breaks every hello with a post-quantum share": func(s *mitm) { s.tamper.breaks = postQuantum },
+		"breaks every hello without RSA key exchange, at a server that prefers it": func(s *mitm) {
 			s.tamper.breaks = withoutRSA
 			s.server.SetBehaviour(prefersRSA(s.server.Behaviour()))
 		},
-		"swaps the certificate for one he made": func(s *siege) {
+		"swaps the certificate for one he made": func(s *mitm) {
 			cert := s.cert(ca.Spec{Names: []string{theHost}, SelfSigned: true})
 			s.tamper.cert = &cert
 		},
-		"swaps the certificate for a valid one of his own name": func(s *siege) {
+		"swaps the certificate for a valid one of his own name": func(s *mitm) {
 			cert := s.cert(ca.For(attacker))
 			s.tamper.cert = &cert
 		},
-		"swaps the certificate for one that a public CA gave him in the host's name": func(s *siege) {
+		"swaps the certificate for one that a public CA gave him in the host's name": func(s *mitm) {
 			cert := s.cert(ca.For(theHost))
 			s.tamper.cert = &cert
 		},
-		"answers MX with his own host": func(s *siege) {
+		"answers MX with his own host": func(s *mitm) {
 			s.forged(theDomain, dns.TypeMX, theDomain+". MX 10 "+attacker+".")
 		},
-		"answers the host's address with his own": func(s *siege) {
+		"answers the host's address with his own": func(s *mitm) {
 			address, _, _ := strings.Cut(s.evil.Addr(), ":")
 			s.forged(theHost, dns.TypeA, theHost+". A "+address)
 		},
-		"denies that the domain exists": func(s *siege) {
+		"denies that the domain exists": func(s *mitm) {
 			s.forged(theDomain, dns.TypeMX, "")
 		},
-		"suppresses TLSA records": func(s *siege) {
+		"suppresses TLSA records": func(s *mitm) {
 			s.forge = append(s.forge, func() { s.dns.SetFault("", dns.TypeTLSA, labdns.ServFail) })
 		},
-		"suppresses all DNS": func(s *siege) {
+		"suppresses all DNS": func(s *mitm) {
 			s.forge = append(s.forge, func() { s.dns.SetFault("", dns.TypeANY, labdns.ServFail) })
 		},
-		"hides an MTA-STS policy never seen before, and strips STARTTLS": func(s *siege) {
+		"hides an MTA-STS policy never seen before, and strips STARTTLS": func(s *mitm) {
 			s.tamper.hide = "STARTTLS"
 			s.forge = append(s.forge, func() {
 				if _, ok := s.policies[theDomain]; ok {
@@ -81,14 +81,14 @@ func attacks() map[string]func(*siege) {
 				}
 			})
 		},
-		"injects replies behind that to STARTTLS": func(s *siege) { s.tamper.behind = "250 mx1.hosts.example\r\n" },
-		"greets in the server's place with 554":   func(s *siege) { s.tamper.greeting = "554 5.7.1 no mail from you" },
-		"cuts the line":                           func(s *siege) { s.tamper.cutAll = true },
+		"injects replies behind that to STARTTLS": func(s *mitm) { s.tamper.behind = "250 mx1.hosts.example\r\n" },
+		"greets in the server's place with 554":   func(s *mitm) { s.tamper.greeting = "554 5.7.1 no mail from you" },
+		"cuts the line":                           func(s *mitm) { s.tamper.cutAll = true },
 	}
 }
 
 // forged puts a record in the place of the true ones.
-func (s *siege) forged(name string, qtype uint16, record string) {
+func (s *mitm) forged(name string, qtype uint16, record string) {
 	s.forge = append(s.forge, func() {
 		if s.signed {
 			s.dns.SetFault(name, qtype, labdns.Bogus)
@@ -102,45 +102,45 @@ func (s *siege) forged(name string, qtype uint16, record string) {
 }
 
 // protections are the columns of the table, by their name there.
-func protections() map[string]func(*siege) (change func(*Config), require bool) {
-	publishes := func(things ...func(*siege)) func(*siege) (func(*Config), bool) {
-		return func(s *siege) (func(*Config), bool) {
+func protections() map[string]func(*mitm) (change func(*Config), require bool) {
+	publishes := func(things ...func(*mitm)) func(*mitm) (func(*Config), bool) {
+		return func(s *mitm) (func(*Config), bool) {
 			for _, t := range things {
 				t(s)
 			}
 			return everything, false
 		}
 	}
-	sign := func(s *siege) {
+	sign := func(s *mitm) {
 		s.signed = true
 		s.lab.signed(theDomain, "hosts.example")
 	}
-	enforce := func(s *siege) { s.policy(theDomain, mtasts.ModeEnforce, theHost) }
+	enforce := func(s *mitm) { s.policy(theDomain, mtasts.ModeEnforce, theHost) }
 	nothing := publishes()
-	return map[string]func(*siege) (func(*Config), bool){
+	return map[string]func(*mitm) (func(*Config), bool){
 		"nothing":         nothing,
-		"DNSSEC and DANE": publishes(sign, func(s *siege) { s.tlsa(theHost, ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, s.genuine().Leaf)) }),
+		"DNSSEC and DANE": publishes(sign, func(s *mitm) { s.tlsa(theHost, ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, s.genuine().Leaf)) }),
 		"MTA-STS enforce": publishes(enforce),
-		"MTA-STS testing": publishes(func(s *siege) { s.policy(theDomain, mtasts.ModeTesting, theHost) }),
-		"min_tls_level encrypted": func(*siege) (func(*Config), bool) {
+		"MTA-STS testing": publishes(func(s *mitm) { s.policy(theDomain, mtasts.ModeTesting, theHost) }),
+		"min_tls_level encrypted": func(*mitm) (func(*Config), bool) {
 			return local(verdict.TLSEncrypted, verdict.MXNone), false
 		},
-		"min_tls_level authenticated": func(*siege) (func(*Config), bool) {
+		"min_tls_level authenticated": func(*mitm) (func(*Config), bool) {
 			return local(verdict.TLSAuthenticated, verdict.MXNone), false
 		},
-		"REQUIRETLS, MTA-STS": func(s *siege) (func(*Config), bool) { enforce(s); return everything, true },
-		"REQUIRETLS, DNSSEC":  func(s *siege) (func(*Config), bool) { sign(s); return everything, true },
+		"REQUIRETLS, MTA-STS": func(s *mitm) (func(*Config), bool) { enforce(s); return everything, true },
+		"REQUIRETLS, DNSSEC":  func(s *mitm) (func(*Config), bool) { sign(s); return everything, true },
 	}
 }
 
 // genuine is the server's own certificate.
-func (s *siege) genuine() tls.Certificate { return s.certificates[theHost] }
+func (s *mitm) genuine() tls.Certificate { return s.certificates[theHost] }
 
 // lay plays one attack on one kind of protection, and says in the words of the
 // table what came of it.
-func lay(t *testing.T, attack func(*siege), protect func(*siege) (func(*Config), bool)) string {
+func lay(t *testing.T, attack func(*mitm), protect func(*mitm) (func(*Config), bool)) string {
 	const secret = "0xC0FFEE"
-	s := &siege{lab: newLab(t)}
+	s := &mitm{lab: newLab(t)}
 	server := s.mx(theHost, func(h *mx.Behaviour) {
 		offering(h)
 		h.TLS.Certificate = s.cert(ca.Spec{Names: []string{theHost}, Key: ca.RSA})

@@ -119,7 +119,7 @@ type IO struct {
 	BytesRead, BytesWritten int64
 }
 
-// IOOf reads a process's books.
+// IOOf reads a process's I/O counters.
 func IOOf(pid int) (io IO, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 	if err != nil {

@@ -14,7 +14,7 @@ type parent struct {
 
 // noParentFD is the pidfd of a parent where there are none: a kernel before
 // 5.3, or a filter that does not know the system call. Then the parent's id is
-// compared now and then. poll(2) passes over it.
+// compared now and then. poll(2) skips it.
 const noParentFD = -1
 
 // findParent must run before anything else takes time.

@@ -67,7 +67,7 @@ func (s *session) wait(in, socket int16, waiting string) (ofIn, ofSocket int16, 
 	}
 }
 
-// watched is the descriptor for poll(2), which passes over the negative.
+// watched is the descriptor for poll(2), which skips the negative.
 func watched(fd int, events int16) int32 {
 	if events == 0 {
 		return -1

@@ -38,13 +38,13 @@ type soak struct {
 	began  time.Time
 
 	taken     atomic.Int64 // messages that mxpolicyd said were delivered
-	deferred  atomic.Int64 // tries that were put off
+	deferred  atomic.Int64 // tries that were deferred
 	uncertain atomic.Int64 // of those, with the remote server's answer to the message lost
 	fault     atomic.Pointer[string]
 
 	mu    sync.Mutex
 	next  int64           // the number of the last message that was made
-	queue []*letter       // put off, the first is due first
+	queue []*letter       // deferred, the first is due first
 	times []time.Duration // from the end of the message to its answer, since the last mark
 }
 
@@ -107,7 +107,7 @@ type letter struct {
 	due    time.Time // of the next try
 }
 
-// take gives the next letter: one that was put off and is due, or a new one.
+// take gives the next letter: one that was deferred and is due, or a new one.
 // When there is none at the moment, wait is set; when there will be none any
 // more, neither.
 func (s *soak) take() (l *letter, wait bool) {
@@ -217,7 +217,7 @@ func (s *soak) rest(before mark) (m mark) {
 func (s *soak) progress() {
 	seconds := time.Since(s.began).Seconds()
 	n := s.taken.Load()
-	fmt.Fprintf(os.Stderr, "soak %4.0fs: %d of %d delivered, %.0f/s, %d tries put off, %d changes\n",
+	fmt.Fprintf(os.Stderr, "soak %4.0fs: %d of %d delivered, %.0f/s, %d tries deferred, %d changes\n",
 		seconds, n, *messages, float64(n)/seconds, s.deferred.Load(), s.lab.changes.Load())
 }
 

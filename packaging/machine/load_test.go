@@ -13,7 +13,7 @@ import (
 )
 
 // 500 messages go out while the package is upgraded and the service restarted
-// twice: each arrives, once, and none is bounced. That nothing is even put off
+// twice: each arrives, once, and none is bounced. That nothing is even deferred
 // is what the sockets are for.
 func TestUpgradeUnderLoad(t *testing.T) {
 	const messages = 500

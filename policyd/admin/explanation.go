@@ -18,7 +18,7 @@ type Explanation struct {
 	Connected  bool       `json:"connected"`          // real connections were made
 	Mechanisms Mechanisms `json:"mechanisms"`
 	Route      Route      `json:"route"`
-	Error      *Problem   `json:"error,omitempty"` // what a message would be answered; absent: a host may have it
+	Error      *Problem   `json:"error,omitempty"` // what a message would be answered; absent: a host is eligible
 	Held       *Problem   `json:"held,omitempty"`  // suspended, or a limit is reached
 	MTASTS     *MTASTS    `json:"mtasts,omitempty"`
 	Limit      *Limit     `json:"limit,omitempty"` // the destination's

@@ -13,7 +13,7 @@ type Status struct {
 	UID           int         `json:"uid"`
 	Started       time.Time   `json:"started"`
 	Configured    time.Time   `json:"configured"`         // when the configuration in force was read
-	Rejected      *time.Time  `json:"rejected,omitempty"` // when a changed one was found wrong since
+	Rejected      *time.Time  `json:"rejected,omitempty"` // when a changed one with mistakes was read since
 	MaxDeliveries int         `json:"max_deliveries"`
 	Messages      int         `json:"messages"` // that have a place among max_deliveries
 	Uploads       int         `json:"uploads"`  // messages that are coming in, or wait for a place

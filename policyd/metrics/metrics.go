@@ -95,11 +95,11 @@ func histogram(d Metric) *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: d.Name, Help: d.Help, Buckets: buckets}, d.Labels)
 }
 
-// complaints brings what goes wrong with a scrape to the log.
-type complaints struct{ log *slog.Logger }
+// errorLog brings what goes wrong with a scrape to the log.
+type errorLog struct{ log *slog.Logger }
 
 // Println implements promhttp.Logger.
-func (c complaints) Println(v ...any) {
+func (c errorLog) Println(v ...any) {
 	for _, one := range v {
 		if err, ok := one.(error); ok {
 			c.log.Error("metrics cannot be served", "error", err)

@@ -231,7 +231,7 @@ func TestToldIsNotRemembered(t *testing.T) {
 	b.WantCalls("a", "a")
 }
 
-// Of a mixed outcome the recipients that were served are passed over at the
+// Of a mixed outcome the recipients that were served are skipped at the
 // next tries, until all is done.
 func TestMixedOutcome(t *testing.T) {
 	later := "4.2.0 later"

@@ -182,7 +182,7 @@ func matrix() []situation {
 		{what: "MX is bogus", zone: one, faults: at("$.", dns.TypeMX, bogus), want: "TEMP 4.4.3 ...", why: "it may be forged"},
 		{what: "MX is refused", zone: one, faults: at("$.", dns.TypeMX, refused), want: "TEMP 4.4.3 ...", why: "nobody knows the hosts"},
 		{what: "the only host's addresses fail", zone: one, faults: at("mx1.$.", dns.TypeANY, servfail), want: "TEMP 4.4.3 ...", why: "nobody knows whether it has TLSA records"},
-		{what: "one of two hosts' addresses fail", zone: pair, faults: at("mx1.$.", dns.TypeANY, servfail), want: "OK dane", why: "Postfix passes over that host until its DNS is right"},
+		{what: "one of two hosts' addresses fail", zone: pair, faults: at("mx1.$.", dns.TypeANY, servfail), want: "OK dane", why: "Postfix skips that host until its DNS is right"},
 		{what: "AAAA fails", zone: one, faults: at("mx1.$.", dns.TypeAAAA, servfail), want: none, why: "the host has an address, and that is not signed"},
 		{what: "AAAA fails, signed", zone: one + dane1, signed: true, faults: at("mx1.$.", dns.TypeAAAA, servfail), want: "OK dane-only", why: "the address that is there is signed"},
 		// DANE.
@@ -198,7 +198,7 @@ func matrix() []situation {
 		{what: "unusable TLSA records at one of two hosts", zone: pair + dane1 + old("mx2.$"), signed: true, want: "OK dane", why: "each host as it deserves"},
 		{what: "TLSA fails", zone: one + dane1, signed: true, faults: at(tlsa1, dns.TypeTLSA, servfail), want: "TEMP 4.7.5 ...", why: "nobody knows what to ask of the only host"},
 		{what: "TLSA is bogus", zone: one + dane1, signed: true, faults: at(tlsa1, dns.TypeTLSA, bogus), want: "TEMP 4.7.5 ...", why: "it may be forged"},
-		{what: "TLSA fails at one of two hosts", zone: pair + dane1 + dane2, signed: true, faults: at(tlsa1, dns.TypeTLSA, servfail), want: "OK dane", why: "Postfix passes over that host; the other has its records"},
+		{what: "TLSA fails at one of two hosts", zone: pair + dane1 + dane2, signed: true, faults: at(tlsa1, dns.TypeTLSA, servfail), want: "OK dane", why: "Postfix skips that host; the other has its records"},
 		{what: "TLSA behind an alias", zone: one + "_25._tcp.mx1.$. CNAME tlsa.$.\ntlsa.$. TLSA 3 1 1 " + digest + "\n", signed: true, want: "OK dane-only", why: "an alias leads to records as good as any (RFC 7672 §2.1.3)"},
 		{what: "a host that is an alias", zone: "$. MX 10 mx1.$.\nmx1.$. CNAME real.$.\nreal.$. A 192.0.2.1\n" + tlsa("real.$", 25), signed: true, want: "OK dane-only", why: "the records of the name that it leads to (RFC 7672 §2.2.3)"},
 		{what: "a host that is an alias into a zone that is not signed", zone: "$. MX 10 mx1.$.\nmx1.$. CNAME mx.unsigned.test.\n" + dane1, signed: true, want: "OK dane-only", why: "the alias is signed and has records of its own (RFC 7672 §2.2.2)"},

@@ -292,7 +292,7 @@ func postfix(level Level, signed bool, found sort) (need verdict.Need, ok bool) 
 }
 
 // No answer is weaker than the verdict for any host that Postfix may then use,
-// and an answer never holds mail up of which some host may have it: for every
+// and an answer never holds mail up for which some host is eligible: for every
 // mixture of two and three hosts, of policies and of minima.
 func TestNoAnswerIsWeakerThanTheVerdict(t *testing.T) {
 	var mixtures [][]sort

@@ -39,12 +39,12 @@
 //     records.
 //  2. dane, if some hosts have TLSA records, or may have them, and at a host
 //     without any the verdict would be opportunistic TLS. That is just what
-//     "dane" does there; Postfix looks the records up afresh and passes over a
+//     "dane" does there; Postfix looks the records up afresh and skips a
 //     host where that fails. So one host's bad DNS spoils only that host.
 //  3. dane-only, if the MX set is signed and some hosts have usable TLSA
 //     records but others must show more than nothing, as under an MTA-STS
 //     policy. Postfix cannot say "DANE where there is DANE, else MTA-STS"; it
-//     passes over the hosts without TLSA records, and DANE outranks MTA-STS.
+//     skips the hosts without TLSA records, and DANE outranks MTA-STS.
 //  4. NOTFOUND or may, if nothing is asked of any host.
 //  5. encrypt, if nothing more than TLS is asked of any host.
 //  6. secure, with the names of those hosts that may have the mail upon a

@@ -28,7 +28,7 @@ var (
 	ErrName = errors.New("certificate for other names")
 )
 
-// Error is what [Set.Verify] found wrong. Its text is one line of printable
+// Error is why [Set.Verify] fails. Its text is one line of printable
 // ASCII, short enough for a log, a status line and a bounce, and says what the
 // records ask for and what the server shows instead.
 type Error struct {

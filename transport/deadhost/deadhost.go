@@ -315,7 +315,7 @@ func (h *Hosts) makeRoom(now time.Time) {
 		}
 		h.drop(e)
 	}
-	// Hosts being tried at the front of the list are passed over once, and
+	// Hosts being tried at the front of the list are skipped once, and
 	// then stand at its back.
 	for looked := 0; len(h.byName) >= h.o.Size && looked < 10; looked++ {
 		e := h.used.Front().Value.(*host)

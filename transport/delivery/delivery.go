@@ -250,7 +250,7 @@ func (d *Delivery) splitByExtensions(c *session.Conn, rcpts []*recipient) (send,
 
 func bytes(n int64) string { return strconv.FormatInt(n, 10) + " bytes" }
 
-// skipHost notes why a host was passed over and gives the recipients back.
+// skipHost notes why a host was skipped and gives the recipients back.
 func (d *Delivery) skipHost(rcpts []*recipient, err *status.Error) []*recipient {
 	if len(rcpts) > 0 {
 		d.noteTried(err)

@@ -33,7 +33,7 @@ func (t *Traffic) Provider(host string) string {
 	return t.Providers.Of(host).Name
 }
 
-// TargetHeld says why a target gets no mail now; nil: it may have it. A next
+// TargetHeld says why a target gets no mail now; nil: it may. A next
 // hop is suspended by its name, too.
 func (t *Traffic) TargetHeld(target *plan.Target) *status.Error {
 	if t.Suspended == nil {
@@ -46,7 +46,7 @@ func (t *Traffic) TargetHeld(target *plan.Target) *status.Error {
 }
 
 // HostHeld says why a host gets no mail of a target now, for its provider's
-// suspension or a pause; nil: it may have it. It changes nothing.
+// suspension or a pause; nil: it may. It changes nothing.
 func (t *Traffic) HostHeld(target *plan.Target, host string) *status.Error {
 	name := t.Provider(host)
 	if held := t.suspended(name); held != nil {

@@ -258,7 +258,7 @@ func (f Fault) alert(o Offer) string {
 	return "the server refuses the TLS handshake by alert " + strconv.Itoa(int(f.Alert))
 }
 
-// Try is one hello that came to nothing.
+// Try is one hello that failed.
 type Try struct {
 	Offer Offer
 	Err   error

@@ -9,7 +9,7 @@
 // them, cannot take it: they reset, refuse or swallow a hello that is as large
 // as a post-quantum key share makes it, abort on a session ticket, or know
 // nothing of what it offers. Others of the same age encrypt well with a plainer
-// one. So where a hello comes to nothing before the server's certificate was
+// one. So where a hello fails before the server's certificate was
 // judged, the next [Step] is tried over a connection of its own:
 //
 //  1. [Full]: all that Go offers, post-quantum shares and a ticket among it.

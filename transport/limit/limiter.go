@@ -33,7 +33,7 @@ type rule interface {
 	// admit gives one more slot beside the open ones, or says after which time
 	// alone it could (0: time alone does not help).
 	admit(open int, now time.Time) (ok bool, retry time.Duration)
-	// undo takes an admission back that came to nothing.
+	// undo takes an admission back that failed.
 	undo()
 	// forget reports whether a key unused since then need not be remembered.
 	forget(since, now time.Time) bool

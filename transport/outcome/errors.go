@@ -72,7 +72,7 @@ func isTimeout(err error) bool {
 
 // MostTemporary picks the reason that stands when no host is left, from all
 // hosts' reasons in the order in which they were tried; nil entries are
-// passed over, and without any the result is nil.
+// skipped, and without any the result is nil.
 //
 // Temporary beats permanent: as long as one host may accept the message
 // later, nobody has refused it for the domain. Among equals, what a host said

@@ -9,22 +9,22 @@ import (
 	"strconv"
 )
 
-// The bounds of what is passed over on one connection.
+// The bounds of what is skipped on one connection.
 const (
 	MaxJunkLines = 10
 	MaxJunkBytes = 2000
 )
 
 // Junk reads the replies of a server that has said nothing yet but its greeting
-// and its EHLO reply, and passes over what is none there, as Postfix does: an
+// and its EHLO reply, and skips what is none there, as Postfix does: an
 // empty or stray line before or inside of a reply, telnet negotiation before
 // the code, a TAB behind it, "220-" and "250 " in one reply (the last line's
 // code counts). All of it together has to stay below MaxJunkLines and
 // MaxJunkBytes. It is no good for a server that is asked several things at
-// once, where each line that is passed over may be the answer to one of them.
+// once, where each line that is skipped may be the answer to one of them.
 // The zero Junk is ready.
 type Junk struct {
-	Lines int    // how many were passed over or were not as they should be
+	Lines int    // how many were skipped or were not as they should be
 	First string // the first of them, fit for a log
 	// Skipped is called for each of them; nil: not called.
 	Skipped func()
@@ -64,7 +64,7 @@ func (j *Junk) Skip(br *bufio.Reader) error {
 	}
 }
 
-// skip counts something that is passed over, or is not as it should be.
+// skip counts something that is skipped, or is not as it should be.
 func (j *Junk) skip(line []byte) error {
 	line = bytes.TrimRight(line, "\r\n")
 	if j.Lines++; j.Lines == 1 {

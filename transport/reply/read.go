@@ -44,7 +44,7 @@ func ReadBrief(br *bufio.Reader) (Reply, error) {
 }
 
 // read reads one reply and keeps so many bytes of its lines. With junk it
-// passes over what is none, as far as junk allows.
+// skips what is none, as far as junk allows.
 func read(br *bufio.Reader, keep int, junk *Junk) (Reply, error) {
 	var r Reply
 	for n := 0; n < MaxLines; {

@@ -270,7 +270,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// What Read takes, Junk takes alike and finds no fault with; what it passes over
+// What Read takes, Junk takes alike and finds no fault with; what it skips
 // is bounded, and what follows the reply stays.
 func FuzzJunk(f *testing.F) {
 	for _, seed := range []string{

@@ -11,7 +11,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// What was vouched for once holds for that name, that chain, and while all of
+// What was verified once holds for that name, that chain, and while all of
 // its certificates are valid.
 func TestVouched(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
@@ -46,10 +46,10 @@ func TestVouched(t *testing.T) {
 	}
 	chain := show(ca.Spec{Names: []string{"mx.example", "mx2.example"}, NotBefore: now.Add(-3 * time.Hour)})
 	if got := prove("mx.example", chain, now.Add(2*time.Hour)); got != "" {
-		t.Error("vouched for by an intermediate that is not valid any more")
+		t.Error("verified by an intermediate that is not valid any more")
 	}
 	if got := prove("mx.example", chain, now); got != "mx.example" {
-		t.Fatal("a sound chain is not vouched for")
+		t.Fatal("a sound chain is not verified")
 	}
 	remembered := func(host string, chain []*x509.Certificate, at time.Time) bool {
 		return client.chains.has(chainKeyOf(host, chain), at)

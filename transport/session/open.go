@@ -144,7 +144,7 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence
 		c.session.Close()
 	}
 	if junk := c.session.Junk(); junk.Lines > 0 {
-		o.Log.Info("the server says what is no reply, which was passed over", "host", c.Host.Host.Name, "address", c.addr.String(), "lines", junk.Lines, "first", junk.First)
+		o.Log.Info("the server sent lines that are not replies; skipped", "host", c.Host.Host.Name, "address", c.addr.String(), "lines", junk.Lines, "first", junk.First)
 	}
 	return err
 }

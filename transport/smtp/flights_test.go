@@ -240,7 +240,7 @@ func TestUnseen(t *testing.T) {
 }
 
 // A connection that had died before one flight was sent proves by the
-// kernel's books that the message went nowhere.
+// kernel's counters that the message went nowhere.
 func TestUnseenOneFlight(t *testing.T) {
 	for _, how := range []string{"RESET", "DROP"} {
 		server, s := begin(t, "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250-CHUNKING\nS: 250 PIPELINING\n"+how)

@@ -11,7 +11,7 @@
 // another; [Session.Quit] or [Session.Close] end it.
 //
 // Until STARTTLS, and until several commands go out at once, up to ten lines
-// that are no replies are passed over ([reply.Junk]), as Postfix does.
+// that are no replies are skipped ([reply.Junk]), as Postfix does.
 //
 // The client refuses: bytes that follow the reply to STARTTLS in the clear,
 // by which a man in the middle could have his replies taken for the server's
@@ -87,11 +87,11 @@ type Session struct {
 	ext  Extensions
 	tls  *tls.Conn // conn, or nil when there is no TLS
 	noop bool      // NOOP was said behind a message, which is not done twice
-	// strict: no line is passed over any more that is no reply. It would hide
+	// strict: no line is skipped any more that is no reply. It would hide
 	// what a man in the middle put before the handshake, and under PIPELINING
 	// it might be the answer to something.
 	strict bool
-	junk   reply.Junk // what was passed over until then
+	junk   reply.Junk // what was skipped until then
 }
 
 // Open takes over a connection and reads the greeting. On error the
@@ -134,7 +134,7 @@ func (s *Session) rest() {
 }
 
 // Junk returns what the server said in its greeting and its replies to EHLO
-// and HELO that is no reply, and was passed over.
+// and HELO that is no reply, and was skipped.
 func (s *Session) Junk() *reply.Junk { return &s.junk }
 
 // Extensions returns what the server offered in its last EHLO reply.

@@ -60,7 +60,7 @@ type Cause uint8
 const (
 	NoCause              Cause = iota
 	NoSTARTTLS                 // the server does not offer it
-	HandshakeFailed            // it was offered, and came to nothing
+	HandshakeFailed            // it was offered, and failed
 	TLSTooOld                  // it speaks no version of TLS that will do
 	CertificateName            // the certificate is for other names
 	CertificateExpired         // or not valid yet

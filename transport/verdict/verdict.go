@@ -8,7 +8,7 @@
 //
 //  1. A message with "TLS-Required: No" is under no policy at all (RFC 8689
 //     §3), unless it asks for REQUIRETLS as well.
-//  2. TLSA records that could not be looked up: the host is passed over, as
+//  2. TLSA records that could not be looked up: the host is skipped, as
 //     an attacker who can suppress them must gain nothing (RFC 7672 §2.1.2).
 //  3. Usable TLSA records: the certificate must match one of them, and
 //     nothing else decides about it (RFC 7672 §2.2, RFC 8461 §2).

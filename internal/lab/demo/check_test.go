@@ -115,19 +115,19 @@ func TestTableOnTerminals(t *testing.T) {
 func TestSummary(t *testing.T) {
 	_, fine := good()
 	bad := fine
-	bad.exit, bad.complaints = 1, []string{"bad"}
+	bad.exit, bad.problems = 1, []string{"bad"}
 	for _, c := range []struct {
-		results    []result
-		complaints []string
-		err        error
-		says       string
+		results  []result
+		problems []string
+		err      error
+		says     string
 	}{
 		{[]result{fine, fine}, nil, nil, "2 messages: 2 delivered. All went as it should, in 1.5 s."},
 		{[]result{fine, bad}, nil, errUnexpected, "2 messages: 1 delivered, 1 lost. 1 NOT AS EXPECTED"},
 		{[]result{fine}, []string{"broken"}, errUnexpected, "NOT AS EXPECTED: broken"},
 	} {
 		var out bytes.Buffer
-		err := newTable(&out, screen{}).summary(c.results, c.complaints, 1500*time.Millisecond)
+		err := newTable(&out, screen{}).summary(c.results, c.problems, 1500*time.Millisecond)
 		if !errors.Is(err, c.err) || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%v, %q; should be %q", err, out.String(), c.says)
 		}

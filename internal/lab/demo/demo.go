@@ -80,14 +80,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	complaints := d.end()
+	problems := d.end()
 	if misread > 0 {
-		complaints = append(complaints, fmt.Sprintf("%d answers by LMTP", misread))
+		problems = append(problems, fmt.Sprintf("%d answers by LMTP", misread))
 	}
 	if wrong > 0 {
-		complaints = append(complaints, fmt.Sprintf("%d answers to Postfix", wrong))
+		problems = append(problems, fmt.Sprintf("%d answers to Postfix", wrong))
 	}
-	return d.table.summary(results, complaints, time.Since(start))
+	return d.table.summary(results, problems, time.Since(start))
 }
 
 // find finds a program that was built.
@@ -181,16 +181,16 @@ func (d *demo) news() (arrivals []arrival, dialled []string) {
 }
 
 // end stops the daemon and gives what is wrong with the run as a whole.
-func (d *demo) end() (complaints []string) {
+func (d *demo) end() (problems []string) {
 	d.table.progress("stopping mxpolicyd")
 	if err := d.daemon.stop(); err != nil {
-		complaints = append(complaints, err.Error())
+		problems = append(problems, err.Error())
 	}
 	for host, s := range d.world.Servers() {
 		for _, v := range s.Violations() {
-			complaints = append(complaints, fmt.Sprintf("mxpolicyd broke a rule of SMTP at %s: %s", host, v))
+			problems = append(problems, fmt.Sprintf("mxpolicyd broke a rule of SMTP at %s: %s", host, v))
 		}
 	}
-	slices.Sort(complaints)
-	return complaints
+	slices.Sort(problems)
+	return problems
 }

@@ -16,13 +16,13 @@ import (
 
 // result is what came of one message.
 type result struct {
-	message    *message
-	exit       int
-	output     string // of mxpipe, both streams
-	log        []string
-	arrivals   []arrival
-	dialled    []string // hosts that were connected to
-	complaints []string // what is not as it should be
+	message  *message
+	exit     int
+	output   string // of mxpipe, both streams
+	log      []string
+	arrivals []arrival
+	dialled  []string // hosts that were connected to
+	problems []string // what is not as it should be
 }
 
 // arrival is a message that a mail server took responsibility for.
@@ -52,7 +52,7 @@ func (d *demo) send(ctx context.Context, m *message) (result, error) {
 	}
 	r := result{message: m, exit: cmd.ProcessState.ExitCode(), output: output.String(), log: d.daemon.news()}
 	r.arrivals, r.dialled = d.news()
-	r.complaints = m.want.check(&r)
+	r.problems = m.want.check(&r)
 	return r, nil
 }
 

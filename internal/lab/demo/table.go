@@ -99,7 +99,7 @@ func (t *table) heading(title string) {
 // row writes what came of a message.
 func (t *table) row(r *result) {
 	mark := t.paint(green, pad("ok", markWidth))
-	if len(r.complaints) > 0 {
+	if len(r.problems) > 0 {
 		mark = t.paint(red, pad("!!", markWidth))
 	}
 	line := mark + pad(r.message.domain, domainWidth)
@@ -112,7 +112,7 @@ func (t *table) row(r *result) {
 		t.wrap(indent, "", r.message.about)
 	}
 	t.wrap(indent, dim, strings.TrimSuffix(r.output, "\n"))
-	for _, c := range r.complaints {
+	for _, c := range r.problems {
 		t.wrap(indent, red, "NOT AS EXPECTED: "+c)
 	}
 }
@@ -126,13 +126,13 @@ func (t *table) log(lines []string) {
 
 // summary writes how many messages went which way and, for those that went as
 // they should not, the log once more. The error is errUnexpected if there are
-// any, or complaints about the run as a whole.
-func (t *table) summary(results []result, complaints []string, took time.Duration) error {
+// any, or problems about the run as a whole.
+func (t *table) summary(results []result, problems []string, took time.Duration) error {
 	counts := map[string]int{}
 	var bad []result
 	for _, r := range results {
 		counts[outcome(r.exit)]++
-		if len(r.complaints) > 0 {
+		if len(r.problems) > 0 {
 			bad = append(bad, r)
 		}
 	}
@@ -141,7 +141,7 @@ func (t *table) summary(results []result, complaints []string, took time.Duratio
 		t.println(t.paint(red, "The log of mxpolicyd about "+r.message.queueID+", "+r.message.domain+" ("+r.message.about+"):"))
 		t.log(r.log)
 	}
-	for _, c := range complaints {
+	for _, c := range problems {
 		t.wrap("", red, "NOT AS EXPECTED: "+c)
 	}
 	var parts []string
@@ -151,11 +151,11 @@ func (t *table) summary(results []result, complaints []string, took time.Duratio
 		}
 	}
 	verdict := t.paint(green, "All went as it should")
-	if len(bad)+len(complaints) > 0 {
-		verdict = t.paint(red, fmt.Sprintf("%d NOT AS EXPECTED", len(bad)+len(complaints)))
+	if len(bad)+len(problems) > 0 {
+		verdict = t.paint(red, fmt.Sprintf("%d NOT AS EXPECTED", len(bad)+len(problems)))
 	}
 	t.println(fmt.Sprintf("%d messages: %s. %s, in %.1f s.", len(results), strings.Join(parts, ", "), verdict, took.Seconds()))
-	if len(bad)+len(complaints) > 0 {
+	if len(bad)+len(problems) > 0 {
 		return errUnexpected
 	}
 	return nil
