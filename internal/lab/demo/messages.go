@@ -71,7 +71,7 @@ func messages() []group {
 			{domain: "none.example", want: delivered("mx.none.example", overTLS, "encrypted, TLS1.3")},
 			{domain: "plain.example", want: delivered("mx.plain.example", plaintext, "plaintext")},
 			{domain: "plain.example", about: "the same by a transport with min_tls_level: encrypted", args: []string{"--transport", strict},
-				want: deferred("4.7.4", "local_policy asks for TLS")},
+				want: deferred("4.7.4", "local_policy requires TLS")},
 			{domain: "none.example", about: "self-signed is enough for min_tls_level: encrypted", args: []string{"--transport", strict},
 				want: delivered("mx.none.example", overTLS, "encrypted, TLS1.3")},
 			{domain: "broken-tls.example", want: delivered("mx.broken-tls.example", plaintext, "plaintext")},
@@ -84,7 +84,7 @@ func messages() []group {
 			{domain: "requiretls-no.example", about: "the same with relaxed_requiretls, the default", args: []string{"--requiretls"},
 				want: delivered("mx.requiretls-no.example", overTLS, "dane, TLS1.3")},
 			{domain: "requiretls-open.example", args: []string{"--requiretls"},
-				want: refused(69, "5.7.30", "vouches").undialled()},
+				want: refused(69, "5.7.30", "verifies").undialled()},
 		}},
 		{"The way there", []message{
 			{domain: "down.example", want: delivered("mx2.down.example", overTLS, "TLS1.3").logging("mx1.down.example")},
