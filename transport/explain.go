@@ -53,7 +53,7 @@ type HostExplanation struct {
 	Held      *status.Error  // its provider is suspended or paused; nil: it is not
 	Dead      *deadhost.Dead // mail for it fails fast now, and why; nil: it does not
 	Idle      int            // idle connections to it
-	Hello     handshake.Step // with which TLS begins, as the better ones came to nothing lately; Full: as usual
+	Hello     handshake.Step // with which TLS begins, as the better ones failed lately; Full: as usual
 	Probe     *Probe         // nil: it was not dialled
 	Err       *status.Error  // why its addresses are not known; the rest is empty then
 }

@@ -173,7 +173,7 @@ func (p *page) host(e *admin.Explanation, h *admin.Host) {
 		p.coloured("dead", red, strings.TrimPrefix(h.Dead.Text, h.Name+" "))
 	}
 	if h.Hello != "" {
-		p.item("TLS hello", h.Hello+", as the better ones came to nothing lately")
+		p.item("TLS hello", h.Hello+", as the better ones failed lately")
 	}
 	if h.Idle > 0 {
 		p.item("pool", count(h.Idle, "idle connection", "idle connections"))

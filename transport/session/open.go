@@ -20,7 +20,7 @@ import (
 // hello is tried.
 const maxSilence = 10 * time.Second
 
-// helloError is a hello that came to nothing before the server's certificate
+// helloError is a hello that failed before the server's certificate
 // was judged, so that a plainer one may fare better.
 type helloError struct{ handshake.Try }
 
