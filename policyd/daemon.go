@@ -288,14 +288,14 @@ func (d *Daemon) drain(giveUp context.CancelCauseFunc) {
 // maintainServed keeps the memory of who was served in order: what is too old
 // is forgotten, and what the disk did not take is written when it does.
 func (d *Daemon) maintainServed(ctx context.Context) {
-	sweep, settle := time.NewTicker(sweepEvery), time.NewTicker(writeEvery)
+	sweep, pending := time.NewTicker(sweepEvery), time.NewTicker(writeEvery)
 	defer sweep.Stop()
-	defer settle.Stop()
+	defer pending.Stop()
 	for {
 		select {
 		case <-sweep.C:
 			d.served.Sweep()
-		case <-settle.C:
+		case <-pending.C:
 			d.served.WritePending(ctx)
 		case <-ctx.Done():
 			return

@@ -11,7 +11,7 @@ import (
 )
 
 // Delivery is what became of a message. Whoever has it says what the mail
-// server knows of it: Remember or Forget, and in any case End or Settle.
+// server knows of it: Remember or Forget, and in any case End or Detach.
 type Delivery struct {
 	// Results has one result for each recipient of the envelope, in their
 	// order.
@@ -27,7 +27,7 @@ type Delivery struct {
 
 // Deliver hands the message over for the recipients that neither have it yet
 // nor are about to get it from an earlier try. The envelope and the message
-// belong to the Delivery until it ends or is settled.
+// belong to the Delivery until it ends or is detached.
 func (s *Slot) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.Message, log *slog.Logger) *Delivery {
 	d := &Delivery{
 		Results:    make([]transport.Result, len(env.Recipients)),

@@ -98,6 +98,9 @@ type Slot struct {
 // acquire waits for one of what there is a number of; busy says that there was
 // none in time.
 func (d *Dispatcher) acquire(ctx context.Context, from *semaphore.Weighted, busy string) error {
+	if ctx.Err() == nil && from.TryAcquire(1) {
+		return nil // as is usual: no timer is needed
+	}
 	wait, cancel := context.WithTimeout(ctx, SlotWait)
 	defer cancel()
 	switch {

@@ -153,8 +153,8 @@ func TestRememberAndForget(t *testing.T) {
 	b.wantCalls("ab", "bc", "a")
 }
 
-// Who has settled needs neither the message nor the envelope any more.
-func TestSettle(t *testing.T) {
+// Who has detached needs neither the message nor the envelope any more.
+func TestDetach(t *testing.T) {
 	b := newBench(t)
 	b.taken = "a"
 	d := b.try("4XyZ", "ab")
@@ -185,7 +185,7 @@ func TestSettle(t *testing.T) {
 
 // A try that comes while another one is under way is deferred, for the same
 // recipients alone.
-func TestFlights(t *testing.T) {
+func TestInFlight(t *testing.T) {
 	b := newBench(t)
 	first := b.try("4XyZ", "aa")
 	second := b.try("4XyZ", "ab")

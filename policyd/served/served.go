@@ -14,13 +14,13 @@
 // Remember adds to what is known, and Forget drops a record only when the mail
 // server is done with everyone in it.
 //
-// A record is one small file in the directory, written whole or not at all,
-// and synced before the mail server gets its answer. What cannot be trusted
-// to be what was written counts as no record, since a second copy is better
-// than a lost message: record.go says how that is told. Records are forgotten
-// seven days after they were last written, the oldest ones sooner when there
-// are more than 20,000 of them or 256 MiB. A record that cannot be written, as
-// on a full disk, is held in memory, up to 8 MiB of all such, until Settle has
+// A record is one small file in the directory, written whole or not at all, and
+// synced before the mail server gets its answer. What cannot be trusted to be
+// what was written counts as no record, since a second copy is better than a
+// lost message: record.go says how that is told. Records are forgotten seven
+// days after they were last written, the oldest ones sooner when there are more
+// than 20,000 of them or 256 MiB. A record that cannot be written, as on a full
+// disk, is held in memory, up to 8 MiB of all such, until WritePending has
 // written it: only the end of the daemon makes it forget before.
 package served
 
