@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/emersion/go-smtp"
+)
+
+// countingServer is a go-smtp server that counts what it took, by recipient.
+type countingServer struct {
+	server *smtp.Server
+
+	mu    sync.Mutex
+	taken map[string]int
+}
+
+func (c *countingServer) start(address string) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	c.server = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &countingSession{c, nil}, nil }))
+	c.server.Domain = "receiver"
+	go c.server.Serve(listener) // ends with Close
+	return nil
+}
+
+func (c *countingServer) count(recipient string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.taken[recipient]
+}
+
+// countingSession implements smtp.Session.
+type countingSession struct {
+	*countingServer
+	to []string
+}
+
+func (s *countingSession) Mail(string, *smtp.MailOptions) error { s.to = nil; return nil }
+
+func (s *countingSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if strings.HasPrefix(to, "nosuch") {
+		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such user"}
+	}
+	s.to = append(s.to, to)
+	return nil
+}
+
+func (s *countingSession) Data(r io.Reader) error {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, to := range s.to {
+		s.taken[to]++
+	}
+	return nil
+}
+
+func (s *countingSession) Reset()        { s.to = nil }
+func (s *countingSession) Logout() error { return nil }
+
+// go-smtp takes BDAT with NOOP behind it as Postfix and Exim do, and swallows
+// the chunk of a message whose recipients it has refused.
+func TestGoSMTPReceiver(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	d := startDaemon(t, settings{})
+	domain := w.newDomain("receivers")
+	address, err := w.host(domain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &countingServer{taken: map[string]int{}}
+	if err := c.start(address); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.server.Close() })
+	send := func(to string) result {
+		t.Helper()
+		return mxpipe(t, d, strings.NewReader("Subject: a note\n\nThis is all.\n"), "-f", "a@"+keepDomain, to).result(t)
+	}
+	reused := 0
+	for i := range 28 {
+		if i == 25 { // its connections go, and it comes back
+			c.server.Close()
+			if err := c.start(address); err != nil {
+				t.Fatal(err)
+			}
+		}
+		to := fmt.Sprintf("r%d@%s", i, domain)
+		r := send(to)
+		if r.exit != 0 || c.count(to) != 1 {
+			t.Errorf("message %d: %s; it arrived %d times", i, r, c.count(to))
+		}
+		if strings.Contains(r.line, "reused") {
+			reused++
+		}
+	}
+	if reused < 22 { // conn_reuse_limit is 10
+		t.Errorf("%d of 28 messages went over a warm connection", reused)
+	}
+	// The first message to a host that knows nobody: refused, and at once.
+	if r := send("nosuch@" + domain); !strings.HasPrefix(r.line, "5.1.1 ") {
+		t.Errorf("nobody: %s", r)
+	}
+}
