@@ -167,6 +167,11 @@ func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
 	switch decision := outcome.ForReply(stage, r, 0); {
 	case decision.Accepted:
 		s.ext = parseExtensions(r.Lines)
+		if !s.strict {
+			if err := s.junk.Skip(s.r.Reader); err != nil {
+				return s.failure(ctx, stage, r, err)
+			}
+		}
 		return nil
 	case !decision.TryHELO:
 		return s.failure(ctx, stage, r, nil)
