@@ -126,9 +126,9 @@ func (s *Session) begin(ctx context.Context) {
 	s.r.borrow()
 }
 
-// rest lets go what an idle session has no use for. Every method that may be
+// idle lets go what an idle session has no use for. Every method that may be
 // the last for a while ends with it.
-func (s *Session) rest() {
+func (s *Session) idle() {
 	s.raw.loose()
 	s.r.giveBack()
 }
@@ -232,7 +232,7 @@ func (s *Session) Stale() bool {
 // Reset ends a failed transaction (RFC 5321 §4.1.1.5).
 func (s *Session) Reset(ctx context.Context) error {
 	s.begin(ctx)
-	defer s.rest()
+	defer s.idle()
 	r, err := s.command("RSET")
 	if err != nil || !outcome.ForReply(outcome.RSET, r, 0).Accepted {
 		return s.failure(ctx, outcome.RSET, r, err)

@@ -50,7 +50,7 @@ func (t *transfer) release() {
 		t.undo()
 	}
 	t.cfg.Buffers.backWriter(t.w)
-	t.rest()
+	t.idle()
 }
 
 // oneFlight sends everything at once (RFC 2920 §3.1, RFC 3030 §4.2). From the
