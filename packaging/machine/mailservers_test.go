@@ -87,4 +87,28 @@ func TestPostfixSockets(t *testing.T) {
 	m.sh(t, "postconf -e default_transport=mxlmtp:unix:mxpolicyd/lmtp.sock; postconf -F mxlmtp/unix/chroot=y; systemctl restart postfix")
 	m.send(t, daneDomain)
 	arrived(t, w, daneDomain, 2)
+
+	// One command has the socket at a loopback address, which smtp(8) reaches from
+	// the chroot and as its user, and takes that back.
+	m.sh(t, "rm -r /etc/systemd/system/mxpolicyd-socketmap.socket.d; systemctl daemon-reload; systemctl stop mxpolicyd.service; "+
+		"systemctl restart mxpolicyd-socketmap.socket; postconf -X default_transport")
+	settings := m.sh(t, "postconf -n; postconf -M")
+	m.sh(t, "mxpolicyd setup postfix --way socketmap")
+	const table = "socketmap:inet:127.0.0.1:8463:policy"
+	if got := m.sh(t, "postmap -q "+daneDomain+" "+table); got != "dane-only\n" {
+		t.Errorf("the policy for %s is %q", daneDomain, got)
+	}
+	if got := m.sh(t, "postconf -h smtp_tls_policy_maps smtp_dns_support_level smtp_tls_security_level"); got != table+"\ndnssec\ndane\n" {
+		t.Errorf("Postfix has %q", got)
+	}
+	if got := m.sh(t, "mxpolicyd doctor; true"); strings.Contains(got, "nothing listens") || strings.Contains(got, "fail Postfix") {
+		t.Errorf("the doctor says\n%s", got)
+	}
+	m.sh(t, "mxpolicyd setup postfix --undo")
+	if got := m.sh(t, "postconf -n; postconf -M"); got != settings {
+		t.Errorf("undone it is\n%s\nand was\n%s", got, settings)
+	}
+	if got := m.sh(t, "systemctl show -p Listen mxpolicyd-socketmap.socket"); !strings.Contains(got, "/run/mxpolicyd/socketmap.sock") {
+		t.Errorf("the socket is at %s", got)
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/mtasts/store"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -73,6 +74,11 @@ func newWorld(t *testing.T) *world {
 			c := *cfg
 			c.MXAuth = own
 			cfg.Overrides = append(cfg.Overrides, transport.Override{Match: match, Config: &c})
+		}
+		for _, match := range []string{"pinned.example", "pinned-dane.example", "pinned-sts.example", "pinned-unknown.example"} {
+			c := *cfg
+			c.Overrides = nil
+			cfg.Overrides = append(cfg.Overrides, transport.Override{Match: match, Pins: []pin.Pin{{0xab}}, Config: &c})
 		}
 		hop := *cfg
 		hop.Overrides = nil
@@ -274,6 +280,10 @@ func matrix() []situation {
 		{what: "force_ipv4 and a host with IPv6 alone", zone: one + dane1 + "$. MX 20 mx2.$.\nmx2.$. AAAA 2001:db8::2\n", signed: true, asked: "policy@ipv4 $", want: "OK dane", why: "Postfix may dial what we would not"},
 		{what: "exempt.example", zone: one + dane1, signed: true, want: "OK may", why: "the override says so, whatever main.cf has for domains without a policy"},
 		{what: "strict.example", zone: one, want: secure1, why: "the override asks for a proof"},
+		{what: "pinned.example", zone: pair, want: "OK fingerprint match=AB" + strings.Repeat(":00", 31) + modern, why: "the key that the override pins, and nothing else is asked for"},
+		{what: "pinned-dane.example", zone: one + dane1, signed: true, want: "TEMP 4.7.5 Postfix has no word for a pin on top of DANE or MTA-STS, ...", why: "dane-only would take another key, and fingerprint one that the TLSA record does not name"},
+		{what: "pinned-sts.example", zone: one + record, policy: enforce, want: "TEMP 4.7.5 Postfix has no word ...", why: "secure would take another key"},
+		{what: "pinned-unknown.example", zone: one + dane1, signed: true, faults: at(sts, dns.TypeTXT, servfail), want: "TEMP 4.4.3 ...", why: "nobody knows what the pin is on top of"},
 		{what: "hop.example", zone: one + dane1, signed: true, want: "OK dane-only", why: "the override's next hop is none of Postfix's"},
 	}
 }
