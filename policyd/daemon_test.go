@@ -232,6 +232,7 @@ func asNobody(t *testing.T, l *lab, mode fs.FileMode, f func()) {
 		if err := os.Chmod(filepath.Join(l.dir, dir), mode); err != nil {
 			t.Fatal(err)
 		}
+		defer os.Chmod(filepath.Join(l.dir, dir), 0o700) // or it could not be removed
 	}
 	for dir := l.dir; dir != "/"; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
