@@ -374,6 +374,10 @@ func FuzzAccounting(f *testing.F) {
 			tx.Chunking, tx.Confirm = mode, m.confirms
 			tx.BeforeFinal = func() context.Context { return t.Context() }
 			report := send(t, t.Context(), s, tx)
+			if !report.Ending.ConnUsable() { // the server still has to find out
+				s.Close()
+				<-done
+			}
 			m.mu.Lock()
 			var taken []bool
 			if len(m.taken) > n {
