@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -119,6 +120,8 @@ func (c *Conn) describe() string {
 		via += ", mtasts"
 	case c.proof.WebPKI != "":
 		via += ", webpki"
+	case c.proof.Pin != pin.Pin{}:
+		via += ", pin"
 	default:
 		via += ", encrypted"
 	}
