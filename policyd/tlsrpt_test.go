@@ -157,7 +157,9 @@ transports:
     mx_auth: all
     port: %[5]d
     tls_client: {root_ca: %[6]s}
+    conn_reuse_limit: 0
     overrides: [{match: named.example, nexthop: sts.example}]
+  pooled: {mx_auth: all, port: %[5]d, tls_client: {root_ca: %[6]s}}
   strict: {mx_auth: {local_policy: {min_tls_level: encrypted}}, port: %[5]d}
 `, dir, w.Resolver(), c.path, w.HTTPSPort(), w.Port(), roots), config.Environment{})
 	if err != nil {
@@ -248,12 +250,17 @@ func TestTLSReports(t *testing.T) {
 		}
 		r.details(domain, d)
 	}
-	// A second message over the same connection is judged anew, and counts.
-	r.send("default", "", "b@sts.example")
-	if d := c.next(); d.outline() != "sts passed" {
-		t.Errorf("again: %s", d.outline())
+	// A session is a connection, not a message (RFC 8460 §4.4): a second message
+	// over it is none.
+	for _, domain := range []string{"sts.example", "sts.example", "plain.example", "plain.example", "sts.example", "none.example"} {
+		r.send("pooled", "", "b@"+domain)
 	}
-	r.until(func(s tlsrpt.Stats) bool { return s == tlsrpt.Stats{Sent: 33} })
+	for _, domain := range []string{"sts.example", "plain.example", "none.example"} {
+		if d := c.next(); d.D != domain {
+			t.Errorf("over a connection for several messages: %s of %s, want %s", d.outline(), d.D, domain)
+		}
+	}
+	r.until(func(s tlsrpt.Stats) bool { return s == tlsrpt.Stats{Sent: 35} })
 }
 
 // moreDomains are what the well-known ones leave out.

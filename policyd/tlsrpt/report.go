@@ -1,15 +1,19 @@
 package tlsrpt
 
 import (
+	"cmp"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/resolver"
@@ -30,16 +34,19 @@ func reportable(e *transport.Event) bool {
 }
 
 // report gives what a delivery says about the domain's policies; nothing when
-// no host was judged.
+// no host was judged. A session is a connection (RFC 8460 §4.4): one that carried
+// an earlier message was reported with that.
 func report(e *transport.Event) []policy {
 	r := &reporter{domain: e.Destination.Domain}
 	for i := range e.Attempts {
-		r.attempt(&e.Attempts[i])
+		if a := &e.Attempts[i]; !a.Reused {
+			r.attempt(a)
+		}
 	}
 	var failed *mtasts.Error
 	if e.STS.State == verdict.STSFailed && errors.As(e.STS.Err, &failed) && len(r.policies) > 0 {
 		if result, ok := fetchResult(failed.Failure); ok {
-			r.add(policy{Type: typeSTS, Domain: r.domain}, &failure{Result: result, Reason: reason(failed.Error())})
+			r.add(policy{Type: typeSTS, Domain: r.domain}, &failure{Result: result, Reason: reason(fetchReason(failed))})
 		}
 	}
 	return r.policies
@@ -117,12 +124,10 @@ func (r *reporter) shortcoming(a *transport.Attempt, under verdict.Rule) *failur
 		f = a.TestingFailure
 	}
 	switch {
-	case f != nil && f.Rule == under && f.Cause != verdict.NoSTARTTLS:
-		return r.failure(a, f.Cause, f.Text)
-	case f != nil && f.Cause == verdict.HandshakeFailed:
-		return r.failure(a, f.Cause, f.Text)
+	case f != nil && (f.Rule == under && f.Cause != verdict.NoSTARTTLS || f.Cause == verdict.HandshakeFailed):
+		return r.failure(a, f.Cause, cmp.Or(f.Reason, f.Text))
 	case a.TLSErr != nil:
-		return r.failure(a, verdict.HandshakeFailed, a.TLSErr.Error())
+		return r.failure(a, verdict.HandshakeFailed, handshake.Reason(a.TLSErr))
 	case a.Proof.TLS == 0:
 		return r.failure(a, verdict.NoSTARTTLS, "")
 	}
@@ -194,6 +199,23 @@ func lookupReason(err error) string {
 		return e.Kind.String() + ": " + e.Err.Error() // such as "DNSSEC Bogus"
 	}
 	return e.Kind.String()
+}
+
+// fetchReason says why a policy could not be had, in the same words for all that
+// went alike: without ports and addresses, our resolver, and the time of day.
+func fetchReason(failed *mtasts.Error) string {
+	var look *resolver.Error
+	var op *net.OpError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(failed.Err, &look):
+		return "look-up failed: " + lookupReason(failed.Err)
+	case errors.As(failed.Err, &op):
+		return op.Op + ": " + op.Err.Error()
+	case errors.As(failed.Err, &invalid) && invalid.Reason == x509.Expired:
+		return "the certificate has expired, or is not valid yet"
+	}
+	return failed.Error()
 }
 
 // fetchResult gives the result type of a policy that could not be had. A

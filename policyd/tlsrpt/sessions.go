@@ -35,7 +35,7 @@ func Sessions(e *transport.Event, at time.Time) []tlsreport.Session {
 		if result, ok := fetchResult(failed.Failure); ok {
 			list = append(list, tlsreport.Session{
 				At: at, Domain: domain, Policy: tlsreport.Policy{Type: tlsreport.TypeSTS, Domain: domain},
-				Failure: &tlsreport.Failure{Result: tlsreport.Result(result.String()), Reason: reason(failed.Error())},
+				Failure: &tlsreport.Failure{Result: tlsreport.Result(result.String()), Reason: reason(fetchReason(failed))},
 			})
 		}
 	}

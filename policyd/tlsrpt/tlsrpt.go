@@ -12,8 +12,10 @@
 // A datagram holds the policies that decided about the hosts that were tried:
 // the TLSA records of one, the domain's MTA-STS policy, or that there is none;
 // and under each what failed, and whether the delivery got through in the end.
-// A policy in testing mode fails as one that is enforced would. A connection
-// that is used again counts like a new one: it is judged anew.
+// A policy in testing mode fails as one that is enforced would. A session is a
+// connection (RFC 8460 §4.4): a delivery over one that carried an earlier message
+// is not told. Reasons are the same for all that failed alike, so that a report
+// has one entry for them, with a count.
 //
 // Not reported are deliveries to a next hop that the administrator or the mail
 // server named, and messages with "TLS-Required: No": no policy of the domain

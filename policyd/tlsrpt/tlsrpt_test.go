@@ -1,17 +1,24 @@
 package tlsrpt
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -103,6 +110,11 @@ func TestReport(t *testing.T) {
 	tlsaIs := `{"policy-type":1,"policy-domain":"tlsa.mx.example.org","policy-string":["3 1 1 ` + hex + `","1 1 1 abab"]`
 	lost := attempt(verdict.Facts{}, 0, nil)
 	lost.TLSErr = errors.New("TLS handshake: EOF")
+	hellos, reused := lost, lost
+	hellos.TLSErr = fmt.Errorf("TLS handshake: %w", handshake.Error{
+		{Err: io.EOF}, {Offer: handshake.Offer{Hello: handshake.Hello{Step: handshake.Classical}}, Err: io.EOF},
+	})
+	reused.Reused = true
 	tested := attempt(verdict.Facts{STS: sts}, 0x304, nil)
 	tested.TestingFailure = fails(verdict.MTASTS, verdict.CertificateUntrusted)
 	testedPlain := attempt(verdict.Facts{STS: sts}, 0, nil)
@@ -118,6 +130,8 @@ func TestReport(t *testing.T) {
 	}{
 		{"no policy", event(ok(verdict.Facts{})), `[` + none + passed + `]`},
 		{"no policy, no TLS", event(attempt(verdict.Facts{}, 0, nil)), `[` + none + details + `{"c":201,` + where + `}` + oneFails + `]`},
+		{"over a connection that carried a message before", event(reused), `null`},
+		{"no policy, no hello came to anything", event(hellos), `[` + none + details + `{"c":205,` + where + `,"f":"the server ended the connection in the TLS handshake; 2 hellos: full, classical"}` + oneFails + `]`},
 		{"no policy, TLS breaks", event(lost), `[` + none + details + `{"c":205,` + where + `,"f":"TLS handshake: EOF"}` + oneFails + `]`},
 		{"local_policy asks for TLS", event(attempt(verdict.Facts{}, 0, fails(verdict.LocalPolicy, verdict.HandshakeFailed))),
 			`[` + none + details + `{"c":205,` + where + because + `}` + oneFails + `]`},
@@ -187,3 +201,28 @@ func TestQueueIsBounded(t *testing.T) {
 
 // notReported is a failure of which there is nothing to report.
 func notReported() *verdict.Failure { return fails(verdict.RequireTLS, verdict.MXLevelTooLow) }
+
+// Why a policy could not be had is said in the same words for all that went
+// alike.
+func TestFetchReasons(t *testing.T) {
+	dial := func(port int) error {
+		return &url.Error{Op: "Get", URL: "https://mta-sts.example.org", Err: &net.OpError{
+			Op: "dial", Net: "tcp", Source: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: port}, Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 443},
+			Err: errors.New("connection refused"),
+		}}
+	}
+	expired := x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired, Detail: "current time 2026-01-02T03:04:05Z is after 2026-01-01T00:00:00Z"}
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{dial(30001), "dial: connection refused"}, {dial(30002), "dial: connection refused"},
+		{expired, "the certificate has expired, or is not valid yet"},
+		{&resolver.Error{Name: "mta-sts.example.org.", Kind: resolver.ServFail, Server: "127.0.0.1:53"}, "look-up failed: SERVFAIL"},
+		{errors.New("status 404"), "status 404"},
+	} {
+		if got := fetchReason(&mtasts.Error{Failure: mtasts.FailureFetch, Err: tt.err}); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
+		}
+	}
+}

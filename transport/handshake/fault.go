@@ -273,6 +273,9 @@ func (t Try) text() string {
 	return f.Sentence(t.Offer) + " (" + f.Raw + ")"
 }
 
+// sentence is text without the words of libraries.
+func (t Try) sentence() string { return FaultOf(t.Err).Sentence(t.Offer) }
+
 // Error is a host with which no hello came to anything: one try at least.
 type Error []Try
 
@@ -284,31 +287,61 @@ func (e Error) Unwrap() error { return e[len(e)-1].Err }
 // handshake (read: connection reset by peer); 3 hellos: full, classical,
 // compatible; this destination needs TLS (DANE)".
 func (e Error) Error() string {
+	text := e.tell(Try.text)
+	if rule := e[len(e)-1].Offer.Rule; rule != "" && !strings.Contains(text, "("+rule+")") {
+		text += "; this destination needs TLS (" + rule + ")"
+	}
+	return text
+}
+
+// tell tells of the tries, those that went alike together.
+func (e Error) tell(text func(Try) string) string {
 	var texts []string
 	var steps [][]string // for each of them
 	for _, t := range e {
-		text := t.text()
+		text := text(t)
 		if n := len(texts); n == 0 || texts[n-1] != text {
 			texts, steps = append(texts, text), append(steps, nil)
 		}
 		last := len(steps) - 1
 		steps[last] = append(steps[last], t.Offer.Step.String())
 	}
-	var text string
 	switch {
 	case len(e) == 1:
-		text = texts[0]
+		return texts[0]
 	case len(texts) == 1:
-		text = fmt.Sprintf("%s; %d hellos: %s", texts[0], len(e), strings.Join(steps[0], ", "))
-	default:
-		parts := make([]string, len(texts))
-		for i := range texts {
-			parts[i] = strings.Join(steps[i], ", ") + ": " + texts[i]
-		}
-		text = fmt.Sprintf("%d hellos: %s", len(e), strings.Join(parts, "; "))
+		return fmt.Sprintf("%s; %d hellos: %s", texts[0], len(e), strings.Join(steps[0], ", "))
 	}
-	if rule := e[len(e)-1].Offer.Rule; rule != "" && !strings.Contains(text, "("+rule+")") {
-		text += "; this destination needs TLS (" + rule + ")"
+	parts := make([]string, len(texts))
+	for i := range texts {
+		parts[i] = strings.Join(steps[i], ", ") + ": " + texts[i]
 	}
-	return text
+	return fmt.Sprintf("%d hellos: %s", len(e), strings.Join(parts, "; "))
+}
+
+// Refused is a server that offers STARTTLS and refuses it by a reply.
+type Refused struct {
+	Code int    // of the reply
+	Text string // the whole reply
+}
+
+// Error quotes the reply.
+func (r *Refused) Error() string { return "STARTTLS refused: " + r.Text }
+
+// Reason is what a failure of TLS is called in a report (RFC 8460): the same for
+// all that went wrong alike, without addresses, ports, times and what a server
+// numbers its sessions by.
+func Reason(err error) string {
+	var hellos Error
+	var refused *Refused
+	var op *net.OpError
+	switch {
+	case errors.As(err, &hellos):
+		return hellos.tell(Try.sentence)
+	case errors.As(err, &refused):
+		return "STARTTLS refused: " + strconv.Itoa(refused.Code)
+	case errors.As(err, &op):
+		return "the connection was lost behind STARTTLS: " + raw(err)
+	}
+	return err.Error()
 }

@@ -325,3 +325,43 @@ func TestRealHandshakes(t *testing.T) {
 		})
 	}
 }
+
+// Equal failures have equal reasons in a report, whatever differs from
+// connection to connection.
+func TestReason(t *testing.T) {
+	lost := func(port int) error {
+		return &net.OpError{
+			Op: "read", Net: "tcp", Source: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: port}, Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 25},
+			Err: os.NewSyscallError("read", syscall.ECONNRESET),
+		}
+	}
+	s := Settings{Legacy: true}
+	hellos := func(port int) (e Error) {
+		for _, h := range s.Hellos(Opportunistic) {
+			e = append(e, Try{Offer{Hello: h}, lost(port)})
+		}
+		return e
+	}
+	for want, errs := range map[string][]error{
+		"the server reset the connection in the TLS handshake; 4 hellos: full, classical, compatible, without-sni": {
+			hellos(30001), hellos(30002), fmt.Errorf("TLS handshake: %w", hellos(30003)),
+		},
+		"the server speaks TLS 1.0 only; this destination needs TLS 1.2 (MTA-STS)": {
+			Error{{modern, errors.New("tls: server selected unsupported protocol version 301")}},
+		},
+		"STARTTLS refused: 454": {
+			&Refused{454, "454 4.7.0 TLS not available, id=4f2a"}, fmt.Errorf("it: %w", &Refused{454, "454 4.7.0 TLS not available, id=77c1"}),
+		},
+		"the connection was lost behind STARTTLS: read: connection reset by peer": {lost(30001), fmt.Errorf("EHLO after STARTTLS: %w", lost(30002))},
+		"something else": {errors.New("something else")},
+	} {
+		for _, err := range errs {
+			if got := Reason(err); got != want {
+				t.Errorf("%v: %q, want %q", err, got, want)
+			}
+		}
+	}
+	if got := (&Refused{454, "454 4.7.0 not now"}).Error(); got != "STARTTLS refused: 454 4.7.0 not now" {
+		t.Errorf("%q", got)
+	}
+}

@@ -27,6 +27,18 @@ type helloError struct{ handshake.Try }
 // Error gives what went wrong.
 func (e *helloError) Error() string { return handshake.Error{e.Try}.Error() }
 
+// refusal is a server that refused STARTTLS by a reply.
+type refusal struct {
+	at      *smtp.Error
+	refused *handshake.Refused
+}
+
+// Error quotes the reply.
+func (r *refusal) Error() string { return r.refused.Error() }
+
+// Unwrap gives what it is to the session, and to TLS.
+func (r *refusal) Unwrap() []error { return []error{r.at, r.refused} }
+
 // open greets the server, starts TLS and has the connection judged. Where a
 // hello comes to nothing the next one is tried, each over a connection of its
 // own, and at last, where the verdict allows it, the message goes in the clear.
@@ -109,15 +121,15 @@ func (o *opening) noTLS(ctx context.Context, c *Conn, err error) error {
 	}
 	decision := decideSession(at)
 	if decision.TLSFailed && decision.Conn == outcome.Keep {
-		o.probe.noTLS(at)
-		c.TLSErr = at
+		o.probe.noTLS(err)
+		c.TLSErr = err
 		return nil // refused by a reply: the connection is as it was
 	}
 	c.session.Close()
 	if !decision.TLSFailed {
 		return err
 	}
-	return o.inTheClear(ctx, c, at)
+	return o.inTheClear(ctx, c, err)
 }
 
 // greet opens the session. silence is for the handshake that follows. On error
@@ -168,6 +180,8 @@ func (o *opening) startTLS(ctx context.Context, c *Conn, hello handshake.Hello) 
 			return failed
 		case ctx.Err() != nil || c.session.TLS() != nil:
 			return err
+		case errors.As(err, &at) && at.Stage == outcome.STARTTLS && at.Err == nil:
+			return o.orNoTLS(v, &refusal{at, &handshake.Refused{Code: at.Reply.Code, Text: at.Reply.Text()}})
 		case errors.Is(err, smtp.ErrInjection) || !errors.As(err, &at) || at.Stage != outcome.Handshake:
 			return o.orNoTLS(v, err)
 		default:

@@ -19,6 +19,9 @@ type Failure struct {
 	Text  string
 	Rule  Rule
 	Cause Cause
+	// Reason is the text for a report where it must be another: the same for
+	// all that failed alike. Empty: Text will do.
+	Reason string
 }
 
 // Error gives the line.
@@ -158,6 +161,7 @@ func (v *Verdict) NoTLS(why error) *Failure {
 		return nil
 	}
 	f := v.noTLS(HandshakeFailed, "TLS failed: "+why.Error())
+	f.Reason = handshake.Reason(why)
 	var hellos handshake.Error
 	if errors.As(why, &hellos) {
 		f.Text = hellos.Error() // which names the rule itself
