@@ -27,7 +27,7 @@ type Metric struct {
 func All() []Metric {
 	return slices.Concat(
 		[]Metric{buildInfo, reloadSuccessful, reloadTime, logMessages},
-		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, policyFailures, changed},
+		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, handshakes, policyFailures, changed},
 		[]Metric{inProgress, messages, uploads, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
 		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
@@ -65,7 +65,9 @@ var (
 	phaseDuration = Metric{"mxpolicyd_delivery_phase_duration_seconds", Histogram, []string{"transport", "phase"},
 		"Time spent in each phase by the deliveries that came to it. A delivery over an idle connection has no connect, greeting and tls. Rising wait: limits or max_deliveries are too low; dns: the resolver is slow; connect, greeting, tls: the network or other servers are; transaction: other servers take long over a message."}
 	security = Metric{"mxpolicyd_delivery_security_total", Counter, []string{"transport", "tls_level", "mx_level", "proof"},
-		"Deliveries of which a server took the message, by the levels that the connection reached and by what proved the server: dane, webpki or none. A falling share of authenticated ones means that certificates, TLSA records or DNSSEC stopped working somewhere; when it falls for all, look at our own resolver."}
+		"Deliveries of which a server took the message, by the levels that the connection reached and by what proved the server: dane, webpki, pin or none. A falling share of authenticated ones means that certificates, TLSA records or DNSSEC stopped working somewhere; when it falls for all, look at our own resolver."}
+	handshakes = Metric{"mxpolicyd_tls_handshakes_total", Counter, []string{"transport", "version", "group", "hello"},
+		"TLS handshakes with servers that came about and were judged, by version, key exchange (RSA has no forward secrecy) and the hello that it took: full, or a plainer one, classical, compatible, without-sni. TLS 1.0 and 1.1 are those that tls_client.legacy: false would have go in plaintext; mxpolicyd status lists the hosts that need a plainer hello. When many need one at once, something on our own way out breaks TLS."}
 	policyFailures = Metric{"mxpolicyd_policy_failures_total", Counter, []string{"policy", "cause", "mode"},
 		"Hosts that failed a policy, enforced (skipped) or testing (used all the same). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
 	changed = Metric{"mxpolicyd_deliveries_changed_total", Counter, []string{"transport", "change"},

@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,6 +26,8 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/metrics"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/dane"
+	"github.com/mxpipe/mxpipe/transport/handshake"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -209,6 +212,16 @@ func TestObserve(t *testing.T) {
 	folded := event("third", ok)
 	folded.Folds = 3
 	m.Observe(folded)
+	// Old TLS is no TLS to a policy, whatever its certificate; a connection used
+	// again makes no handshake.
+	old := event("old", ok)
+	old.Attempts[0].Proof = verdict.Proof{TLS: 0x301, Hello: handshake.Compatible, DANE: &dane.Match{}, WebPKI: "mx"}
+	m.Observe(old)
+	old.Attempts[0].Reused = true
+	m.Observe(old)
+	pinned := event("old", ok)
+	pinned.Attempts[0].Proof = verdict.Proof{TLS: 0x304, Group: tls.X25519, Pin: pin.Pin{1}}
+	m.Observe(pinned)
 	failed := event("default", later)
 	failed.Attempts[0].Delivered = false
 	failed.Attempts[0].Failure = &verdict.Failure{Rule: verdict.DANE, Cause: verdict.TLSALookup}
@@ -219,6 +232,10 @@ func TestObserve(t *testing.T) {
 		name, labels string
 		value        float64
 	}{
+		{"mxpolicyd_delivery_security_total", "transport=old tls_level=none mx_level=dnssec proof=none", 2},
+		{"mxpolicyd_delivery_security_total", "transport=old tls_level=authenticated mx_level=dnssec proof=pin", 1},
+		{"mxpolicyd_tls_handshakes_total", "transport=old version=TLS1.0 group=RSA hello=compatible", 1},
+		{"mxpolicyd_tls_handshakes_total", "transport=old version=TLS1.3 group=X25519 hello=full", 1},
 		{"mxpolicyd_deliveries_total", "transport=default result=delivered", 1},
 		{"mxpolicyd_deliveries_total", "transport=default result=refused", 2},
 		{"mxpolicyd_deliveries_total", "transport=default result=deferred", 1},

@@ -1,9 +1,12 @@
 package metrics
 
 import (
+	"crypto/tls"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -39,6 +42,7 @@ type proof uint8
 
 const (
 	byNothing proof = iota
+	byPin
 	byWebPKI
 	byDANE
 	proofs
@@ -46,17 +50,21 @@ const (
 
 // String gives the label's value.
 func (p proof) String() string {
-	return [proofs]string{"none", "webpki", "dane"}[p]
+	return [proofs]string{"none", "pin", "webpki", "dane"}[p]
 }
 
+// proofOf gives what proved the server. A connection that counts as none proves
+// nothing, whatever its certificate.
 func proofOf(p *verdict.Proof) proof {
 	switch {
+	case p.Level() != verdict.TLSAuthenticated:
+		return byNothing
 	case p.DANE != nil:
 		return byDANE
 	case p.WebPKI != "":
 		return byWebPKI
 	}
-	return byNothing
+	return byPin
 }
 
 // series are the counters of one transport, found once: a delivery then costs
@@ -102,6 +110,8 @@ func (m *Metrics) of(name string) *series {
 			}
 		}
 	}
+	// The others come with the first handshake of their kind.
+	m.handshakes.WithLabelValues(name, versionOf(tls.VersionTLS13), tls.X25519MLKEM768.String(), handshake.Full.String())
 	stored, _ := m.byTransport.LoadOrStore(name, s)
 	return stored.(*series)
 }
@@ -145,9 +155,33 @@ func (m *Metrics) Observe(e *transport.Event) {
 		if a.Delivered {
 			s.security[a.Proof.Level()][a.Verdict.MX][proofOf(&a.Proof)].Inc()
 		}
+		if a.Proof.TLS != 0 && !a.Reused {
+			m.handshakes.WithLabelValues(e.Transport, versionOf(a.Proof.TLS), groupOf(&a.Proof), a.Proof.Hello.String()).Inc()
+		}
 		m.failed(a.Failure, modeEnforced)
 		m.failed(a.TestingFailure, modeTesting)
 	}
+}
+
+// versionOf names a version as the log does: "TLS1.3".
+func versionOf(v uint16) string {
+	switch v {
+	case tls.VersionTLS10:
+		return "TLS1.0"
+	case tls.VersionTLS11:
+		return "TLS1.1"
+	case tls.VersionTLS12:
+		return "TLS1.2"
+	}
+	return "TLS1.3"
+}
+
+// groupOf names the key exchange of a handshake.
+func groupOf(p *verdict.Proof) string {
+	if p.Group == 0 {
+		return "RSA"
+	}
+	return p.Group.String()
 }
 
 // The modes in which a policy is failed.
@@ -176,6 +210,7 @@ func (m *Metrics) failures() {
 		{verdict.MTASTS, modeTesting, [][]verdict.Cause{{verdict.NoSTARTTLS}, certificate, {verdict.TLSTooOld, verdict.NotListed}}},
 		{verdict.RequireTLS, modeEnforced, [][]verdict.Cause{tls, certificate, {verdict.MXLevelTooLow, verdict.NoExtension}}},
 		{verdict.LocalPolicy, modeEnforced, [][]verdict.Cause{tls, certificate, {verdict.MXLevelTooLow}}},
+		{verdict.Pinned, modeEnforced, [][]verdict.Cause{tls, certificate}},
 	} {
 		for _, causes := range group.causes {
 			for _, c := range causes {
