@@ -247,7 +247,7 @@ func TestListen(t *testing.T) {
 			words := testlog.New()
 			before := openFiles(t)
 			got, err := Open(t.Context(), h.files, &cfg, only(KindPipe), slog.New(slog.NewTextHandler(words, nil)))
-			defer got.Close()
+			t.Cleanup(got.Close)
 			if n := words.Count("WARN"); n != len(c.warned) {
 				t.Errorf("%d warnings:\n%s", n, words)
 			}
@@ -316,7 +316,7 @@ func TestEveryKindOfSocket(t *testing.T) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	opened, err := Open(t.Context(), nil, &cfg, every, log)
-	defer opened.Close()
+	t.Cleanup(opened.Close)
 	if got := names(opened); err != nil || got != "pipe/unix lmtp/unix lmtp-other/unix lmtp-other/unix socketmap/tcp admin/unix metrics/tcp" {
 		t.Errorf("opened %s, %v", got, err)
 	}
@@ -327,7 +327,7 @@ func TestEveryKindOfSocket(t *testing.T) {
 	h.tcp("socketmap")
 	h.tcp("metrics")
 	taken, err := Open(t.Context(), h.files, &cfg, every, log)
-	defer taken.Close()
+	t.Cleanup(taken.Close)
 	if got := names(taken); err != nil || got != "admin/unix lmtp/unix lmtp-other/unix metrics/tcp pipe/unix socketmap/tcp" {
 		t.Errorf("taken %s, %v", got, err)
 	}
