@@ -15,6 +15,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -127,6 +128,9 @@ func protections() map[string]func(*mitm) (change func(*Config), require bool) {
 		},
 		"min_tls_level authenticated": func(*mitm) (func(*Config), bool) {
 			return local(verdict.TLSAuthenticated, verdict.MXNone), false
+		},
+		"a pin": func(s *mitm) (func(*Config), bool) {
+			return func(c *Config) { everything(c); pinTo(c, pin.Of(s.genuine().Leaf)) }, false
 		},
 		"REQUIRETLS, MTA-STS": func(s *mitm) (func(*Config), bool) { enforce(s); return everything, true },
 		"REQUIRETLS, DNSSEC":  func(s *mitm) (func(*Config), bool) { sign(s); return everything, true },
