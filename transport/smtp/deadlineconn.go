@@ -3,14 +3,10 @@ package smtp
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // deadlineConn is a network connection none of whose waits is unbounded. Reads
@@ -32,8 +28,13 @@ type deadlineConn struct {
 	mu         sync.Mutex
 	ctx        context.Context // the bound one
 	unbind     func() bool
+	hard       context.Context // that ends all waits too; nil: none
+	unbindHard func() bool
+	borne      time.Time // until when the end of ctx is no reason to stop waiting; zero: it always is
 	givenUp    bool
 	writesOver bool
+
+	kernel kernel
 }
 
 // past is a deadline that ends every wait at once.
@@ -43,29 +44,68 @@ var past = time.Unix(1, 0)
 func (s *deadlineConn) bind(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.unbind != nil {
-		s.unbind()
-	}
+	s.release()
 	s.ctx = ctx
-	s.Conn.SetDeadline(s.until(time.Time{}))
+	s.end = time.Time{}
+	s.Conn.SetDeadline(s.until(s.end))
 	s.unbind = context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		// A context that was replaced meanwhile has no say any more.
 		if s.ctx == ctx {
-			s.Conn.SetDeadline(past)
+			s.Conn.SetReadDeadline(s.until(s.end))
+			s.Conn.SetWriteDeadline(s.until(time.Now().Add(s.stall)))
 		}
 	})
+}
+
+// bear has the waits go on when the bound context ends, but not after t; they
+// end with hard in any case, unless it is nil.
+func (s *deadlineConn) bear(t time.Time, hard context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.borne, s.hard = t, hard
+	if hard != nil {
+		s.unbindHard = context.AfterFunc(hard, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.hard == hard {
+				s.Conn.SetDeadline(past)
+			}
+		})
+	}
 }
 
 // loose lets the bound context go. Nothing is waited for until another is bound.
 func (s *deadlineConn) loose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.release()
+	s.ctx = context.Background()
+}
+
+// release lets the contexts go. The caller holds mu.
+func (s *deadlineConn) release() {
 	if s.unbind != nil {
 		s.unbind()
 	}
-	s.ctx, s.unbind = context.Background(), nil
+	if s.unbindHard != nil {
+		s.unbindHard()
+	}
+	s.unbind, s.hard, s.unbindHard, s.borne = nil, nil, nil, time.Time{}
+}
+
+// cause says which context has ended all waits, if that is why they ended.
+func (s *deadlineConn) cause() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.hard != nil && s.hard.Err() != nil:
+		return context.Cause(s.hard)
+	case s.borne.IsZero() && s.ctx.Err() != nil:
+		return context.Cause(s.ctx)
+	}
+	return nil
 }
 
 // readUntil has reads end at t, or with the bound context if that is sooner;
@@ -93,8 +133,15 @@ func (s *deadlineConn) limitSilence() {
 // context's own deadline is left out on purpose: a wait that it ends must find
 // it ended, or our lack of time would be taken for the server's silence.
 func (s *deadlineConn) until(t time.Time) time.Time {
-	if s.givenUp || s.ctx.Err() != nil {
+	switch {
+	case s.givenUp, s.hard != nil && s.hard.Err() != nil:
 		return past
+	case s.ctx.Err() == nil:
+		return t
+	case s.borne.IsZero():
+		return past
+	case t.IsZero() || s.borne.Before(t):
+		return s.borne
 	}
 	return t
 }
@@ -124,46 +171,14 @@ func (s *deadlineConn) Read(p []byte) (int, error) {
 // which may have passed while the connection was idle; a connection without a
 // descriptor is asked with a deadline that has passed.
 func (s *deadlineConn) readNow(p []byte) (n int, err error) {
-	raw := s.descriptor()
-	if raw == nil {
-		s.Conn.SetReadDeadline(past)
-		if n, err = s.Conn.Read(p); n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-			err = errWouldBlock
-		}
-		return n, err
+	if s.kernel.of(s.Conn) {
+		return s.kernel.receive(p)
 	}
-	failed := raw.Control(func(fd uintptr) {
-		for {
-			if n, _, err = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT); err != unix.EINTR {
-				return
-			}
-		}
-	})
-	switch {
-	case failed != nil:
-		return 0, failed
-	case err == unix.EAGAIN:
-		return 0, errWouldBlock
-	case err != nil:
-		return 0, os.NewSyscallError("recvfrom", err)
-	case n == 0 && len(p) > 0:
-		return 0, io.EOF
+	s.Conn.SetReadDeadline(past)
+	if n, err = s.Conn.Read(p); n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errWouldBlock
 	}
-	return n, nil
-}
-
-// descriptor gives the kernel's side of the connection; nil: it has none, or
-// is closed.
-func (s *deadlineConn) descriptor() syscall.RawConn {
-	conn, ok := s.Conn.(syscall.Conn)
-	if !ok {
-		return nil
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return raw
+	return n, err
 }
 
 // Write writes all of p unless the peer takes nothing of it for the stall time.
@@ -189,7 +204,7 @@ func (s *deadlineConn) Write(p []byte) (int, error) {
 func (s *deadlineConn) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.givenUp || s.writesOver || s.ctx.Err() != nil
+	return s.writesOver || s.givenUp || s.hard != nil && s.hard.Err() != nil || s.ctx.Err() != nil && !time.Now().Before(s.borne)
 }
 
 // endWrites has the write under way fail unless the kernel has taken all of
@@ -218,11 +233,11 @@ func (s *deadlineConn) giveUp() {
 
 // unacknowledged gives how many bytes of what was sent the other side's kernel
 // is known to lack (tcp(7), SIOCOUTQ). What it lacks, nobody there has read.
-func (s *deadlineConn) unacknowledged() (n int) {
-	if raw := s.descriptor(); raw != nil {
-		raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+func (s *deadlineConn) unacknowledged() int {
+	if !s.kernel.of(s.Conn) {
+		return 0
 	}
-	return n
+	return s.kernel.queued()
 }
 
 // Close closes the connection at once and lets the bound context go.
@@ -230,6 +245,9 @@ func (s *deadlineConn) Close() error {
 	s.mu.Lock()
 	if s.unbind != nil {
 		s.unbind()
+	}
+	if s.unbindHard != nil {
+		s.unbindHard()
 	}
 	s.mu.Unlock()
 	return s.Conn.Close()

@@ -75,7 +75,7 @@ const commandRoom = 600
 func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	s.begin(ctx)
 	t := &transfer{
-		Session: s, ctx: ctx, tx: tx,
+		Session: s, tx: tx,
 		report: &Report{Ending: Answered, Rcpts: make([]reply.Reply, len(tx.Recipients))},
 		sent:   meter{Writer: s.conn},
 	}

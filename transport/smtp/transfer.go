@@ -17,7 +17,6 @@ import (
 // transfer is one transaction under way.
 type transfer struct {
 	*Session
-	ctx     context.Context // what ends the waits now
 	tx      *Transaction
 	report  *Report
 	w       *bufio.Writer
@@ -29,7 +28,6 @@ type transfer struct {
 
 	sent meter // what the connection took
 	end  int64 // how much it has to take for the message to be whole; 0: not known yet
-	undo func()
 }
 
 // meter counts what a connection takes.
@@ -46,9 +44,6 @@ func (m *meter) Write(p []byte) (int, error) {
 
 // release gives back what the transaction used.
 func (t *transfer) release() {
-	if t.undo != nil {
-		t.undo()
-	}
 	t.cfg.Buffers.backWriter(t.w)
 	t.idle()
 }
@@ -155,7 +150,7 @@ func (t *transfer) heard(stage outcome.Stage, r reply.Reply) {
 // wentAway tells whether the connection ended as the server had announced with
 // 421, the last that it said: nobody's message was accepted.
 func (t *transfer) wentAway(err error) bool {
-	return t.leaving && t.ctx.Err() == nil && (ended(err) || errors.Is(err, os.ErrDeadlineExceeded))
+	return t.leaving && t.raw.cause() == nil && (ended(err) || errors.Is(err, os.ErrDeadlineExceeded))
 }
 
 // message sends the message itself to a server that waits for it.
@@ -226,7 +221,7 @@ func (t *transfer) confirmed(asked bool) {
 		t.report.Confirmation = Confirmed
 	case err == nil && (r.Code == 500 || r.Code == 502):
 		t.report.Confirmation = Unconfirmed
-	case err != nil && t.ctx.Err() != nil:
+	case err != nil && t.raw.over():
 		t.report.Ending = Closing // it was us who did not wait
 	case err != nil && (ended(err) || errors.Is(err, os.ErrDeadlineExceeded)):
 		t.report.Ending, t.report.Confirmation = Closing, Unconfirmed
@@ -286,11 +281,10 @@ func (t *transfer) forget() {
 // fail notes the connection's failure. When the context ended, its cause is
 // the reason, not the deadline that it set off.
 func (t *transfer) fail(ending Ending, stage outcome.Stage, err error) {
-	switch {
-	case errors.As(err, new(*contentError)):
+	if errors.As(err, new(*contentError)) {
 		ending = Spoiled
-	case t.ctx.Err() != nil:
-		err = context.Cause(t.ctx)
+	} else if cause := t.raw.cause(); cause != nil {
+		err = cause
 	}
 	if ending == Ended || ending == OutOfStep || errors.Is(err, errUnasked) {
 		t.forget()
@@ -323,31 +317,11 @@ func (t *transfer) writeEnvelope() error {
 // afterwards has the rest of the transaction end at the later of its own time
 // and SubmissionTimeout from now on, the message having been written whole.
 func (t *transfer) afterwards() {
-	own, after := t.ctx, context.WithoutCancel(t.ctx)
+	var hard context.Context
 	if t.tx.BeforeFinal != nil {
-		after = t.tx.BeforeFinal()
+		hard = t.tx.BeforeFinal()
 	}
-	late, cancel := context.WithCancelCause(after)
-	patience := t.cfg.SubmissionTimeout
-	begin, over := time.Now(), make(chan struct{})
-	stop := context.AfterFunc(own, func() {
-		defer close(over)
-		timer := time.NewTimer(patience - time.Since(begin))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			cancel(os.ErrDeadlineExceeded)
-		case <-late.Done():
-		}
-	})
-	t.undo = func() {
-		cancel(nil)
-		if !stop() {
-			<-over
-		}
-	}
-	t.ctx = late
-	t.raw.bind(late)
+	t.raw.bear(time.Now().Add(t.cfg.SubmissionTimeout), hard)
 }
 
 // writeChunk writes the message as one chunk, the last (RFC 3030 §2).
