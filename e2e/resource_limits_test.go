@@ -140,7 +140,7 @@ func TestHostileClients(t *testing.T) {
 		return u, u.descriptors <= before.descriptors+5
 	}, d.log)
 	t.Logf("%d silent connections: %s; before: %s; after garbage: %s", len(silent), under, before, after)
-	if after.memory > before.memory+100<<10 {
+	if after.memory > before.memory+200<<10 { // the race detector's share included
 		t.Errorf("after garbage: %s, before %s", after, before)
 	}
 	if n := s.Counters().Messages; n != 3 {

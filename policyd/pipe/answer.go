@@ -14,8 +14,10 @@ import (
 
 // conclude answers with one status for all recipients. When the mail server
 // will try recipients again that have the message, they are written down
-// first; the same when it cannot be told that they have it. A try that comes
-// after the answer may begin at once.
+// first; the same when it cannot be told that they have it. Another try of
+// recipients that have the message, or are refused, may begin only when it is
+// known whether the answer was read: a mail server that is started anew can be
+// faster than the news that its answer was not.
 func (r *request) conclude(d *intake.Delivery, w *watch) {
 	merged := make([]outcome.Result, len(d.Results))
 	for i, result := range d.Results {
@@ -32,15 +34,16 @@ func (r *request) conclude(d *intake.Delivery, w *watch) {
 	if w.gone() {
 		err = transport.ErrGone
 	} else {
-		d.End()
 		err = r.tell(code, text, w)
 	}
 	if err != nil {
 		d.Remember()
+		d.End()
 		r.log.Info("the mail server did not wait for the answer", "dsn", code.String(), "error", err)
 		return
 	}
 	d.Forget()
+	d.End()
 }
 
 var errUnread = errors.New("it was not read in time")

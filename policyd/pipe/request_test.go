@@ -225,10 +225,31 @@ func readable(t *testing.T, conn interface {
 // once more.
 func TestToldIsNotRemembered(t *testing.T) {
 	b := serve(t, nil)
-	for range 2 {
-		want(t, b.send(envelope("a")), "2.0.0 ")
+	want(t, b.send(envelope("a")), "2.0.0 ")
+	// Until the daemon has seen that the answer was read, the message is on its
+	// way.
+	again := b.send(envelope("a"))
+	for strings.HasPrefix(again, "4.3.0 an earlier attempt") {
+		again = b.send(envelope("a"))
 	}
+	want(t, again, "2.0.0 ")
 	b.WantCalls("a", "a")
+}
+
+// While an answer lies there unread, nobody knows whether it will be: another
+// try waits for that, and gets what the first one would have got.
+func TestUnreadAnswerHoldsTheNextTry(t *testing.T) {
+	b := serve(t, nil)
+	conn := b.connect(whole(t, envelope("a")))
+	readable(t, conn)
+	want(t, b.send(envelope("a")), "4.3.0 an earlier attempt to deliver this message is still in progress")
+	conn.Close() // with the answer unread
+	again := b.send(envelope("a"))
+	for strings.HasPrefix(again, "4.3.0 an earlier attempt") {
+		again = b.send(envelope("a"))
+	}
+	want(t, again, "2.0.0 delivered")
+	b.WantCalls("a")
 }
 
 // Of a mixed outcome the recipients that were served are skipped at the
