@@ -22,7 +22,7 @@ type Delivery struct {
 	msg        *spool.Message
 	log        *slog.Logger
 	name       served.Key // zero until it is asked for
-	mine       map[flight]struct{}
+	mine       map[flight]*attempt
 }
 
 // Deliver hands the message over for the recipients that neither have it yet
@@ -32,7 +32,7 @@ func (s *Slot) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.
 	d := &Delivery{
 		Results:    make([]transport.Result, len(env.Recipients)),
 		dispatcher: s.dispatcher, env: env, msg: msg, log: log,
-		mine: s.dispatcher.inFlight.begin(env),
+		mine: s.dispatcher.inFlight.begin(ctx, env),
 	}
 	left, index := d.left()
 	left.Waited = s.waited
@@ -150,6 +150,10 @@ func (d *Delivery) Forget() {
 	}
 	d.dispatcher.Served.Forget(key, done)
 }
+
+// Answered says that the answer goes to the mail server, which may not read it:
+// another try waits a little for that news.
+func (d *Delivery) Answered() { d.dispatcher.inFlight.answered(d.mine) }
 
 // End lets further tries of the message begin. It is called when what became
 // of this one is known, and written down where that is needed; a second call

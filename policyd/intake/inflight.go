@@ -1,7 +1,9 @@
 package intake
 
 import (
+	"context"
 	"sync"
+	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
 )
@@ -9,10 +11,17 @@ import (
 // inFlight are the messages that are on their way at this moment. A client that
 // goes while a server has the whole message and has not answered yet leaves a
 // delivery behind that may well succeed. Its mail server tries again, perhaps
-// before the server's answer is there to be remembered.
+// before the server's answer is there to be remembered; or, when it was started
+// anew, before it is known that its answer was not read.
 type inFlight struct {
 	mu  sync.Mutex
-	all map[flight]struct{}
+	all map[flight]*attempt
+}
+
+// attempt is a delivery that flights belong to.
+type attempt struct {
+	answered bool          // it has its answer, which may be unread
+	over     chan struct{} // closed when it has ended
 }
 
 // flight is a message of a mail server's queue on its way to one recipient. Two
@@ -24,34 +33,79 @@ func flightOf(env *transport.Envelope, recipient string) flight {
 	return flight{env.QueueID, env.Sender, recipient}
 }
 
+// unreadWait is how long a try waits for the news whether the answer to the one
+// before was read.
+const unreadWait = 2 * time.Second
+
 // begin notes an envelope's recipients, and gives those that are not on their
-// way already. Without a queue id nothing is noted.
-func (f *inFlight) begin(env *transport.Envelope) map[flight]struct{} {
+// way already. For those that are answered it waits a little, until it is known
+// whether the answer was read. Without a queue id nothing is noted.
+func (f *inFlight) begin(ctx context.Context, env *transport.Envelope) map[flight]*attempt {
 	if env.QueueID == "" {
 		return nil
 	}
+	f.await(ctx, env)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	mine := map[flight]struct{}{}
+	this := &attempt{over: make(chan struct{})}
+	mine := map[flight]*attempt{}
 	for _, rcpt := range env.Recipients {
-		this := flightOf(env, rcpt.Address)
-		if _, ok := f.all[this]; !ok {
-			mine[this] = struct{}{}
+		one := flightOf(env, rcpt.Address)
+		if f.all[one] == nil {
+			mine[one] = this
 		}
 	}
-	for this := range mine {
-		f.all[this] = struct{}{}
+	for one := range mine {
+		f.all[one] = this
 	}
 	return mine
 }
 
-// end is called with what begin gave, when what became of it is known, and
-// written down where that is needed. It may be called twice.
-func (f *inFlight) end(mine map[flight]struct{}) {
+// await waits for the attempts that are answered.
+func (f *inFlight) await(ctx context.Context, env *transport.Envelope) {
+	var timer <-chan time.Time
+	for _, rcpt := range env.Recipients {
+		f.mu.Lock()
+		before := f.all[flightOf(env, rcpt.Address)]
+		wait := before != nil && before.answered
+		f.mu.Unlock()
+		if !wait {
+			continue
+		}
+		if timer == nil {
+			timer = time.After(unreadWait)
+		}
+		select {
+		case <-before.over:
+		case <-timer:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// answered says that the answer is on its way to the mail server.
+func (f *inFlight) answered(mine map[flight]*attempt) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for this := range mine {
-		delete(f.all, this)
-		delete(mine, this) // the next one that begins it is another's
+	for _, a := range mine {
+		a.answered = true
+	}
+}
+
+// end is called with what begin gave, when what became of it is known, and
+// written down where that is needed. It may be called twice.
+func (f *inFlight) end(mine map[flight]*attempt) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := true
+	for one, a := range mine {
+		delete(f.all, one)
+		delete(mine, one) // the next one that begins it is another's
+		if first {
+			close(a.over)
+			first = false
+		}
 	}
 }

@@ -83,7 +83,7 @@ type Dispatcher struct {
 func New(cfg Config) *Dispatcher {
 	return &Dispatcher{
 		Config:   cfg,
-		inFlight: inFlight{all: map[flight]struct{}{}},
+		inFlight: inFlight{all: map[flight]*attempt{}},
 		running:  map[*Slot]time.Time{},
 	}
 }

@@ -34,6 +34,7 @@ func (r *request) conclude(d *intake.Delivery, w *watch) {
 	if w.gone() {
 		err = transport.ErrGone
 	} else {
+		d.Answered()
 		err = r.tell(code, text, w)
 	}
 	if err != nil {

@@ -224,6 +224,9 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 	var at *smtp.Error
 	var failed *verdict.Failure
 	var dialled *dial.Error
+	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+		<-ctx.Done() // whose deadline the dialer and the connection obey too, and may see sooner
+	}
 	switch {
 	case errors.Is(err, limit.ErrBusy):
 		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: h.Host.Name, Err: err}
