@@ -63,7 +63,7 @@ var killers = []killer{
 	}, nil, noWindow},
 
 	{"mxpipe is killed", func(t *testing.T, r *killRun) bool {
-		r.killAll(t, r.clients(t))
+		r.killAll(t, r.everyClient(t))
 		r.thaw(t)
 		return true
 	}, nil, noWindow},
@@ -297,10 +297,19 @@ func (r *killRun) clients(t *testing.T) []int {
 	return pids
 }
 
+// everyClient waits until each message has its client, and returns them.
+func (r *killRun) everyClient(t *testing.T) []int {
+	t.Helper()
+	return await(t, "a client for each message", func() ([]int, bool) {
+		pids := r.clients(t)
+		return pids, len(pids) >= int(stages)
+	}, r.daemon.log)
+}
+
 // deliveries are the mail server's processes that do so, or run mxpipe.
 func (r *killRun) deliveries(t *testing.T) []int {
 	t.Helper()
-	pids := r.clients(t)
+	pids := r.everyClient(t)
 	if !r.way.lmtp {
 		for i, pid := range pids {
 			_, _, pids[i] = stat(pid)
