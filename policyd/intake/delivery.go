@@ -22,7 +22,7 @@ type Delivery struct {
 	msg        *spool.Message
 	log        *slog.Logger
 	name       served.Key // zero until it is asked for
-	mine       map[flight]*attempt
+	attempt    *attempt
 }
 
 // Deliver hands the message over for the recipients that neither have it yet
@@ -32,7 +32,7 @@ func (s *Slot) Deliver(ctx context.Context, env *transport.Envelope, msg *spool.
 	d := &Delivery{
 		Results:    make([]transport.Result, len(env.Recipients)),
 		dispatcher: s.dispatcher, env: env, msg: msg, log: log,
-		mine: s.dispatcher.inFlight.begin(ctx, env),
+		attempt: s.dispatcher.inFlight.begin(ctx, env),
 	}
 	left, index := d.left()
 	left.Waited = s.waited
@@ -58,7 +58,7 @@ func (d *Delivery) left() (left transport.Envelope, index []int) {
 			result.Code, result.Text = status.New(status.Success, 0, 0), line
 			continue
 		}
-		if _, ok := d.mine[flightOf(d.env, rcpt.Address)]; !ok && d.env.QueueID != "" {
+		if !d.attempt.flights[flightOf(d.env, rcpt.Address)] && d.env.QueueID != "" {
 			d.log.Info("deferred: an earlier attempt is still in progress", "to", rcpt.Address)
 			result.Code, result.Text = status.New(status.Temporary, 3, 0), "an earlier attempt to deliver this message is still in progress"
 			continue
@@ -153,9 +153,9 @@ func (d *Delivery) Forget() {
 
 // Answered says that the answer goes to the mail server, which may not read it:
 // another try waits a little for that news.
-func (d *Delivery) Answered() { d.dispatcher.inFlight.answered(d.mine) }
+func (d *Delivery) Answered() { d.dispatcher.inFlight.answered(d.attempt) }
 
 // End lets further tries of the message begin. It is called when what became
 // of this one is known, and written down where that is needed; a second call
 // does nothing.
-func (d *Delivery) End() { d.dispatcher.inFlight.end(d.mine) }
+func (d *Delivery) End() { d.dispatcher.inFlight.end(d.attempt) }

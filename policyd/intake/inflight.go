@@ -18,8 +18,9 @@ type inFlight struct {
 	all map[flight]*attempt
 }
 
-// attempt is a delivery that flights belong to.
+// attempt is a delivery and the flights that belong to it.
 type attempt struct {
+	flights  map[flight]bool
 	answered bool          // it has its answer, which may be unread
 	over     chan struct{} // closed when it has ended
 }
@@ -37,28 +38,25 @@ func flightOf(env *transport.Envelope, recipient string) flight {
 // before was read.
 const unreadWait = 2 * time.Second
 
-// begin notes an envelope's recipients, and gives those that are not on their
-// way already. For those that are answered it waits a little, until it is known
+// begin notes those of an envelope's recipients that are not on their way
+// already. For those that are answered it waits a little, until it is known
 // whether the answer was read. Without a queue id nothing is noted.
-func (f *inFlight) begin(ctx context.Context, env *transport.Envelope) map[flight]*attempt {
+func (f *inFlight) begin(ctx context.Context, env *transport.Envelope) *attempt {
+	this := &attempt{flights: map[flight]bool{}, over: make(chan struct{})}
 	if env.QueueID == "" {
-		return nil
+		return this
 	}
 	f.await(ctx, env)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	this := &attempt{over: make(chan struct{})}
-	mine := map[flight]*attempt{}
 	for _, rcpt := range env.Recipients {
 		one := flightOf(env, rcpt.Address)
 		if f.all[one] == nil {
-			mine[one] = this
+			f.all[one] = this
+			this.flights[one] = true
 		}
 	}
-	for one := range mine {
-		f.all[one] = this
-	}
-	return mine
+	return this
 }
 
 // await waits for the attempts that are answered.
@@ -86,26 +84,23 @@ func (f *inFlight) await(ctx context.Context, env *transport.Envelope) {
 }
 
 // answered says that the answer is on its way to the mail server.
-func (f *inFlight) answered(mine map[flight]*attempt) {
+func (f *inFlight) answered(a *attempt) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, a := range mine {
-		a.answered = true
-	}
+	a.answered = true
 }
 
 // end is called with what begin gave, when what became of it is known, and
 // written down where that is needed. It may be called twice.
-func (f *inFlight) end(mine map[flight]*attempt) {
+func (f *inFlight) end(a *attempt) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	first := true
-	for one, a := range mine {
-		delete(f.all, one)
-		delete(mine, one) // the next one that begins it is another's
-		if first {
-			close(a.over)
-			first = false
-		}
+	if len(a.flights) == 0 {
+		return
 	}
+	for one := range a.flights {
+		delete(f.all, one)
+	}
+	clear(a.flights) // the next one that begins them is another's
+	close(a.over)
 }
