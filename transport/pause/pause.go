@@ -142,22 +142,13 @@ func (p *Pauses) Begin(keys ...Key) (*Trial, error) {
 
 // Over says that the trial was answered without another pause: mail goes
 // again.
-func (t *Trial) Over() {
-	if t == nil {
-		return
-	}
-	t.pauses.mu.Lock()
-	defer t.pauses.mu.Unlock()
-	for _, e := range t.entries {
-		if e.trial == t {
-			t.pauses.drop(e)
-		}
-	}
-	t.entries = nil
-}
+func (t *Trial) Over() { t.end((*Pauses).drop) }
 
 // Abandoned says that the trial came to no answer: the next message tries.
-func (t *Trial) Abandoned() {
+func (t *Trial) Abandoned() { t.end(func(_ *Pauses, e *entry) { e.trial = nil }) }
+
+// end does something with the entries that the trial still is for, once.
+func (t *Trial) end(with func(*Pauses, *entry)) {
 	if t == nil {
 		return
 	}
@@ -165,7 +156,7 @@ func (t *Trial) Abandoned() {
 	defer t.pauses.mu.Unlock()
 	for _, e := range t.entries {
 		if e.trial == t {
-			e.trial = nil
+			with(t.pauses, e)
 		}
 	}
 	t.entries = nil
