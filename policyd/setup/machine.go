@@ -114,8 +114,8 @@ func (m Machine) apply(ctx context.Context, c Change) error {
 	return err
 }
 
-// writeFile writes a file that others may read, whole or not at all. One that
-// is there keeps its mode and owner.
+// writeFile writes a file that others may read: a new one whole or not at all,
+// one that is there in its place, so that its mode, owner and links stay.
 func writeFile(path, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
