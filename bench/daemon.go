@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/mxpipe/mxpipe/bench/measure"
 )
 
 // patience is how long anything may take to start or to end.
@@ -20,12 +18,11 @@ const patience = time.Minute
 
 // daemon is an mxpolicyd.
 type daemon struct {
-	cmd   *exec.Cmd
+	*child
 	dir   string
 	pipe  string // its sockets
 	table string
 	admin string
-	ended chan struct{}
 	start time.Duration // from exec until it was ready
 }
 
@@ -78,7 +75,7 @@ func (b *bench) startDaemon(l layout) (*daemon, error) {
 	}
 	d := &daemon{
 		dir: dir, pipe: filepath.Join(dir, "pipe.sock"), table: filepath.Join(dir, "socketmap.sock"),
-		admin: filepath.Join(dir, "admin.sock"), ended: make(chan struct{}),
+		admin: filepath.Join(dir, "admin.sock"),
 	}
 	if l.state == "" {
 		l.state = filepath.Join(dir, "state")
@@ -105,17 +102,15 @@ func (b *bench) startDaemon(l layout) (*daemon, error) {
 		return nil, err
 	}
 	defer log.Close()
-	d.cmd = exec.Command(filepath.Join(b.bin, "mxpolicyd"), "serve", "-c", config)
-	d.cmd.Stderr = log
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := exec.Command(filepath.Join(b.bin, "mxpolicyd"), "serve", "-c", config)
+	cmd.Stderr = log
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
 	begin := time.Now()
-	if err := d.cmd.Start(); err != nil {
+	if d.child, err = startChild(cmd, syscall.SIGKILL); err != nil {
 		return nil, err
 	}
 	go func() {
-		_ = d.cmd.Wait()
-		close(d.ended)
+		<-d.ended
 		notify.Close()
 	}()
 	if err := awaitReady(notify); err != nil {
@@ -150,23 +145,6 @@ func (d *daemon) tail() string {
 // lmtp is the socket that leads to a transport.
 func (d *daemon) lmtp(transport string) string {
 	return filepath.Join(d.dir, "lmtp-"+transport+".sock")
-}
-
-// pid is the process's.
-func (d *daemon) pid() int { return d.cmd.Process.Pid }
-
-// cpu is what the daemon has used so far.
-func (d *daemon) cpu() (time.Duration, error) { return measure.TreeCPU(d.pid()) }
-
-// stop ends the daemon.
-func (d *daemon) stop() {
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-d.ended:
-	case <-time.After(patience):
-		_ = d.cmd.Process.Kill()
-		<-d.ended
-	}
 }
 
 // freePort finds a port that is free on every address of loopback.

@@ -21,10 +21,9 @@ import (
 // postfix is a Postfix of our own, beside any that the machine has. What is
 // submitted waits on hold, so that its delivery can be measured alone.
 type postfix struct {
-	cmd     *exec.Cmd
+	*child
 	dir     string
 	address string
-	ended   chan struct{}
 	log     *os.File // read on from where the last look ended
 	rest    []byte   // of a line
 }
@@ -84,7 +83,7 @@ func (b *bench) startPostfix(main, master string) (*postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &postfix{dir: dir, address: fmt.Sprintf("127.0.0.1:%d", port), ended: make(chan struct{})}
+	p := &postfix{dir: dir, address: fmt.Sprintf("127.0.0.1:%d", port)}
 	owner, err := user.Lookup("postfix")
 	if err != nil {
 		return nil, err
@@ -114,16 +113,11 @@ func (b *bench) startPostfix(main, master string) (*postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.cmd = exec.Command(filepath.Join(strings.TrimSpace(string(daemons)), "master"), "-d")
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + p.conf()}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := p.cmd.Start(); err != nil {
+	cmd := exec.Command(filepath.Join(strings.TrimSpace(string(daemons)), "master"), "-d")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + p.conf()}
+	if p.child, err = startChild(cmd, syscall.SIGTERM); err != nil {
 		return nil, err
 	}
-	go func() {
-		_ = p.cmd.Wait()
-		close(p.ended)
-	}()
 	if err := p.awaitStart(); err != nil {
 		p.stop()
 		return nil, err
@@ -149,13 +143,7 @@ func (p *postfix) awaitStart() error {
 }
 
 func (p *postfix) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		_ = p.cmd.Process.Kill()
-		<-p.ended
-	}
+	p.child.stop()
 	if p.log != nil {
 		p.log.Close()
 	}
@@ -192,7 +180,7 @@ type race struct{ took, cpu time.Duration }
 // release has all messages on hold delivered, and waits until they are. The
 // CPU time is that of Postfix with all of its processes, and of others.
 func (b *bench) release(p *postfix, messages int, others ...int) (r race, err error) {
-	pids := append([]int{p.cmd.Process.Pid}, others...)
+	pids := append([]int{p.pid()}, others...)
 	if out, err := exec.Command("postsuper", "-c", p.conf(), "-H", "ALL").CombinedOutput(); err != nil {
 		return r, fmt.Errorf("postsuper: %w\n%s", err, out)
 	}

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/mxpipe/mxpipe/bench/measure"
 )
 
 // tlspolModule is the neighbour that is measured beside mxpolicyd: the same
@@ -21,9 +19,8 @@ const tlspolModule = "github.com/Zuplu/postfix-tlspol@v1.13.0"
 
 // tlspol is a postfix-tlspol.
 type tlspol struct {
-	cmd    *exec.Cmd
+	*child
 	socket string
-	ended  chan struct{}
 }
 
 // tlspolProgram finds the program that -tlspol names, or builds it outside of
@@ -55,7 +52,7 @@ func (b *bench) startTlspol(program, level string) (*tlspol, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &tlspol{socket: filepath.Join(dir, "tlspol.sock"), ended: make(chan struct{})}
+	p := &tlspol{socket: filepath.Join(dir, "tlspol.sock")}
 	config := filepath.Join(dir, "config.yaml")
 	text := fmt.Sprintf("server:\n  address: unix:%s\n  log-level: %s\n  prefetch: true\n  cache-file: %s\ndns:\n  address: %s\n",
 		p.socket, level, filepath.Join(dir, "cache.db"), b.net.DNS())
@@ -67,16 +64,11 @@ func (b *bench) startTlspol(program, level string) (*tlspol, error) {
 		return nil, err
 	}
 	defer log.Close()
-	p.cmd = exec.Command(program, "-config", config)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	cmd := exec.Command(program, "-config", config)
+	cmd.Stdout, cmd.Stderr = log, log
+	if p.child, err = startChild(cmd, syscall.SIGKILL); err != nil {
 		return nil, err
 	}
-	go func() {
-		_ = p.cmd.Wait()
-		close(p.ended)
-	}()
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("unix", p.socket)
 		if err == nil {
@@ -92,21 +84,5 @@ func (b *bench) startTlspol(program, level string) (*tlspol, error) {
 			p.stop()
 			return nil, fmt.Errorf("postfix-tlspol does not listen: %w", err)
 		}
-	}
-}
-
-func (p *tlspol) pid() int { return p.cmd.Process.Pid }
-
-// cpu is what it has used so far.
-func (p *tlspol) cpu() (time.Duration, error) { return measure.TreeCPU(p.pid()) }
-
-// stop ends it.
-func (p *tlspol) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		_ = p.cmd.Process.Kill()
-		<-p.ended
 	}
 }
