@@ -37,14 +37,16 @@ lint:
 	@cd docs && mandoc -T lint -W style *.[1578] && sh markdown.sh check
 	@VULNDB='$(VULNDB)' sh internal/tools/vulncheck.sh "$(call TOOL,govulncheck)"
 
-# The servers that the tests drive: installed as root on Debian, otherwise named.
+# The servers that the tests drive: installed as root on Debian, otherwise
+# named.
 needs:
 	@sh e2e/needs.sh
 
 # The whole of mxpipe, measured on this machine in some minutes: a table, and
-# bench/results/ with all values and plots. BENCHFLAGS=-list tells what there is,
-# BENCHFLAGS="-only idle" chooses; with flags the results stay as they are. "make
-# bench-docs" puts the table of the last whole run into docs/performance.md.
+# bench/results/ with all values and plots. BENCHFLAGS=-list tells what there
+# is, BENCHFLAGS="-only idle" chooses; with flags the results stay as they are.
+# "make bench-docs" puts the table of the last whole run into
+# docs/performance.md.
 bench: build
 	@sh e2e/needs.sh bench
 	@mkdir -p bench/results
@@ -80,8 +82,9 @@ packages-test:
 	sh packaging/machine/image.sh bin/machine
 	go test -tags machine -count 1 -timeout 30m -v ./packaging/machine
 
-# Everything but the packages' own scripts: then "systemd-sysusers", "systemd-tmpfiles
-# --create" and "systemctl enable --now mxpolicyd.socket" finish the job.
+# Everything but the packages' own scripts: then "systemd-sysusers",
+# "systemd-tmpfiles --create" and "systemctl enable --now mxpolicyd.socket"
+# finish the job.
 install:
 	sh packaging/build.sh $(VERSION) "$(DESTDIR)/" any
 
@@ -101,18 +104,20 @@ chaos: needs
 	go test ./e2e -run '^TestChaos$$' -v -count 1 -timeout 2h -args -chaos $(CHAOS) -chaos-time $(CHAOS_TIME)
 
 # Each party dies at each stage of a message, by each way of Postfix and Exim,
-# and nothing may be lost or arrive twice: all of what "make test" has a part of.
+# and nothing may be lost or arrive twice: all of what "make test" has a part
+# of.
 killmatrix: needs
 	go test ./e2e -run '^TestKillMatrix$$' -v -count 1 -timeout 1h -args -killmatrix
 
-# Many messages by LMTP to domains that change all the time: what mxpolicyd needs
-# at the start, in the middle and in the end.
+# Many messages by LMTP to domains that change all the time: what mxpolicyd
+# needs at the start, in the middle and in the end.
 SOAK         ?= 200000
 SOAK_DOMAINS ?= 2000
 soak:
 	go test ./e2e/soak -v -count 1 -timeout 6h -args -messages $(SOAK) -domains $(SOAK_DOMAINS)
 
-# A thousand deliveries of 25 MB, held by slow servers: 25 GB of disk, for minutes.
+# A thousand deliveries of 25 MB, held by slow servers: 25 GB of disk, for
+# minutes.
 burden: needs
 	go test ./e2e -run '^TestHeldDeliveries$$' -v -count 1 -timeout 2h -args -held 1000 -held-size 25000000
 

@@ -169,7 +169,8 @@ func (b *bench) trace(d *daemon, work load) ([]call, error) {
 // once in two messages.
 func parseCalls(table []byte, messages int) []call {
 	all := []call{{"system calls", 0}}
-	table = bytes.ReplaceAll(table, []byte("100.00"), []byte("total ")) // the last line
+	// the last line
+	table = bytes.ReplaceAll(table, []byte("100.00"), []byte("total "))
 	for _, m := range called.FindAllSubmatch(table, -1) {
 		n, err := strconv.Atoi(string(m[1]))
 		if err != nil {

@@ -130,7 +130,9 @@ func (b *bench) fly(d *daemon, to *distant, transport string) (f flight, err err
 		trips := to.line.Trips() - before
 		messages := to.server.Messages()
 		if transport == "cold" {
-			time.Sleep(2 * roundTrip) // the goodbye, which no message waits for, is not to be counted with the next
+			// the goodbye, which no message waits for, is not to be counted
+			// with the next
+			time.Sleep(2 * roundTrip)
 		}
 		if i == 0 {
 			continue

@@ -156,7 +156,8 @@ func (b *bench) measure(chosen []part, out string) (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	if err := os.Chmod(b.dir, 0o755); err != nil { // mail servers run commands as others
+	// mail servers run commands as others
+	if err := os.Chmod(b.dir, 0o755); err != nil {
 		return err
 	}
 	if err := b.bring("mxpipe", "mxpolicyd"); err != nil {

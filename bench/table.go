@@ -15,8 +15,8 @@ import (
 )
 
 // tableClient asks as Postfix does: one question, then its answer
-// (socketmap_table(5)), by system calls that wait. A client that costs more than
-// Postfix's own would measure itself.
+// (socketmap_table(5)), by system calls that wait. A client that costs more
+// than Postfix's own would measure itself.
 type tableClient struct {
 	fd    int
 	table string // its name
@@ -170,8 +170,8 @@ func (b *bench) known(all []*policyServer, domains int) error {
 	return nil
 }
 
-// race has the programs answer in turn, round by round. The first round warms up
-// and is not told.
+// race has the programs answer in turn, round by round. The first round warms
+// up and is not told.
 func (b *bench) race(all []*policyServer, at, domains int) error {
 	what := named(at, domains)
 	for round := range b.rounds + 1 {
@@ -230,9 +230,9 @@ func (b *bench) tell(s *report.Section, all []*policyServer, counts []int) {
 	}
 }
 
-// misses measures look-ups of which one in ten is for a domain that nobody asked
-// for before: MX, addresses and TLSA records of its hosts, and the MTA-STS record
-// are looked up.
+// misses measures look-ups of which one in ten is for a domain that nobody
+// asked for before: MX, addresses and TLSA records of its hosts, and the
+// MTA-STS record are looked up.
 func (b *bench) misses(s *report.Section, d *daemon) error {
 	next := many
 	var v speeds

@@ -45,8 +45,8 @@ func (b *bench) tlspolProgram() (string, error) {
 	return filepath.Join(b.dir, "postfix-tlspol"), nil
 }
 
-// startTlspol starts a postfix-tlspol that asks the same DNS. It logs each answer
-// at its own level info.
+// startTlspol starts a postfix-tlspol that asks the same DNS. It logs each
+// answer at its own level info.
 func (b *bench) startTlspol(program, level string) (*tlspol, error) {
 	dir, err := os.MkdirTemp(b.dir, "tlspol-")
 	if err != nil {

@@ -117,7 +117,8 @@ func TestFailureAfterFailure(t *testing.T) {
 		}{
 			{0, "failure 1"},
 			{9999 * time.Millisecond, "failure 1"}, // begins a refresh
-			{time.Second, "failure 2"},             // within the hundred seconds of the second
+			// within the hundred seconds of the second
+			{time.Second, "failure 2"},
 			{80 * time.Second, "failure 2"},
 			{time.Hour, "failure 3"},
 		} {

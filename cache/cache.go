@@ -103,8 +103,8 @@ func (u *Usage) Add(o Usage) {
 // Usage gives the present size alone.
 func (s Stats) Usage() Usage { return Usage{s.Entries, s.Bytes, s.MaxBytes} }
 
-// overhead is what an entry takes beside its key and value, in bytes: its places
-// in the map and in the list, and its own fields.
+// overhead is what an entry takes beside its key and value, in bytes: its
+// places in the map and in the list, and its own fields.
 const overhead = 256
 
 // Entry is what a cache holds under a key.
@@ -129,8 +129,9 @@ type Cache[K comparable, V any] struct {
 	running    int // flights, those of flushed keys included
 	refreshing int
 	closed     bool
-	idle       chan struct{} // closed when the cache is closed and no flight runs
-	stats      Stats
+	// closed when the cache is closed and no flight runs
+	idle  chan struct{}
+	stats Stats
 }
 
 type item[K comparable, V any] struct {
@@ -315,8 +316,8 @@ func (c *Cache[K, V]) Flush(key K) bool {
 }
 
 // FlushAll forgets every key that matches, those that have expired and those of
-// flights under way included, and tells how many entries there were that had not
-// expired. match is called with the cache locked.
+// flights under way included, and tells how many entries there were that had
+// not expired. match is called with the cache locked.
 func (c *Cache[K, V]) FlushAll(match func(K) bool) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

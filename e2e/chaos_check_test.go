@@ -15,12 +15,14 @@ import (
 // totals are what became of the letters.
 type totals struct {
 	arrived, bounced, lost, spoiled int
-	leaked                          int            // sent in the clear although the policy asks for TLS
-	duplicates                      int            // copies beyond the first
-	reasons                         map[string]int // why there were those
-	unexplained                     []string
-	tries                           int
-	longest                         time.Duration // the longest delivery by mxpolicyd's own log
+	// sent in the clear although the policy asks for TLS
+	leaked      int
+	duplicates  int            // copies beyond the first
+	reasons     map[string]int // why there were those
+	unexplained []string
+	tries       int
+	// the longest delivery by mxpolicyd's own log
+	longest time.Duration
 }
 
 // cutOff are the ways in which Postfix hears that a try ended without an

@@ -118,7 +118,9 @@ func (c *chaos) misbehave(i int) {
 			{Reply: "421 4.3.2 going down"}, {Reply: "451 4.3.0 not now"}, {Reply: "this is no reply"}}
 		stage := stages[rand.IntN(len(stages))]
 		if stage == mx.StageBody || stage == mx.StageHandshake {
-			actions = actions[:3] // here a reply would be one too many, and the server would take the message all the same
+			// here a reply would be one too many, and the server would take the
+			// message all the same
+			actions = actions[:3]
 		}
 		action := actions[rand.IntN(len(actions))]
 		action.Times = rand.IntN(4)

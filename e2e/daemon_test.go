@@ -29,9 +29,10 @@ type daemon struct {
 
 // settings are what a test wants of an mxpolicyd beside the usual, as YAML.
 type settings struct {
-	program   string   // the daemon, unless it is that of all tests
-	top       string   // lines at the top level
-	transport string   // lines of the default transport, indented by four blanks
+	program string // the daemon, unless it is that of all tests
+	top     string // lines at the top level
+	// lines of the default transport, indented by four blanks
+	transport string
 	state     string   // its directory, unless it is to have an ordinary one
 	handover  *os.File // its socket, unless it is to open one itself
 	env       []string

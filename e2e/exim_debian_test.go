@@ -40,7 +40,8 @@ CHECK_RCPT_NO_FAIL_TOO_MANY_BAD_RCPT = yes
 	err = errors.Join(err,
 		os.CopyFS(filepath.Join(etc, "exim4/conf.d"), os.DirFS(filepath.Join(stock, "conf.d"))),
 		write(filepath.Join(etc, "exim4/exim4.conf.template"), string(template)),
-		write(filepath.Join(etc, "exim4/exim4.conf.localmacros"), own), // for the one file
+		// for the one file
+		write(filepath.Join(etc, "exim4/exim4.conf.localmacros"), own),
 		write(filepath.Join(etc, "exim4/conf.d/main/000_test"), own),
 		write(filepath.Join(etc, "aliases"), "root: :blackhole:\n"),
 		write(filepath.Join(etc, "mailname"), "debian.e2e.example\n"),
@@ -258,7 +259,8 @@ func TestEximFormsAgree(t *testing.T) {
 	}
 	var split []string
 	root := "../contrib/exim/conf.d"
-	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error { // main, router, transport
+	// main, router, transport
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}

@@ -24,8 +24,9 @@ const (
 	committed              // mxpolicyd has it and is connected; before MAIL
 	addressed              // after MAIL and RCPT
 	halfBody               // half-way to the remote server
-	afterDot               // the remote server has all of it and has not replied
-	answered               // mxpolicyd has answered; the client has not read it
+	// the remote server has all of it and has not replied
+	afterDot
+	answered // mxpolicyd has answered; the client has not read it
 	stages
 )
 
@@ -37,8 +38,8 @@ func (s stage) String() string {
 type killer struct {
 	name string
 	// kill does it, and lets whoever is frozen go on. It reports whether nobody
-	// waits for the messages' outcome any more, so that nothing may be sent that
-	// had not gone out before.
+	// waits for the messages' outcome any more, so that nothing may be sent
+	// that had not gone out before.
 	kill func(t *testing.T, r *killRun) (cancels bool)
 	// restart brings back who died, if that does not come by itself.
 	restart func(t *testing.T, r *killRun)

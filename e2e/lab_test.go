@@ -25,9 +25,10 @@ import (
 type world struct {
 	*workdir
 	bins
-	dns    *labdns.Server
-	ca     *ca.Authority
-	port   int // at which every mail server listens, each on an address of its own
+	dns *labdns.Server
+	ca  *ca.Authority
+	// at which every mail server listens, each on an address of its own
+	port   int
 	number atomic.Int32
 	daemon *daemon
 	out    *postfix // sends by mxpipe

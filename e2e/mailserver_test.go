@@ -40,9 +40,11 @@ type attempt struct {
 	to     string
 	relay  string // Postfix's; of Exim, the transport
 	status string // sent, deferred, bounced
-	dsn    string // the enhanced status code; Exim has none for its own failures
-	text   string // what mxpipe or mxpolicyd said, and without that the mail server itself
-	own    string // what Exim itself said
+	// the enhanced status code; Exim has none for its own failures
+	dsn string
+	// what mxpipe or mxpolicyd said, and without that the mail server itself
+	text string
+	own  string // what Exim itself said
 }
 
 // each runs a test with Postfix and with Exim, side by side.

@@ -74,7 +74,8 @@ func newWorkdir() (*workdir, error) {
 	}
 	w := &workdir{dir: dir, cmd: again("caretaker", dir)}
 	w.cmd.Stderr = &w.texts
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives an interrupt from the keyboard
+	// it outlives an interrupt from the keyboard
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if w.bye, err = w.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}

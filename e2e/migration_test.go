@@ -179,8 +179,8 @@ func (d *debian) doctor(t *testing.T, w *world, config string) (list []string) {
 	return list
 }
 
-// wantDoctor asserts that the doctor finds these things and no others, each by a
-// part of what it says.
+// wantDoctor asserts that the doctor finds these things and no others, each by
+// a part of what it says.
 func (d *debian) wantDoctor(t *testing.T, w *world, config string, want ...string) {
 	t.Helper()
 	got := d.doctor(t, w, config)
@@ -250,8 +250,8 @@ type migration struct {
 	domains []*domain
 }
 
-// migrating makes one, from the lines of a neighbour's own documentation; ADDRESS
-// stands for where that listens.
+// migrating makes one, from the lines of a neighbour's own documentation;
+// ADDRESS stands for where that listens.
 func migrating(t *testing.T, port int, table, lines string, policies map[string]string) *migration {
 	t.Helper()
 	n := newInternet(t)
@@ -309,8 +309,8 @@ func (m *migration) flows(t *testing.T, asks bool) {
 }
 
 // From each of two neighbours to mxpolicyd and back, by the commands that
-// MIGRATION.md gives: mail flows at each step, and the doctor says what is still
-// missing.
+// MIGRATION.md gives: mail flows at each step, and the doctor says what is
+// still missing.
 func TestMigration(t *testing.T) {
 	t.Parallel()
 	const sts = "secure match=mx1.sts.example servername=hostname"
@@ -410,8 +410,8 @@ func (m *migration) byHand(t *testing.T) (commands [][]string) {
 	return commands
 }
 
-// Each way is set up on Debian's Postfix by one command, mail goes that way, the
-// doctor has nothing to say, and nothing is left when it is undone.
+// Each way is set up on Debian's Postfix by one command, mail goes that way,
+// the doctor has nothing to say, and nothing is left when it is undone.
 func TestSetupOfPostfix(t *testing.T) {
 	t.Parallel()
 	m := migrating(t, 8642, "QUERY", "", nil)

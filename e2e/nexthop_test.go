@@ -123,10 +123,11 @@ func TestOriginalRecipient(t *testing.T) {
 	w := lab(t)
 	s, domain := remote(t, "orcpt", modern(t))
 	for to, want := range map[string]string{
-		"plain@" + domain:         "ORCPT=rfc822;plain@" + domain,
-		"plus+tag@" + domain:      "ORCPT=rfc822;plus+2Btag@" + domain,
-		`"with blank"@` + domain:  `ORCPT=rfc822;"with+20blank"@` + domain,
-		"jos\u00e9@" + domain:     "ORCPT=utf-8;jos\\x{E9}@" + domain, // RFC 6533 §3
+		"plain@" + domain:        "ORCPT=rfc822;plain@" + domain,
+		"plus+tag@" + domain:     "ORCPT=rfc822;plus+2Btag@" + domain,
+		`"with blank"@` + domain: `ORCPT=rfc822;"with+20blank"@` + domain,
+		// RFC 6533 §3
+		"jos\u00e9@" + domain:     "ORCPT=utf-8;jos\\x{E9}@" + domain,
 		"a+equals=sign@" + domain: "ORCPT=rfc822;a+2Bequals+3Dsign@" + domain,
 	} {
 		m := note("a@"+keepDomain, to)

@@ -54,7 +54,8 @@ func TestOutcomes(t *testing.T) {
 		mail      func(m *mail)
 		status    string
 		code      string
-		text      string // what the log has of the reason, as a regular expression
+		// what the log has of the reason, as a regular expression
+		text string
 	}{
 		{name: "taken", status: "sent", code: "2.0.0", text: "queued as LAB"},
 		{name: "taken, then gone", behaviour: leaves(mx.StageDone), status: "sent", code: "2.0.0"},

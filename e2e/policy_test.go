@@ -26,13 +26,14 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 	n := newInternet(t)
 
 	type expectation struct {
-		name      string
-		spec      domainSpec
-		fault     func(d *domain)
-		flags     []string
-		exit      int
-		line      string // what mxpipe prints, as a regular expression
-		deliverTo int    // the host that gets the message, counted from 1; 0: none
+		name  string
+		spec  domainSpec
+		fault func(d *domain)
+		flags []string
+		exit  int
+		line  string // what mxpipe prints, as a regular expression
+		// the host that gets the message, counted from 1; 0: none
+		deliverTo int
 		log       string // what the log tells beside, as a regular expression
 	}
 	cases := []expectation{

@@ -81,7 +81,8 @@ func (p *process) ended() bool {
 // bins are the programs under test.
 type bins struct {
 	mxpipe, mxpolicyd string
-	panicking         string // an mxpipe that panics where it should hand over the message
+	// an mxpipe that panics where it should hand over the message
+	panicking string
 }
 
 // build builds the programs, the daemon with the race detector when the tests

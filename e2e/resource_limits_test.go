@@ -140,7 +140,8 @@ func TestHostileClients(t *testing.T) {
 		return u, u.descriptors <= before.descriptors+5
 	}, d.log)
 	t.Logf("%d silent connections: %s; before: %s; after garbage: %s", len(silent), under, before, after)
-	if after.memory > before.memory+200<<10 { // the race detector's share included
+	// the race detector's share included
+	if after.memory > before.memory+200<<10 {
 		t.Errorf("after garbage: %s, before %s", after, before)
 	}
 	if n := s.Counters().Messages; n != 3 {
@@ -479,6 +480,7 @@ func TestHeldDeliveries(t *testing.T) {
 	}
 	await(t, "descriptors to be given back", func() (usage, bool) {
 		u := usageOf(pid)
-		return u, u.descriptors <= before.descriptors+15 // with the idle connections that are kept
+		// with the idle connections that are kept
+		return u, u.descriptors <= before.descriptors+15
 	}, d.log)
 }

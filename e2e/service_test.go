@@ -123,7 +123,8 @@ func TestSystemdSocketActivate(t *testing.T) {
 	}
 	w := lab(t)
 	_, domain := remote(t, "activated", modern(t))
-	file, err := os.Open(os.DevNull) // only for a configuration that opens no socket itself
+	// only for a configuration that opens no socket itself
+	file, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,10 +99,12 @@ func TestSocketmap(t *testing.T) {
 		spec   domainSpec
 		fault  func(d *domain)
 		answer string // what postmap says, as a regular expression
-		log    string // of Postfix, as a regular expression; $ stands for the host that gets the mail
-		to     int    // the host that gets it, counted from 1; 0: none
-		tls    bool   // over TLS
-		dsn    string // when none gets it
+		// of Postfix, as a regular expression; $ stands for the host that gets
+		// the mail
+		log string
+		to  int    // the host that gets it, counted from 1; 0: none
+		tls bool   // over TLS
+		dsn string // when none gets it
 	}
 	const modern = ` protocols=!SSLv2:!SSLv3:!TLSv1:!TLSv1\.1`
 	cases := []expectation{
@@ -154,7 +156,8 @@ func TestSocketmap(t *testing.T) {
 			log: `certificate verification failed for mx1\.strict\.example.*self-signed`},
 	}
 	pinned := unsigned("pinned", "", selfSigned)
-	repinned := unsigned("repinned", "", selfSigned) // its key is another than that of the override
+	// its key is another than that of the override
+	repinned := unsigned("repinned", "", selfSigned)
 	cases = append(cases,
 		expectation{spec: pinned, answer: `fingerprint match=([0-9A-F]{2}:){31}[0-9A-F]{2}` + modern, to: 1, tls: true, log: `Verified TLS connection established to $`},
 		expectation{spec: repinned, answer: `fingerprint match=.*`, dsn: `4\.7\.5`, log: `certificate verification failed for mx1\.repinned\.example`},

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything of a release, in OUT: the packages, both programs by themselves, what
-# they are made of (CycloneDX), and checksums.
+# Everything of a release, in OUT: the packages, both programs by themselves,
+# what they are made of (CycloneDX), and checksums.
 #
 #	release.sh VERSION OUT
 set -eu

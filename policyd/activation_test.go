@@ -28,7 +28,8 @@ const activatedEnv = "MXPIPE_TEST_ACTIVATED"
 // activatedDaemon is the life of a process that systemd started with sockets: a
 // daemon with the configuration in a file, until TERM.
 func activatedDaemon(file string) {
-	os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // systemd knows it, a test does not
+	// systemd knows it, a test does not
+	os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	cfg, err := config.Load(file, config.Environment{})
 	if err == nil {
 		log := logging.New(cfg.Log, os.Stderr)

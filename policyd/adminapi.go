@@ -184,7 +184,8 @@ func (a adminAPI) Flush(domain string) (f admin.Flushed, err error) {
 			domains, failed := c.Domains()
 			err = errors.Join(err, failed)
 			if domain != "" && !slices.Contains(domains, domain) {
-				domains = append(domains, domain) // what failed is forgotten too
+				// what failed is forgotten too
+				domains = append(domains, domain)
 			}
 			for _, name := range domains {
 				if domain != "" && name != domain && !strings.HasSuffix(name, "."+domain) {

@@ -167,7 +167,8 @@ func spoilSocket(t *testing.T, path string) {
 func TestStateDirectory(t *testing.T) {
 	try := func(l *lab) error {
 		if os.Mkdir(l.dir+"/run", 0o700) == nil {
-			if err := os.Chmod(l.dir+"/run", 0o777); err != nil { // whatever the umask
+			// whatever the umask
+			if err := os.Chmod(l.dir+"/run", 0o777); err != nil {
 				return err
 			}
 		}
@@ -232,7 +233,8 @@ func asNobody(t *testing.T, l *lab, mode fs.FileMode, f func()) {
 		if err := os.Chmod(filepath.Join(l.dir, dir), mode); err != nil {
 			t.Fatal(err)
 		}
-		defer os.Chmod(filepath.Join(l.dir, dir), 0o700) // or it could not be removed
+		// or it could not be removed
+		defer os.Chmod(filepath.Join(l.dir, dir), 0o700)
 	}
 	for dir := l.dir; dir != "/"; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
@@ -293,7 +295,8 @@ func TestWatchdogUnhealthy(t *testing.T) {
 	l := newLab(t)
 	d := &Daemon{log: slog.New(slog.NewTextHandler(l.logged, nil))}
 	r := l.daemon(l.yaml("", "", ""))
-	d.dispatcher = r.dispatcher // of which no delivery is overdue; d has no place for more
+	// of which no delivery is overdue; d has no place for more
+	d.dispatcher = r.dispatcher
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	if err := r.healthy(ctx); err != nil {

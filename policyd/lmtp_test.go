@@ -111,7 +111,8 @@ func TestLMTPWithoutTransport(t *testing.T) {
 	r.reload(l.lmtp(""), reloaded)
 	other.post()
 	want(t, other.line(), "250 2.0.0 ")
-	if n := l.logged.Count("the configuration has no transport of this name"); n != 0 { // since the second reload
+	// since the second reload
+	if n := l.logged.Count("the configuration has no transport of this name"); n != 0 {
 		t.Errorf("%d warnings", n)
 	}
 }

@@ -90,7 +90,8 @@ func TestReloadUnderWay(t *testing.T) {
 	conn := r.call(nil)
 	l.until("RCPT", func(c mx.Counters) bool { return c.Verbs["RCPT"] == 1 })
 	r.reload(l.yaml("", "    hostname: other.example", ""), reloaded)
-	want(t, r.send(nil), "4.3.0 ", "earlier attempt") // the same message, meanwhile
+	// the same message, meanwhile
+	want(t, r.send(nil), "4.3.0 ", "earlier attempt")
 	release()
 	want(t, answer(conn), "2.0.0 ")
 	if got := l.mx.Messages(); got[0].Hello != "client.example" {

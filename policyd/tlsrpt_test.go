@@ -250,8 +250,8 @@ func TestTLSReports(t *testing.T) {
 		}
 		r.details(domain, d)
 	}
-	// A session is a connection, not a message (RFC 8460 §4.4): a second message
-	// over it is none.
+	// A session is a connection, not a message (RFC 8460 §4.4): a second
+	// message over it is none.
 	for _, domain := range []string{"sts.example", "sts.example", "plain.example", "plain.example", "sts.example", "none.example"} {
 		r.send("pooled", "", "b@"+domain)
 	}
@@ -324,7 +324,8 @@ func (r *reporting) details(domain string, d *collected) {
 			}
 		}
 		for _, f := range p.Failures {
-			resolved := strings.Contains("205 203", fmt.Sprint(f.C)) // RFC 8460 §4.3.1: say more
+			// RFC 8460 §4.3.1: say more
+			resolved := strings.Contains("205 203", fmt.Sprint(f.C))
 			if resolved && f.F == "" {
 				r.Errorf("%s: %s without a reason", domain, resultTypes[f.C])
 			}

@@ -77,8 +77,8 @@ type Config struct {
 	// TLSClient restricts and equips TLS towards remote servers (tls_client).
 	TLSClient TLSClient
 	// Limits holds work back, by scope (limits). A zero Limit holds nothing
-	// back; it is written as off or left out. An override with limits of its own is
-	// counted by itself; one without shares the transport's. Default: no
+	// back; it is written as off or left out. An override with limits of its
+	// own is counted by itself; one without shares the transport's. Default: no
 	// limit.
 	Limits limit.ByScope
 	// Overrides are other Configs for some recipient domains; the first match
@@ -100,15 +100,19 @@ type PolicySet struct {
 
 // MTASTS says where MTA-STS policies are kept (mtasts).
 type MTASTS struct {
-	OnDisk    bool   // cache: fs, the default; otherwise ram
-	Dir       string // fs_dir, made absolute below the state directory; default mtasts_cache; empty for ram
+	OnDisk bool // cache: fs, the default; otherwise ram
+	// fs_dir, made absolute below the state directory; default mtasts_cache;
+	// empty for ram
+	Dir       string
 	HTTPSPort uint16 // https_port, default 443; another one only in labs
 }
 
 // LocalPolicy is the least that a connection must reach (local_policy).
 type LocalPolicy struct {
-	MinTLS verdict.TLSLevel // min_tls_level: none, encrypted (the default) or authenticated
-	MinMX  verdict.MXLevel  // min_mx_level: none (the default), mtasts or dnssec
+	// min_tls_level: none, encrypted (the default) or authenticated
+	MinTLS verdict.TLSLevel
+	// min_mx_level: none (the default), mtasts or dnssec
+	MinMX verdict.MXLevel
 }
 
 // Chunking says how RFC 3030 CHUNKING is used towards servers that offer it.
@@ -116,9 +120,10 @@ type Chunking uint8
 
 // The ways of chunking.
 const (
-	ChunkingPipelined Chunking = iota // BDAT in one flight with MAIL and RCPT where that is safe
-	ChunkingWaiting                   // BDAT after the recipients' replies
-	ChunkingOff                       // DATA
+	// BDAT in one flight with MAIL and RCPT where that is safe
+	ChunkingPipelined Chunking = iota
+	ChunkingWaiting            // BDAT after the recipients' replies
+	ChunkingOff                // DATA
 )
 
 // use is the same in the words of package smtp.
@@ -134,13 +139,24 @@ func (c Chunking) use() smtp.Chunking {
 
 // TLSClient is the tls_client block.
 type TLSClient struct {
-	MinVersion, MaxVersion uint16   // protocols, of crypto/tls: lowest and highest, or one alone; default tls1.2 tls1.3
-	FixedVersions          bool     // protocols is written out, so that no hello offers others; default false
-	Legacy                 bool     // legacy: where no TLS is required, take TLS 1.0, 1.1 and 3DES rather than plaintext; default true
-	Ciphers                []uint16 // ciphers: TLS 1.2 cipher suites of crypto/tls; empty, the default: Go's choice
-	Curves                 []uint16 // curves: of crypto/tls CurveID; empty, the default: Go's choice
-	RootCA                 []string // root_ca: absolute paths of PEM files of roots trusted beside the system's
-	Cert, Key              string   // cert, key: absolute paths of PEM files of a client certificate; both or neither
+	// protocols, of crypto/tls: lowest and highest, or one alone; default
+	// tls1.2 tls1.3
+	MinVersion, MaxVersion uint16
+	// protocols is written out, so that no hello offers others; default false
+	FixedVersions bool
+	// legacy: where no TLS is required, take TLS 1.0, 1.1 and 3DES rather than
+	// plaintext; default true
+	Legacy bool
+	// ciphers: TLS 1.2 cipher suites of crypto/tls; empty, the default: Go's
+	// choice
+	Ciphers []uint16
+	// curves: of crypto/tls CurveID; empty, the default: Go's choice
+	Curves []uint16
+	// root_ca: absolute paths of PEM files of roots trusted beside the system's
+	RootCA []string
+	// cert, key: absolute paths of PEM files of a client certificate; both or
+	// neither
+	Cert, Key string
 }
 
 // quarantineField gives QuarantineHeader in its parts.
@@ -164,8 +180,11 @@ func (c *Config) Watched() []message.Field {
 
 // Override is a Config for the recipient domains that Match names.
 type Override struct {
-	Match   string // "example.org" that domain alone; ".example.org" its subdomains; A-labels, lower case
-	Nexthop string // where to deliver instead, in the form of mxpipe --nexthop; empty: by MX
+	// "example.org" that domain alone; ".example.org" its subdomains; A-labels,
+	// lower case
+	Match string
+	// where to deliver instead, in the form of mxpipe --nexthop; empty: by MX
+	Nexthop string
 	// Pins are keys, one of which a host must be known by, on top of every
 	// policy (pin). Default: none.
 	Pins   []pin.Pin

@@ -322,7 +322,8 @@ func TestNextHost(t *testing.T) {
 			l.zone("a.example. MX 10 mx1.a.example.\na.example. MX 20 mx2.a.example.")
 			l.start(func(c *Config) {
 				everything(c)
-				if strings.HasPrefix(tt.act.Reply, "SSH") { // a greeting may still come
+				// a greeting may still come
+				if strings.HasPrefix(tt.act.Reply, "SSH") {
 					c.CommandTimeout = 3 * time.Second
 				}
 			})

@@ -11,22 +11,27 @@ import (
 )
 
 // Event is what a delivery found: one message on its way to the recipients of
-// one destination. It is for metrics, the history and TLS reports. Whoever gets one may
-// keep it, and changes nothing that it points to.
+// one destination. It is for metrics, the history and TLS reports. Whoever gets
+// one may keep it, and changes nothing that it points to.
 type Event struct {
-	Envelope      *Envelope         // of which these are some recipients
-	Outcomes      []Outcome         // one for each of them
-	Transport     string            // the transport's name
-	Destination   route.Destination // zero for a recipient that has none
-	Named         bool              // the administrator named the destination; the domain's own policies do not count then
-	TLSRequiredNo bool              // "TLS-Required: No": no policy was asked for
+	Envelope    *Envelope         // of which these are some recipients
+	Outcomes    []Outcome         // one for each of them
+	Transport   string            // the transport's name
+	Destination route.Destination // zero for a recipient that has none
+	// the administrator named the destination; the domain's own policies do not
+	// count then
+	Named bool
+	// "TLS-Required: No": no policy was asked for
+	TLSRequiredNo bool
 	// Folds and StrayCRs are what the message was changed by (message.Facts).
 	Folds, StrayCRs int64
 	Results         []status.Code // one for each recipient
 	Took            time.Duration
 	Phases          [Phases]time.Duration // as in delivery.Found
-	STS             verdict.STS           // what was known of the domain's MTA-STS policy
-	Attempts        []Attempt             // the hosts that were judged, in the order of trying
+	// what was known of the domain's MTA-STS policy
+	STS verdict.STS
+	// the hosts that were judged, in the order of trying
+	Attempts []Attempt
 
 	result  [1]status.Code // most deliveries are of one recipient
 	outcome [1]Outcome

@@ -30,17 +30,21 @@ const (
 // Explanation is what a message to a domain would meet, found out in the very
 // way of a delivery, and why.
 type Explanation struct {
-	Domain    string             // as A-labels
-	Transport string             // the transport's name
-	Override  string             // the match of the override that applies; empty: none does
-	Nexthop   string             // where the override sends the mail instead; empty: by MX
-	Rules     verdict.Rules      // what the transport, or the override, obeys
-	Route     route.Route        // Hosts in the order of trying
-	STS       *policycache.Entry // the domain's MTA-STS policy; nil: not asked for
-	Hosts     []HostExplanation  // one for each host of the route
-	Limit     *limit.KeyState    // the destination's; nil: it has none
-	Held      *status.Error      // suspended, or a limit is reached; nil: mail may go now
-	Err       *status.Error      // why there is no route; nil: there is one
+	Domain    string // as A-labels
+	Transport string // the transport's name
+	// the match of the override that applies; empty: none does
+	Override string
+	// where the override sends the mail instead; empty: by MX
+	Nexthop string
+	Rules   verdict.Rules // what the transport, or the override, obeys
+	Route   route.Route   // Hosts in the order of trying
+	// the domain's MTA-STS policy; nil: not asked for
+	STS   *policycache.Entry
+	Hosts []HostExplanation // one for each host of the route
+	Limit *limit.KeyState   // the destination's; nil: it has none
+	// suspended, or a limit is reached; nil: mail may go now
+	Held *status.Error
+	Err  *status.Error // why there is no route; nil: there is one
 }
 
 // HostExplanation is one host's part of an Explanation.
@@ -49,13 +53,17 @@ type HostExplanation struct {
 	Addresses route.Addresses
 	Facts     verdict.Facts
 	Verdict   verdict.Verdict
-	Provider  string         // that it belongs to
-	Held      *status.Error  // its provider is suspended or paused; nil: it is not
-	Dead      *deadhost.Dead // mail for it fails fast now, and why; nil: it does not
-	Idle      int            // idle connections to it
-	Hello     handshake.Step // with which TLS begins, as the better ones failed lately; Full: as usual
-	Probe     *Probe         // nil: it was not dialled
-	Err       *status.Error  // why its addresses are not known; the rest is empty then
+	Provider  string // that it belongs to
+	// its provider is suspended or paused; nil: it is not
+	Held *status.Error
+	// mail for it fails fast now, and why; nil: it does not
+	Dead *deadhost.Dead
+	Idle int // idle connections to it
+	// with which TLS begins, as the better ones failed lately; Full: as usual
+	Hello handshake.Step
+	Probe *Probe // nil: it was not dialled
+	// why its addresses are not known; the rest is empty then
+	Err *status.Error
 }
 
 // Probe is what a real connection to a host showed.

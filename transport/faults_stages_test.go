@@ -7,12 +7,13 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 )
 
-// A faultStage is what comes before the fault: what server and client say up to the
-// point at which the server's reply is due.
+// A faultStage is what comes before the fault: what server and client say up to
+// the point at which the server's reply is due.
 type faultStage struct {
-	before   string   // the dialogue so far
-	positive string   // the reply that would be due
-	rest     string   // the other replies to the flight, after one that is none to go on with
+	before   string // the dialogue so far
+	positive string // the reply that would be due
+	// the other replies to the flight, after one that is none to go on with
+	rest     string
 	chunking Chunking // of the client
 	large    bool     // the message is larger than what the kernels hold
 	pooled   bool     // the client keeps idle connections
@@ -122,7 +123,8 @@ func (c *cell) dialogues() []string {
 	s := stages[c.stage]
 	text := s.before
 	if !strings.Contains(faults[c.fault], "TLS") && strings.HasPrefix(c.stage, "handshake") {
-		text += "READ 5\n" // of the ClientHello: what comes before it is an attack
+		// of the ClientHello: what comes before it is an attack
+		text += "READ 5\n"
 	}
 	switch {
 	case c.fault == "twice" && c.stage == "flight":
@@ -146,7 +148,8 @@ func (c *cell) dialogues() []string {
 	case strings.HasPrefix(c.stage, "handshake") && c.fault == "half":
 		text += `RAW "\x16\x03\x03"` + "\n"
 	case strings.HasPrefix(c.stage, "handshake") && c.fault == "drip":
-		text += `DRIP 40ms "\x16\x03\x03\x40\x00"` + "\n" // a record of 16 KiB, in a month of Sundays
+		// a record of 16 KiB, in a month of Sundays
+		text += `DRIP 40ms "\x16\x03\x03\x40\x00"` + "\n"
 	default:
 		text += faults[c.fault] + "\n"
 	}
@@ -187,7 +190,8 @@ func (c *cell) ending(text string) []string {
 	case c.leaves(text):
 		after = ""
 	case s.large:
-		after = "WAIT over\nREST" // it does not even read what is left of the body
+		// it does not even read what is left of the body
+		after = "WAIT over\nREST"
 	case s.second && c.end == "rset":
 		after = "C: RSET\nS: 250 ok\nREST"
 	case strings.HasPrefix(c.stage, "handshake"), s.second:

@@ -11,11 +11,11 @@ package transport
 //	          and only the goodbye waited
 //	next      whether the next host of the domain got the message: next or last
 //	end       what became of the connection: drop (closed without a word), quit
-//	          (QUIT), rset (RSET and used again), gone (the server had closed it),
-//	          clear (the message went over it in the clear), plain (and the message
-//	          went in the clear over a second one), again (and the message went
-//	          over a second one as it would have over the first), none (there
-//	          never was one)
+//	          (QUIT), rset (RSET and used again), gone (the server had closed
+//	          it), clear (the message went over it in the clear), plain (and the
+//	          message went in the clear over a second one), again (and the
+//	          message went over a second one as it would have over the first),
+//	          none (there never was one)
 //
 // Stages ending in "!" are those of a host whose policy asks for TLS.
 const faultTable = `

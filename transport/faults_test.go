@@ -139,7 +139,8 @@ func newMatrix(t *testing.T) *matrix {
 		names[i] = fmt.Sprintf("n%d.example", i)
 	}
 	bomb := m.cert(ca.For("bomb.example"))
-	for len(bomb.Certificate)*len(bomb.Certificate[0]) < 300<<10 { // more than crypto/tls takes
+	// more than crypto/tls takes
+	for len(bomb.Certificate)*len(bomb.Certificate[0]) < 300<<10 {
 		bomb.Certificate = append(bomb.Certificate, bomb.Certificate[0])
 	}
 	m.tls = map[string]*tls.Config{

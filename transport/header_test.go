@@ -14,7 +14,8 @@ func TestFieldsBehindALongHeader(t *testing.T) {
 	server := l.mx("mx.a.example", nil)
 	l.zone("a.example. MX 10 mx.a.example.")
 	l.start(func(c *Config) { c.QuarantineHeader = "X-Quarantined: yes" })
-	padding := strings.Repeat("X-Padding: "+strings.Repeat("x", 260)+"\n", 1024) // 272 KB
+	// 272 KB
+	padding := strings.Repeat("X-Padding: "+strings.Repeat("x", 260)+"\n", 1024)
 	expect(t, l.sendText(t.Context(), padding+"Require-TLS-ESMTP: yes\n"+text, "b@a.example"), "5.7.30")
 	expect(t, l.sendText(t.Context(), padding+"X-Quarantined: yes\n"+text, "b@a.example"), "5.7.0 the message is quarantined")
 	expect(t, l.sendText(t.Context(), padding+text, "b@a.example"), "2.0.0")

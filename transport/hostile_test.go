@@ -37,7 +37,8 @@ func (c cost) String() string {
 		c.time.Round(time.Millisecond), c.memory>>10, c.queries, c.logged, c.result.Code, c.result.Text)
 }
 
-// costOf delivers once and measures. Memory is the whole process's, so nothing else may run.
+// costOf delivers once and measures. Memory is the whole process's, so nothing
+// else may run.
 func (l *lab) costOf(to string) cost {
 	l.t.Helper()
 	var before, after runtime.MemStats
@@ -53,7 +54,8 @@ func (l *lab) costOf(to string) cost {
 	return c
 }
 
-// rude is a server at every loopback address that says its words to whoever calls, and hangs up.
+// rude is a server at every loopback address that says its words to whoever
+// calls, and hangs up.
 func (l *lab) rude(words string) (port uint16, calls *atomic.Int32) {
 	l.t.Helper()
 	listener, err := net.Listen("tcp4", "0.0.0.0:0")
@@ -79,8 +81,8 @@ func (l *lab) rude(words string) (port uint16, calls *atomic.Int32) {
 	return uint16(listener.Addr().(*net.TCPAddr).Port), calls
 }
 
-// TestHostileDomains sends to domains whose owners mean ill. What one of their records costs is bounded by counts, and
-// what it costs here is logged.
+// TestHostileDomains sends to domains whose owners mean ill. What one of their
+// records costs is bounded by counts, and what it costs here is logged.
 func TestHostileDomains(t *testing.T) {
 	type hostile struct {
 		name           string
@@ -175,7 +177,8 @@ func show(s *mx.Server, cert tls.Certificate) {
 	s.SetBehaviour(habits)
 }
 
-// TestHostileHosts meets mail servers that prove too much: records, names and policies as large as they can be.
+// TestHostileHosts meets mail servers that prove too much: records, names and
+// policies as large as they can be.
 func TestHostileHosts(t *testing.T) {
 	names := make([]string, 10_000)
 	for i := range names {
@@ -264,10 +267,12 @@ func TestLargestPolicy(t *testing.T) {
 	}
 }
 
-// TestInjection: whatever a server says, a log line stays one line, a status line has no control characters, and what
-// the server hears next is what it would have heard anyway.
+// TestInjection: whatever a server says, a log line stays one line, a status
+// line has no control characters, and what the server hears next is what it
+// would have heard anyway.
 func TestInjection(t *testing.T) {
-	// Line ends of all kinds, terminal escapes of both widths, a title, a right-to-left override, an end of data.
+	// Line ends of all kinds, terminal escapes of both widths, a title, a
+	// right-to-left override, an end of data.
 	const evil = `a\rQUIT\r\x0b\x0c\x1b[2J\x1b]0;x\x07\xc2\x85\xc2\x9b31m\xe2\x80\xa8\xe2\x80\xaeb\x7f\x00 dsn=2.0.0 level=ERROR`
 	const head = "C: EHLO client.example\n" + `RAW "250-mx ` + evil + `\r\n250-SIZE ` + evil + `\r\n250-X` + evil + `\r\n250 DSN\r\n"` + "\n"
 	const transaction = "C: MAIL FROM:<a@client.example> SIZE=51\n" + `RAW "250 ` + evil + `\r\n"` + "\nC: RCPT TO:<b@a.example>\n"

@@ -20,11 +20,13 @@ type Envelope struct {
 	ID      string // our name for this delivery, from NewID
 	QueueID string // the mail server's own; may be empty
 	Peer    Peer
-	Waited  time.Duration // for its turn, before Deliver was called; for metrics
+	// for its turn, before Deliver was called; for metrics
+	Waited time.Duration
 
 	Sender     string // "" is the null sender
 	Recipients []Recipient
-	Nexthop    string // deliver there instead of to the recipients' domains; may be empty
+	// deliver there instead of to the recipients' domains; may be empty
+	Nexthop string
 
 	EightBit    bool   // BODY=8BITMIME was declared
 	SMTPUTF8    bool   // RFC 6531
@@ -59,7 +61,8 @@ type Message struct {
 type Result struct {
 	Recipient string      // as in the envelope
 	Code      status.Code // its class is what the mail server acts on
-	Text      string      // one printable line for the mail server's log and bounces
+	// one printable line for the mail server's log and bounces
+	Text string
 }
 
 // set fills the result in. The text ends with our delivery's id, by which the

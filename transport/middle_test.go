@@ -28,13 +28,14 @@ type middle struct {
 
 // tamper is what a man in the middle does beyond listening.
 type tamper struct {
-	greeting string           // in place of the server's; he hangs up after it
-	hide     string           // the EHLO keyword that he takes out
-	starttls string           // his own reply to STARTTLS
-	behind   string           // what he sends in the clear behind the server's reply to STARTTLS
-	cut      bool             // he cuts the line in the handshake
-	cutAll   bool             // he cuts every line at once
-	cert     *tls.Certificate // he shakes hands himself, with this certificate
+	greeting string // in place of the server's; he hangs up after it
+	hide     string // the EHLO keyword that he takes out
+	starttls string // his own reply to STARTTLS
+	// what he sends in the clear behind the server's reply to STARTTLS
+	behind string
+	cut    bool             // he cuts the line in the handshake
+	cutAll bool             // he cuts every line at once
+	cert   *tls.Certificate // he shakes hands himself, with this certificate
 	// breaks tells which TLS hellos do not come through: he cuts the line, or
 	// with swallow says nothing more; nil: all do.
 	breaks  func(hello []byte) bool
@@ -52,7 +53,8 @@ func withoutRSA(hello []byte) bool {
 	rest := hello[5+4+2+32:]
 	rest = rest[1+int(rest[0]):]
 	suites := rest[2 : 2+int(rest[0])<<8|int(rest[1])]
-	return !bytes.Contains(suites, []byte{0, 0x9c}) // TLS_RSA_WITH_AES_128_GCM_SHA256
+	// TLS_RSA_WITH_AES_128_GCM_SHA256
+	return !bytes.Contains(suites, []byte{0, 0x9c})
 }
 
 // between puts a man in the middle at an address, before a server.

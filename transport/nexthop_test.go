@@ -47,7 +47,8 @@ func TestOverrides(t *testing.T) {
 		addOverride(c, "a.example", "", none)
 		addOverride(c, ".sub.a.example", "", none)
 		addOverride(c, "b.example", "", none)
-		addOverride(c, "b.example", "[nowhere.example]", nil) // the first match counts
+		// the first match counts
+		addOverride(c, "b.example", "[nowhere.example]", nil)
 		addOverride(c, "c.example", fmt.Sprintf("[%s]:%d", strings.Split(relay.Addr(), ":")[0], l.port), none)
 		addOverride(c, "xn--bcher-kva.example", "[relay.example]", nil)
 	})
@@ -218,7 +219,8 @@ func TestQuarantine(t *testing.T) {
 	counts(t, server, 3, 3)
 }
 
-// TestTLSClient: tls_client's protocols, ciphers, curves, root_ca, cert and key.
+// TestTLSClient: tls_client's protocols, ciphers, curves, root_ca, cert and
+// key.
 func TestTLSClient(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

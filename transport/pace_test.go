@@ -23,7 +23,8 @@ func TestPacing(t *testing.T) {
 	l.must(err)
 	l.traffic = delivery.Traffic{Rules: rules, Pauses: pause.New(time.Now)}
 	l.startPooled(nil)
-	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example") // it is alive, so that all go at once
+	// it is alive, so that all go at once
+	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
 	refused := 0
 	for {
 		var all sync.WaitGroup

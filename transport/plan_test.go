@@ -66,8 +66,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// A next hop "domain:port" has the domain's policy, and the TLSA records of that
-// port; the transport's own port is no other plan.
+// A next hop "domain:port" has the domain's policy, and the TLSA records of
+// that port; the transport's own port is no other plan.
 func TestPlanAtAPort(t *testing.T) {
 	t.Parallel()
 	l := two(t)

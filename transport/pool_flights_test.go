@@ -42,7 +42,9 @@ func TestRoundTrips(t *testing.T) {
 		keywords   mx.Keyword
 		tls        uint16 // 0: plaintext
 		cold, warm int
-		resumed    int // over a new connection with a TLS session of the one before; 0: not tried
+		// over a new connection with a TLS session of the one before; 0: not
+		// tried
+		resumed int
 	}{
 		{"TLS 1.3, CHUNKING and PIPELINING", mx.AllKeywords, tls.VersionTLS13, 6, 1, 0},
 		{"TLS 1.3, PIPELINING", pipelining, tls.VersionTLS13, 7, 2, 0},

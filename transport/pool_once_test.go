@@ -58,16 +58,19 @@ var manners = []manner{
 type reading int
 
 const (
-	readAll  reading = iota
-	readHalf         // at least one byte; what is left unread makes the kernel reset the connection
-	readNone         // it does not even wait for the flight
+	readAll reading = iota
+	// at least one byte; what is left unread makes the kernel reset the
+	// connection
+	readHalf
+	readNone // it does not even wait for the flight
 )
 
 // end is how a warm transaction ends: after so many bytes of the replies.
 type end struct {
 	at      int
 	reading reading
-	how     string // "close", "reset", or "goodbye" for one with TLS's close_notify
+	// "close", "reset", or "goodbye" for one with TLS's close_notify
+	how string
 }
 
 // fickle is a server that breaks off the second transaction of the first
@@ -295,7 +298,8 @@ func (m *manner) ends() (list []end) {
 	readings := []reading{readAll, readHalf, readNone}
 	if m.tls {
 		ways = append(ways, "goodbye")
-		readings = readings[:1] // what is left of a TLS record says no more than a whole one
+		// what is left of a TLS record says no more than a whole one
+		readings = readings[:1]
 	}
 	for at := range m.replies() + 1 {
 		for _, how := range ways {
@@ -346,7 +350,8 @@ func TestOnce(t *testing.T) {
 				what := fmt.Sprintf("%+v", e)
 				broken := server.plan(e)
 				i, _ := m.last(e)
-				idle := i == 0 && e.reading == readNone // it dies while it is idle
+				// it dies while it is idle
+				idle := i == 0 && e.reading == readNone
 				var hold chan<- struct{}
 				if idle {
 					hold = server.hold()
@@ -371,7 +376,8 @@ func TestOnce(t *testing.T) {
 				}
 				server.plan(end{}) // nobody breaks off what is left
 				l.idle.Retire(func(session.IdleConn) bool { return true })
-				l.transport.base.delivery.Hosts = delivery.NewHosts() // a broken BDAT shall not be avoided here
+				// a broken BDAT shall not be avoided here
+				l.transport.base.delivery.Hosts = delivery.NewHosts()
 			}
 		})
 	}

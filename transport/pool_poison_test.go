@@ -26,7 +26,8 @@ type mail struct {
 	header   string
 	require  bool
 	strict   bool // not relaxed_requiretls
-	records  int  // which of the server's TLSA records are published: 0 none, 1 A, 2 B
+	// which of the server's TLSA records are published: 0 none, 1 A, 2 B
+	records int
 }
 
 var poison = []mail{
@@ -40,7 +41,8 @@ var poison = []mail{
 	{name: "REQUIRETLS, strict", domain: "signed.example", policies: PolicySet{DNSSEC: true, DANE: true}, require: true, strict: true},
 }
 
-// demands is what the message asks for, and tlsRequiredNo whether it has no policies.
+// demands is what the message asks for, and tlsRequiredNo whether it has no
+// policies.
 func (m *mail) demands() verdict.Demands {
 	return verdict.Demands{RequireTLS: m.require, Relaxed: !m.strict, TLSRequiredNo: m.tlsRequiredNo()}
 }
@@ -201,7 +203,8 @@ func TestPoisoning(t *testing.T) {
 					}
 				}
 			}
-			needs := map[string]bool{"signed.example": true} // every message to it asks for TLS
+			// every message to it asks for TLS
+			needs := map[string]bool{"signed.example": true}
 			for _, m := range server.Messages() {
 				_, domain, _ := strings.Cut(m.Recipients[0].Address, "@")
 				if m.TLS == nil && needs[domain] {

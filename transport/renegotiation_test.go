@@ -14,8 +14,9 @@ import (
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 )
 
-// renegotiating is an openssl s_server behind a few words of SMTP, as no server in Go can ask for renegotiation. When
-// the client has said a command, it answers with a HelloRequest (RFC 5246 §7.4.1.1) instead of a reply.
+// renegotiating is an openssl s_server behind a few words of SMTP, as no server
+// in Go can ask for renegotiation. When the client has said a command, it
+// answers with a HelloRequest (RFC 5246 §7.4.1.1) instead of a reply.
 type renegotiating struct {
 	openssl string // where it listens
 	at      string // the command
@@ -101,7 +102,8 @@ func (r *renegotiating) relay(conn net.Conn) {
 	io.Copy(conn, server)
 }
 
-// TestRenegotiation: a server that wants to negotiate TLS anew has its connection closed; nothing more is said to it.
+// TestRenegotiation: a server that wants to negotiate TLS anew has its
+// connection closed; nothing more is said to it.
 func TestRenegotiation(t *testing.T) {
 	for _, at := range []string{"EHLO", "MAIL", "RCPT"} {
 		t.Run(at, func(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// mitm is a man in the middle, and one attack of his on one message: a.example's server is
-// mx1.hosts.example, behind a man in the middle.
+// mitm is a man in the middle, and one attack of his on one message:
+// a.example's server is mx1.hosts.example, behind a man in the middle.
 type mitm struct {
 	*lab
 	tamper tamper

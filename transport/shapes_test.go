@@ -21,7 +21,9 @@ import (
 // many, or missing, or none is; the server itself is sound, and knows what it
 // has accepted.
 type shape struct {
-	at     string // the command that has it: MAIL, RCPT (the first), FINAL; empty: nothing is wrong
+	// the command that has it: MAIL, RCPT (the first), FINAL; empty: nothing is
+	// wrong
+	at     string
 	extra  string // the reply too many; empty: the one that is due is missing
 	before bool   // it comes before the true one
 	late   bool   // the last reply of the two comes late
@@ -144,7 +146,9 @@ func knowable(s shape, mode *shapeMode, travel string, warm bool) bool {
 	case s.late && mode.keywords[0] == "CHUNKING" && s.extra[0] == '5' && s.truth[0] == '2':
 		return false // the true reply and NOOP's are two positive ones
 	case s.extra == "" && confirms:
-		return false // NOOP's reply stands in for it, and NOOP's own may be missing (DESIGN §7)
+		// NOOP's reply stands in for it, and NOOP's own may be missing (DESIGN
+		// §7)
+		return false
 	}
 	return true
 }
@@ -206,9 +210,11 @@ type shaped struct {
 	listener net.Listener
 	wg       sync.WaitGroup
 
-	mu      sync.Mutex
-	next    bool // the shape is that of the next message
-	taken   int  // how often it said 2yz to a whole message, and meant it, since the last judgement
+	mu   sync.Mutex
+	next bool // the shape is that of the next message
+	// how often it said 2yz to a whole message, and meant it, since the last
+	// judgement
+	taken   int
 	rounds  int
 	open    map[net.Conn]bool
 	stopped bool
@@ -299,12 +305,13 @@ func (s *shaped) judge(t *testing.T, what string, results []Result) {
 // shapedConn is one connection to it.
 type shapedConn struct {
 	*shaped
-	conn    *smtpconn.Conn
-	out     []string // replies that wait for the end of the flight
-	shape   shape    // of the message under way
-	rcpts   int      // asked for
-	ok      int      // accepted
-	missing bool     // a reply was left out, so that the client may wait for ever
+	conn  *smtpconn.Conn
+	out   []string // replies that wait for the end of the flight
+	shape shape    // of the message under way
+	rcpts int      // asked for
+	ok    int      // accepted
+	// a reply was left out, so that the client may wait for ever
+	missing bool
 }
 
 func (x *shapedConn) serve() {

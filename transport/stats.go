@@ -14,26 +14,30 @@ import (
 // Stats are what a transport counts beside its events: since it was made, and
 // now.
 type Stats struct {
-	Deliveries int                       // under way now
-	Open       int                       // connections that are open now, idle ones included
-	Opened     uint64                    // connections made
-	Dead       int                       // hosts that cannot be reached now
-	Slowed     int                       // hosts that complained of too much, and are spared now
-	Pool       pool.Stats                // of the idle connections
-	Limits     [limit.Scopes]limit.Stats // those of overrides included
-	Memory     [Memories]cache.Usage     // of what is remembered
+	Deliveries int // under way now
+	// connections that are open now, idle ones included
+	Open   int
+	Opened uint64 // connections made
+	Dead   int    // hosts that cannot be reached now
+	// hosts that complained of too much, and are spared now
+	Slowed int
+	Pool   pool.Stats                // of the idle connections
+	Limits [limit.Scopes]limit.Stats // those of overrides included
+	Memory [Memories]cache.Usage     // of what is remembered
 }
 
-// Memory is something that a transport remembers. All of it is bounded in bytes.
+// Memory is something that a transport remembers. All of it is bounded in
+// bytes.
 type Memory uint8
 
 // What a transport remembers.
 const (
-	MemoryPlans    Memory = iota // where mail for a domain goes, and how secure hosts must be
-	MemoryChains                 // certificate chains that were verified
-	MemorySessions               // TLS sessions that may be resumed
-	MemoryChunking               // which hosts cannot do BDAT
-	Memories                     // how many there are
+	// where mail for a domain goes, and how secure hosts must be
+	MemoryPlans    Memory = iota
+	MemoryChains          // certificate chains that were verified
+	MemorySessions        // TLS sessions that may be resumed
+	MemoryChunking        // which hosts cannot do BDAT
+	Memories              // how many there are
 )
 
 // Word gives the name for status and metrics.
@@ -65,8 +69,9 @@ type Snapshot struct {
 	IdleHosts  []IdleHost      // idle connections by host
 	Dead       []deadhost.Dead // their Host is "host:port"
 	Slowed     []limit.Paced   // hosts that complained of too many connections
-	Hellos     []Hello         // hosts that need a plainer TLS hello than the first
-	Limits     []LimitState    // one for each scope that has a limit
+	// hosts that need a plainer TLS hello than the first
+	Hellos []Hello
+	Limits []LimitState // one for each scope that has a limit
 }
 
 // Hello is a host that needs a plainer TLS hello than the first.

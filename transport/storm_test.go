@@ -163,7 +163,8 @@ func TestRateLimits(t *testing.T) {
 	five := limit.Limit{Rate: 5, Period: 24 * time.Hour}
 	tests := map[string]struct {
 		limits limit.ByScope
-		want   int // of 36 messages from 2 sender domains to 3 domains on 1 host
+		// of 36 messages from 2 sender domains to 3 domains on 1 host
+		want int
 	}{
 		"all":         {limit.ByScope{limit.All: five}, 5},
 		"ip":          {limit.ByScope{limit.IP: five}, 5},

@@ -249,9 +249,9 @@ func (t *Transport) Close() {
 // Plan gives a domain's plan as of now, for a mail server that finds the hosts
 // by itself and dials them by itself, at a port or, if that is 0, at the
 // transport's, and for a message that makes no demands of its own
-// ([plan.Planner.Plan]). An override's next hop, of which that mail server knows
-// nothing, is left out of account; its policies hold. Names come as A-labels or
-// U-labels; an address literal has no plan.
+// ([plan.Planner.Plan]). An override's next hop, of which that mail server
+// knows nothing, is left out of account; its policies hold. Names come as
+// A-labels or U-labels; an address literal has no plan.
 //
 // The error is the cause of ctx, or says that the transport is closed, or that
 // there is no such domain.

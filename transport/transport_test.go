@@ -36,12 +36,13 @@ func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 // that clients trust, another that they do not, MTA-STS policies, and mail
 // servers that all listen on one port, each at its own address.
 type lab struct {
-	t            *testing.T
-	dns          *labdns.Server
-	resolver     *resolver.Resolver
-	ca           *ca.Authority
-	strangers    *ca.Authority
-	roots        string                     // the file with the root of ca, for root_ca
+	t         *testing.T
+	dns       *labdns.Server
+	resolver  *resolver.Resolver
+	ca        *ca.Authority
+	strangers *ca.Authority
+	// the file with the root of ca, for root_ca
+	roots        string
 	certificates map[string]tls.Certificate // that mail servers began with
 	policies     stsTable
 	port         uint16

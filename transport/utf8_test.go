@@ -62,7 +62,8 @@ func TestSMTPUTF8(t *testing.T) {
 }
 
 // A header in UTF-8 needs the extension when the mail server said so
-// (RFC 6531 §3.6); eight-bit headers of other mail have always gone as they are.
+// (RFC 6531 §3.6); eight-bit headers of other mail have always gone as they
+// are.
 func TestSMTPUTF8Header(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -170,7 +170,8 @@ func (sc *scene) play(t *testing.T) {
 		}
 	}
 	if !sc.require && sc.message == "" {
-		server.SetBehaviour(server.Behaviour()) // what it does once it does once more
+		// what it does once it does once more
+		server.SetBehaviour(server.Behaviour())
 		sc.explain(t, l, results[0])
 	}
 }

@@ -35,7 +35,8 @@ func startNames(tlsaPrefix, tlsa string) (*names, error) {
 	n.server = &dns.Server{PacketConn: packets, Handler: n}
 	started := make(chan struct{})
 	n.server.NotifyStartedFunc = func() { close(started) }
-	n.serving.Go(func() { _ = n.server.ActivateAndServe() }) // a failure shows as silence
+	// a failure shows as silence
+	n.serving.Go(func() { _ = n.server.ActivateAndServe() })
 	<-started
 	return n, nil
 }
@@ -81,7 +82,8 @@ func (n *names) records(q dns.Question, name string) []dns.RR {
 			return []dns.RR{&dns.A{Hdr: header, A: ip}}
 		}
 	case dns.TypeTLSA:
-		// A program that looks policies up for Postfix has the usual port alone.
+		// A program that looks policies up for Postfix has the usual port
+		// alone.
 		host, ok := strings.CutPrefix(name, n.tlsaPrefix)
 		if !ok {
 			host, ok = strings.CutPrefix(name, "_25._tcp.")

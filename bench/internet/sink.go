@@ -43,7 +43,8 @@ type Counters struct {
 	Connections, Open   int64
 	Handshakes, Resumed int64 // resumed ones are handshakes too
 	Messages, Bytes     int64 // of messages that were accepted
-	Flights             int64 // answers that were waited for, those to EHLO and the like included
+	// answers that were waited for, those to EHLO and the like included
+	Flights int64
 }
 
 // Sink starts a mail server. It ends with the Internet.

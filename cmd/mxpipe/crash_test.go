@@ -71,7 +71,8 @@ func crashing(t *testing.T) func() ([]byte, error) {
 	return func() ([]byte, error) { return build("-overlay", file) }
 }
 
-// A crash must end by a signal: any exit status that Go could give bounces mail.
+// A crash must end by a signal: any exit status that Go could give bounces
+// mail.
 func TestCrashIsNoExit(t *testing.T) {
 	file := install(t, crashing(t))
 	for _, how := range []string{"panic", "panic in a goroutine", "nil dereference", "deadlock", "concurrent map writes"} {

@@ -20,9 +20,9 @@ import (
 )
 
 // playMailServer is the process that starts mxpipe and is killed. Its arguments
-// are the program, the socket, how many bytes to write, and how many files to have
-// open besides; mxpipe prints to file descriptor 3. It tells mxpipe's process id
-// when mxpipe has read what was written, and then waits for its end.
+// are the program, the socket, how many bytes to write, and how many files to
+// have open besides; mxpipe prints to file descriptor 3. It tells mxpipe's
+// process id when mxpipe has read what was written, and then waits for its end.
 func playMailServer(args []string) {
 	check := func(err error) {
 		if err != nil {
@@ -151,7 +151,8 @@ func killMailServer(t *testing.T, mxpipe, path string, size, files int) (string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // only now, so that mxpipe also met a parent that is a zombie
+	// only now, so that mxpipe also met a parent that is a zombie
+	_ = cmd.Wait()
 	var ws unix.WaitStatus
 	for {
 		if _, err = unix.Wait4(pid, &ws, 0, nil); err != unix.EINTR {
@@ -207,10 +208,12 @@ func TestExiting(t *testing.T) {
 		yes, ok bool
 	}{
 		{"812 (pipe) S 1 812 812 0 -1 4194304" + rest, false, true},
-		{"812 (pipe) R 1 812 812 0 -1 4194308" + rest, true, true}, // PF_EXITING
+		// PF_EXITING
+		{"812 (pipe) R 1 812 812 0 -1 4194308" + rest, true, true},
 		{"812 (pipe) Z 1 812 812 0 -1 4194304" + rest, true, true},
 		{"812 (pipe) X 1 812 812 0 -1 0" + rest, true, true},
-		{"812 (a) Z 1 1 1 0 -1 4 b) S 1 812 812 0 -1 4194304" + rest, false, true}, // a name to fool us
+		// a name to fool us
+		{"812 (a) Z 1 1 1 0 -1 4 b) S 1 812 812 0 -1 4194304" + rest, false, true},
 		{"812 ()) S 1 812 812 0 -1 4194304", false, true},
 		{"812 (pipe) S 1 812 812 0 -1", false, false},
 		{"812 (pipe) S 1 812 812 0 -1 x", false, false},

@@ -125,8 +125,8 @@ func message(size int) []byte {
 	return b
 }
 
-// A daemon that fails at any stage costs nothing but time, and whatever it still
-// said is passed on.
+// A daemon that fails at any stage costs nothing but time, and whatever it
+// still said is passed on.
 func TestDaemonGoesAwayOrSpeaksEarly(t *testing.T) {
 	big := message(5 << 20)
 	frame := func(s string) []byte { return append([]byte{'A', 0, 0, byte(len(s) >> 8), byte(len(s))}, s...) }
@@ -181,7 +181,8 @@ func TestRefusalIsHeardWhileWaiting(t *testing.T) {
 	}
 	defer in.Close()
 	defer out.Close()
-	go func() { _, _ = out.Write(message(bufferSize)) }() // and no more, and no end
+	// and no more, and no end
+	go func() { _, _ = out.Write(message(bufferSize)) }()
 	deliver(t, in, "--socket", path, "-f", "s@example.org", "r@example.net").wants(t, 69, "5.3.4 too big\n")
 	deliver(t, bytes.NewReader(message(5<<20)), "--socket", path, "-f", "s@example.org", "r@example.net").wants(t, 69, "5.3.4 too big\n")
 }

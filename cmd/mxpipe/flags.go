@@ -44,7 +44,8 @@ type options struct {
 	timeout  int64         // in nanoseconds
 	limit    string        // that, as it was written
 	envelope wire.Envelope // without its Timeout
-	show     string        // to be printed instead of anything else, unless empty
+	// to be printed instead of anything else, unless empty
+	show string
 
 	// What must wait until all flags are read. It lies here and not in a
 	// struct of its own, since a pointer from that to here would put all of it
@@ -125,8 +126,8 @@ func flagOf(name string) flag {
 	return noFlag
 }
 
-// parse reads the command line. Its errors are usage errors: temporary, and with
-// a text that names the flag.
+// parse reads the command line. Its errors are usage errors: temporary, and
+// with a text that names the flag.
 func (o *options) parse(args []string) error {
 	*o = options{
 		socket: defaultSocket, timeout: defaultTimeout, limit: defaultTimeoutText,
@@ -298,7 +299,8 @@ func (o *options) recipients(addresses []string) error {
 	return nil
 }
 
-// oneOf finds value among words in any letter case. The empty value is not given.
+// oneOf finds value among words in any letter case. The empty value is not
+// given.
 func oneOf(value string, words ...string) (string, bool) {
 	if value == "" {
 		return "", true

@@ -140,7 +140,8 @@ func misuses() map[string][]string {
 	}
 }
 
-// What is wrong with the command line is never a bounce, and no daemon hears of it.
+// What is wrong with the command line is never a bounce, and no daemon hears of
+// it.
 func TestMisuse(t *testing.T) {
 	path := serve(t, func(net.Conn) { t.Error("the daemon was called") })
 	for want, args := range misuses() {
@@ -171,8 +172,9 @@ func TestVersionAndHelp(t *testing.T) {
 	}
 }
 
-// FuzzParse gives the parser what a mail server's macros could make of strangers'
-// addresses: behind -- they must arrive unchanged, whatever they look like.
+// FuzzParse gives the parser what a mail server's macros could make of
+// strangers' addresses: behind -- they must arrive unchanged, whatever they
+// look like.
 func FuzzParse(f *testing.F) {
 	f.Add("s@example.org", "r@example.net", "--size=1", "rfc822;r@example.net")
 	f.Add("", "--version", "--notify=NEVER", "")
@@ -181,7 +183,8 @@ func FuzzParse(f *testing.F) {
 	f.Add("-&", "ff", "-f", "b")
 	f.Fuzz(func(t *testing.T, sender, recipient, other, orcpt string) {
 		for i, args := range [][]string{
-			{"-f", sender, other, "--orcpt", orcpt, "--", recipient}, // as a mail server calls
+			// as a mail server calls
+			{"-f", sender, other, "--orcpt", orcpt, "--", recipient},
 			{other, sender, recipient, orcpt},
 			{other},
 		} {

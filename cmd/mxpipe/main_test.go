@@ -210,8 +210,8 @@ func receive(c net.Conn) request {
 	return q
 }
 
-// answering is a daemon that answers every committed message alike and passes on
-// what it got, for as many requests as got has room for.
+// answering is a daemon that answers every committed message alike and passes
+// on what it got, for as many requests as got has room for.
 func answering(code, text string, got chan<- request) func(net.Conn) {
 	return func(c net.Conn) {
 		q := receive(c)

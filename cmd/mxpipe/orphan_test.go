@@ -51,13 +51,15 @@ func playParent(args []string) {
 // process and those that it starts (seccomp(2)).
 func forget(number int) error {
 	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the call
+		// the number of the call
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(number), Jf: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	runtime.LockOSThread() // for the two calls; the second takes in the other threads
+	// for the two calls; the second takes in the other threads
+	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
@@ -225,7 +227,8 @@ func TestOrphanEndsAndTakesNoAnswer(t *testing.T) {
 					want = io.EOF
 				}
 				if c.answer {
-					want = unix.ECONNRESET // which says that the answer was not read
+					// which says that the answer was not read
+					want = unix.ECONNRESET
 				}
 				if err := <-over; !errors.Is(err, want) {
 					t.Errorf("the daemon saw %v, want %v", err, want)

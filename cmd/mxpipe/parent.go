@@ -6,8 +6,9 @@ import "strconv"
 // standard input is its word that the message is whole, and there is somebody
 // to hear what became of it.
 type parent struct {
-	pid  int
-	fd   int  // its pidfd, which poll(2) reports once it is dead; noParentFD without
+	pid int
+	// its pidfd, which poll(2) reports once it is dead; noParentFD without
+	fd   int
 	stat int  // its /proc/PID/stat, once that is open; else noParentFD
 	lost bool // it was gone before we could learn who it was
 }
@@ -32,9 +33,9 @@ func findParent() parent {
 }
 
 // parentOf takes the parent that we began with for the process that started us,
-// unless it cannot be: process 1 takes in the children of the dead, and 0 stands
-// for a process outside our process namespace, whose death does not show. No
-// mail server starts us from either.
+// unless it cannot be: process 1 takes in the children of the dead, and 0
+// stands for a process outside our process namespace, whose death does not
+// show. No mail server starts us from either.
 func parentOf(ppid int) parent {
 	return parent{pid: ppid, fd: noParentFD, stat: noParentFD, lost: ppid <= 1}
 }
@@ -89,9 +90,11 @@ func (p *parent) readStat(buf []byte) []byte {
 // out; ok is false when the line does not say (proc_pid_stat(5)).
 func exiting(stat []byte) (yes, ok bool) {
 	// The command's name stands in parentheses and may itself hold any
-	// character, so the fields are counted from the last one.
-	const flagsField = 6  // after the name: state, ppid, pgrp, session, tty, tpgid, flags
-	const pfExiting = 0x4 // PF_EXITING, which Linux has had at this place since version 1
+	// character, so the fields are counted from the last one. After it come
+	// state, ppid, pgrp, session, tty, tpgid and flags.
+	const flagsField = 6
+	// PF_EXITING, which Linux has had at this place since version 1
+	const pfExiting = 0x4
 	i := len(stat)
 	for i > 0 && stat[i-1] != ')' {
 		i--

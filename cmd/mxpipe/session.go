@@ -8,16 +8,17 @@ import "github.com/mxpipe/mxpipe/internal/wire"
 const bufferSize = 16 << 10
 
 // session is one message on its way to the daemon, with all that it works in.
-// It lies on the stack of main, which therefore grows once, and at once, to what
-// it needs: an allocation is two page faults, and a stack that grows by little
-// nine.
+// It lies on the stack of main, which therefore grows once, and at once, to
+// what it needs: an allocation is two page faults, and a stack that grows by
+// little nine.
 type session struct {
 	options options
 	start   int64 // by nanotime
 	parent  parent
 	socket  int
 
-	head  [1024]byte // of the request: an ordinary envelope and the frames' headers
+	// of the request: an ordinary envelope and the frames' headers
+	head  [1024]byte
 	reply [wire.AnswerSize]byte
 	stat  [1024]byte // of the parent
 	line  [maxLine]byte

@@ -41,8 +41,8 @@ func (s *session) dial() error {
 }
 
 // queue connects when more wait than the daemon takes. connect then waits in
-// its turn, which poll cannot, but for parentTick at most (unix(7)). Between the
-// tries the time and the parent are looked at.
+// its turn, which poll cannot, but for parentTick at most (unix(7)). Between
+// the tries the time and the parent are looked at.
 func (s *session) queue(fd int, to *sockaddrUnix) error {
 	for {
 		left := s.left()

@@ -36,7 +36,8 @@ func (s *session) wait(in, socket int16, waiting string) (ofIn, ofSocket int16, 
 	fds := [...]pollFD{
 		{fd: watched(stdin, in), events: in},
 		{fd: watched(s.socket, socket), events: socket},
-		{fd: int32(s.parent.fd), events: pollIn}, // last: it is as new as can be
+		// last: it is as new as can be
+		{fd: int32(s.parent.fd), events: pollIn},
 	}
 	// Telling the runtime of a wait costs more than a look whether there is
 	// one. The answer alone is hardly ever there.

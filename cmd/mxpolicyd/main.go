@@ -8,13 +8,14 @@
 //	mxpolicyd serve                the daemon, in the foreground
 //	mxpolicyd check-config         one line for each mistake; exit status 1
 //	mxpolicyd doctor               check this host, and how to fix what is wrong
-//	mxpolicyd setup postfix|exim   tell the mail server, after showing what changes
+//	mxpolicyd setup postfix|exim   tell the mail server, after showing the
+//	                               changes
 //	mxpolicyd explain DOMAIN       what would happen to a message to DOMAIN
 //	mxpolicyd status               what the daemon is doing
 //	mxpolicyd cache list           what is cached, by domain
 //	mxpolicyd cache show DOMAIN    what is cached for DOMAIN and below
 //	mxpolicyd cache flush DOMAIN   remove it; with --all, everything
-//	mxpolicyd trace [DOMAIN]       log the dialogue with DOMAIN's hosts for a while
+//	mxpolicyd trace [DOMAIN]       log the dialogue with its hosts for a while
 //	mxpolicyd version              one line, "mxpolicyd VERSION"
 //	mxpolicyd help                 the commands and flags
 //
@@ -24,8 +25,8 @@
 //	                   default; that one may be missing, which means the
 //	                   built-in defaults
 //	-h, --help         help for a command
-//	--json             of doctor, explain, status, cache and trace: JSON, in the form
-//	                   that package policyd/admin describes
+//	--json             of doctor, explain, status, cache and trace: JSON, in the
+//	                   form that package policyd/admin describes
 //	--transport T      of explain: deliver by transport T
 //	--way WAY          of setup: pipe, lmtp or, with Postfix, socketmap
 //	--dry-run          of setup: show what would change, and change nothing
@@ -138,9 +139,9 @@
 //	message-*     a message of more than 1 MiB while it is delivered; it has
 //	              lost its name before the first byte is written
 //
-// One daemon uses it at a time; a second one says so, and ends before it touches
-// anything. What a daemon makes that root started by hand belongs to the owner of
-// the directory that it is made in.
+// One daemon uses it at a time; a second one says so, and ends before it
+// touches anything. What a daemon makes that root started by hand belongs to
+// the owner of the directory that it is made in.
 //
 // The directory must be there, or be made, at start. When it cannot be
 // written, messages of more than 1 MiB wait (4.3.1), and an error is logged for

@@ -37,15 +37,17 @@ type soak struct {
 	daemon *daemon
 	began  time.Time
 
-	taken     atomic.Int64 // messages that mxpolicyd said were delivered
-	deferred  atomic.Int64 // tries that were deferred
-	uncertain atomic.Int64 // of those, with the remote server's answer to the message lost
+	taken    atomic.Int64 // messages that mxpolicyd said were delivered
+	deferred atomic.Int64 // tries that were deferred
+	// of those, with the remote server's answer to the message lost
+	uncertain atomic.Int64
 	fault     atomic.Pointer[string]
 
 	mu    sync.Mutex
-	next  int64           // the number of the last message that was made
-	queue []*letter       // deferred, the first is due first
-	times []time.Duration // from the end of the message to its answer, since the last mark
+	next  int64     // the number of the last message that was made
+	queue []*letter // deferred, the first is due first
+	// from the end of the message to its answer, since the last mark
+	times []time.Duration
 }
 
 // mark is what the daemon needs at one point.

@@ -1,7 +1,7 @@
-// Package mdoc reads lists from the sources of manual pages (mdoc(7)), as far as
-// the pages in docs/ use that language. The tests that compare the pages with
-// the programs are made of it: what a page lists and what a program has must be
-// the same, so that neither can change alone.
+// Package mdoc reads lists from the sources of manual pages (mdoc(7)), as far
+// as the pages in docs/ use that language. The tests that compare the pages
+// with the programs are made of it: what a page lists and what a program has
+// must be the same, so that neither can change alone.
 package mdoc
 
 import (
@@ -69,8 +69,8 @@ func Items(page, section string) []Item {
 	return items
 }
 
-// macros are those whose names are not shown. Xr, Pf and Bq have a look of their
-// own.
+// macros are those whose names are not shown. Xr, Pf and Bq have a look of
+// their own.
 var macros = []string{"Ic", "Fl", "Ar", "Cm", "Ql", "Pa", "Ev", "Dv", "Li", "Va", "Em", "Sy", "Nm", "Pp", "Ns", "No"}
 
 // plain gives what a line with macros shows.

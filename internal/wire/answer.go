@@ -36,7 +36,8 @@ func AppendAnswer(dst []byte, a Answer) []byte {
 // ReadAnswer reads the daemon's answer, of any version of the protocol. It may
 // read bytes after the answer, and drops them. The code of the answer is a
 // status code of class 2, 4 or 5, and its text is printable. Errors wrap
-// [ErrProtocol], or are [ErrNoAnswer] for a stream that ends, or are those of r.
+// [ErrProtocol], or are [ErrNoAnswer] for a stream that ends, or are those of
+// r.
 func ReadAnswer(r io.Reader) (Answer, error) {
 	var buf [AnswerSize]byte
 	read := 0

@@ -23,8 +23,8 @@ const (
 	tagTimeout     tag = 'w'
 )
 
-// name gives the name of the flag that a field comes from, and "" for a tag that
-// this version does not know.
+// name gives the name of the flag that a field comes from, and "" for a tag
+// that this version does not know.
 func (t tag) name() string {
 	switch t {
 	case tagSender:

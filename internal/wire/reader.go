@@ -120,8 +120,8 @@ func (r *Reader) field(f *fields, left int) (int, error) {
 }
 
 // Read reads bytes of the message. It returns io.EOF only after the commit; a
-// stream that ends before gives [ErrUncommitted], and what the protocol does not
-// allow an error that wraps [ErrProtocol].
+// stream that ends before gives [ErrUncommitted], and what the protocol does
+// not allow an error that wraps [ErrProtocol].
 func (r *Reader) Read(p []byte) (int, error) {
 	if r.err == nil && !r.opened {
 		r.err = ErrSequence
@@ -245,7 +245,8 @@ func (r *Reader) fill(n int) error {
 	return nil
 }
 
-// maxIdleReads is how often in a row a stream may give nothing without an error.
+// maxIdleReads is how often in a row a stream may give nothing without an
+// error.
 const maxIdleReads = 100
 
 func uncommitted(err error) error {

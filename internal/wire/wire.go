@@ -21,7 +21,8 @@
 //
 //	's'  sender         always there; empty is the null sender
 //	'r'  recipient      1 to 1,000 of them
-//	'n'  notify         of the recipient before it: NEVER, or SUCCESS, FAILURE, DELAY with commas
+//	'n'  notify         of the recipient before it: NEVER, or SUCCESS, FAILURE,
+//	                    DELAY with commas
 //	'o'  orcpt          of the recipient before it: TYPE;ADDR, plain, not xtext
 //	't'  transport      absent: "default"
 //	'q'  queue id       the mail server's, for the logs
@@ -50,9 +51,9 @@
 // # The answer
 //
 // The daemon answers once and closes. It may do so before the commit, to refuse
-// early; such an answer is never a success. An answer is one frame, 'A', at most
-// 900 bytes of text: a status code such as 4.7.5 (RFC 3463), a blank, and a line
-// for people. [AppendAnswer] makes it printable.
+// early; such an answer is never a success. An answer is one frame, 'A', at
+// most 900 bytes of text: a status code such as 4.7.5 (RFC 3463), a blank, and
+// a line for people. [AppendAnswer] makes it printable.
 //
 // # Versions
 //
@@ -72,11 +73,11 @@
 //
 // # This package
 //
-// Everything here is pure: it neither dials nor waits, and deadlines are those of
-// the connection it is handed. It imports little, since what it imports is paid
-// for in every start of mxpipe, used or not: package time alone is eighteen page
-// faults, strings five, encoding/binary six, of some 170. Functions may be used from several goroutines, a
-// [Reader] from one at a time.
+// Everything here is pure: it neither dials nor waits, and deadlines are those
+// of the connection it is handed. It imports little, since what it imports is
+// paid for in every start of mxpipe, used or not: package time alone is
+// eighteen page faults, strings five, encoding/binary six, of some 170.
+// Functions may be used from several goroutines, a [Reader] from one at a time.
 package wire
 
 import "errors"
@@ -86,7 +87,8 @@ const Version = 1
 
 // The bounds of the protocol, in bytes where they do not count things.
 const (
-	MaxValue      = 1024     // of one value of the envelope, addresses among them
+	// of one value of the envelope, addresses among them
+	MaxValue      = 1024
 	MaxRecipients = 1000     // recipients of one request
 	MaxEnvelope   = 1 << 20  // the envelope's content
 	MaxData       = 64 << 10 // the content of one data frame
@@ -108,18 +110,20 @@ const headerSize = 5
 // Envelope is what the mail server says about a message, as mxpipe's flags
 // carry it.
 type Envelope struct {
-	Sender      string      // "" is the null sender
-	Recipients  []Recipient // 1 to MaxRecipients
-	Transport   string      // [Reader.Envelope] gives "default" when none was sent
-	QueueID     string      // the mail server's id for the message
-	Nexthop     string      // "domain", "[host]", either with ":port"; "": by recipient
-	Size        int64       // a hint; 0: not given
-	Body        string      // "", "7bit" or "8bitmime" (RFC 6152)
-	SMTPUTF8    bool        // RFC 6531
-	RequireTLS  bool        // RFC 8689
-	Quarantined bool        // a content check marked the message: refuse it
-	Ret         string      // "", "full" or "hdrs" (RFC 3461 §4.3)
-	EnvID       string      // plain text, not xtext (RFC 3461 §4.4)
+	Sender     string      // "" is the null sender
+	Recipients []Recipient // 1 to MaxRecipients
+	// [Reader.Envelope] gives "default" when none was sent
+	Transport string
+	QueueID   string // the mail server's id for the message
+	// "domain", "[host]", either with ":port"; "": by recipient
+	Nexthop     string
+	Size        int64  // a hint; 0: not given
+	Body        string // "", "7bit" or "8bitmime" (RFC 6152)
+	SMTPUTF8    bool   // RFC 6531
+	RequireTLS  bool   // RFC 8689
+	Quarantined bool   // a content check marked the message: refuse it
+	Ret         string // "", "full" or "hdrs" (RFC 3461 §4.3)
+	EnvID       string // plain text, not xtext (RFC 3461 §4.4)
 
 	// Timeout is what was left of the client's own time when it sent the
 	// envelope, less a little that lets the daemon's answer arrive; 0 when

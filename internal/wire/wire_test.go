@@ -37,7 +37,8 @@ func request(t testing.TB, e Envelope, message []byte) []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	message := bytes.Repeat([]byte("Subject: x\n\nline\n"), 20000) // several data frames
+	// several data frames
+	message := bytes.Repeat([]byte("Subject: x\n\nline\n"), 20000)
 	minimal := Envelope{Recipients: []Recipient{{Address: "a@b"}}}
 	minimalBack := minimal
 	minimalBack.Transport = "default"
@@ -449,7 +450,8 @@ func TestRequestBytesAreVersion1(t *testing.T) {
 	}
 }
 
-// An envelope of exactly 1 MiB passes both ends, one of a byte more not even ours.
+// An envelope of exactly 1 MiB passes both ends, one of a byte more not even
+// ours.
 func TestEnvelopeOf1MiB(t *testing.T) {
 	e := Envelope{Recipients: make([]Recipient, 1000)}
 	for i := range e.Recipients {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes a bare Debian with systemd and no mail server, to be copied for each test,
-# and beside it the packages of the mail servers, which tests install without a
-# network. Once; remove DIRECTORY to have it made anew.
+# Makes a bare Debian with systemd and no mail server, to be copied for each
+# test, and beside it the packages of the mail servers, which tests install
+# without a network. Once; remove DIRECTORY to have it made anew.
 #
 #	image.sh DIRECTORY
 set -eu

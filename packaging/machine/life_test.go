@@ -64,8 +64,9 @@ mxpolicyd:mxpolicyd 700
 	}
 	m.sh(t, "echo kept >/var/lib/mxpolicyd/probe && chown mxpolicyd: /var/lib/mxpolicyd/probe")
 
-	// Upgraded: restarted, on the same sockets.
-	m.sh(t, "systemctl stop mxpolicyd-socketmap.socket") // as if the older version had none
+	// Upgraded: restarted, on the same sockets, of which the older version had
+	// one less.
+	m.sh(t, "systemctl stop mxpolicyd-socketmap.socket")
 	inodes := m.sh(t, "cd /run/mxpolicyd; stat -c %i pipe.sock lmtp.sock admin.sock")
 	m.install(t, newer)
 	if state := m.active("mxpolicyd-socketmap.socket"); state != "active" {

@@ -24,7 +24,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	m.sh(t, readme(t, "## Use it with Postfix"))
 	s := server(w, daneDomain)
 	behaviour := s.Behaviour()
-	behaviour.Delay = 300 * time.Millisecond // so that there is always something under way
+	// so that there is always something under way
+	behaviour.Delay = 300 * time.Millisecond
 	s.SetBehaviour(behaviour)
 
 	var sending sync.WaitGroup

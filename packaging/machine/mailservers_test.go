@@ -88,8 +88,8 @@ func TestPostfixSockets(t *testing.T) {
 	m.send(t, daneDomain)
 	arrived(t, w, daneDomain, 2)
 
-	// One command has the socket at a loopback address, which smtp(8) reaches from
-	// the chroot and as its user, and takes that back.
+	// One command has the socket at a loopback address, which smtp(8) reaches
+	// from the chroot and as its user, and takes that back.
 	m.sh(t, "rm -r /etc/systemd/system/mxpolicyd-socketmap.socket.d; systemctl daemon-reload; systemctl stop mxpolicyd.service; "+
 		"systemctl restart mxpolicyd-socketmap.socket; postconf -X default_transport")
 	settings := m.sh(t, "postconf -n; postconf -M")

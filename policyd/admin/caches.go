@@ -38,15 +38,18 @@ type Cached struct {
 
 // Answer is an answer of the DNS, or its failure to give one.
 type Answer struct {
-	Name      string    `json:"name"`
-	Type      string    `json:"type"`
-	State     string    `json:"state"`               // exists, no data, no such name, failed
-	Signed    bool      `json:"signed"`              // DNSSEC vouches for it
-	Canonical string    `json:"canonical,omitempty"` // the end of the name's aliases, where there are some
-	Records   []string  `json:"records"`
-	Omitted   int       `json:"omitted,omitempty"` // records beyond those that are kept
-	Error     string    `json:"error,omitempty"`   // why it failed
-	Expires   time.Time `json:"expires"`
+	Name string `json:"name"`
+	Type string `json:"type"`
+	// exists, no data, no such name, failed
+	State  string `json:"state"`
+	Signed bool   `json:"signed"` // DNSSEC vouches for it
+	// the end of the name's aliases, where there are some
+	Canonical string   `json:"canonical,omitempty"`
+	Records   []string `json:"records"`
+	// records beyond those that are kept
+	Omitted int       `json:"omitted,omitempty"`
+	Error   string    `json:"error,omitempty"` // why it failed
+	Expires time.Time `json:"expires"`
 }
 
 // Flushed is how much was forgotten.

@@ -113,7 +113,8 @@ func (c *Client) ask(ctx context.Context, method, path string, answer any) error
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s: timed out after %v (waiting for the daemon's answer)", c.socket, answerTime+headTime)
 	case err != nil:
-		return fmt.Errorf("%s: %w", c.socket, errors.Unwrap(err)) // without the URL, which is none
+		// without the URL, which is none
+		return fmt.Errorf("%s: %w", c.socket, errors.Unwrap(err))
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))

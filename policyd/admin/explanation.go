@@ -8,21 +8,27 @@ import (
 
 // Explanation is what a message to a domain would meet, and why.
 type Explanation struct {
-	Domain     string     `json:"domain"`    // as A-labels
-	Transport  string     `json:"transport"` // the transport's name
-	Override   string     `json:"override,omitempty"`
-	Nexthop    string     `json:"nexthop,omitempty"`  // that the override names
-	Outcome    string     `json:"outcome"`            // deliverable, undeliverable or unknown
-	Running    bool       `json:"running"`            // a running daemon answered, and knows dead hosts, limits and connections
-	Warnings   []string   `json:"warnings,omitempty"` // what is wrong with the DNS, for any domain
-	Connected  bool       `json:"connected"`          // real connections were made
+	Domain    string `json:"domain"`    // as A-labels
+	Transport string `json:"transport"` // the transport's name
+	Override  string `json:"override,omitempty"`
+	Nexthop   string `json:"nexthop,omitempty"` // that the override names
+	// deliverable, undeliverable or unknown
+	Outcome string `json:"outcome"`
+	// a running daemon answered, and knows dead hosts, limits and connections
+	Running bool `json:"running"`
+	// what is wrong with the DNS, for any domain
+	Warnings []string `json:"warnings,omitempty"`
+	// real connections were made
+	Connected  bool       `json:"connected"`
 	Mechanisms Mechanisms `json:"mechanisms"`
 	Route      Route      `json:"route"`
-	Error      *Problem   `json:"error,omitempty"` // what a message would be answered; absent: a host is eligible
-	Held       *Problem   `json:"held,omitempty"`  // suspended, or a limit is reached
-	MTASTS     *MTASTS    `json:"mtasts,omitempty"`
-	Limit      *Limit     `json:"limit,omitempty"` // the destination's
-	Hosts      []Host     `json:"hosts"`           // in the order of trying
+	// what a message would be answered; absent: a host is eligible
+	Error *Problem `json:"error,omitempty"`
+	// suspended, or a limit is reached
+	Held   *Problem `json:"held,omitempty"`
+	MTASTS *MTASTS  `json:"mtasts,omitempty"`
+	Limit  *Limit   `json:"limit,omitempty"` // the destination's
+	Hosts  []Host   `json:"hosts"`           // in the order of trying
 }
 
 // Mechanisms is what the transport, or the override, obeys (mx_auth).
@@ -42,11 +48,14 @@ type Problem struct {
 
 // Route is how the hosts were found.
 type Route struct {
-	Destination string    `json:"destination,omitempty"`
-	Kind        string    `json:"kind,omitempty"`      // mx, implicit, explicit or literal
-	Signed      bool      `json:"signed"`              // DNSSEC vouches for the hosts' names
-	Canonical   string    `json:"canonical,omitempty"` // the domain after CNAME, where that is another
-	Dropped     []Dropped `json:"dropped,omitempty"`
+	Destination string `json:"destination,omitempty"`
+	// mx, implicit, explicit or literal
+	Kind string `json:"kind,omitempty"`
+	// DNSSEC vouches for the hosts' names
+	Signed bool `json:"signed"`
+	// the domain after CNAME, where that is another
+	Canonical string    `json:"canonical,omitempty"`
+	Dropped   []Dropped `json:"dropped,omitempty"`
 }
 
 // Dropped is a host that is not tried.
@@ -83,30 +92,39 @@ type Limit struct {
 
 // Host is one MX host.
 type Host struct {
-	Name       string      `json:"name"`
-	Preference uint16      `json:"preference"`
-	Outcome    string      `json:"outcome"`
-	Addresses  []string    `json:"addresses"`
-	Signed     bool        `json:"addresses_signed"`
-	Canonical  string      `json:"canonical,omitempty"` // the host after CNAME, where that is another
-	Partial    string      `json:"partial,omitempty"`   // why one family is not known
-	TLSA       *TLSA       `json:"tlsa,omitempty"`
-	Listed     *bool       `json:"mtasts_match,omitempty"` // the policy lists the host
-	Verdict    *Verdict    `json:"verdict,omitempty"`
-	Held       *Problem    `json:"held,omitempty"` // its provider is suspended or paused
-	Provider   string      `json:"provider,omitempty"`
-	Dead       *Dead       `json:"dead,omitempty"`
-	Idle       int         `json:"idle_connections,omitempty"`
-	Hello      string      `json:"hello,omitempty"` // with which TLS begins, where that is not the full one
+	Name       string   `json:"name"`
+	Preference uint16   `json:"preference"`
+	Outcome    string   `json:"outcome"`
+	Addresses  []string `json:"addresses"`
+	Signed     bool     `json:"addresses_signed"`
+	// the host after CNAME, where that is another
+	Canonical string `json:"canonical,omitempty"`
+	// why one family is not known
+	Partial string `json:"partial,omitempty"`
+	TLSA    *TLSA  `json:"tlsa,omitempty"`
+	// the policy lists the host
+	Listed  *bool    `json:"mtasts_match,omitempty"`
+	Verdict *Verdict `json:"verdict,omitempty"`
+	// its provider is suspended or paused
+	Held     *Problem `json:"held,omitempty"`
+	Provider string   `json:"provider,omitempty"`
+	Dead     *Dead    `json:"dead,omitempty"`
+	Idle     int      `json:"idle_connections,omitempty"`
+	// with which TLS begins, where that is not the full one
+	Hello      string      `json:"hello,omitempty"`
 	Connection *Connection `json:"connection,omitempty"`
-	Error      *Problem    `json:"error,omitempty"` // why its addresses are not known
+	// why its addresses are not known
+	Error *Problem `json:"error,omitempty"`
 }
 
 // TLSA is what the DNS says about a host's certificate.
 type TLSA struct {
-	State   string       `json:"state"` // none, present, failed, or unsigned: not asked, since the addresses are not signed
-	Base    string       `json:"base,omitempty"`
-	Names   []string     `json:"names,omitempty"` // that a DANE-TA certificate may bear
+	// none, present, failed, or unsigned: not asked, since the addresses are
+	// not signed
+	State string `json:"state"`
+	Base  string `json:"base,omitempty"`
+	// that a DANE-TA certificate may bear
+	Names   []string     `json:"names,omitempty"`
 	Records []TLSARecord `json:"records,omitempty"`
 	Error   string       `json:"error,omitempty"`
 }
@@ -120,13 +138,16 @@ type TLSARecord struct {
 
 // Verdict is what the host must show.
 type Verdict struct {
-	MXLevel string   `json:"mx_level"`
-	Need    string   `json:"need"`
-	Rule    string   `json:"rule"` // that need, or the refusal, comes from: none, dane, mtasts, requiretls, local_policy, pin
+	MXLevel string `json:"mx_level"`
+	Need    string `json:"need"`
+	// that need, or the refusal, comes from: none, dane, mtasts, requiretls,
+	// local_policy, pin
+	Rule    string   `json:"rule"`
 	Reason  string   `json:"reason"`
 	Refusal *Problem `json:"refusal,omitempty"` // why it is not even dialled
 	Noted   string   `json:"noted,omitempty"`   // what testing mode lets pass
-	Pins    []string `json:"pins,omitempty"`    // keys of which the server must show one besides
+	// keys of which the server must show one besides
+	Pins []string `json:"pins,omitempty"`
 }
 
 // Dead is why mail for a host fails fast.
@@ -142,25 +163,33 @@ type Dead struct {
 
 // Connection is what a real connection showed. It ended before MAIL.
 type Connection struct {
-	Address      string        `json:"address,omitempty"`
-	Via          string        `json:"via,omitempty"` // as in the line for the mail server's log
-	TLSLevel     string        `json:"tls_level"`
-	TLSVersion   string        `json:"tls_version,omitempty"`
-	Cipher       string        `json:"cipher,omitempty"`
-	Group        string        `json:"group,omitempty"` // of the key exchange
-	Hello        string        `json:"hello,omitempty"` // by which TLS came about: full, classical, compatible or without-sni
-	Chain        []Certificate `json:"chain,omitempty"` // as the server sent it
-	DANEMatch    string        `json:"dane_match,omitempty"`
-	DANEName     string        `json:"dane_name,omitempty"` // that the certificate bears, for DANE-TA
-	DANEError    string        `json:"dane_error,omitempty"`
-	WebPKI       bool          `json:"webpki"` // the certificate is valid for the host's name
-	WebPKIError  string        `json:"webpki_error,omitempty"`
-	Pin          string        `json:"pin,omitempty"` // by which the server is known
-	PinError     string        `json:"pin_error,omitempty"`
-	TLSError     string        `json:"tls_error,omitempty"` // why plaintext is used
-	Extensions   []string      `json:"extensions,omitempty"`
-	TestingError string        `json:"testing_error,omitempty"` // what an MTA-STS policy in testing mode has against it
-	Error        *Problem      `json:"error,omitempty"`         // why a message would not go there
+	Address string `json:"address,omitempty"`
+	// as in the line for the mail server's log
+	Via        string `json:"via,omitempty"`
+	TLSLevel   string `json:"tls_level"`
+	TLSVersion string `json:"tls_version,omitempty"`
+	Cipher     string `json:"cipher,omitempty"`
+	Group      string `json:"group,omitempty"` // of the key exchange
+	// by which TLS came about: full, classical, compatible or without-sni
+	Hello     string        `json:"hello,omitempty"`
+	Chain     []Certificate `json:"chain,omitempty"` // as the server sent it
+	DANEMatch string        `json:"dane_match,omitempty"`
+	// that the certificate bears, for DANE-TA
+	DANEName  string `json:"dane_name,omitempty"`
+	DANEError string `json:"dane_error,omitempty"`
+	// the certificate is valid for the host's name
+	WebPKI      bool   `json:"webpki"`
+	WebPKIError string `json:"webpki_error,omitempty"`
+	// by which the server is known
+	Pin      string `json:"pin,omitempty"`
+	PinError string `json:"pin_error,omitempty"`
+	// why plaintext is used
+	TLSError   string   `json:"tls_error,omitempty"`
+	Extensions []string `json:"extensions,omitempty"`
+	// what an MTA-STS policy in testing mode has against it
+	TestingError string `json:"testing_error,omitempty"`
+	// why a message would not go there
+	Error *Problem `json:"error,omitempty"`
 }
 
 // Certificate is one certificate of a chain.

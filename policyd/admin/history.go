@@ -12,7 +12,9 @@ import (
 
 // HistoryQuery chooses deliveries. The zero value chooses all.
 type HistoryQuery struct {
-	What    string        // a domain, ".example" for those below it, a host, a provider, a queue id or our id
+	// a domain, ".example" for those below it, a host, a provider, a queue id
+	// or our id
+	What    string
 	Failed  bool          // only what was not delivered
 	Since   time.Duration // before now; 0: as far as it goes
 	Limit   int           // entries; 0: all
@@ -21,8 +23,9 @@ type HistoryQuery struct {
 
 // History is the last deliveries, the newest first.
 type History struct {
-	Entries      []history.Entry   `json:"entries"`
-	More         int               `json:"more,omitempty"` // that the limit leaves out
+	Entries []history.Entry `json:"entries"`
+	// that the limit leaves out
+	More         int               `json:"more,omitempty"`
 	Destinations []history.Summary `json:"destinations,omitempty"`
 	Providers    []history.Summary `json:"providers,omitempty"`
 	Minutes      []history.Minute  `json:"minutes,omitempty"` // the last hour

@@ -17,9 +17,11 @@ type ProviderList struct {
 
 // Provider is mail hosts that belong together.
 type Provider struct {
-	Name   string   `json:"name"`
-	Origin string   `json:"origin"` // configured, built-in, registrable domain or host
-	MX     []string `json:"mx"`     // the names of its hosts; a dot before one stands for all below it
+	Name string `json:"name"`
+	// configured, built-in, registrable domain or host
+	Origin string `json:"origin"`
+	// the names of its hosts; a dot before one stands for all below it
+	MX []string `json:"mx"`
 }
 
 // NewProviders writes providers.

@@ -8,25 +8,30 @@ import (
 
 // Status is what the daemon is doing.
 type Status struct {
-	Version       string      `json:"version"`
-	PID           int         `json:"pid"`
-	UID           int         `json:"uid"`
-	Started       time.Time   `json:"started"`
-	Configured    time.Time   `json:"configured"`         // when the configuration in force was read
-	Rejected      *time.Time  `json:"rejected,omitempty"` // when a changed one with mistakes was read since
-	MaxDeliveries int         `json:"max_deliveries"`
-	Messages      int         `json:"messages"` // that have a place among max_deliveries
-	Uploads       int         `json:"uploads"`  // messages that are coming in, or wait for a place
-	Overdue       int         `json:"overdue"`  // of which should have ended long ago
-	Memory        []Memory    `json:"memory"`   // what is remembered or held
-	Resolver      Resolver    `json:"resolver"`
-	Policies      []Policies  `json:"mtasts"`
-	Transports    []Transport `json:"transports"` // by name
-	Traces        []Trace     `json:"traces"`
-	Warnings      []string    `json:"warnings"`  // what is wrong with the DNS
-	Suspended     []Suspended `json:"suspended"` // by hand
-	Pauses        []Paused    `json:"pauses"`    // that receivers asked for
-	History       HistorySize `json:"history"`
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	UID     int       `json:"uid"`
+	Started time.Time `json:"started"`
+	// when the configuration in force was read
+	Configured time.Time `json:"configured"`
+	// when a changed one with mistakes was read since
+	Rejected      *time.Time `json:"rejected,omitempty"`
+	MaxDeliveries int        `json:"max_deliveries"`
+	// that have a place among max_deliveries
+	Messages int `json:"messages"`
+	// messages that are coming in, or wait for a place
+	Uploads int `json:"uploads"`
+	// of which should have ended long ago
+	Overdue    int         `json:"overdue"`
+	Memory     []Memory    `json:"memory"` // what is remembered or held
+	Resolver   Resolver    `json:"resolver"`
+	Policies   []Policies  `json:"mtasts"`
+	Transports []Transport `json:"transports"` // by name
+	Traces     []Trace     `json:"traces"`
+	Warnings   []string    `json:"warnings"`  // what is wrong with the DNS
+	Suspended  []Suspended `json:"suspended"` // by hand
+	Pauses     []Paused    `json:"pauses"`    // that receivers asked for
+	History    HistorySize `json:"history"`
 }
 
 // Memory is how much of its bound something takes that the daemon remembers or
@@ -52,8 +57,9 @@ type Resolver struct {
 
 // Policies is one MTA-STS cache; transports share one where they can.
 type Policies struct {
-	Dir       string `json:"dir,omitempty"` // empty: in memory
-	Domains   int    `json:"domains"`       // remembered, with or without a policy
+	Dir string `json:"dir,omitempty"` // empty: in memory
+	// remembered, with or without a policy
+	Domains   int    `json:"domains"`
 	Lookups   uint64 `json:"lookups"`
 	Hits      uint64 `json:"hits"`
 	Fetches   uint64 `json:"fetches"`
@@ -64,9 +70,11 @@ type Policies struct {
 
 // Transport is what one transport is doing.
 type Transport struct {
-	Name       string       `json:"name"`
-	Former     bool         `json:"former,omitempty"` // of a configuration before the one in force; it ends with its deliveries
-	Deliveries []Delivery   `json:"deliveries"`       // under way, the oldest first
+	Name string `json:"name"`
+	// of a configuration before the one in force; it ends with its deliveries
+	Former bool `json:"former,omitempty"`
+	// under way, the oldest first
+	Deliveries []Delivery   `json:"deliveries"`
 	Idle       int          `json:"idle_connections"`
 	Reused     uint64       `json:"reused"` // deliveries that found one
 	Missed     uint64       `json:"missed"` // deliveries that found none

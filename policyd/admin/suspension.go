@@ -16,7 +16,8 @@ type SuspendedList struct {
 
 // Suspended is a target that is suspended.
 type Suspended struct {
-	Target string     `json:"target"` // a domain, provider:NAME or transport:NAME
+	// a domain, provider:NAME or transport:NAME
+	Target string     `json:"target"`
 	Since  time.Time  `json:"since"`
 	Until  *time.Time `json:"until,omitempty"` // absent: until it is resumed
 	Reason string     `json:"reason,omitempty"`

@@ -17,7 +17,9 @@ import (
 
 // Change is one setting that differs between two configurations.
 type Change struct {
-	Path     string // of the key, as in "transports.default.port"; an override is named by its match
+	// of the key, as in "transports.default.port"; an override is named by its
+	// match
+	Path     string
 	Old, New string // as the file would say it; empty: not there
 }
 
@@ -206,7 +208,8 @@ func chunkingWord(c transport.Chunking) string {
 func (s dump) tls(path string, c *transport.TLSClient) {
 	protocols := protocolName(c.MinVersion) + " " + protocolName(c.MaxVersion)
 	if c.FixedVersions && c.MinVersion == tls.VersionTLS12 && c.MaxVersion == tls.VersionTLS13 {
-		protocols += ", and no others" // which the same, not written out, does not say
+		// which the same, not written out, does not say
+		protocols += ", and no others"
 	}
 	s.put(path+".protocols", protocols)
 	s.put(path+".legacy", strconv.FormatBool(c.Legacy))

@@ -89,7 +89,8 @@ func TestDefault(t *testing.T) {
 func TestNothingGiven(t *testing.T) {
 	for _, text := range []string{
 		"", "\n", "# only a comment\n", "---\n", "---\n...\n", "{}", "~\n", "\ufeff# with a byte order mark\n", "\r\n",
-		"log:\ndns:\nlisten:\ntlsrpt:\nmx_auth:\ntransports:\n", // blocks with all their lines commented out
+		// blocks with all their lines commented out
+		"log:\ndns:\nlisten:\ntlsrpt:\nmx_auth:\ntransports:\n",
 		"log: {}\ndns: {}\ntlsrpt: {}\ntransports: {}\n",
 	} {
 		got, err := Parse("f.yaml", []byte(text), someHost())

@@ -17,9 +17,12 @@ type decoder struct {
 	mistakes Mistakes
 	warnings []Mistake
 	untold   []untold
-	count    int                    // of all mistakes, those beyond maxMistakes too
-	files    map[string]fileContent // what ReadFile gave, so that each file is read once
-	declared func(path string)      // told of each key the schema has; nil: nobody asks
+	// of all mistakes, those beyond maxMistakes too
+	count int
+	// what ReadFile gave, so that each file is read once
+	files map[string]fileContent
+	// told of each key the schema has; nil: nobody asks
+	declared func(path string)
 }
 
 // mistake notes what is wrong at a node.

@@ -170,7 +170,8 @@ func syntax(file string, text []byte, err error) Mistake {
 			ends = append(ends, i+1)
 		}
 	}
-	low, high := 0, len(ends)-1 // the complaint is absent at low and there at high
+	// the complaint is absent at low and there at high
+	low, high := 0, len(ends)-1
 	for high-low > 1 {
 		middle := (low + high) / 2
 		if problemIn(text[:ends[middle]]) == problem {

@@ -14,7 +14,8 @@ const maxMistakes = 100
 
 // Mistake is one thing that is wrong in a configuration file.
 type Mistake struct {
-	File   string // as it was named to Load or Parse; empty for the built-in defaults
+	// as it was named to Load or Parse; empty for the built-in defaults
+	File   string
 	Line   int    // from 1
 	Column int    // from 1, counted in characters as an editor does
 	Text   string // what is wrong and what would be right; one line, printable

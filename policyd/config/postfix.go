@@ -5,8 +5,8 @@ import (
 )
 
 // unsayable are keys of a transport, or of an override, that Postfix cannot be
-// told, or not in full, when its own smtp(8) asks for policies; and what comes of
-// it.
+// told, or not in full, when its own smtp(8) asks for policies; and what comes
+// of it.
 var unsayable = []struct{ key, what string }{
 	{"pin", "answers fingerprint, which Postfix compares with the server's own key only, and a temporary error where the domain has DANE or MTA-STS"},
 	{"relay", "does not tell Postfix of it: mail goes to the domains' own mail servers"},

@@ -74,7 +74,8 @@ func TestReferenceIsComplete(t *testing.T) {
 			continue // the same keys as a transport's
 		}
 		if strings.HasPrefix(inOverride, "0].nexthop") || strings.HasPrefix(inOverride, "1].pin") || path == "listen.socketmap.address" {
-			continue // the other override shows it; an alternative shows it in a comment
+			// the other override shows it; an alternative shows it in a comment
+			continue
 		}
 		if !shown[path] {
 			t.Errorf("%s is not in the reference", path)

@@ -37,11 +37,13 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// Keys that Postfix cannot be told are warned of where it may ask, with the map.
+// Keys that Postfix cannot be told are warned of where it may ask, with the
+// map.
 func TestUntold(t *testing.T) {
 	const pin = `pin: "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
 	for text, want := range map[string][]string{
-		"transports: {default: {mx_auth: none, overrides: [{match: a.example, " + pin + "}]}}": nil, // nobody asks
+		// nobody asks
+		"transports: {default: {mx_auth: none, overrides: [{match: a.example, " + pin + "}]}}": nil,
 		"listen: {socketmap: {}}\ntransports: {default: {mx_auth: none}}":                      nil,
 		"listen: {socketmap: {}}\ntransports: {default: {mx_auth: none, overrides: [{match: a.example, " + pin + "}]}}": {
 			"f:2:75: transports.default.overrides[0].pin: the map policy answers fingerprint, which Postfix compares with the server's own key only",

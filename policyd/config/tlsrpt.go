@@ -61,7 +61,8 @@ func mailAddress() format[string] {
 	}}
 }
 
-// mailServer reads the host's own mail server, as host:port or smtp://host:port.
+// mailServer reads the host's own mail server, as host:port or
+// smtp://host:port.
 func mailServer() format[string] {
 	return format[string]{want: "a mail server such as smtp://127.0.0.1:25", read: func(s string) (string, error) {
 		s = strings.TrimPrefix(s, "smtp://")

@@ -1,7 +1,7 @@
-// Package console writes what mxpolicyd has to tell an administrator as text: an
-// explanation, the status, what is cached, what a doctor finds. It only writes
-// down what it is given, line by line, for a screen of some width; it asks
-// nobody and judges nothing.
+// Package console writes what mxpolicyd has to tell an administrator as text:
+// an explanation, the status, what is cached, what a doctor finds. It only
+// writes down what it is given, line by line, for a screen of some width; it
+// asks nobody and judges nothing.
 //
 // Colour is for terminals. A text without it says the same: what is red is also
 // called by name.

@@ -47,8 +47,8 @@ type Host struct {
 	Interfaces func() ([]netip.Addr, error)
 	// Listening gives the unix sockets at which somebody listens, by path.
 	Listening func() (map[string]bool, error)
-	// Units gives the sockets that systemd holds for the daemon; none where there
-	// is no systemd.
+	// Units gives the sockets that systemd holds for the daemon; none where
+	// there is no systemd.
 	Units func(ctx context.Context) []Unit
 	// Filesystem tells about the file system that a path is on.
 	Filesystem func(path string) (Filesystem, error)

@@ -428,8 +428,8 @@ func TestNothingToSee(t *testing.T) {
 	}
 }
 
-// What lies below a directory and belongs to somebody else than the daemon's user
-// is found, wherever it lies; root can use everything.
+// What lies below a directory and belongs to somebody else than the daemon's
+// user is found, wherever it lies; root can use everything.
 func TestForeignFiles(t *testing.T) {
 	dir := t.TempDir()
 	served := filepath.Join(dir, "served")

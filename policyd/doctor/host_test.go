@@ -30,11 +30,13 @@ type nameServer struct {
 	AD, RA, NoTCP bool
 	RefusesEDNS   bool
 	EDNS          uint16
-	Rcode         int  // to everything that is to be validated
-	Unchecked     bool // what is not to be validated gets an answer all the same
-	Slow          time.Duration
-	Signed        time.Time // the middle of the signatures' time; zero: there are none
-	Records       []string
+	Rcode         int // to everything that is to be validated
+	// what is not to be validated gets an answer all the same
+	Unchecked bool
+	Slow      time.Duration
+	// the middle of the signatures' time; zero: there are none
+	Signed  time.Time
+	Records []string
 }
 
 // goodServer is as it should be.
@@ -246,7 +248,8 @@ func (p *patient) withoutGroup() {
 	p.must(os.WriteFile(p.dir+"/group", fmt.Appendf(nil, "root:x:0:\nmxpipe:x:%d:\nothers:x:4243:\n", socketGroup()), 0o644))
 }
 
-// collector opens a socket in the place of the TLSRPT collector's, with its mode; closed, it leaves the file behind.
+// collector opens a socket in the place of the TLSRPT collector's, with its
+// mode; closed, it leaves the file behind.
 func (p *patient) collector(network string, mode os.FileMode) io.Closer {
 	p.t.Helper()
 	at := &net.UnixAddr{Name: filepath.Join(p.dir, "collector"), Net: network}

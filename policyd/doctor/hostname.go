@@ -16,9 +16,9 @@ import (
 // lookupTime bounds the look-ups about names.
 const lookupTime = 20 * time.Second
 
-// hostnames looks at the names that EHLO says, and at the addresses that we send
-// from. With nobody to ask, which was said of the resolvers, names are judged by
-// their form.
+// hostnames looks at the names that EHLO says, and at the addresses that we
+// send from. With nobody to ask, which was said of the resolvers, names are
+// judged by their form.
 func (h Host) hostnames(ctx context.Context, cfg *config.Config, settings resolver.Config, ask bool) (all []finding.Finding) {
 	ours, err := h.Interfaces()
 	if err != nil {

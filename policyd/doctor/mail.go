@@ -72,7 +72,8 @@ func (h Host) caller(c mailserver.Caller) []finding.Finding {
 	}
 	closed, wants := c.Socket, who.denied(info, 0o2)
 	for dir := filepath.Dir(c.Socket); wants < 0; dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o011 != 0 { // the other was said of the sockets
+		// the other was said of the sockets
+		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o011 != 0 {
 			closed, wants = dir, who.denied(info, 0o1)
 		}
 		if dir == "/" || dir == "." {
@@ -97,8 +98,8 @@ type identity struct {
 }
 
 // denied gives the group that a file or a directory is for, when it keeps the
-// process out, and -1 when it does not. bit is what the process must be allowed,
-// as for others: 2 to write, 1 to pass.
+// process out, and -1 when it does not. bit is what the process must be
+// allowed, as for others: 2 to write, 1 to pass.
 func (i identity) denied(info fs.FileInfo, bit fs.FileMode) int {
 	stat, isUnix := info.Sys().(*syscall.Stat_t)
 	mode := info.Mode().Perm()

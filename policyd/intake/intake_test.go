@@ -30,7 +30,8 @@ type bench struct {
 	t     *testing.T
 	dir   string
 	calls []string // the recipients of each call of Deliver
-	taken string   // the recipients who get the message; the others are deferred
+	// the recipients who get the message; the others are deferred
+	taken string
 	held  int
 	msg   *spool.Message
 }
@@ -245,7 +246,8 @@ func TestOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		slot := b.slot()
-		time.Sleep(time.Minute + time.Minute + Slack) // the transport's overtime is a minute
+		// the transport's overtime is a minute
+		time.Sleep(time.Minute + time.Minute + Slack)
 		if n := b.Overdue(); n != 0 {
 			t.Errorf("%d overdue just in time", n)
 		}
@@ -350,7 +352,8 @@ func TestCanNotRemember(t *testing.T) {
 	var log bytes.Buffer
 	b.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	d := b.try(strings.Repeat("x", 10), strings.Repeat("a", 3))
-	d.Results[0].Recipient = strings.Repeat("a", 9<<20) // more than a record may have
+	// more than a record may have
+	d.Results[0].Recipient = strings.Repeat("a", 9<<20)
 	d.Remember()
 	d.End()
 	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "deliver it twice") {

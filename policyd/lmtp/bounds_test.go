@@ -100,7 +100,8 @@ func TestLargeEnvelope(t *testing.T) {
 // room beside them.
 func TestManyEnvelopes(t *testing.T) {
 	b := serve(t, func(b *bench) { b.Loops = accept.New(200, b.Logger) })
-	const connections = 60 // 1,000 recipients of 1 KB each: 128 MiB in two copies
+	// 1,000 recipients of 1 KB each: 128 MiB in two copies
+	const connections = 60
 	lines := "MAIL FROM:<s@example.org>\r\n" + strings.Join(rcpts(1000), "\r\n") + "\r\n"
 	taken, refused := 0, 0
 	for range connections {

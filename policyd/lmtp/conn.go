@@ -40,13 +40,14 @@ type conn struct {
 	done       chan struct{} // closed with the connection
 
 	framing
-	buf         []byte
-	r, w        int           // what was read and not taken is buf[r:w]
-	tail        string        // what the library is to read before all else
-	err         error         // why there is nothing more to read; sticky
-	begins      chan struct{} // closed when the transfer that BDAT asked for begins
-	refused     int           // commands in a row
-	results     bool          // the replies to come are about recipients
+	buf  []byte
+	r, w int    // what was read and not taken is buf[r:w]
+	tail string // what the library is to read before all else
+	err  error  // why there is nothing more to read; sticky
+	// closed when the transfer that BDAT asked for begins
+	begins      chan struct{}
+	refused     int  // commands in a row
+	results     bool // the replies to come are about recipients
 	unconfirmed []unconfirmed
 
 	mu       sync.Mutex
@@ -97,7 +98,8 @@ func ours(err error) bool {
 func (c *conn) Read(p []byte) (int, error) {
 	select {
 	case <-c.done:
-		return 0, net.ErrClosed // whatever is left: the library has no session any more
+		// whatever is left: the library has no session any more
+		return 0, net.ErrClosed
 	default:
 	}
 	if len(c.tail) == 0 {

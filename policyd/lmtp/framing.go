@@ -16,12 +16,14 @@ import (
 // it does later anyhow (package message). With it in place the library would
 // not see the end of data behind CR CR LF, and wait for it in vain.
 type framing struct {
-	data  bool   // the end of data is to come
-	free  int64  // how many bytes, of those buffered or yet to come, the library may read
+	data bool // the end of data is to come
+	// how many bytes, of those buffered or yet to come, the library may read
+	free  int64
 	verb  string // of the last command, in upper case
 	param string // of a MAIL, its ENVID, and of a RCPT, its ORCPT
 	size  int64  // of a MAIL, its SIZE; 0: it has none
-	chunk bool   // the last command is a BDAT, whose chunk is among what is free
+	// the last command is a BDAT, whose chunk is among what is free
+	chunk bool
 
 	// Of the current line of DATA.
 	length int // in bytes, 2 meaning more

@@ -203,7 +203,8 @@ func TestTooManyRecipients(t *testing.T) {
 	for i := range MaxRecipients + 2 {
 		rcpts = append(rcpts, fmt.Sprintf("r%d", i))
 	}
-	go c.Write([]byte(strings.Join(append(envelope(rcpts...), "DATA"), "\r\n") + "\r\n" + "")) // as much as the socket takes
+	// as much as the socket takes
+	go c.Write([]byte(strings.Join(append(envelope(rcpts...), "DATA"), "\r\n") + "\r\n" + ""))
 	for range MaxRecipients + 1 {
 		c.want("250 ")
 	}

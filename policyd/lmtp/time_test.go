@@ -225,7 +225,8 @@ func TestOverdue(t *testing.T) {
 		c, _ := greet(b.T, l)
 		defer c.Close()
 		c.mail("a")
-		time.Sleep(deliveryTime + time.Minute + intake.Slack) // the way's overtime is a minute
+		// the way's overtime is a minute
+		time.Sleep(deliveryTime + time.Minute + intake.Slack)
 		if n := b.Overdue(); n != 0 {
 			b.T.Errorf("%d overdue just in time", n)
 		}

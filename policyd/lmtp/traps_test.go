@@ -181,7 +181,8 @@ func TestRefusedChunks(t *testing.T) {
 	c.want("502 5.5.1 ")
 	c.say("RCPT TO:<a@example.net>")
 	c.want("250 ")
-	for _, line := range []string{"BDAT", "BDAT ", "BDAT x", "BDAT -1 LAST", "BDAT 1 2", "BDAT 1 LAST x"} { // for one that is too large see TestHugeChunk
+	// for one that is too large see TestHugeChunk
+	for _, line := range []string{"BDAT", "BDAT ", "BDAT x", "BDAT -1 LAST", "BDAT 1 2", "BDAT 1 LAST x"} {
 		c.say(line, "NOOP")
 		c.want("501 ", "250 2.0.0 I have")
 	}

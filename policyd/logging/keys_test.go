@@ -21,7 +21,8 @@ func TestLogKeys(t *testing.T) {
 		}
 		documented[k.Key] = true
 	}
-	used := map[string]bool{"C": true, "S": true} // by trace, whose key is a variable
+	// by trace, whose key is a variable
+	used := map[string]bool{"C": true, "S": true}
 	for _, dir := range []string{"../../policyd", "../../transport", "../../cache", "../../cmd/mxpolicyd"} {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {

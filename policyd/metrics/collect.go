@@ -142,7 +142,8 @@ func (s scrape) server(one *resolver.ServerStats) {
 	s.put(dnsAnswers, one.Secure, one.Server, "true")
 	s.put(dnsAnswers, one.Insecure, one.Server, "false")
 	for kind := resolver.Kind(1); kind < resolver.Kinds; kind++ {
-		if kind != resolver.BadName && kind != resolver.Cancelled { // which no server has seen
+		// which no server has seen
+		if kind != resolver.BadName && kind != resolver.Cancelled {
 			s.put(dnsFailures, one.Failures[kind], one.Server, kindWord(kind))
 		}
 	}

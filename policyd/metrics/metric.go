@@ -10,7 +10,8 @@ const (
 	Counter   Type = "counter"
 	Gauge     Type = "gauge"
 	Histogram Type = "histogram"
-	Summary   Type = "summary" // of which there are a sum and a count, and no quantiles
+	// of which there are a sum and a count, and no quantiles
+	Summary Type = "summary"
 )
 
 // Metric describes one metric. Its labels have few values, which are fixed or

@@ -208,12 +208,13 @@ func TestObserve(t *testing.T) {
 	m.Observe(event("default", ok))
 	m.Observe(event("default", ok, no))
 	m.Observe(event("other", ok, no, later))
-	m.Observe(&transport.Event{Transport: "default", Results: []status.Code{no}}) // an impossible address
+	// an impossible address
+	m.Observe(&transport.Event{Transport: "default", Results: []status.Code{no}})
 	folded := event("third", ok)
 	folded.Folds = 3
 	m.Observe(folded)
-	// Old TLS is no TLS to a policy, whatever its certificate; a connection used
-	// again makes no handshake.
+	// Old TLS is no TLS to a policy, whatever its certificate; a connection
+	// used again makes no handshake.
 	old := event("old", ok)
 	old.Attempts[0].Proof = verdict.Proof{TLS: 0x301, Hello: handshake.Compatible, DANE: &dane.Match{}, WebPKI: "mx"}
 	m.Observe(old)

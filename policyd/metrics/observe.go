@@ -71,11 +71,12 @@ func proofOf(p *verdict.Proof) proof {
 // some additions.
 type series struct {
 	deliveries, recipients [results]prometheus.Counter
-	causes                 [results][len(outcome.Causes) + 1]prometheus.Counter // by what failed; none for delivered
-	took                   prometheus.Observer
-	phases                 [transport.Phases]prometheus.Observer
-	folded, strayCR        prometheus.Counter
-	security               [verdict.TLSAuthenticated + 1][verdict.MXDNSSEC + 1][proofs]prometheus.Counter
+	// by what failed; none for delivered
+	causes          [results][len(outcome.Causes) + 1]prometheus.Counter
+	took            prometheus.Observer
+	phases          [transport.Phases]prometheus.Observer
+	folded, strayCR prometheus.Counter
+	security        [verdict.TLSAuthenticated + 1][verdict.MXDNSSEC + 1][proofs]prometheus.Counter
 }
 
 // of gives the series of a transport, all of them at zero when it is new.

@@ -15,10 +15,11 @@
 // meanwhile.
 //
 // Every wait is bounded: a minute for the whole envelope and then for the
-// client's next bytes, ten minutes for the message, five seconds for a slot, the
-// time that the client sent for all of it, and ten seconds for the answer to be
-// taken. So is what all envelopes hold together (package intake). What the daemon
-// itself refuses is temporary, but for a message beyond max_message_size.
+// client's next bytes, ten minutes for the message, five seconds for a slot,
+// the time that the client sent for all of it, and ten seconds for the answer
+// to be taken. So is what all envelopes hold together (package intake). What
+// the daemon itself refuses is temporary, but for a message beyond
+// max_message_size.
 package pipe
 
 import (
@@ -45,8 +46,8 @@ type Server struct {
 	readers sync.Pool // *wire.Reader
 }
 
-// New makes a server that brings its messages to a dispatcher, with accept loops of
-// its own.
+// New makes a server that brings its messages to a dispatcher, with accept
+// loops of its own.
 func New(dispatcher *intake.Dispatcher, loops *accept.Loops) *Server {
 	return &Server{Dispatcher: dispatcher, Loops: loops}
 }

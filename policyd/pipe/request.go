@@ -93,7 +93,8 @@ func (r *request) hear(ctx context.Context) (wire.Envelope, error) {
 	cut := context.AfterFunc(bounded, r.conn.end)
 	asked, err := r.in.Envelope()
 	if !cut() {
-		// ctx has ended: who has not said by now what it wants has come too late.
+		// ctx has ended: who has not said by now what it wants has come too
+		// late.
 		err = context.Cause(bounded)
 		if ctx.Err() != nil {
 			err = transport.ErrStopping
@@ -164,7 +165,8 @@ func (r *request) refuse(err error) {
 		answer = &status.Error{Code: status.New(status.Temporary, 3, 0), Text: "mxpolicyd could not read the message", Err: err}
 	}
 	intake.NotTaken(r.log, answer)
-	r.conn.answer(answer.Code, answer.Error()) // who does not hear it tries again as well
+	// who does not hear it tries again as well
+	r.conn.answer(answer.Code, answer.Error())
 }
 
 // handle delivers the message and answers.

@@ -448,8 +448,8 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// Envelopes that are large, on many connections, hold 64 MiB together; a message
-// for a few has room beside them.
+// Envelopes that are large, on many connections, hold 64 MiB together; a
+// message for a few has room beside them.
 func TestManyEnvelopes(t *testing.T) {
 	b := serve(t, func(b *bench) { b.Loops = accept.New(200, b.Logger) })
 	e := envelope("a")

@@ -302,7 +302,8 @@ func TestOverdue(t *testing.T) {
 		e.Timeout = milliseconds(time.Hour)
 		conn := l.Dial()
 		conn.Write(whole(b.T, e))
-		time.Sleep(time.Hour + time.Minute + intake.Slack) // the way's overtime is a minute
+		// the way's overtime is a minute
+		time.Sleep(time.Hour + time.Minute + intake.Slack)
 		if n := b.Overdue(); n != 0 {
 			b.T.Errorf("%d overdue just in time", n)
 		}

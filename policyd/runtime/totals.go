@@ -118,7 +118,8 @@ func (t *totals) sum() Totals {
 		}
 	}
 	for name, s := range t.servers {
-		if _, used := servers[name]; used { // one that is asked no more is of no interest
+		// one that is asked no more is of no interest
+		if _, used := servers[name]; used {
 			addServer(servers, s)
 		}
 	}

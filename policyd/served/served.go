@@ -156,7 +156,8 @@ func KeyOf(queueID, sender string, msg *transport.Message) (Key, error) {
 	h := sha256.New()
 	io.WriteString(h, sender+"\x00")
 	var err error
-	if held, ok := msg.Content.(interface{ WriteAllTo(io.Writer) error }); ok { // it is in memory
+	// it is in memory
+	if held, ok := msg.Content.(interface{ WriteAllTo(io.Writer) error }); ok {
 		err = held.WriteAllTo(h)
 	} else {
 		_, err = io.Copy(h, io.NewSectionReader(msg.Content, 0, msg.Facts.Size))
@@ -329,7 +330,8 @@ func (m *Store) add(name string, e entry) {
 
 // drop removes a record; the caller has the name's lock.
 func (m *Store) drop(name string) {
-	os.Remove(filepath.Join(m.dir, name)) // what stays is found at the next start
+	// what stays is found at the next start
+	os.Remove(filepath.Join(m.dir, name))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, ok := m.records[name]

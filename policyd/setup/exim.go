@@ -18,8 +18,8 @@ type Exim struct {
 	// passwd.client.
 	Settings  map[string]string
 	Passwords []string
-	// Files are the texts of what is changed, by path, as far as they are there;
-	// Main is the text of the main section.
+	// Files are the texts of what is changed, by path, as far as they are
+	// there; Main is the text of the main section.
 	Files map[string]string
 	Main  string
 	// Own says that there is an exim4.conf, so that Debian's parts count for
@@ -181,7 +181,8 @@ func (x Exim) part(name string, way Way, t Target) string {
 	}
 	whole := string(text)
 	if way == LMTP {
-		whole, _, _ = strings.Cut(whole, "\n.ifdef DCconfig_smarthost") // it has no place for a next hop
+		// it has no place for a next hop
+		whole, _, _ = strings.Cut(whole, "\n.ifdef DCconfig_smarthost")
 		own = []string{"transport = mxpipe\n", "transport = mxpolicyd_lmtp\n", "/run/mxpolicyd/lmtp.sock", t.Daemon.LMTP[0]}
 	}
 	return strings.NewReplacer(own...).Replace(whole)
@@ -195,8 +196,8 @@ func block(name, text string) string {
 	return banner + "### " + name + "\n" + banner + text + banner + "### end " + name + "\n" + banner
 }
 
-// insert puts a part where it belongs in Debian's template, in place of an older
-// one.
+// insert puts a part where it belongs in Debian's template, in place of an
+// older one.
 func insert(whole, name, text string) (string, error) {
 	begin, end := banner+"### "+name+"\n", "### end "+name+"\n"+banner
 	if i := strings.Index(whole, begin); i >= 0 {

@@ -141,7 +141,8 @@ func (p Postfix) mapName() string {
 	return "policy"
 }
 
-// level has TLSA records count for all domains. A level that asks for more stays.
+// level has TLSA records count for all domains. A level that asks for more
+// stays.
 func (p Postfix) level(dane string) Change {
 	switch p.Settings["smtp_tls_security_level"] {
 	case "", "none", "may":

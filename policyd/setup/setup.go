@@ -1,19 +1,20 @@
 // Package setup tells a mail server on this host to send its mail, or its
 // questions, to mxpolicyd, and takes that back.
 //
-// What it changes is what contrib/postfix and contrib/exim tell an administrator
-// to change by hand, from the very same files: settings of main.cf and entries of
-// master.cf by postconf(1), files of Exim's configuration and systemd's, and the
-// group that Postfix's user must be in. A [Plan] is made of the mail server's
-// configuration as it is, by pure functions; its [Plan.Diff] is shown before
-// anything is done. What was there before is written into a record beside the
-// configuration of mxpolicyd, from which it is undone. A change that somebody has
-// changed again since is left alone then, and said.
+// What it changes is what contrib/postfix and contrib/exim tell an
+// administrator to change by hand, from the very same files: settings of
+// main.cf and entries of master.cf by postconf(1), files of Exim's
+// configuration and systemd's, and the group that Postfix's user must be in. A
+// [Plan] is made of the mail server's configuration as it is, by pure
+// functions; its [Plan.Diff] is shown before anything is done. What was there
+// before is written into a record beside the configuration of mxpolicyd, from
+// which it is undone. A change that somebody has changed again since is left
+// alone then, and said.
 //
-// Nothing is set up that would hold up mail, bounce it, or send it where it must
-// not go: where package doctor/mailserver finds such a mistake in what would come
-// out, or mxpolicyd does not listen where it would be called, there is a reason
-// in place of a plan.
+// Nothing is set up that would hold up mail, bounce it, or send it where it
+// must not go: where package doctor/mailserver finds such a mistake in what
+// would come out, or mxpolicyd does not listen where it would be called, there
+// is a reason in place of a plan.
 package setup
 
 import (
@@ -63,8 +64,8 @@ func same(a, b *string) bool {
 	return a == b || a != nil && b != nil && *a == *b
 }
 
-// Step is changes that belong together, and the commands by which they come into
-// force.
+// Step is changes that belong together, and the commands by which they come
+// into force.
 type Step struct {
 	Changes []Change   `json:"changes"`
 	Then    [][]string `json:"then"`
@@ -132,7 +133,8 @@ type Target struct {
 	UserExists func(name string) bool
 }
 
-// Refusal is why nothing is set up: what stands in the way, and what removes it.
+// Refusal is why nothing is set up: what stands in the way, and what removes
+// it.
 type Refusal struct{ What, Mend string }
 
 // Error implements error.
@@ -209,8 +211,8 @@ func (m Machine) takeBack(ctx context.Context, done, before Plan) error {
 	return m.save(before)
 }
 
-// Undo gives the plan that takes a set-up back, as far as nobody has changed the
-// same since; what somebody has is in Notes.
+// Undo gives the plan that takes a set-up back, as far as nobody has changed
+// the same since; what somebody has is in Notes.
 func (m Machine) Undo(ctx context.Context, server string) (Plan, error) {
 	p, err := m.load(server)
 	if err != nil {

@@ -43,7 +43,8 @@ func address() Target {
 	return t
 }
 
-// Undo leaves all as it was before, whichever way was set up, and however often.
+// Undo leaves all as it was before, whichever way was set up, and however
+// often.
 func TestUndo(t *testing.T) {
 	for way, target := range map[Way]Target{Pipe: packaged(), LMTP: packaged(), Socketmap: address()} {
 		t.Run(string(way), func(t *testing.T) {
@@ -74,8 +75,8 @@ func TestUndo(t *testing.T) {
 	}
 }
 
-// What was set up twice, because the configuration had changed, goes back to what
-// was there before the first time.
+// What was set up twice, because the configuration had changed, goes back to
+// what was there before the first time.
 func TestUndoOfTwo(t *testing.T) {
 	f := stock(t)
 	m, before := f.machine(), f.state()

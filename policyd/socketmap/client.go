@@ -51,8 +51,8 @@ func (c *client) end() {
 	c.SetReadDeadline(time.Unix(1, 0))
 }
 
-// goOn moves the time for reads to where the wait ends, and reports whether that
-// is still to come.
+// goOn moves the time for reads to where the wait ends, and reports whether
+// that is still to come.
 func (c *client) goOn() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

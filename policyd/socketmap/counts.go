@@ -13,8 +13,9 @@ type Counts struct {
 
 // Stats are Counts at a moment.
 type Stats struct {
-	Policies  uint64 // answered with a policy
-	None      uint64 // with NOTFOUND: nothing is to be asked of the domain's servers
+	Policies uint64 // answered with a policy
+	// with NOTFOUND: nothing is to be asked of the domain's servers
+	None      uint64
 	Temporary uint64 // with TEMP: Postfix defers the mail
 }
 

@@ -44,11 +44,13 @@ const (
 type Policy struct {
 	Level Level
 	Names []string // for Secure; for Fingerprint the keys' digests
-	TLS12 bool     // for Secure and Fingerprint: over TLS 1.2 or better (RFC 8461 §4)
+	// for Secure and Fingerprint: over TLS 1.2 or better (RFC 8461 §4)
+	TLS12 bool
 	// MissingHosts says that a host which the MTA-STS policy lists is not among
 	// Names.
 	MissingHosts bool
-	// NothingRequired says that nothing is asked of any host, whatever the Level.
+	// NothingRequired says that nothing is asked of any host, whatever the
+	// Level.
 	NothingRequired bool
 	Reason          string // for Refused
 }
@@ -105,8 +107,8 @@ type summary struct {
 	need verdict.Need
 	// fallback is the same, were there no TLSA records.
 	fallback verdict.Need
-	// unknown is why nobody knows whether the domain has an MTA-STS policy; nil:
-	// it is known, or not asked for.
+	// unknown is why nobody knows whether the domain has an MTA-STS policy;
+	// nil: it is known, or not asked for.
 	unknown error
 }
 
@@ -213,7 +215,8 @@ func (s *summary) named() Policy {
 	p := Policy{Level: Secure}
 	for _, h := range s.hosts {
 		need := h.need
-		if need == verdict.NeedDANE { // and the MX set is not signed, or it would be dane-only
+		// and the MX set is not signed, or it would be dane-only
+		if need == verdict.NeedDANE {
 			need = h.plain
 		}
 		if need <= verdict.NeedWebPKI && !slices.Contains(notNames, h.name()) && !h.literal() {
@@ -251,6 +254,7 @@ func (s *summary) refusal() Policy {
 
 // refuse says why mail has to wait.
 func refuse(code status.Code, reason error) Policy {
-	code.Class = status.Temporary // there is nothing that Postfix would not try again
+	// there is nothing that Postfix would not try again
+	code.Class = status.Temporary
 	return Policy{Level: Refused, Reason: fmt.Sprintf("%v %v", code, reason)}
 }

@@ -232,7 +232,8 @@ func TestNoHosts(t *testing.T) {
 		{scene{rules: all}, status.New(permanent, 4, 6), "TEMP 4.4.6 why"},
 		{scene{rules: all}, status.New(temporary, 4, 3), "TEMP 4.4.3 why"},
 		{scene{rules: all}, status.New(temporary, 4, 4), "TEMP 4.4.4 why"},
-		// Whoever forges that a domain is gone must not have it lose its policy.
+		// Whoever forges that a domain is gone must not have it lose its
+		// policy.
 		{enforce, status.New(permanent, 4, 4), "TEMP 4.4.4 why"},
 	} {
 		tt.err = &status.Error{Code: tt.code, Text: "why"}
@@ -333,7 +334,8 @@ func (s scene) check(t *testing.T) {
 	if !s.signed {
 		s.checkStranger(t, p, o)
 	}
-	if eligible > 0 && served == 0 && s.rules.Pins.Empty() { // a pin beside another proof is what Postfix has no word for
+	// a pin beside another proof is what Postfix has no word for
+	if eligible > 0 && served == 0 && s.rules.Pins.Empty() {
 		t.Errorf("%v: %+v, and nobody gets mail", s, p)
 	}
 	if p.Level == Refused && p.Reason == "" {
@@ -353,7 +355,8 @@ func (s scene) checkHost(t *testing.T, p Policy, h *plan.Host, what sort) (may, 
 		// Whoever proves to be this host gets the mail.
 		v := h.Verdict
 		if h.Err != nil || v.Need == verdict.NeedDANE && !s.signed {
-			// Its addresses do not matter, or DANE has no say: the verdict without it.
+			// Its addresses do not matter, or DANE has no say: the verdict
+			// without it.
 			rules := s.rules
 			if rules.DANE && h.Err != nil {
 				t.Errorf("%v: %s is named, of which nothing is known", s, h.Host.Name)

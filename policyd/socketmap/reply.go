@@ -144,5 +144,6 @@ func failureOf(e *policycache.Entry) string {
 	case mtasts.FailureRecord:
 		return "validation-failure"
 	}
-	return "" // the record could not be looked up: nobody knows whether there is one
+	// the record could not be looked up: nobody knows whether there is one
+	return ""
 }

@@ -31,7 +31,8 @@ func TestReports(t *testing.T) {
 	}{
 		{"MTA-STS", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{bare}}, nil,
 			"OK secure match=mx1.a.example servername=hostname" + modern + sts + listing + enforced},
-		// From 3.10.5 on Postfix goes by the patterns: what may not have mail must not be one.
+		// From 3.10.5 on Postfix goes by the patterns: what may not have mail
+		// must not be one.
 		{"a host left out", scene{mode: mtasts.ModeEnforce, listed: listsAll, rules: all, hosts: []sort{failed, bare}}, nil,
 			"OK secure match=mx2.a.example servername=hostname" + modern + sts + " mx_host_pattern=mx2.a.example" + enforced},
 		{"testing mode", scene{mode: mtasts.ModeTesting, listed: listsAll, rules: all, hosts: []sort{bare}}, nil,

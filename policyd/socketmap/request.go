@@ -10,16 +10,17 @@ import (
 // domain that could become one of 253 bytes, with room to spare.
 const maxRequest = 2000
 
-// mapNames are the names under which the two maps are asked for, and whether the
-// answers of a name have attributes for TLS reports. Beside our own names stand
-// those that postfix-tlspol and postfix-mta-sts-resolver have in main.cf, so
-// that who comes from them changes no more than the place.
+// mapNames are the names under which the two maps are asked for, and whether
+// the answers of a name have attributes for TLS reports. Beside our own names
+// stand those that postfix-tlspol and postfix-mta-sts-resolver have in main.cf,
+// so that who comes from them changes no more than the place.
 var mapNames = map[string]bool{
 	"policy":          false,
 	"policy-tlsrpt":   true,
 	"QUERY":           false, // postfix-tlspol
 	"QUERYwithTLSRPT": true,
-	"postfix":         false, // postfix-mta-sts-resolver's example; its default zone
+	// postfix-mta-sts-resolver's example; its default zone
+	"postfix": false,
 }
 
 // noSuchMap answers who asks for another.
@@ -30,7 +31,8 @@ type request struct {
 	reports   bool   // the map's answers have attributes for TLS reports
 	transport string // whose policies are asked for
 	domain    string // as A-labels; empty: the key is none
-	port      uint16 // where the domain's hosts are dialled; 0: at the usual one
+	// where the domain's hosts are dialled; 0: at the usual one
+	port uint16
 }
 
 // parse reads a request; ok is false when there is no such map.
@@ -53,9 +55,9 @@ func parse(text, defaultTransport string) (r request, ok bool) {
 var services = map[string]string{"smtp": "25", "submission": "587", "submissions": "465", "smtps": "465"}
 
 // destination reads a key; an empty domain means that it is none. Postfix asks
-// for the next hop as it stands: a domain, or what the administrator wrote into a
-// transport, "domain:port", "[host]", "[host]:port", an address, the path of a
-// socket; and, when a domain has no policy, for ".parent". What a domain's MX
+// for the next hop as it stands: a domain, or what the administrator wrote into
+// a transport, "domain:port", "[host]", "[host]:port", an address, the path of
+// a socket; and, when a domain has no policy, for ".parent". What a domain's MX
 // records lead to has the domain's policies, whatever the port (RFC 8461 §3.4);
 // a host that the administrator chose has none.
 func destination(key string) (domain string, port uint16) {

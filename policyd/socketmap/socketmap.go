@@ -64,26 +64,26 @@
 // is asked of a forger's host (MTA-STS enforce, local_policy). A verdict asks
 // for the TLSA match. Here "dane" would send mail in the clear to a forger's
 // host, and "dane-only" to nobody. An unsigned MX set gives TLSA records no say
-// over the domain; it is our choice to use them (RFC 7672 §2.2.1). The answer is
-// 6, which reaches the same levels: the host is one that the policy vouches
+// over the domain; it is our choice to use them (RFC 7672 §2.2.1). The answer
+// is 6, which reaches the same levels: the host is one that the policy vouches
 // for, and it is authenticated.
 //
 // All this holds for a Postfix that looks up DNSSEC (smtp_dns_support_level =
 // dnssec), uses DANE also where the MX set is not signed, which before 3.10
-// means smtp_tls_security_level = dane, takes no TLS below 1.2 where TLS is asked
-// for (smtp_tls_mandatory_protocols), and knows the CAs (smtp_tls_CAfile).
-// contrib/postfix has the lines.
+// means smtp_tls_security_level = dane, takes no TLS below 1.2 where TLS is
+// asked for (smtp_tls_mandatory_protocols), and knows the CAs
+// (smtp_tls_CAfile). contrib/postfix has the lines.
 //
 // A pinned key is "fingerprint", where nothing beyond TLS is asked of any host
-// besides. On top of DANE or MTA-STS Postfix cannot be told a pin: TEMP. It holds
-// a fingerprint against the server's own key alone, so that a pinned CA lets no
-// mail pass.
+// besides. On top of DANE or MTA-STS Postfix cannot be told a pin: TEMP. It
+// holds a fingerprint against the server's own key alone, so that a pinned CA
+// lets no mail pass.
 //
 // Where the DNS does not say whether a domain has an MTA-STS policy (the TXT
 // look-up fails), NOTFOUND would be a guess that whoever makes look-ups fail
-// can bring about. The answer is TEMP then, unless it is dane-only, than which no
-// policy asks for more. A policy that is there and cannot be fetched is another
-// matter: mail goes on without (RFC 8461 §3.3).
+// can bring about. The answer is TEMP then, unless it is dane-only, than which
+// no policy asks for more. A policy that is there and cannot be fetched is
+// another matter: mail goes on without (RFC 8461 §3.3).
 //
 // An override's next hop is not Postfix's and is left out of account; its
 // mx_auth holds. A domain that provably has no mail servers is NOTFOUND, as
@@ -126,8 +126,8 @@ const lookupTime = time.Minute
 
 // PlanSource is a transport.
 type PlanSource interface {
-	// Plan gives what awaits mail for a domain whose hosts are dialled at a port;
-	// 0 is the transport's.
+	// Plan gives what awaits mail for a domain whose hosts are dialled at a
+	// port; 0 is the transport's.
 	Plan(ctx context.Context, domain string, port uint16) (*plan.Plan, error)
 }
 

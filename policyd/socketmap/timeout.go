@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// timeout is a context that ends after a time, like that of context.WithTimeout,
-// whose timer is started only by who waits for it. A look-up whose answer is
-// known waits for nothing.
+// timeout is a context that ends after a time, like that of
+// context.WithTimeout, whose timer is started only by who waits for it. A
+// look-up whose answer is known waits for nothing.
 type timeout struct {
 	context.Context // the one that it comes from
 	after           time.Duration

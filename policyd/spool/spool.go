@@ -39,10 +39,12 @@ const Total = 64 << 20
 
 // Spool makes messages. It is safe for concurrent use.
 type Spool struct {
-	dir      string
-	max      atomic.Int64
-	watched  atomic.Pointer[[]message.Field] // what header sections are searched for besides
-	inMemory atomic.Int64                    // bytes of memory that messages hold
+	dir string
+	max atomic.Int64
+	// what header sections are searched for besides
+	watched atomic.Pointer[[]message.Field]
+	// bytes of memory that messages hold
+	inMemory atomic.Int64
 	readers  sync.Pool
 	// memories are byte slices of pooled bytes, for messages that are smaller.
 	memories sync.Pool

@@ -15,7 +15,8 @@ type Listed struct {
 	Success uint64    `json:"success"`
 	Failure uint64    `json:"failure"`
 	Due     time.Time `json:"due"`
-	Places  []Place   `json:"places,omitempty"` // that it was, or will be, sent to, as far as that is known
+	// that it was, or will be, sent to, as far as that is known
+	Places []Place `json:"places,omitempty"`
 }
 
 // Place is what became of a report at one place.

@@ -89,14 +89,16 @@ type Reporter struct {
 	today   string            // the day that leaving counts
 	leaving int               // reports that left on it
 	next    map[job]time.Time // when a report is next looked at; absent: now
-	warned  bool              // the disk did not take something, and that was logged
+	// the disk did not take something, and that was logged
+	warned bool
 }
 
 // Stats are what was counted since Open.
 type Stats struct {
-	Sent    uint64 // reports that a place took
-	Failed  uint64 // tries that failed
-	Dropped uint64 // sessions that were not counted: too many at once, or too many domains
+	Sent   uint64 // reports that a place took
+	Failed uint64 // tries that failed
+	// sessions that were not counted: too many at once, or too many domains
+	Dropped uint64
 }
 
 // Open reads what is kept in cfg.Dir and begins to count. The error says what

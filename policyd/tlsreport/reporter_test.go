@@ -152,7 +152,8 @@ func TestDay(t *testing.T) {
 			t.Error(err)
 		}
 		places := slices.Sorted(maps.Keys(p.got))
-		if len(places) != 39 { // 40, one wants none, one is excluded, one has two places
+		// 40, one wants none, one is excluded, one has two places
+		if len(places) != 39 {
 			t.Errorf("%d places: %v", len(places), places)
 		}
 		for place, list := range p.got {
@@ -330,7 +331,8 @@ func TestDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	away := dir + ".away"
-	if err := os.Rename(dir, away); err != nil { // as when it is full, for new files
+	// as when it is full, for new files
+	if err := os.Rename(dir, away); err != nil {
 		t.Fatal(err)
 	}
 	j.days["2026-11-29"].close()

@@ -26,8 +26,9 @@ const (
 // Carrier takes reports to their places.
 type Carrier struct {
 	// Server is the host's own mail server, "127.0.0.1:25".
-	Server   string
-	From     string // the mail address that reports come from, and bounces go to
+	Server string
+	// the mail address that reports come from, and bounces go to
+	From     string
 	Hostname string
 	// Dial is for https:; nil: the system's, to public addresses alone.
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)

@@ -16,12 +16,13 @@ const protocolVersion = "1"
 // policy is a policy of the domain or of its host, and how the delivery fared
 // under it.
 type policy struct {
-	Type     policyType `json:"policy-type"`
-	Domain   string     `json:"policy-domain,omitempty"`
-	Text     []string   `json:"policy-string,omitempty"`
-	MXHosts  []string   `json:"mx-host,omitempty"` // the patterns of an MTA-STS policy
-	Failures []failure  `json:"failure-details,omitempty"`
-	Count    int        `json:"t"` // of Failures
+	Type   policyType `json:"policy-type"`
+	Domain string     `json:"policy-domain,omitempty"`
+	Text   []string   `json:"policy-string,omitempty"`
+	// the patterns of an MTA-STS policy
+	MXHosts  []string  `json:"mx-host,omitempty"`
+	Failures []failure `json:"failure-details,omitempty"`
+	Count    int       `json:"t"` // of Failures
 	// Failed is 1 when no host that the policy is about passed in the end.
 	Failed int `json:"f"`
 }

@@ -34,8 +34,8 @@ func reportable(e *transport.Event) bool {
 }
 
 // report gives what a delivery says about the domain's policies; nothing when
-// no host was judged. A session is a connection (RFC 8460 §4.4): one that carried
-// an earlier message was reported with that.
+// no host was judged. A session is a connection (RFC 8460 §4.4): one that
+// carried an earlier message was reported with that.
 func report(e *transport.Event) []policy {
 	r := &reporter{domain: e.Destination.Domain}
 	for i := range e.Attempts {
@@ -201,8 +201,9 @@ func lookupReason(err error) string {
 	return e.Kind.String()
 }
 
-// fetchReason says why a policy could not be had, in the same words for all that
-// went alike: without ports and addresses, our resolver, and the time of day.
+// fetchReason says why a policy could not be had, in the same words for all
+// that went alike: without ports and addresses, our resolver, and the time of
+// day.
 func fetchReason(failed *mtasts.Error) string {
 	var look *resolver.Error
 	var op *net.OpError

@@ -13,9 +13,9 @@
 // the TLSA records of one, the domain's MTA-STS policy, or that there is none;
 // and under each what failed, and whether the delivery got through in the end.
 // A policy in testing mode fails as one that is enforced would. A session is a
-// connection (RFC 8460 §4.4): a delivery over one that carried an earlier message
-// is not told. Reasons are the same for all that failed alike, so that a report
-// has one entry for them, with a count.
+// connection (RFC 8460 §4.4): a delivery over one that carried an earlier
+// message is not told. Reasons are the same for all that failed alike, so that
+// a report has one entry for them, with a count.
 //
 // Not reported are deliveries to a next hop that the administrator or the mail
 // server named, and messages with "TLS-Required: No": no policy of the domain
@@ -64,12 +64,15 @@ type DropReason uint8
 
 // Why datagrams are dropped.
 const (
-	QueueFull   DropReason = iota // more deliveries than could be handed over
-	LookupFails                   // it is not known whether the domain wants reports
-	NoCollector                   // nobody listens at the socket, or it cannot be reached
-	Busy                          // the collector does not keep up
-	TooLarge                      // the datagram is larger than the socket takes
-	DropReasons                   // how many there are
+	QueueFull DropReason = iota // more deliveries than could be handed over
+	// it is not known whether the domain wants reports
+	LookupFails
+	// nobody listens at the socket, or it cannot be reached
+	NoCollector
+	Busy // the collector does not keep up
+	// the datagram is larger than the socket takes
+	TooLarge
+	DropReasons // how many there are
 )
 
 // String gives a word for metrics and the log.
@@ -97,9 +100,10 @@ type Reporter struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	sent   atomic.Uint64
-	lost   [DropReasons]atomic.Uint64
-	silent atomic.Bool // the last datagram did not reach the collector, and that was logged
+	sent atomic.Uint64
+	lost [DropReasons]atomic.Uint64
+	// the last datagram did not reach the collector, and that was logged
+	silent atomic.Bool
 }
 
 type task struct {

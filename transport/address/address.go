@@ -31,9 +31,9 @@ var (
 	ErrDomain    = errors.New("the domain is not a valid domain name")
 )
 
-// maxLength bounds a whole address, as it came in and as it leaves. RFC 5321 §4.5.3.1.3 allows 256 bytes for
-// a path; forwarders that rewrite senders (SRS, VERP) exceed it, and the
-// remote server may judge them itself.
+// maxLength bounds a whole address, as it came in and as it leaves. RFC 5321
+// §4.5.3.1.3 allows 256 bytes for a path; forwarders that rewrite senders (SRS,
+// VERP) exceed it, and the remote server may judge them itself.
 const maxLength = 1000
 
 // Address is one mailbox. The zero Address is the null sender "<>".

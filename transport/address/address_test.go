@@ -19,7 +19,8 @@ func TestParse(t *testing.T) {
 		{"a@example.org.", "a@example.org", "a@example.org", false},
 		{"ü@bücher.example.", "ü@xn--bcher-kva.example", "ü@bücher.example", true},
 		{"ü@bücher\u3002example", "ü@xn--bcher-kva.example", "ü@bücher.example", true},
-		// RFC 5321 §4.1.2: a quoted string stays, what is no dot string is quoted.
+		// RFC 5321 §4.1.2: a quoted string stays, what is no dot string is
+		// quoted.
 		{`"john smith"@example.org`, `"john smith"@example.org`, `"john smith"@example.org`, false},
 		{`john smith@example.org`, `"john smith"@example.org`, `"john smith"@example.org`, false},
 		{`a"b\c@example.org`, `"a\"b\\c"@example.org`, `"a\"b\\c"@example.org`, false},
@@ -76,8 +77,10 @@ func TestParseRefuses(t *testing.T) {
 		{strings.Repeat("a", 1100) + "@example.org", ErrTooLong},
 		{strings.Repeat("a ", 490) + "@example.org", nil},
 		{strings.Repeat("\\a ", 332) + "@", ErrDomain},
-		{"a " + strings.Repeat("a", 998), ErrTooLong},                   // with its quotes
-		{strings.Repeat("a", 985) + "@b\u00fccher.example", ErrTooLong}, // with its A-labels
+		// with its quotes
+		{"a " + strings.Repeat("a", 998), ErrTooLong},
+		// with its A-labels
+		{strings.Repeat("a", 985) + "@b\u00fccher.example", ErrTooLong},
 	}
 	for _, tt := range tests {
 		if a, err := Parse(tt.in); !errors.Is(err, tt.want) {

@@ -125,15 +125,20 @@ type Reason uint8
 // The reasons. The first five come from the record itself, the last two from
 // the set it is in.
 const (
-	ReasonNone        Reason = iota // it counts
-	ReasonUsage                     // usage 0, 1 or unknown (RFC 7672 §3.1.3, RFC 6698 §4.1)
-	ReasonSelector                  // unknown selector (RFC 6698 §4.1)
-	ReasonMatching                  // unknown matching type (RFC 6698 §4.1)
-	ReasonLength                    // no digest of this type has that length (RFC 7671 §9)
-	ReasonCertificate               // full data that is no certificate (RFC 6698 §4.1)
-	ReasonKey                       // full data that is no public key of a known kind (RFC 6698 §4.1)
-	ReasonWeaker                    // the set has a stronger digest (RFC 7671 §9)
-	ReasonSurplus                   // the set has 64 others
+	ReasonNone Reason = iota // it counts
+	// usage 0, 1 or unknown (RFC 7672 §3.1.3, RFC 6698 §4.1)
+	ReasonUsage
+	ReasonSelector // unknown selector (RFC 6698 §4.1)
+	ReasonMatching // unknown matching type (RFC 6698 §4.1)
+	// no digest of this type has that length (RFC 7671 §9)
+	ReasonLength
+	// full data that is no certificate (RFC 6698 §4.1)
+	ReasonCertificate
+	// full data that is no public key of a known kind (RFC 6698 §4.1)
+	ReasonKey
+	// the set has a stronger digest (RFC 7671 §9)
+	ReasonWeaker
+	ReasonSurplus // the set has 64 others
 )
 
 // String gives the reason for people.

@@ -21,7 +21,8 @@ var (
 	// matches. Skip the host; its records or its certificate are out of date.
 	ErrNoMatch = errors.New("no TLSA record matches")
 	// ErrPath: a trust anchor matches, but no valid path leads to it: wrong
-	// or weak signature, outside its dates, not a CA, constraint. Skip the host.
+	// or weak signature, outside its dates, not a CA, constraint. Skip the
+	// host.
 	ErrPath = errors.New("no valid path to the TLSA trust anchor")
 	// ErrName: the path is valid, but the certificate is for other names.
 	// Skip the host.

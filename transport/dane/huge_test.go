@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// hugeRSA signs with an RSA key of some 8,700 bits. It is the product of many small
-// primes, which makes it quick to generate and to sign with, and worthless for
-// anything but tests of what happens to long keys.
+// hugeRSA signs with an RSA key of some 8,700 bits. It is the product of many
+// small primes, which makes it quick to generate and to sign with, and
+// worthless for anything but tests of what happens to long keys.
 type hugeRSA struct {
 	n      *big.Int
 	primes []*big.Int

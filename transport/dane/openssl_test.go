@@ -91,13 +91,16 @@ func askOpenSSL(ctx context.Context, program string, c serverCase) (authenticate
 	defer stop()
 	for _, name := range c.names {
 		args := []string{"s_client", "-connect", address, "-brief", "-verify_return_error",
-			"-no-CAfile", "-no-CApath", "-no-CAstore", // usages 0 and 1 must find nothing to trust
-			"-cipher", "DEFAULT:@SECLEVEL=0", // DANE is to decide, not the size of a key
+			// usages 0 and 1 must find nothing to trust
+			"-no-CAfile", "-no-CApath", "-no-CAstore",
+			// DANE is to decide, not the size of a key
+			"-cipher", "DEFAULT:@SECLEVEL=0",
 			"-dane_ee_no_namechecks", "-dane_tlsa_domain", name}
 		for _, r := range c.records {
 			args = append(args, "-dane_tlsa_rrdata", fmt.Sprintf("%d %d %d %s", r.Usage, r.Selector, r.Matching, hex.EncodeToString(r.Data)))
 		}
-		out, err := exec.CommandContext(ctx, program, args...).CombinedOutput() // standard input is empty
+		// standard input is empty
+		out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 		output += string(out)
 		if ctx.Err() != nil {
 			return false, output, ctx.Err()

@@ -62,9 +62,10 @@ func cnOf(t *testing.T, tag byte, text string) asn1.RawValue {
 
 // Certificates that OpenSSL takes and Go's parser may not. The handshake ends
 // at them before a record can match, whatever its usage: crypto/tls reads all
-// that a server presents. A negative serial number is taken (x509negativeserial);
-// crypto/x509 has no switch for the others, which its readers would have to
-// guess at. They are told to the administrator (docs/security.md).
+// that a server presents. A negative serial number is taken
+// (x509negativeserial); crypto/x509 has no switch for the others, which its
+// readers would have to guess at. They are told to the administrator
+// (docs/security.md).
 func TestParserAgainstOpenSSL(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

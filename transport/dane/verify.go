@@ -15,9 +15,11 @@ import (
 // certificates; certificates beyond maxChain are as if they had not been sent,
 // which can only make a match fail.
 const (
-	maxChain     = 32   // presented certificates that are considered
-	maxKeyChecks = 64   // signature checks by bare keys; paths have x509's own 100
-	maxRSABits   = 8192 // longest RSA key a signature is checked with, as in crypto/tls
+	maxChain = 32 // presented certificates that are considered
+	// signature checks by bare keys; paths have x509's own 100
+	maxKeyChecks = 64
+	// longest RSA key a signature is checked with, as in crypto/tls
+	maxRSABits = 8192
 )
 
 // Match is how a server was authenticated.
@@ -132,9 +134,9 @@ type anchor struct {
 type anchors []anchor
 
 // undated gives the certificate for a path that ends with it. The dates of a
-// trust anchor are no part of path validation: what vouches for it is the record
-// (RFC 6698 §2.1.1, RFC 5280 §6.1). What a bare key signed is no anchor but the
-// first certificate below one.
+// trust anchor are no part of path validation: what vouches for it is the
+// record (RFC 6698 §2.1.1, RFC 5280 §6.1). What a bare key signed is no anchor
+// but the first certificate below one.
 func (a anchor) undated(now time.Time) *x509.Certificate {
 	if a.bareKey {
 		return a.cert

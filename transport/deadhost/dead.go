@@ -13,12 +13,15 @@ const maxCause = 200
 // Dead is why a host is not tried. The caller defers the mail (4.4.1) when no
 // other host takes it; the text is for the mail server's log and its bounces.
 type Dead struct {
-	Host     string
-	Since    time.Time // when it was found dead, or the attempt under way began
-	Until    time.Time // when it may be tried again; zero when it only has been silent so far
-	Cause    string    // of the last failure; one printable line; empty when it only has been silent so far
-	Failures int       // in a row; 0 when it only has been silent so far
-	Trying   bool      // an attempt is under way
+	Host  string
+	Since time.Time // when it was found dead, or the attempt under way began
+	// when it may be tried again; zero when it only has been silent so far
+	Until time.Time
+	// of the last failure; one printable line; empty when it only has been
+	// silent so far
+	Cause    string
+	Failures int  // in a row; 0 when it only has been silent so far
+	Trying   bool // an attempt is under way
 
 	now time.Time
 }

@@ -53,12 +53,15 @@ import (
 // Options say how long a host is dead; what is 0 has the default that is
 // named.
 type Options struct {
-	Min     time.Duration // the first time; 1 minute
-	Max     time.Duration // the longest time, and how long after it a host is forgotten; 15 minutes
-	Wait    time.Duration // for an attempt under way to get an answer; 10 seconds
+	Min time.Duration // the first time; 1 minute
+	// the longest time, and how long after it a host is forgotten; 15 minutes
+	Max time.Duration
+	// for an attempt under way to get an answer; 10 seconds
+	Wait    time.Duration
 	Longest time.Duration // Wait for a host known to be slow; 1 minute
 	Fresh   time.Duration // how long an answer speaks for the host; 1 minute
-	Size    int           // hosts remembered; 50,000. More are only while more are being tried
+	// hosts remembered; 50,000. More are only while more are being tried
+	Size int
 }
 
 // Hosts is what is known of hosts. It is safe for concurrent use. There is

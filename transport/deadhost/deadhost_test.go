@@ -104,9 +104,9 @@ func (c *tally) deliver(ctx context.Context, h *deadhost.Hosts, n int, answersAf
 	}
 }
 
-// 200 at once to a black hole of which nothing is known: one waits for its time-out,
-// the others fail within seconds; then one trial at a time; and when the host
-// is back, mail flows.
+// 200 at once to a black hole of which nothing is known: one waits for its
+// time-out, the others fail within seconds; then one trial at a time; and when
+// the host is back, mail flows.
 func TestBlackHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := deadhost.New(deadhost.Options{})
@@ -173,7 +173,8 @@ func TestLivingHostDefersNothing(t *testing.T) {
 					var c tally
 					start := time.Now()
 					c.deliver(t.Context(), h, 100, answers)
-					time.Sleep(answers / 3) // some come while the first is under way
+					// some come while the first is under way
+					time.Sleep(answers / 3)
 					c.deliver(t.Context(), h, 100, answers)
 					c.Wait()
 					want(t, "delivered", c.delivered.Load(), 200)

@@ -59,15 +59,18 @@ import (
 // Config is how the deliveries of one transport, or of one of its overrides,
 // are made. It is not changed while one is under way.
 type Config struct {
-	Planner        *plan.Planner
-	Dialer         *session.Dialer
-	Limits         *limit.Limits
-	Conns          *session.Conns
-	Hosts          *Hosts        // what deliveries of the transport remember of hosts
-	Traffic        Traffic       // what holds mail back or slows it down
-	Chunking       smtp.Chunking // the most that is made of CHUNKING
-	ConnectTimeout time.Duration // for the look-ups of one host and TCP to all of its addresses together
-	NextHostAfter  time.Duration // for TCP to one host while another is left; 0: 30s
+	Planner *plan.Planner
+	Dialer  *session.Dialer
+	Limits  *limit.Limits
+	Conns   *session.Conns
+	// what deliveries of the transport remember of hosts
+	Hosts    *Hosts
+	Traffic  Traffic       // what holds mail back or slows it down
+	Chunking smtp.Chunking // the most that is made of CHUNKING
+	// for the look-ups of one host and TCP to all of its addresses together
+	ConnectTimeout time.Duration
+	// for TCP to one host while another is left; 0: 30s
+	NextHostAfter time.Duration
 	// End ends the wait for servers that may have a message already.
 	End context.Context
 }
@@ -77,9 +80,10 @@ type Message struct {
 	Target     plan.Target
 	Sender     address.Address
 	Recipients []smtp.Recipient
-	Content    io.ReaderAt // Facts.Size bytes in canonical form (package message)
-	Facts      message.Facts
-	Demands    verdict.Demands
+	// Facts.Size bytes in canonical form (package message)
+	Content io.ReaderAt
+	Facts   message.Facts
+	Demands verdict.Demands
 
 	EightBit bool          // BODY=8BITMIME was declared
 	SMTPUTF8 bool          // RFC 6531
@@ -182,7 +186,8 @@ func (d *Delivery) run(ctx context.Context, left []*recipient) {
 		setResult(left, statusOf(ctx, err, destination))
 		return
 	}
-	if held := d.cfg.Traffic.TargetHeld(&d.msg.Target); held != nil { // while it waited
+	// while it waited
+	if held := d.cfg.Traffic.TargetHeld(&d.msg.Target); held != nil {
 		setResult(left, held)
 		return
 	}

@@ -14,9 +14,10 @@ type Found struct {
 	// Phases is the time spent in each phase, all hosts together; 0 when the
 	// delivery never came to it, as with connect, greeting and TLS over a
 	// connection that was open already.
-	Phases   [Phases]time.Duration
-	STS      verdict.STS       // what was known of the domain's MTA-STS policy
-	Attempts []session.Attempt // the hosts that were judged, in the order of trying
+	Phases [Phases]time.Duration
+	STS    verdict.STS // what was known of the domain's MTA-STS policy
+	// the hosts that were judged, in the order of trying
+	Attempts []session.Attempt
 }
 
 // Phase is a part of a delivery's time.
@@ -24,12 +25,15 @@ type Phase uint8
 
 // The phases, in the order of a delivery to one host.
 const (
-	PhaseWait        Phase = iota // for a turn: max_deliveries, limits, a host that complained of too much
-	PhaseDNS                      // route, addresses, TLSA records, MTA-STS policy
-	PhaseConnect                  // TCP, and the wait for another delivery's trial of the same host
-	PhaseGreeting                 // the server's greeting and the first EHLO
-	PhaseTLS                      // STARTTLS, the handshake and the second EHLO
-	PhaseTransaction              // MAIL to the reply to the whole message
+	// for a turn: max_deliveries, limits, a host that complained of too much
+	PhaseWait Phase = iota
+	// route, addresses, TLSA records, MTA-STS policy
+	PhaseDNS
+	// TCP, and the wait for another delivery's trial of the same host
+	PhaseConnect
+	PhaseGreeting    // the server's greeting and the first EHLO
+	PhaseTLS         // STARTTLS, the handshake and the second EHLO
+	PhaseTransaction // MAIL to the reply to the whole message
 	Phases
 )
 

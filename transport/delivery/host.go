@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// maxPipelinedChunk is the largest message that is sent before the recipients'
-	// replies are known, in bytes.
+	// maxPipelinedChunk is the largest message that is sent before the
+	// recipients' replies are known, in bytes.
 	maxPipelinedChunk = 256 << 10
 	// maxRcptsPerTx is how many recipients a transaction has at most: what
 	// every server must take (RFC 5321 §4.5.3.1.8).

@@ -15,13 +15,14 @@ func TestTooMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]bool{
-		"421 4.7.0 Too many connections from your host":                true,
-		"421 4.3.2 too many concurrent SMTP connections":               true,
-		"451 4.7.1 Rate limit exceeded for this sender":                true,
-		"421 4.7.28 connection rate limit exceeded":                    true,
-		"421 4.3.2 the maximum number of sessions has been exceeded":   true,
-		"421 4.7.0 too many simultaneous sessions, come back later":    true,
-		"450 4.7.1 too many connections":                               false, // said of the message, by that code
+		"421 4.7.0 Too many connections from your host":              true,
+		"421 4.3.2 too many concurrent SMTP connections":             true,
+		"451 4.7.1 Rate limit exceeded for this sender":              true,
+		"421 4.7.28 connection rate limit exceeded":                  true,
+		"421 4.3.2 the maximum number of sessions has been exceeded": true,
+		"421 4.7.0 too many simultaneous sessions, come back later":  true,
+		// said of the message, by that code
+		"450 4.7.1 too many connections":                               false,
 		"550 5.7.1 too many connections":                               false,
 		"421 4.3.2 closing the connection for maintenance":             false,
 		"451 4.3.0 mailbox temporarily not available":                  false,

@@ -34,9 +34,10 @@ const (
 type chunking uint8
 
 const (
-	unknown   chunking = iota // the first message by it is followed by NOOP
-	trusted                   // it answers BDAT with one reply, as it should
-	givenData                 // BDAT broke there, or is answered in a way of its own
+	unknown chunking = iota // the first message by it is followed by NOOP
+	trusted                 // it answers BDAT with one reply, as it should
+	// BDAT broke there, or is answered in a way of its own
+	givenData
 )
 
 // chunkingHosts remembers, for a day, what is known of hosts' BDAT.

@@ -27,7 +27,8 @@ func (h *toldHosts) first(host string) bool {
 		return false
 	}
 	if h.until == nil || len(h.until) >= maxTold {
-		h.until = map[string]time.Time{} // at worst some hosts are told of again
+		// at worst some hosts are told of again
+		h.until = map[string]time.Time{}
 	}
 	h.until[host] = now.Add(toldFor)
 	return true

@@ -2,10 +2,10 @@
 // the addresses handed in: it asks no resolver and knows no names.
 //
 // The addresses are raced in the spirit of RFC 8305, in the order that [Order]
-// gives. An attempt is followed by the next one after 250 ms, or at once when an
-// attempt fails. The first connection wins; the other attempts are cancelled,
-// waited for, and what they still brought is closed. A [History] remembers which
-// address worked where others did not.
+// gives. An attempt is followed by the next one after 250 ms, or at once when
+// an attempt fails. The first connection wins; the other attempts are
+// cancelled, waited for, and what they still brought is closed. A [History]
+// remembers which address worked where others did not.
 //
 // A source address pins its own family only, as Postfix's smtp_bind_address
 // and smtp_bind_address6 do: towards addresses of a family that has no source
@@ -186,7 +186,8 @@ func TCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn
 type Error struct {
 	Port     uint16
 	Attempts []Attempt // in the order in which they ended
-	Cause    error     // why it ended early; nil when every address had its turn
+	// why it ended early; nil when every address had its turn
+	Cause error
 }
 
 // Attempt is one address and why it could not be connected to.

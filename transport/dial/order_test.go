@@ -25,7 +25,8 @@ func TestOrder(t *testing.T) {
 		{addrs(v41, v42, v61, v62), dial.IPv4, v62, "[2001:db8::2 192.0.2.1 2001:db8::1 192.0.2.2]"},
 		{addrs(v41, v42, v61, v62), dial.IPv4, v42, "[192.0.2.2 2001:db8::1 192.0.2.1 2001:db8::2]"},
 		{addrs(v41, v61), dial.AnyFamily, "::ffff:" + v41, "[192.0.2.1 2001:db8::1]"},
-		{addrs(v41, v61), dial.AnyFamily, "192.0.2.99", "[2001:db8::1 192.0.2.1]"}, // no longer listed
+		// no longer listed
+		{addrs(v41, v61), dial.AnyFamily, "192.0.2.99", "[2001:db8::1 192.0.2.1]"},
 		{addrs(v41, v42), dial.IPv6, "", "[192.0.2.1 192.0.2.2]"},
 		{addrs(v61, v62, v41), dial.IPv4, "", "[192.0.2.1 2001:db8::1 2001:db8::2]"},
 		{addrs(v41, "::ffff:"+v41, v61, v61), dial.AnyFamily, v61, "[2001:db8::1 192.0.2.1]"},

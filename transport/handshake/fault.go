@@ -18,16 +18,20 @@ type Kind uint8
 
 // The kinds.
 const (
-	Ours        Kind = iota // our own end, the context's or a configuration that allows nothing; says nothing about the server
-	Ended                   // the server ended the connection
-	Silent                  // no answer in time
-	NotTLS                  // what came is no TLS
-	Alert                   // the server refused, by an alert
-	Version                 // the server chose a version that was not offered
-	Choice                  // the server chose something else that was not offered
-	Certificate             // the server's certificate cannot be read or used
-	Proof                   // a signature or a checksum of the server's is wrong
-	Protocol                // the server broke the protocol in another way
+	// our own end, the context's or a configuration that allows nothing; says
+	// nothing about the server
+	Ours    Kind = iota
+	Ended        // the server ended the connection
+	Silent       // no answer in time
+	NotTLS       // what came is no TLS
+	Alert        // the server refused, by an alert
+	Version      // the server chose a version that was not offered
+	// the server chose something else that was not offered
+	Choice
+	Certificate // the server's certificate cannot be read or used
+	// a signature or a checksum of the server's is wrong
+	Proof
+	Protocol // the server broke the protocol in another way
 )
 
 // Fault is what went wrong in a handshake.
@@ -160,7 +164,9 @@ type Offer struct {
 	Hello
 	Name       string // the host's, as in the SNI
 	ClientCert bool   // a client certificate is configured
-	Rule       string // who requires TLS, for people: "MTA-STS", "DANE"; empty: TLS is opportunistic
+	// who requires TLS, for people: "MTA-STS", "DANE"; empty: TLS is
+	// opportunistic
+	Rule string
 }
 
 // needs says what the destination asks for, when that is the trouble.
@@ -174,7 +180,8 @@ func (o Offer) needs() string {
 	return "this destination needs TLS 1.2 (" + o.Rule + ")"
 }
 
-// Sentence says in one sentence what went wrong, without the words of libraries.
+// Sentence says in one sentence what went wrong, without the words of
+// libraries.
 func (f Fault) Sentence(o Offer) string {
 	switch f.Kind {
 	case Ours:
@@ -328,9 +335,9 @@ type Refused struct {
 // Error quotes the reply.
 func (r *Refused) Error() string { return "STARTTLS refused: " + r.Text }
 
-// Reason is what a failure of TLS is called in a report (RFC 8460): the same for
-// all that went wrong alike, without addresses, ports, times and what a server
-// numbers its sessions by.
+// Reason is what a failure of TLS is called in a report (RFC 8460): the same
+// for all that went wrong alike, without addresses, ports, times and what a
+// server numbers its sessions by.
 func Reason(err error) string {
 	var hellos Error
 	var refused *Refused

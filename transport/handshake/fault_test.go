@@ -283,7 +283,8 @@ func TestRealHandshakes(t *testing.T) {
 		{"talks", func(conn net.Conn) { conn.Write([]byte("500 what is that supposed to mean?\r\n")) }, "the server agreed to STARTTLS and then spoke no TLS", NotTLS},
 		{"TLS 1.0 by its own hello", func(conn net.Conn) {
 			io.ReadFull(conn, make([]byte, 5))
-			// A ServerHello of version 1.0 with an RSA suite, without extensions.
+			// A ServerHello of version 1.0 with an RSA suite, without
+			// extensions.
 			hello := append([]byte{22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1}, make([]byte, 32)...)
 			conn.Write(append(hello, 0, 0, 47, 0))
 			io.Copy(io.Discard, conn)

@@ -77,7 +77,8 @@ func (f Floor) String() string {
 // Settings are what tls_client says about hellos.
 type Settings struct {
 	// Min and Max are the versions of crypto/tls to offer; 0 means TLS 1.2 and
-	// 1.3. Fixed says that they were written down, so that no hello goes beyond.
+	// 1.3. Fixed says that they were written down, so that no hello goes
+	// beyond.
 	Min, Max uint16
 	Fixed    bool
 	Ciphers  []uint16      // TLS 1.2 suites; empty: what each step has
@@ -166,7 +167,8 @@ func (s *Settings) Hellos(floor Floor) []Hello {
 	var all []Hello
 	for step := range Steps {
 		if step == NoSNI && floor == Required {
-			continue // DANE and WebPKI are about a name (RFC 7672 §8.1, RFC 8461 §4)
+			// DANE and WebPKI are about a name (RFC 7672 §8.1, RFC 8461 §4)
+			continue
 		}
 		h := s.hello(step, floor)
 		if !slices.ContainsFunc(all, func(before Hello) bool { return before.same(h) }) {
@@ -183,7 +185,8 @@ func (h Hello) same(o Hello) bool {
 }
 
 // Order puts the hello of a step that worked lately first. The others follow
-// from the fullest on: what a host needed yesterday may be what it refuses today.
+// from the fullest on: what a host needed yesterday may be what it refuses
+// today.
 func Order(hellos []Hello, first Step) []Hello {
 	i := slices.IndexFunc(hellos, func(h Hello) bool { return h.Step == first })
 	if i <= 0 {

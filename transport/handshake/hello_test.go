@@ -72,7 +72,8 @@ func TestHellos(t *testing.T) {
 	}
 }
 
-// Every suite of Go's own choice is in a compatible hello: it takes nothing away.
+// Every suite of Go's own choice is in a compatible hello: it takes nothing
+// away.
 func TestCompatibleWidens(t *testing.T) {
 	s := Settings{Legacy: true}
 	hellos := s.Hellos(Opportunistic)

@@ -65,7 +65,8 @@ func (e *Error) Unwrap() error { return ErrBusy }
 // N/period) and a bound on work at once (concurrency). The zero Limit allows
 // everything.
 type Limit struct {
-	Rate        int           // tokens for each Period, 1 to 1000000; 0: no bound
+	// tokens for each Period, 1 to 1000000; 0: no bound
+	Rate        int
 	Period      time.Duration // 1ms to 24h; 0 when Rate is 0
 	Concurrency int           // work at once, 1 to 100000; 0: no bound
 }

@@ -136,7 +136,8 @@ func TestConcurrency(t *testing.T) {
 		other.Release()
 		wg.Wait()
 		want(t, "at once", most.Load(), 3)
-		// Three each at 0, 1, 2, 3, 4 s; at 5 s the wait's end and a slot come together.
+		// Three each at 0, 1, 2, 3, 4 s; at 5 s the wait's end and a slot come
+		// together.
 		if n := busy.Load(); n < 12 || n > 15 {
 			t.Errorf("%d were sent away, want 12 to 15", n)
 		}

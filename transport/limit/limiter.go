@@ -21,7 +21,9 @@ type limiter struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry
-	unused  list.List // of entries with no slot taken and nothing waiting, the longest unused first
+	// of entries with no slot taken and nothing waiting, the longest unused
+	// first
+	unused  list.List
 	open    int
 	waiting int
 	waited  uint64
@@ -41,10 +43,11 @@ type rule interface {
 
 // entry is what is known of one key.
 type entry struct {
-	key         string
-	rule        rule
-	open        int
-	round       int           // raised by a rule that tells later admissions from earlier ones
+	key  string
+	rule rule
+	open int
+	// raised by a rule that tells later admissions from earlier ones
+	round       int
 	queue       list.List     // of *waiter, the first to come in front
 	timer       *time.Timer   // wakes the queue when only time is lacking
 	unused      *list.Element // in limiter.unused, when it stands there

@@ -11,9 +11,12 @@ import (
 type Pacing struct {
 	MaxWait   time.Duration // how long a slot is waited for; 5 seconds
 	Successes int           // so many successes allow one more at once; 20
-	Step      time.Duration // so much time without a complaint does too; 30 seconds
-	Memory    time.Duration // a complaint within this time of the last one is no news; 15 minutes
-	Keys      int           // how many hosts are remembered, slowed or in use; 100,000
+	// so much time without a complaint does too; 30 seconds
+	Step time.Duration
+	// a complaint within this time of the last one is no news; 15 minutes
+	Memory time.Duration
+	// how many hosts are remembered, slowed or in use; 100,000
+	Keys int
 }
 
 // Pacer bounds how much goes to one host at once, after the host said that it
@@ -78,8 +81,8 @@ func (h *HostPermit) Slow() (news bool) {
 	return h.entry.rule.(*pace).slow(h.entry.open, time.Now())
 }
 
-// Release gives the permit back; served says that the host took the message. Calling
-// it again does nothing.
+// Release gives the permit back; served says that the host took the message.
+// Calling it again does nothing.
 func (h *HostPermit) Release(served bool) {
 	if h.entry == nil {
 		return

@@ -161,7 +161,8 @@ func TestWaitsForATurn(t *testing.T) {
 		if !errors.Is(err, limit.ErrBusy) {
 			t.Error("it is not ErrBusy")
 		}
-		// The step that time brings lets a waiting one in, though nobody leaves.
+		// The step that time brings lets a waiting one in, though nobody
+		// leaves.
 		time.Sleep(20 * time.Second)
 		start = time.Now()
 		second, err := p.Acquire(t.Context(), host)

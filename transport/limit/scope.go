@@ -9,12 +9,13 @@ type Scope uint8
 // in the configuration's manual; configuration, status, metrics and texts take
 // the rest from here.
 const (
-	All         Scope    = iota // everything; its key is ""
-	IP                          // one remote address
-	Source                      // one sender domain
-	Destination                 // one destination: a recipient domain, or the next hop in its place
-	Scopes                      // how many of them can be configured
-	Host        = Scopes        // one remote host, in the errors of a Pacer
+	All    Scope = iota // everything; its key is ""
+	IP                  // one remote address
+	Source              // one sender domain
+	// one destination: a recipient domain, or the next hop in its place
+	Destination
+	Scopes          // how many of them can be configured
+	Host   = Scopes // one remote host, in the errors of a Pacer
 )
 
 // words are a scope's names.

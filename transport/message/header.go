@@ -13,8 +13,9 @@ type Field struct {
 
 // The two fields that every message is searched for.
 var (
-	requireTLS    = Field{"Require-TLS-ESMTP", "yes"} // Postfix 3.11, for REQUIRETLS over a local hop
-	tlsRequiredNo = Field{"TLS-Required", "No"}       // RFC 8689 §3
+	// Postfix 3.11, for REQUIRETLS over a local hop
+	requireTLS    = Field{"Require-TLS-ESMTP", "yes"}
+	tlsRequiredNo = Field{"TLS-Required", "No"} // RFC 8689 §3
 )
 
 // maxReceived is the most bytes of a Received field that are kept.

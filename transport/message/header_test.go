@@ -172,7 +172,8 @@ func FuzzHeader(f *testing.F) {
 		f.Add([]byte(seed), 1, uint16(0))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, cut int, repeat uint16) {
-		if repeat = repeat % 2000; len(in)*int(repeat) < 1<<20 { // long lines and sections
+		// long lines and sections
+		if repeat = repeat % 2000; len(in)*int(repeat) < 1<<20 {
 			in = append([]byte(strings.Repeat(string(in[:len(in)/2]), int(repeat))), in...)
 		}
 		whole := header(string(in))

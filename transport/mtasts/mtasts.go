@@ -95,13 +95,16 @@ type Failure uint8
 
 // The kinds of failure. The zero Failure means that nothing failed.
 const (
-	FailureNone    Failure = iota
-	FailureDNS             // the TXT look-up failed; nothing is proven
-	FailureRecord          // a TXT record is there and breaks the grammar, or there are several
-	FailureFetch           // the web host was not reached, or gave no policy
-	FailureInvalid         // what it gave is no policy
-	FailureWebPKI          // its certificate is not valid for the policy host
-	FailureStore           // our own store of policies could not be read: nothing is proven, and the domain is not at fault
+	FailureNone Failure = iota
+	FailureDNS          // the TXT look-up failed; nothing is proven
+	// a TXT record is there and breaks the grammar, or there are several
+	FailureRecord
+	FailureFetch   // the web host was not reached, or gave no policy
+	FailureInvalid // what it gave is no policy
+	FailureWebPKI  // its certificate is not valid for the policy host
+	// our own store of policies could not be read: nothing is proven, and the
+	// domain is not at fault
+	FailureStore
 )
 
 // Failures is the number of kinds, FailureNone included.

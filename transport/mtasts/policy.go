@@ -72,7 +72,8 @@ func ParsePolicy(text []byte) (Policy, error) {
 	return p.finish()
 }
 
-// policyLines cuts a policy at LF and CRLF and drops the blank lines at its end.
+// policyLines cuts a policy at LF and CRLF and drops the blank lines at its
+// end.
 func policyLines(text string) []string {
 	lines := strings.Split(text, "\n")
 	for i := range lines[:len(lines)-1] {

@@ -13,15 +13,16 @@ type Cause uint8
 
 // The causes.
 const (
-	NoCause        Cause = iota // it was delivered
-	CauseDNS                    // a look-up failed, or says that there is no host
-	CauseConn                   // no connection, or one that was lost
-	CauseTLS                    // a handshake failed where TLS is required
-	CausePolicy                 // DANE, MTA-STS, REQUIRETLS, local policy
-	CauseLimit                  // our own limits, pauses and slow-downs
-	CauseRemote4xx              // the remote server's temporary reply
-	CauseRemote5xx              // its permanent reply
-	CauseOwn                    // everything else on our side
+	NoCause Cause = iota // it was delivered
+	// a look-up failed, or says that there is no host
+	CauseDNS
+	CauseConn      // no connection, or one that was lost
+	CauseTLS       // a handshake failed where TLS is required
+	CausePolicy    // DANE, MTA-STS, REQUIRETLS, local policy
+	CauseLimit     // our own limits, pauses and slow-downs
+	CauseRemote4xx // the remote server's temporary reply
+	CauseRemote5xx // its permanent reply
+	CauseOwn       // everything else on our side
 )
 
 // Causes lists those that a failure can have.

@@ -82,7 +82,8 @@ func tlsRefused(r reply.Reply) status.Code {
 // blocked sender; 450, 451 and 554 are no clearer.
 func basicCode(stage Stage, code int) (subject, detail uint16) {
 	switch code {
-	case 421: // "service not available"; X.3.2 names shutdown, load and maintenance
+	case 421:
+		// "service not available"; X.3.2 names shutdown, load and maintenance
 		return 3, 2
 	case 453, 521: // registry: X.3.2; RFC 7504 §3
 		return 3, 2
@@ -94,7 +95,9 @@ func basicCode(stage Stage, code int) (subject, detail uint16) {
 		return 5, 2
 	case 501: // "syntax error in parameters or arguments"; X.5.4
 		return 5, 4
-	case 502, 503: // "not implemented", "bad sequence"; X.5.1 "out of sequence or unsupported"
+	case 502, 503:
+		// "not implemented", "bad sequence"; X.5.1 "out of sequence or
+		// unsupported"
 		return 5, 1
 	case 422, 432: // registry: X.7.12
 		return 7, 12
@@ -119,15 +122,19 @@ func basicCode(stage Stage, code int) (subject, detail uint16) {
 // addressOrSize covers the basic codes whose meaning depends on the command.
 func addressOrSize(stage Stage, code int) (subject, detail uint16) {
 	switch {
-	case code == 551 && stage == RCPT: // "user not local"; X.1.6 "mailbox has moved"
+	case code == 551 && stage == RCPT:
+		// "user not local"; X.1.6 "mailbox has moved"
 		return 1, 6
-	case code == 556 && stage == RCPT: // "domain does not accept mail"; RFC 7504 §4
+	case code == 556 && stage == RCPT:
+		// "domain does not accept mail"; RFC 7504 §4
 		return 1, 10
-	case code == 553 && stage == RCPT: // "mailbox name not allowed"; X.1.3, bad destination
+	case code == 553 && stage == RCPT:
+		// "mailbox name not allowed"; X.1.3, bad destination
 		return 1, 3
 	case code == 553 && stage == MAIL: // the same of the sender: X.1.7
 		return 1, 7
-	case code == 552 && stage == RCPT: // "exceeded storage allocation"; X.2.2, mailbox full
+	case code == 552 && stage == RCPT:
+		// "exceeded storage allocation"; X.2.2, mailbox full
 		return 2, 2
 	case code == 552 && (stage == MAIL || stage == DATA || stage == Body || stage == BDAT || stage == Final):
 		return 3, 4 // RFC 1870 §6.2, §6.3: the message is too big

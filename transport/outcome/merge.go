@@ -15,8 +15,9 @@ const MaxText = 880
 // Result is what became of one recipient.
 type Result struct {
 	Recipient string
-	Code      status.Code // the zero Code, or any class but 2, 4 and 5, counts as temporary
-	Text      string      // for people: "host: reply (…)"
+	// the zero Code, or any class but 2, 4 and 5, counts as temporary
+	Code status.Code
+	Text string // for people: "host: reply (…)"
 }
 
 // Merge makes one answer out of several recipients' results, because a pipe
@@ -57,7 +58,8 @@ func Merge(results []Result) (status.Code, string) {
 	return code, head + list(groups[:], len(results), MaxText-len(head))
 }
 
-// normalised makes a code that is none, which would be a defect of ours, temporary.
+// normalised makes a code that is none, which would be a defect of ours,
+// temporary.
 func normalised(c status.Code) status.Code {
 	switch c.Class {
 	case status.Success, status.Temporary, status.Permanent:

@@ -50,10 +50,12 @@ const (
 	MAIL                      // the reply to MAIL
 	RCPT                      // the reply to one RCPT
 	DATA                      // the reply to the DATA command
-	Body                      // while the body is written, before its end; a reply here comes too early
-	BDAT                      // the reply to a BDAT command that is not the last
-	Final                     // the reply to the final dot or to BDAT LAST
-	RSET                      // the reply to RSET
+	// while the body is written, before its end; a reply here comes too early
+	Body
+	// the reply to a BDAT command that is not the last
+	BDAT
+	Final // the reply to the final dot or to BDAT LAST
+	RSET  // the reply to RSET
 )
 
 // String gives the stage in words for logs and bounces.

@@ -1,6 +1,7 @@
 // Package pin knows servers by keys that the administrator wrote down: the
-// SHA-256 digests of public keys (of the SubjectPublicKeyInfo, RFC 5280 §4.1, as
-// HTTP and DANE pin them), in the form "sha256:BASE64". Values in, values out.
+// SHA-256 digests of public keys (of the SubjectPublicKeyInfo, RFC 5280 §4.1,
+// as HTTP and DANE pin them), in the form "sha256:BASE64". Values in, values
+// out.
 //
 // A server matches a [Set] by its own key; then dates and names do not count,
 // as under DANE-EE. It matches as well by the key of a CA from which a valid
@@ -149,8 +150,8 @@ func (m *mismatch) Error() string {
 // Unwrap gives ErrNoMatch.
 func (m *mismatch) Unwrap() error { return ErrNoMatch }
 
-// pathError is a server whose certificate leads to no pinned CA, though it shows
-// one.
+// pathError is a server whose certificate leads to no pinned CA, though it
+// shows one.
 type pathError struct{ err error }
 
 // Error says what is wrong, without the words for TLSA records.

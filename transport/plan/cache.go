@@ -50,7 +50,9 @@ func (c *Cache) Close() {
 
 // validity says for how long a plan holds.
 type validity struct {
-	serial     uint64    // rises from one plan to the next, when it is made; more of its hosts change nothing
+	// rises from one plan to the next, when it is made; more of its hosts
+	// change nothing
+	serial     uint64
 	expires    time.Time // when the first of the answers does; zero: at once
 	generation uint64    // of the resolver, before it was asked
 }
@@ -145,8 +147,8 @@ func sameEntry(a, b *policycache.Entry) bool {
 	return a.Err.Failure == b.Err.Failure && a.Err.Error() == b.Err.Error()
 }
 
-// load makes a plan, for the cache. A refresh finds out about the hosts too that
-// somebody needed before.
+// load makes a plan, for the cache. A refresh finds out about the hosts too
+// that somebody needed before.
 func (c *Cache) load(ctx context.Context, key cacheKey) (*Plan, time.Time, error) {
 	p := key.planner
 	generation, ok := p.generation()
@@ -159,7 +161,8 @@ func (c *Cache) load(ctx context.Context, key cacheKey) (*Plan, time.Time, error
 		plan = p.lookupHosts(ctx, plan, old.Value.knownIn(plan))
 	}
 	if ctx.Err() != nil {
-		return nil, time.Time{}, context.Cause(ctx) // what failed may have failed for want of time
+		// what failed may have failed for want of time
+		return nil, time.Time{}, context.Cause(ctx)
 	}
 	plan.serial = c.serial.Add(1)
 	return plan, plan.expires, nil

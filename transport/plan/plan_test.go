@@ -138,11 +138,12 @@ func TestPlanEnds(t *testing.T) {
 		after  time.Duration
 		kept   bool
 	}{
-		"nothing":          {func(*world) {}, time.Minute, true},
-		"a flush":          {func(w *world) { w.generation.Add(1) }, 0, false},
-		"an answer's end":  {func(w *world) { w.ttl["mx1.a.example A"] = 0 }, 10 * time.Minute, false},
-		"another policy":   {func(w *world) { w.texts["a.example"] = "2" }, 6 * time.Minute, false},
-		"a policy is gone": {func(w *world) { w.texts["a.example"] = "" }, 6 * time.Minute, false}, // it is in force, but RecordID is none
+		"nothing":         {func(*world) {}, time.Minute, true},
+		"a flush":         {func(w *world) { w.generation.Add(1) }, 0, false},
+		"an answer's end": {func(w *world) { w.ttl["mx1.a.example A"] = 0 }, 10 * time.Minute, false},
+		"another policy":  {func(w *world) { w.texts["a.example"] = "2" }, 6 * time.Minute, false},
+		// it is in force, but RecordID is none
+		"a policy is gone": {func(w *world) { w.texts["a.example"] = "" }, 6 * time.Minute, false},
 	} {
 		in(t, defaultBytes, func(t *testing.T, w *world, p *Planner) {
 			w.domain("a.example", names(2)...)

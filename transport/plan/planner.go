@@ -66,11 +66,13 @@ type Config struct {
 	Override    string
 	OwnPolicies bool
 	Rules       verdict.Rules
-	Resolver    route.Resolver // plans are kept if it has a Generation, as *resolver.Resolver has
-	Self        route.Self
-	ForceIPv4   bool
-	Port        uint16   // where hosts listen unless the destination says otherwise
-	Policies    Policies // nil: no MTA-STS
+	// plans are kept if it has a Generation, as *resolver.Resolver has
+	Resolver  route.Resolver
+	Self      route.Self
+	ForceIPv4 bool
+	// where hosts listen unless the destination says otherwise
+	Port     uint16
+	Policies Policies // nil: no MTA-STS
 	// HostTimeout bounds the look-ups of one host further; 0: it does not.
 	HostTimeout time.Duration
 	Cache       *Cache // of all planners of a transport
@@ -118,14 +120,20 @@ type Target struct {
 
 // Plan is where the mail for a target goes. It is shared, and never changed.
 type Plan struct {
-	Target      Target
-	Override    string // the match of the override that applies; empty: none does
-	OwnPolicies bool   // the override has another mx_auth than the transport
+	Target Target
+	// the match of the override that applies; empty: none does
+	Override    string
+	OwnPolicies bool // the override has another mx_auth than the transport
 	Rules       verdict.Rules
-	Route       route.Route        // its hosts in the order of preference; Secure: the MX set, or its absence, is DNSSEC-validated
-	STS         verdict.STS        // what is known of the MTA-STS policy, as in the Facts of each host
-	Policy      *policycache.Entry // and where it comes from; nil: it was not asked for
-	Err         *status.Error      // why there are no hosts; nil: there are some
+	// its hosts in the order of preference; Secure: the MX set, or its absence,
+	// is DNSSEC-validated
+	Route route.Route
+	// what is known of the MTA-STS policy, as in the Facts of each host
+	STS verdict.STS
+	// and where it comes from; nil: it was not asked for
+	Policy *policycache.Entry
+	// why there are no hosts; nil: there are some
+	Err *status.Error
 	// Hosts are those of the route in the same order, and after them those
 	// that only force_ipv4 or their number leaves out here. From Route, some
 	// may be nil: nobody has asked for them yet.
@@ -148,8 +156,8 @@ type made struct {
 const texts, maxText = 2, 256
 
 // Text gives a text that was made of the whole plan, such as an answer in some
-// protocol, and keeps it with the plan: make is called when it is not known yet,
-// for i from 0 on, below 2. A long one is not kept.
+// protocol, and keeps it with the plan: make is called when it is not known
+// yet, for i from 0 on, below 2. A long one is not kept.
 func (p *Plan) Text(i int, make func(*Plan) string) string {
 	if p.made == nil {
 		return make(p)
@@ -203,7 +211,8 @@ func (p *Planner) Plan(ctx context.Context, target Target) (*Plan, error) {
 		return nil, err
 	}
 	if plan = p.lookupHosts(ctx, plan, plan.unknown()); ctx.Err() != nil {
-		return nil, context.Cause(ctx) // what failed may have failed for want of time
+		// what failed may have failed for want of time
+		return nil, context.Cause(ctx)
 	}
 	return plan, nil
 }
@@ -237,7 +246,9 @@ func (p *Planner) lookupRoute(ctx context.Context, target Target, demands verdic
 	plan.Route = found
 	if err != nil {
 		failed := *failure(ctx, err, target.String())
-		if target.Named { // a next hop that leads nowhere is a mistake on our side, and bounces nothing
+		// a next hop that leads nowhere is a mistake on our side, and bounces
+		// nothing
+		if target.Named {
 			failed.Code.Class = status.Temporary
 		}
 		plan.Err = &failed

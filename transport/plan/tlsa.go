@@ -12,8 +12,8 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// lookupTLSA finds the TLSA records of a host (RFC 7672 §2.2.2, §2.2.3), after its
-// addresses: where those are not signed there is nothing to ask for, and
+// lookupTLSA finds the TLSA records of a host (RFC 7672 §2.2.2, §2.2.3), after
+// its addresses: where those are not signed there is nothing to ask for, and
 // asking would fail at the name servers of some large providers.
 func (p *Planner) lookupTLSA(ctx context.Context, way *route.Route, host route.Host, found *route.Addresses) verdict.TLSA {
 	if host.Literal() {

@@ -62,11 +62,12 @@ type Fit uint8
 
 // The answers. Skip is the zero Fit.
 const (
-	Skip   Fit = iota // good, but not for this delivery
-	Use               // take this one
-	Retire            // what it proved is good for no delivery any more: close it
-	Moved             // the host no longer has its address: close it
-	Gone              // the other side has closed it
+	Skip Fit = iota // good, but not for this delivery
+	Use             // take this one
+	// what it proved is good for no delivery any more: close it
+	Retire
+	Moved // the host no longer has its address: close it
+	Gone  // the other side has closed it
 )
 
 // Limits say what may be kept. A zero in any field keeps nothing.
@@ -88,13 +89,16 @@ type Reason uint8
 const (
 	IdleTime   Reason = iota // nobody wanted it for its idle time
 	ReuseLimit               // it carried as many messages as it may
-	Count                    // it was the longest idle of too many for one domain
-	Total                    // it was the longest idle of too many in all
-	Policy                   // what it proved no longer counts, or its transport changed
-	Address                  // DNS no longer lists the address that it leads to
-	Closed                   // the other side closed it meanwhile, or spoke unasked
-	Stopped                  // the pool is stopped
-	Reasons                  // how many reasons there are
+	// it was the longest idle of too many for one domain
+	Count
+	Total // it was the longest idle of too many in all
+	// what it proved no longer counts, or its transport changed
+	Policy
+	Address // DNS no longer lists the address that it leads to
+	// the other side closed it meanwhile, or spoke unasked
+	Closed
+	Stopped // the pool is stopped
+	Reasons // how many reasons there are
 )
 
 // String gives the reason as a word for metrics and logs.

@@ -69,7 +69,8 @@ var builtin string
 // Table finds the provider of a host. It never changes and is safe for
 // concurrent use.
 type Table struct {
-	providers []Provider // configured ones first, then the built-in ones, each by name
+	// configured ones first, then the built-in ones, each by name
+	providers []Provider
 	sets      [2]patterns
 }
 

@@ -77,15 +77,17 @@ func TestConfiguredComesFirst(t *testing.T) {
 		Provider{Name: "yahoo", MX: []string{".yahoo.example"}},
 	)
 	for host, want := range map[string]string{
-		"mx1.bighost.example":             "bighost",
-		"bighost.example":                 "bighost.example", // a pattern with a dot is what is below
+		"mx1.bighost.example": "bighost",
+		// a pattern with a dot is what is below
+		"bighost.example":                 "bighost.example",
 		"mx.old.example":                  "bighost",
 		"a.mx.old.example":                "old.example",
 		"mx.eu.bighost.example":           "branch", // the longest pattern
 		"alt1.gmail-smtp-in.l.google.com": "gmail-only",
 		"aspmx.l.google.com":              "google",
-		"mta5.am0.yahoodns.net":           "yahoodns.net", // the configured yahoo replaces the built-in one
-		"mx.yahoo.example":                "yahoo",
+		// the configured yahoo replaces the built-in one
+		"mta5.am0.yahoodns.net": "yahoodns.net",
+		"mx.yahoo.example":      "yahoo",
 	} {
 		if got := known.Of(host).Name; got != want {
 			t.Errorf("%s: %s, want %s", host, got, want)

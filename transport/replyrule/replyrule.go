@@ -53,7 +53,8 @@ type Scope uint8
 const (
 	Provider Scope = iota // all mail to the host's provider
 	Domain                // mail for the recipient's domain
-	SourceIP              // mail from the source address that was used, to the provider
+	// mail from the source address that was used, to the provider
+	SourceIP
 )
 
 var scopeWords = [...]string{"provider", "domain", "source_ip"}

@@ -13,9 +13,10 @@ type Existence uint8
 // What can be known. The last two are proven, as far as the DNS proves
 // anything; when Answer.Secure is set, by signatures (RFC 2308 §2).
 const (
-	Exists   Existence = iota // there are records
-	NoData                    // the name exists, but has no record of this type
-	NXDomain                  // the name does not exist, and so has no record of any type
+	Exists Existence = iota // there are records
+	NoData                  // the name exists, but has no record of this type
+	// the name does not exist, and so has no record of any type
+	NXDomain
 )
 
 // String gives the word for the log.
@@ -31,15 +32,19 @@ func (e Existence) String() string {
 
 // Answer is what the DNS says to a question.
 type Answer struct {
-	Name      string    // asked for: lower case, absolute
-	Type      Type      // asked for
-	Canonical string    // Name, or the end of its chain of aliases: lower case, absolute
+	Name string // asked for: lower case, absolute
+	Type Type   // asked for
+	// Name, or the end of its chain of aliases: lower case, absolute
+	Canonical string
 	Existence Existence // of the records at Canonical
-	Secure    bool      // a trusted resolver validated all of it: each alias, and the records or their absence
-	Records   Records   // of the type asked for; nil unless Existence is Exists
-	Omitted   int       // how many records there are beyond those in Records
-	Expires   time.Time // when it is asked for again
-	Serial    uint64    // of the exchange with a server that brought it; no two have the same
+	// a trusted resolver validated all of it: each alias, and the records or
+	// their absence
+	Secure  bool
+	Records Records   // of the type asked for; nil unless Existence is Exists
+	Omitted int       // how many records there are beyond those in Records
+	Expires time.Time // when it is asked for again
+	// of the exchange with a server that brought it; no two have the same
+	Serial uint64
 }
 
 // Len is how many records there are.
@@ -72,18 +77,20 @@ var (
 
 // response is what one message contributes to an Answer.
 type response struct {
-	canonical  string
-	existence  Existence
-	records    Records
-	omitted    int
-	ttl        time.Duration
-	aliases    int
-	unfinished bool // canonical is the target of an alias, and the message says no more about it
+	canonical string
+	existence Existence
+	records   Records
+	omitted   int
+	ttl       time.Duration
+	aliases   int
+	// canonical is the target of an alias, and the message says no more about
+	// it
+	unfinished bool
 	secure     bool
 }
 
-// parseResponse reads what a message with the code NOERROR or NXDOMAIN says to a
-// question. It looks at nothing but the chain that leads from the name to the
+// parseResponse reads what a message with the code NOERROR or NXDOMAIN says to
+// a question. It looks at nothing but the chain that leads from the name to the
 // records, so that nothing a server adds to it is believed.
 func parseResponse(msg *dns.Msg, q question) (response, error) {
 	p := response{canonical: q.name, ttl: maxTTL}

@@ -17,17 +17,23 @@ type Kind uint8
 
 // The kinds of failure.
 const (
-	BadName     Kind = iota + 1 // what was asked for cannot be a domain name, or is of a type whose records cannot be read
-	Timeout                     // no server answered in time
-	Unreachable                 // the network would not carry the question, or the answer
-	ServFail                    // SERVFAIL: the servers behind failed, or validation did
-	Refused                     // REFUSED
-	NotImp                      // NOTIMP
-	FormErr                     // FORMERR
-	OtherCode                   // another response code that is no answer
-	Malformed                   // an answer that makes no sense, or is to another question
-	Cancelled                   // the caller left, or the Resolver was closed
-	Kinds                       // how many there are, and the zero Kind, which is none
+	// what was asked for cannot be a domain name, or is of a type whose records
+	// cannot be read
+	BadName Kind = iota + 1
+	Timeout      // no server answered in time
+	// the network would not carry the question, or the answer
+	Unreachable
+	// SERVFAIL: the servers behind failed, or validation did
+	ServFail
+	Refused   // REFUSED
+	NotImp    // NOTIMP
+	FormErr   // FORMERR
+	OtherCode // another response code that is no answer
+	// an answer that makes no sense, or is to another question
+	Malformed
+	Cancelled // the caller left, or the Resolver was closed
+	// how many there are, and the zero Kind, which is none
+	Kinds
 )
 
 // String gives the kind for people.
@@ -61,11 +67,12 @@ func (k Kind) String() string {
 // records, so it is always temporary: the caller tries again later, or goes
 // to another host. Its text is printable.
 type Error struct {
-	Name   string // asked for
-	Type   Type   // asked for
-	Kind   Kind
-	Server string // the server that it is about, host:port; empty when it is about none
-	Err    error  // the cause; may be nil
+	Name string // asked for
+	Type Type   // asked for
+	Kind Kind
+	// the server that it is about, host:port; empty when it is about none
+	Server string
+	Err    error // the cause; may be nil
 	// Expires is until when the question is not put to the servers again,
 	// and this Error is the answer; zero when it is not remembered.
 	Expires time.Time

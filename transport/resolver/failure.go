@@ -16,8 +16,8 @@ const (
 	maxPause   = 5 * time.Minute
 )
 
-// failureBytes is about what a remembered failure takes: an Error with the error
-// of the network in it.
+// failureBytes is about what a remembered failure takes: an Error with the
+// error of the network in it.
 const failureBytes = 600
 
 // aliveTime is how long a server may take to show that it is there. It has the

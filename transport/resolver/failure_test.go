@@ -186,8 +186,8 @@ func TestFlushForgetsFailures(t *testing.T) {
 	lookup(t, r, "mx.example.org", dns.TypeA)
 }
 
-// What is flushed is asked as if it had never failed, and nothing that was asked
-// before the flush is kept after it.
+// What is flushed is asked as if it had never failed, and nothing that was
+// asked before the flush is kept after it.
 func TestFlushForgetsForHowLongItFailed(t *testing.T) {
 	s, c := lab(t, zone), newClock()
 	s.SetFault("example.org", dns.TypeMX, labdns.ServFail)

@@ -7,10 +7,11 @@ import (
 
 // ServerStats is one server's health since the resolver was made.
 type ServerStats struct {
-	Server   string        // host:port
-	Down     bool          // it did not answer lately, and is asked last now
-	NoEDNS   bool          // it takes no EDNS, and is asked without now
-	Queries  uint64        // questions put to it, each with its repetition by TCP
+	Server string // host:port
+	Down   bool   // it did not answer lately, and is asked last now
+	NoEDNS bool   // it takes no EDNS, and is asked without now
+	// questions put to it, each with its repetition by TCP
+	Queries  uint64
 	Secure   uint64        // answers with an AD flag that counts
 	Insecure uint64        // answers without one
 	Failures [Kinds]uint64 // questions that it did not answer, by Kind

@@ -84,8 +84,8 @@ func (f *inFlight) release(key string) {
 	}
 }
 
-// ownerOf gives the registrable domain of a name in its normal form, under which
-// one owner has all the names.
+// ownerOf gives the registrable domain of a name in its normal form, under
+// which one owner has all the names.
 func ownerOf(name string) string {
 	name = strings.TrimSuffix(name, ".")
 	owner, err := publicsuffix.EffectiveTLDPlusOne(name)

@@ -13,11 +13,12 @@ import (
 type Probe struct {
 	Server string     // host:port
 	Addr   netip.Addr // where the answer came from; not valid without one
-	Used   bool       // look-ups ask it: it is not left out for the sake of others (trust_ad)
-	Counts bool       // its AD flag counts (trust_ad)
-	Err    *Error     // why there was no answer by UDP; nil: there was one
-	TCP    error      // why there was none by TCP; nil: there was one
-	AD     bool       // the answer was validated
+	// look-ups ask it: it is not left out for the sake of others (trust_ad)
+	Used   bool
+	Counts bool   // its AD flag counts (trust_ad)
+	Err    *Error // why there was no answer by UDP; nil: there was one
+	TCP    error  // why there was none by TCP; nil: there was one
+	AD     bool   // the answer was validated
 	// Recursive tells that the server looks names up for others (RA).
 	Recursive bool
 	// NoEDNS tells that the server refuses EDNS, and answers without it. Then

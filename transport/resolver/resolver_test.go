@@ -205,7 +205,8 @@ func TestFailuresAreNeverAnAnswer(t *testing.T) {
 			bad.SetFault("", dns.TypeANY, habit)
 			timeout := 100 * labdns.Timeout
 			if kind == resolver.Timeout || kind == resolver.Malformed {
-				timeout = labdns.Timeout // what answers another question is waited out
+				// what answers another question is waited out
+				timeout = labdns.Timeout
 			}
 			for _, name := range []string{"mx.example.org", "none.example.org"} {
 				alone := open(t, resolver.Config{Timeout: timeout, Attempts: 2}, bad)
@@ -420,7 +421,8 @@ func TestNames(t *testing.T) {
 	s := lab(t, zone)
 	r := open(t, resolver.Config{}, s)
 	label := strings.Repeat("a", 63)
-	long := strings.Join([]string{label, label, label, strings.Repeat("b", 61)}, ".") // 253 bytes
+	// 253 bytes
+	long := strings.Join([]string{label, label, label, strings.Repeat("b", 61)}, ".")
 	for _, name := range []string{"_25._tcp.mx.example.org", label + ".example", long, "a/b.example"} {
 		if _, err := r.Lookup(t.Context(), name, resolver.TypeA); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -104,7 +104,8 @@ func (f *Finder) families(ctx context.Context, name string) (v4, v6 family) {
 	if len(first.addrs) > 0 {
 		wait := f.cfg.Patience
 		if deadline, ok := ctx.Deadline(); ok {
-			wait = min(wait, time.Until(deadline)/2) // the caller has other work to do
+			// the caller has other work to do
+			wait = min(wait, time.Until(deadline)/2)
 		}
 		patience := time.AfterFunc(wait-f.pending(name, late.Type), func() { giveUp(late) })
 		defer patience.Stop()

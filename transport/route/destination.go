@@ -25,10 +25,13 @@ const maxText = 1100
 // Destination is where mail is to go: a domain, a host, or an address. It is
 // comparable.
 type Destination struct {
-	Domain  string     // as A-labels, lower case, without a final dot; empty for an address
+	// as A-labels, lower case, without a final dot; empty for an address
+	Domain  string
 	Literal netip.Addr // not valid for a domain or a host
-	Nexthop bool       // the administrator named this very host or address: no MX, and it may be this host
-	Port    uint16     // 0: the transport's
+	// the administrator named this very host or address: no MX, and it may be
+	// this host
+	Nexthop bool
+	Port    uint16 // 0: the transport's
 }
 
 // ParseNexthop reads a next hop as mail servers write it: "domain", whose MX

@@ -49,18 +49,20 @@ func TestParseNexthop(t *testing.T) {
 
 func TestForDomain(t *testing.T) {
 	for text, want := range map[string]string{
-		"example.org":             "example.org",
-		"EXAMPLE.org.":            "example.org",
-		"bücher.example":          "xn--bcher-kva.example",
-		"BÜCHER.example":          "xn--bcher-kva.example",
-		"bücher\u3002example":     "xn--bcher-kva.example", // UTS 46 §2.3: the ideographic full stop
-		"_x.under_score.example":  "_x.under_score.example",
-		"my_host.bücher.example":  "my_host.xn--bcher-kva.example",
-		"_x.bücher.example":       "_x.xn--bcher-kva.example",
-		"bücher_1.example":        "xn--bcher_1-n2a.example",
-		"[192.0.2.1]":             "[192.0.2.1]",
-		"[IPv6:2001:db8:0::0:1]":  "[IPv6:2001:db8::1]",
-		"192.0.2.1":               "192.0.2.1", // a name like any other; the DNS says that it does not exist
+		"example.org":    "example.org",
+		"EXAMPLE.org.":   "example.org",
+		"bücher.example": "xn--bcher-kva.example",
+		"BÜCHER.example": "xn--bcher-kva.example",
+		// UTS 46 §2.3: the ideographic full stop
+		"bücher\u3002example":    "xn--bcher-kva.example",
+		"_x.under_score.example": "_x.under_score.example",
+		"my_host.bücher.example": "my_host.xn--bcher-kva.example",
+		"_x.bücher.example":      "_x.xn--bcher-kva.example",
+		"bücher_1.example":       "xn--bcher_1-n2a.example",
+		"[192.0.2.1]":            "[192.0.2.1]",
+		"[IPv6:2001:db8:0::0:1]": "[IPv6:2001:db8::1]",
+		// a name like any other; the DNS says that it does not exist
+		"192.0.2.1":               "192.0.2.1",
 		"xn--fiqs8s":              "xn--fiqs8s",
 		"中国":                      "xn--fiqs8s",
 		"a.b--c.example":          "a.b--c.example",

@@ -80,8 +80,9 @@ type Resolver interface {
 type Config struct {
 	Resolver  Resolver
 	Self      Self
-	ForceIPv4 bool   // IPv6 addresses are neither asked for nor used
-	Port      uint16 // where hosts listen unless the destination says otherwise; 0 means 25
+	ForceIPv4 bool // IPv6 addresses are neither asked for nor used
+	// where hosts listen unless the destination says otherwise; 0 means 25
+	Port uint16
 	// Patience is for how long a family's answer is waited for when the other
 	// family has given an address, counted from the question; 0 means 2 s.
 	Patience time.Duration
@@ -118,10 +119,11 @@ type Kind uint8
 
 // The kinds of routes.
 const (
-	ByMX     Kind = iota // MX records name them
-	Implicit             // there is no MX record, so the domain itself is the host (RFC 5321 §5.1)
-	Explicit             // the next hop named the host
-	Literal              // the destination is an address
+	ByMX Kind = iota // MX records name them
+	// there is no MX record, so the domain itself is the host (RFC 5321 §5.1)
+	Implicit
+	Explicit // the next hop named the host
+	Literal  // the destination is an address
 )
 
 // String gives the word for people.
@@ -182,12 +184,14 @@ type Reason uint8
 
 // The reasons.
 const (
-	BadName   Reason = iota // it cannot be a host name, or is the null MX beside others (RFC 7505 §3)
-	NoAddress               // it provably has no address
-	NoIPv4                  // it has no IPv4 address, and force_ipv4 is set
-	Ourselves               // the name or an address is ours
-	NotBetter               // its preference is equal to ours, or worse (RFC 5321 §5.1)
-	TooMany                 // there are 100 better ones
+	// it cannot be a host name, or is the null MX beside others (RFC 7505 §3)
+	BadName   Reason = iota
+	NoAddress        // it provably has no address
+	NoIPv4           // it has no IPv4 address, and force_ipv4 is set
+	Ourselves        // the name or an address is ours
+	// its preference is equal to ours, or worse (RFC 5321 §5.1)
+	NotBetter
+	TooMany // there are 100 better ones
 )
 
 // String gives the reason for people.

@@ -236,7 +236,8 @@ func TestFailuresAreTemporary(t *testing.T) {
 			w.SetFault("a.example", dns.TypeAAAA, habit)
 			w.fails(t, domain(t, "mx.example"), "4.4.3")
 			w.fails(t, domain(t, "gone.example"), "4.4.3")
-			// There is no MX record and no A record, but about AAAA nothing is known.
+			// There is no MX record and no A record, but about AAAA nothing is
+			// known.
 			w.fails(t, domain(t, "a.example"), "4.4.3")
 		})
 	}
@@ -456,7 +457,8 @@ half.example. IN MX 20 broken.example.
 	w.fails(t, domain(t, "dead.example"), "5.4.4")
 	w.fails(t, domain(t, "number.example"), "5.4.4")
 	w.fails(t, domain(t, "strange.example"), "5.4.4")
-	w.hosts(t, domain(t, "half.example"), "broken.example") // not proven for all
+	// not proven for all
+	w.hosts(t, domain(t, "half.example"), "broken.example")
 	if n := w.Queries("192.0.2.1", dns.TypeANY).UDP; n != 0 {
 		t.Error("an address was looked up as a name")
 	}

@@ -19,11 +19,13 @@ import (
 // remote address; what its fields and Addr, Local, Proof and Via tell can be
 // read also after that.
 type Conn struct {
-	Host           *plan.Host
-	Reused         bool             // it served a message before
-	TestingFailure *verdict.Failure // what a policy in testing mode has against it
-	TLSErr         error            // why it is in the clear although the server offers STARTTLS
-	Attempt        int              // its place in the Record
+	Host   *plan.Host
+	Reused bool // it served a message before
+	// what a policy in testing mode has against it
+	TestingFailure *verdict.Failure
+	// why it is in the clear although the server offers STARTTLS
+	TLSErr  error
+	Attempt int // its place in the Record
 
 	dialer      *Dialer
 	destination string        // that it is counted under when it is idle

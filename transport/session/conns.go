@@ -23,9 +23,10 @@ const goodbyeTimeout = 10 * time.Second
 // Conns are the connections of one transport, which the Dialers of its
 // overrides share. They are safe for concurrent use.
 type Conns struct {
-	Dead    *deadhost.Hosts   // the hosts that cannot be reached
-	Hellos  *handshake.Memory // the hosts that need a plainer TLS hello
-	History *dial.History     // the addresses that worked where others did not, by the key of Dead
+	Dead   *deadhost.Hosts   // the hosts that cannot be reached
+	Hellos *handshake.Memory // the hosts that need a plainer TLS hello
+	// the addresses that worked where others did not, by the key of Dead
+	History *dial.History
 
 	ctx      context.Context // ends with the transport
 	idle     *Idle           // nil: no connection is used twice

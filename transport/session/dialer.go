@@ -46,10 +46,11 @@ const maxGreetings = 5
 type Config struct {
 	// Name is that of the settings. A connection made under one name is used
 	// under no other.
-	Name              string
-	Hostname          string       // for EHLO
-	LocalIPs          []netip.Addr // source addresses, at most one of each family
-	Prefer            dial.Family  // is dialled first
+	Name     string
+	Hostname string // for EHLO
+	// source addresses, at most one of each family
+	LocalIPs          []netip.Addr
+	Prefer            dial.Family // is dialled first
 	ConnectTimeout    time.Duration
 	CommandTimeout    time.Duration
 	SubmissionTimeout time.Duration
@@ -72,14 +73,16 @@ func New(cfg Config, conns *Conns) *Dialer { return &Dialer{cfg, conns} }
 
 // Request is what a connection is wanted for.
 type Request struct {
-	Host          *plan.Host
-	TLSRequiredNo bool          // the message has "TLS-Required: No", and it may be honoured
-	Destination   string        // the idle connection is counted under it
-	Avoid         []netip.Addr  // no connection to these addresses will do
-	Budget        time.Duration // what is left of connect_timeout; Connect takes from it
-	Log           *slog.Logger  // for the dialogue
-	Traced        bool          // the dialogue is logged, as with Config.Debug
-	Record        *Record       // what is found is written there
+	Host *plan.Host
+	// the message has "TLS-Required: No", and it may be honoured
+	TLSRequiredNo bool
+	Destination   string       // the idle connection is counted under it
+	Avoid         []netip.Addr // no connection to these addresses will do
+	// what is left of connect_timeout; Connect takes from it
+	Budget time.Duration
+	Log    *slog.Logger // for the dialogue
+	Traced bool         // the dialogue is logged, as with Config.Debug
+	Record *Record      // what is found is written there
 }
 
 // trace gives what logs the dialogue over a connection; nil: it is not logged.
@@ -104,7 +107,8 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 	if err != nil {
 		var dead *deadhost.Dead
 		if errors.As(err, &dead) {
-			dead.Host = "the host" // the reason names it, and our key for it is for nobody to read
+			// the reason names it, and our key for it is for nobody to read
+			dead.Host = "the host"
 		}
 		return nil, hostError(ctx, r.Host, outcome.Connect, err)
 	}
@@ -152,9 +156,10 @@ type opening struct {
 	*Dialer
 	*Request
 	attempt *deadhost.Attempt
-	probe   *Probe        // what is to be seen of the connection; nil but for a probe
-	budget  time.Duration // for TCP
-	first   netip.Addr    // the address to begin with; not valid: any
+	// what is to be seen of the connection; nil but for a probe
+	probe  *Probe
+	budget time.Duration // for TCP
+	first  netip.Addr    // the address to begin with; not valid: any
 }
 
 // tryAddresses tries the addresses of a host until one of them comes as far as

@@ -55,8 +55,9 @@ type persistConn struct {
 	// serves only such.
 	tlsRequiredNo bool
 	served        int // messages
-	handshake     int // what is kept of the server's part in the handshake, in bytes
-	conns         *Conns
+	// what is kept of the server's part in the handshake, in bytes
+	handshake int
+	conns     *Conns
 }
 
 // Served is the number of messages sent over the connection.
@@ -79,7 +80,8 @@ func (c *persistConn) fits(h *plan.Host, tlsRequiredNo bool) pool.Fit {
 	case c.tlsRequiredNo && !tlsRequiredNo:
 		return pool.Skip
 	case !c.tlsRequiredNo && !tlsRequiredNo && c.proof.TLSA != v.TLSA.Fingerprint():
-		return pool.Retire // the host's records have changed, came or went since
+		// the host's records have changed, came or went since
+		return pool.Retire
 	case c.session.Stale():
 		return pool.Gone
 	case v.Judge(&c.proof) != nil, v.JudgeExtension(c.session.Extensions().RequireTLS) != nil:

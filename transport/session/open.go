@@ -53,14 +53,16 @@ func (o *opening) open(ctx context.Context, c *Conn, conn *limitedConn) (err err
 		}
 		silence := maxSilence
 		if i == len(hellos)-1 && floor == handshake.Required {
-			silence = 0 // there is nothing else to try, so command_timeout counts
+			// there is nothing else to try, so command_timeout counts
+			silence = 0
 		}
 		if err == nil {
 			err = o.greet(ctx, c, conn, silence)
 		}
 		if err != nil {
 			if len(tries) > 0 && !v.Plaintext() && ctx.Err() == nil {
-				return v.NoTLS(tries) // which tells more than that it takes no further connection
+				// which tells more than that it takes no further connection
+				return v.NoTLS(tries)
 			}
 			return err
 		}
@@ -201,8 +203,8 @@ func (o *opening) startTLS(ctx context.Context, c *Conn, hello handshake.Hello) 
 	return nil
 }
 
-// orNoTLS gives a failure of STARTTLS as it is where plaintext will do, and else
-// as that of the verdict.
+// orNoTLS gives a failure of STARTTLS as it is where plaintext will do, and
+// else as that of the verdict.
 func (o *opening) orNoTLS(v *verdict.Verdict, err error) error {
 	if failed := v.NoTLS(err); failed != nil {
 		return failed
@@ -225,7 +227,9 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 	var failed *verdict.Failure
 	var dialled *dial.Error
 	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
-		<-ctx.Done() // whose deadline the dialer and the connection obey too, and may see sooner
+		// whose deadline the dialer and the connection obey too, and may see
+		// sooner
+		<-ctx.Done()
 	}
 	switch {
 	case errors.Is(err, limit.ErrBusy):

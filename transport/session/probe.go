@@ -19,7 +19,8 @@ import (
 // STARTTLS, and the verdict's judgement. It is made by the code of a delivery
 // and ends before MAIL.
 type Probe struct {
-	Addr netip.Addr // that was reached; not valid when none came as far as a transaction
+	// that was reached; not valid when none came as far as a transaction
+	Addr netip.Addr
 	// Via says how a message would travel, as a delivery's text does:
 	// "192.0.2.1, dane, TLS1.3".
 	Via        string
@@ -43,7 +44,8 @@ func (p *Probe) over(config *tls.Config) *tls.Config {
 		return config
 	}
 	judge := config.VerifyConnection
-	config.ClientSessionCache = nil // the whole handshake, with its certificates
+	// the whole handshake, with its certificates
+	config.ClientSessionCache = nil
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		p.TLS = &state
 		return judge(state)

@@ -12,10 +12,11 @@ import (
 type Record struct {
 	// The time spent waiting for a place at an address, on TCP and on the
 	// wait for another delivery's trial of the same host, on the server's
-	// greeting and the first EHLO, and on STARTTLS, the handshake and the second
-	// EHLO; all hosts together. 0: it did not come to that.
+	// greeting and the first EHLO, and on STARTTLS, the handshake and the
+	// second EHLO; all hosts together. 0: it did not come to that.
 	Wait, Connect, Greeting, TLS time.Duration
-	Attempts                     []Attempt // the hosts that were judged, in the order of trying
+	// the hosts that were judged, in the order of trying
+	Attempts []Attempt
 
 	first [1]Attempt // most deliveries need one host
 }
@@ -27,15 +28,19 @@ type Attempt struct {
 	Verdict *verdict.Verdict
 	// Addr and Local are the two ends of the connection. Both are invalid when
 	// the host failed its verdict before it was dialled.
-	Addr, Local    netip.Addr
-	Proof          verdict.Proof
-	Failure        *verdict.Failure // the policy that the host failed; nil: none
-	TestingFailure *verdict.Failure // what a policy in testing mode has against it; nil: nothing
+	Addr, Local netip.Addr
+	Proof       verdict.Proof
+	// the policy that the host failed; nil: none
+	Failure *verdict.Failure
+	// what a policy in testing mode has against it; nil: nothing
+	TestingFailure *verdict.Failure
 	// TLSErr is why a server that offers STARTTLS got the message in the
 	// clear; nil: that did not happen.
-	TLSErr    error
-	Reused    bool // over a connection that had carried another message before
-	Delivered bool // the host took the message for a recipient; for whoever used the connection to say
+	TLSErr error
+	Reused bool // over a connection that had carried another message before
+	// the host took the message for a recipient; for whoever used the
+	// connection to say
+	Delivered bool
 }
 
 // Add notes a host that was judged, and gives its place among them.

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// maxHandshake is how much of what a server sent in its handshake is kept, in
-	// bytes: as a session to resume, or with an idle connection. Chains of
+	// maxHandshake is how much of what a server sent in its handshake is kept,
+	// in bytes: as a session to resume, or with an idle connection. Chains of
 	// five large certificates are below it; one of a thousand tiny ones, which
 	// takes megabytes when it is parsed, is not.
 	maxHandshake = 16 << 10
@@ -21,7 +21,8 @@ const (
 	sessionSize = 1 << 10
 )
 
-// handshakeBytes is about what is kept of a server's part in a handshake, in bytes.
+// handshakeBytes is about what is kept of a server's part in a handshake, in
+// bytes.
 func handshakeBytes(state *tls.ConnectionState) int {
 	n := len(state.OCSPResponse)
 	for _, sct := range state.SignedCertificateTimestamps {
@@ -93,8 +94,8 @@ func (c *Conns) Sessions() cache.Usage {
 	return cache.Usage{Entries: len(s.byKey), Bytes: int64(s.bytes), MaxBytes: maxSessionBytes}
 }
 
-// scopedSessions are the sessions of one host under one verdict: what was set up
-// under another is not even offered. It is the tls.ClientSessionCache of one
+// scopedSessions are the sessions of one host under one verdict: what was set
+// up under another is not even offered. It is the tls.ClientSessionCache of one
 // connection.
 type scopedSessions struct {
 	cache     *sessionCache

@@ -15,13 +15,18 @@ import (
 // TLSConfig restricts and equips TLS: the tls_client block, as in
 // transport.TLSClient.
 type TLSConfig struct {
-	MinVersion, MaxVersion uint16   // of crypto/tls
-	FixedVersions          bool     // no hello offers others
-	Legacy                 bool     // where no TLS is required, take TLS 1.0, 1.1 and 3DES rather than plaintext
-	Ciphers                []uint16 // TLS 1.2 cipher suites of crypto/tls; empty: Go's choice
-	Curves                 []uint16 // of crypto/tls CurveID; empty: Go's choice
-	RootCA                 []string // absolute paths of PEM files of roots trusted beside the system's
-	Cert, Key              string   // absolute paths of PEM files of a client certificate; both or neither
+	MinVersion, MaxVersion uint16 // of crypto/tls
+	FixedVersions          bool   // no hello offers others
+	// where no TLS is required, take TLS 1.0, 1.1 and 3DES rather than
+	// plaintext
+	Legacy bool
+	// TLS 1.2 cipher suites of crypto/tls; empty: Go's choice
+	Ciphers []uint16
+	Curves  []uint16 // of crypto/tls CurveID; empty: Go's choice
+	// absolute paths of PEM files of roots trusted beside the system's
+	RootCA []string
+	// absolute paths of PEM files of a client certificate; both or neither
+	Cert, Key string
 }
 
 // TLS is what a TLSConfig makes: the ground of every handshake.
@@ -88,8 +93,8 @@ func (c *TLS) Roots() *x509.CertPool { return c.roots }
 // config makes the configuration of one handshake. What the server proves is
 // written to the connection, and the handshake fails with a *verdict.Failure
 // when that is not enough: one handshake, judged once, also when a session is
-// resumed. The connection keeps the configuration, but not what it is judged by.
-// scope names the settings that sessions are shared under.
+// resumed. The connection keeps the configuration, but not what it is judged
+// by. scope names the settings that sessions are shared under.
 func (c *TLS) config(v *verdict.Verdict, p *persistConn, scope string, hello handshake.Hello) (*tls.Config, *verifier) {
 	cfg := c.base.Clone()
 	cfg.ServerName = certName(v.Names[0])

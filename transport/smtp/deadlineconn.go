@@ -22,15 +22,18 @@ type deadlineConn struct {
 	net.Conn
 	stall   time.Duration // the longest a write may make no progress
 	polling bool          // changed and asked by the goroutine that reads
-	silence time.Duration // the longest one read may wait, beside readUntil; 0: no other bound
-	end     time.Time     // of readUntil
+	// the longest one read may wait, beside readUntil; 0: no other bound
+	silence time.Duration
+	end     time.Time // of readUntil
 
 	mu         sync.Mutex
 	ctx        context.Context // the bound one
 	unbind     func() bool
 	hard       context.Context // that ends all waits too; nil: none
 	unbindHard func() bool
-	borne      time.Time // until when the end of ctx is no reason to stop waiting; zero: it always is
+	// until when the end of ctx is no reason to stop waiting; zero: it always
+	// is
+	borne      time.Time
 	givenUp    bool
 	writesOver bool
 
@@ -76,7 +79,8 @@ func (s *deadlineConn) bear(t time.Time, hard context.Context) {
 	}
 }
 
-// loose lets the bound context go. Nothing is waited for until another is bound.
+// loose lets the bound context go. Nothing is waited for until another is
+// bound.
 func (s *deadlineConn) loose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,8 +121,8 @@ func (s *deadlineConn) readUntil(t time.Time) {
 	s.Conn.SetReadDeadline(s.until(t))
 }
 
-// limitSilence has the read that follows wait for no longer than the silence that is
-// borne.
+// limitSilence has the read that follows wait for no longer than the silence
+// that is borne.
 func (s *deadlineConn) limitSilence() {
 	t := time.Now().Add(s.silence)
 	s.mu.Lock()

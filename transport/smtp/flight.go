@@ -37,9 +37,11 @@ type flown struct {
 	written bool          // all of it was written
 	whole   bool          // so was the message, before the last reply came
 	unseen  bool          // the server is known to lack some of it
-	mute    bool          // the connection ended, and not a byte of a reply to the transaction had come
-	alone   bool          // there was no other flight
-	err     error         // of the connection
+	// the connection ended, and not a byte of a reply to the transaction had
+	// come
+	mute  bool
+	alone bool  // there was no other flight
+	err   error // of the connection
 }
 
 const (
@@ -60,7 +62,8 @@ const (
 // says that the message is in it.
 func (t *transfer) fly(list []pendingReply, final bool, write func() error) flown {
 	f := &flight{transfer: t, list: list, final: final, written: make(chan error, 1)}
-	t.raw.readUntil(time.Time{}) // the wait for a reply begins when all is written
+	// the wait for a reply begins when all is written
+	t.raw.readUntil(time.Time{})
 	if t.brief {
 		f.written <- f.write(write)
 	} else {

@@ -50,9 +50,12 @@ type model struct {
 	mail  bool   // MAIL was accepted
 	rcpts []bool // each RCPT: accepted
 
-	mu    sync.Mutex
-	taken [][]bool // the accepted recipients of each message it took, nil for one that it did not
-	open  int      // the message, from 1, of which nobody can say whether it was taken
+	mu sync.Mutex
+	// the accepted recipients of each message it took, nil for one that it did
+	// not
+	taken [][]bool
+	// the message, from 1, of which nobody can say whether it was taken
+	open int
 }
 
 // fault is what is wrong with the replies to a message.

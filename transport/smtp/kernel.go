@@ -61,7 +61,8 @@ func (k *kernel) receive(p []byte) (int, error) {
 	return k.n, nil
 }
 
-// queued gives how many bytes were sent and not acknowledged (tcp(7), SIOCOUTQ).
+// queued gives how many bytes were sent and not acknowledged (tcp(7),
+// SIOCOUTQ).
 func (k *kernel) queued() int {
 	if k.raw.Control(k.outq) != nil || k.err != nil {
 		return 0

@@ -30,15 +30,15 @@ type Report struct {
 // Ending is what a transaction ended in. Each of them is one legal state of a
 // [Report]; there is no other:
 //
-//	Ending     Err, Stage  Final               the message             the connection
-//	Answered   none        as due              as Final says           goes on
-//	Closing    none        as due              as Final says           is closed
-//	Early      none        4yz or 5yz          was not accepted        is closed
-//	CutOff     set         none                was not accepted        is closed
-//	Spoiled    set         none                was not accepted        is closed
-//	Ended      set         none, as all others may have been accepted  is closed
-//	Lost       set         none                may have been accepted  is closed
-//	OutOfStep  set         none, as all others may have been accepted  is closed
+//	Ending     Err, Stage  Final               the message            connection
+//	Answered   none        as due              as Final says          goes on
+//	Closing    none        as due              as Final says          is closed
+//	Early      none        4yz or 5yz          was not accepted       is closed
+//	CutOff     set         none                was not accepted       is closed
+//	Spoiled    set         none                was not accepted       is closed
+//	Ended      set         none, as all others may have been accepted is closed
+//	Lost       set         none                may have been accepted is closed
+//	OutOfStep  set         none, as all others may have been accepted is closed
 //
 // Without Final the replies to MAIL, RCPT and DATA still count where they are
 // refusals. After OutOfStep, and after Lost where all went out in one flight,

@@ -245,7 +245,8 @@ func (s *Session) Reset(ctx context.Context) error {
 func (s *Session) Quit(ctx context.Context) {
 	s.begin(ctx)
 	_, _ = s.command("QUIT")
-	s.conn.Close() // with TLS's close_notify, so that the server need not wonder
+	// with TLS's close_notify, so that the server need not wonder
+	s.conn.Close()
 	s.Close()
 }
 

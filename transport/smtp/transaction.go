@@ -19,7 +19,8 @@ type Transaction struct {
 	Content    io.Reader // canonical form (package message), Size bytes
 	Size       int64
 	EightBit   bool // the content is not ASCII, or was declared so
-	UTF8       bool // the transaction needs SMTPUTF8; the caller checked that it is offered
+	// the transaction needs SMTPUTF8; the caller checked that it is offered
+	UTF8       bool
 	RequireTLS bool // ask for REQUIRETLS where it is offered (RFC 8689 §2)
 	Chunking   Chunking
 	Ret        string // RFC 3461 §4.3: "", "FULL" or "HDRS"
@@ -49,9 +50,10 @@ type Chunking uint8
 
 // The ways of chunking.
 const (
-	ChunkingOff       Chunking = iota // DATA
-	ChunkingWaiting                   // BDAT after the recipients' replies (RFC 3030 §2)
-	ChunkingPipelined                 // BDAT in one flight with MAIL and RCPT
+	ChunkingOff Chunking = iota // DATA
+	// BDAT after the recipients' replies (RFC 3030 §2)
+	ChunkingWaiting
+	ChunkingPipelined // BDAT in one flight with MAIL and RCPT
 )
 
 // commandRoom is more than a command takes with all of its parameters, but for
@@ -121,7 +123,8 @@ func (s *Session) mailCommand(tx *Transaction) string {
 		if tx.Ret != "" {
 			b.WriteString(" RET=" + tx.Ret)
 		}
-		// RFC 3461 §4.4 allows 100 characters; a longer one is no use to anyone.
+		// RFC 3461 §4.4 allows 100 characters; a longer one is no use to
+		// anyone.
 		if id := xtext(tx.EnvID); id != "" && len(id) <= 100 {
 			b.WriteString(" ENVID=" + id)
 		}

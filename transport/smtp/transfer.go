@@ -21,13 +21,15 @@ type transfer struct {
 	report  *Report
 	w       *bufio.Writer
 	chunked bool
-	brief   bool // all of it fits into one write, which no reply has to be read for
+	// all of it fits into one write, which no reply has to be read for
+	brief   bool
 	confirm bool // NOOP follows the chunk
 	leaving bool // the last reply was 421
 	stopped bool // further replies are due that nobody waits for
 
 	sent meter // what the connection took
-	end  int64 // how much it has to take for the message to be whole; 0: not known yet
+	// how much it has to take for the message to be whole; 0: not known yet
+	end int64
 }
 
 // meter counts what a connection takes.

@@ -28,7 +28,8 @@ func TestUnacknowledged(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer server.Close()
-			if !reads { // the whole fits into the client's kernel, not into the server's
+			// the whole fits into the client's kernel, not into the server's
+			if !reads {
 				err = errors.Join(server.(*net.TCPConn).SetReadBuffer(4<<10), client.(*net.TCPConn).SetWriteBuffer(4*size))
 			}
 			if err != nil {

@@ -104,7 +104,8 @@ func number(s string) (n uint16, rest string, ok bool) {
 type Error struct {
 	Code Code
 	Host string // the remote host it is about; empty when it is about none
-	Via  string // how the host was reached, as in "192.0.2.1, dane, TLS1.3"; may be empty
+	// how the host was reached, as in "192.0.2.1, dane, TLS1.3"; may be empty
+	Via  string
 	Text string // one line for people, without Host, Via and Code
 	Err  error  // the cause, for errors.Is; may be nil
 }

@@ -42,17 +42,21 @@ func final(cause Cause, text string) *Failure {
 // clear. It stays with the connection: whoever uses it again has it judged
 // again, by the verdict of the day.
 type Proof struct {
-	TLS     uint16         // version of crypto/tls; 0: plaintext
-	Cipher  uint16         // suite of crypto/tls
-	Group   tls.CurveID    // of the key exchange; 0: RSA
-	Hello   handshake.Step // by which it came about
-	DANE    *dane.Match    // the TLSA record that matched; nil: none did, or none was asked
-	DANEErr error          // why no record of the verdict's set matched
-	TLSA    string         // fingerprint of the set that DANE was found in
-	WebPKI  string         // the host name that the certificate is valid for; empty: not valid
-	PKIErr  error          // why not
-	Pin     pin.Pin        // of the verdict's pins, by which the server is known; zero: none, or none was asked
-	PinErr  error          // why by none
+	TLS    uint16         // version of crypto/tls; 0: plaintext
+	Cipher uint16         // suite of crypto/tls
+	Group  tls.CurveID    // of the key exchange; 0: RSA
+	Hello  handshake.Step // by which it came about
+	// the TLSA record that matched; nil: none did, or none was asked
+	DANE    *dane.Match
+	DANEErr error  // why no record of the verdict's set matched
+	TLSA    string // fingerprint of the set that DANE was found in
+	// the host name that the certificate is valid for; empty: not valid
+	WebPKI string
+	PKIErr error // why not
+	// of the verdict's pins, by which the server is known; zero: none, or none
+	// was asked
+	Pin    pin.Pin
+	PinErr error // why by none
 }
 
 // Level gives the TLS level that the connection reached.
@@ -139,8 +143,8 @@ func (v *Verdict) webPKI(p *Proof, who string) *Failure {
 	return nil
 }
 
-// TestingFailure says what enforcing a policy in testing mode would have had against
-// the host or the connection (RFC 8461 §5); nil: nothing.
+// TestingFailure says what enforcing a policy in testing mode would have had
+// against the host or the connection (RFC 8461 §5); nil: nothing.
 func (v *Verdict) TestingFailure(p *Proof) *Failure {
 	const who = "MTA-STS testing: "
 	switch {
@@ -166,7 +170,8 @@ func (v *Verdict) NoTLS(why error) *Failure {
 	if errors.As(why, &hellos) {
 		f.Text = hellos.Error() // which names the rule itself
 	}
-	// A handshake can fail for a passing reason, so it refuses nothing for good.
+	// A handshake can fail for a passing reason, so it refuses nothing for
+	// good.
 	f.Code.Class = status.Temporary
 	if f.Code.Detail == 30 {
 		f.Code.Detail = 5

@@ -14,11 +14,12 @@ type Rule uint8
 const (
 	NoRule       Rule = iota // opportunistic TLS asks nothing
 	UnusableTLSA             // TLSA records, none of them usable
-	DANE                     // usable TLSA records, or ones that cannot be looked up
-	MTASTS                   // the domain's MTA-STS policy
-	RequireTLS               // the message's own demand
-	LocalPolicy              // the administrator's minima
-	Pinned                   // the keys that the administrator pinned
+	// usable TLSA records, or ones that cannot be looked up
+	DANE
+	MTASTS      // the domain's MTA-STS policy
+	RequireTLS  // the message's own demand
+	LocalPolicy // the administrator's minima
+	Pinned      // the keys that the administrator pinned
 )
 
 // String gives the configuration's word for the rule.

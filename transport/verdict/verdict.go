@@ -54,15 +54,17 @@ type Rules struct {
 
 // Demands are what the message itself asks for (RFC 8689).
 type Demands struct {
-	RequireTLS    bool // it must not travel over less than an authenticated connection
+	// it must not travel over less than an authenticated connection
+	RequireTLS    bool
 	Relaxed       bool // relaxed_requiretls: a host need not offer REQUIRETLS
 	TLSRequiredNo bool // "TLS-Required: No", and it may be honoured
 }
 
 // Facts are what was found out about one MX host before it is dialled.
 type Facts struct {
-	Host   string // MX host name, A-label
-	Signed bool   // the MX set, or what stands in its place, was DNSSEC-validated
+	Host string // MX host name, A-label
+	// the MX set, or what stands in its place, was DNSSEC-validated
+	Signed bool
 	TLSA   TLSA
 	STS    STS
 }
@@ -72,9 +74,10 @@ type TLSAState uint8
 
 // The TLSA states.
 const (
-	TLSANone    TLSAState = iota // proven absent, or not asked since the addresses are not signed
-	TLSAPresent                  // there are secure records
-	TLSAFailed                   // the look-up failed: nothing is proven
+	// proven absent, or not asked since the addresses are not signed
+	TLSANone    TLSAState = iota
+	TLSAPresent           // there are secure records
+	TLSAFailed            // the look-up failed: nothing is proven
 )
 
 // TLSA is what the DNS says about a host's certificate.
@@ -91,9 +94,11 @@ type STSState uint8
 
 // The MTA-STS states.
 const (
-	STSNone   STSState = iota // no policy
-	STSFound                  // a policy is known
-	STSFailed                 // one may exist, but could not be had; deliveries go on without (RFC 8461 §3.3)
+	STSNone  STSState = iota // no policy
+	STSFound                 // a policy is known
+	// one may exist, but could not be had; deliveries go on without (RFC 8461
+	// §3.3)
+	STSFailed
 )
 
 // STS is what is known of the domain's MTA-STS policy.
@@ -110,9 +115,11 @@ type Need uint8
 const (
 	NeedNothing Need = iota // TLS if offered; plaintext will do
 	NeedTLS                 // TLS with any certificate
-	NeedProof               // TLS with a certificate that anything proves: DANE or WebPKI
-	NeedWebPKI              // TLS 1.2 or better, certificate valid for the host's name
-	NeedDANE                // a certificate that matches a TLSA record
+	// TLS with a certificate that anything proves: DANE or WebPKI
+	NeedProof
+	// TLS 1.2 or better, certificate valid for the host's name
+	NeedWebPKI
+	NeedDANE // a certificate that matches a TLSA record
 )
 
 // String gives the need in words.
@@ -138,7 +145,8 @@ type Verdict struct {
 	Names []string // SNI first; for NeedDANE the reference identifiers
 	TLSA  dane.Set // for NeedDANE
 	Pins  pin.Set  // one of which the server must match besides; empty: none
-	// NeedRequireTLS says that the host must offer REQUIRETLS (RFC 8689 §4.2.1).
+	// NeedRequireTLS says that the host must offer REQUIRETLS (RFC 8689
+	// §4.2.1).
 	NeedRequireTLS bool
 	// Refusal is why the host may not even be dialled; nil: it may.
 	Refusal *Failure
@@ -149,7 +157,8 @@ type Verdict struct {
 	// TestingRefusal is what testing mode lets pass; nil: nothing.
 	TestingRefusal *Failure
 
-	testedWebPKI bool // an MTA-STS policy in testing mode applies to the certificate
+	// an MTA-STS policy in testing mode applies to the certificate
+	testedWebPKI bool
 }
 
 // Plaintext reports whether the message may travel in the clear.
@@ -235,7 +244,8 @@ func (v *Verdict) sts(f Facts) {
 	}
 	switch {
 	case v.Need == NeedDANE && (listed || v.MX == MXDNSSEC):
-		// DANE decides about the certificate, and the signed MX set about the host.
+		// DANE decides about the certificate, and the signed MX set about the
+		// host.
 	case !listed:
 		v.Refusal = failure(5, MTASTS, NotListed, "the domain's MTA-STS policy does not list this host")
 		v.Reason = "MTA-STS enforce, host not listed"

@@ -54,18 +54,23 @@ func (k KeyType) generate() (crypto.Signer, error) {
 // Options describe an authority. The zero value is a root without
 // intermediates, valid for ten years from yesterday.
 type Options struct {
-	Name          string    // of the organisation; "mxpipe lab" when empty
-	Key           KeyType   // of the root and the intermediates
-	Intermediates int       // how many certificates stand between the root and a server's
-	NotBefore     time.Time // of the certificate that issues; the zero value is yesterday
-	NotAfter      time.Time // of the certificate that issues; the zero value is in ten years
+	Name string  // of the organisation; "mxpipe lab" when empty
+	Key  KeyType // of the root and the intermediates
+	// how many certificates stand between the root and a server's
+	Intermediates int
+	// of the certificate that issues; the zero value is yesterday
+	NotBefore time.Time
+	// of the certificate that issues; the zero value is in ten years
+	NotAfter time.Time
 }
 
 // Authority issues certificates. It never changes, and may be used by several
 // goroutines at once.
 type Authority struct {
-	root   *x509.Certificate
-	issuer tls.Certificate // the last intermediate or the root, with its chain up to and including the root
+	root *x509.Certificate
+	// the last intermediate or the root, with its chain up to and including the
+	// root
+	issuer tls.Certificate
 }
 
 // New makes an authority with fresh keys.
@@ -128,24 +133,30 @@ type Chain int
 
 // The chains.
 const (
-	WithIntermediates Chain = iota // as RFC 8446 §4.4.2 wants it; nothing when the root signs
-	LeafOnly                       // the intermediates are missing
-	WithRoot                       // everything up to the root, as DANE-TA needs (RFC 7672 §3.1.2)
-	Shuffled                       // as WithRoot, in the opposite order
+	// as RFC 8446 §4.4.2 wants it; nothing when the root signs
+	WithIntermediates Chain = iota
+	LeafOnly                // the intermediates are missing
+	// everything up to the root, as DANE-TA needs (RFC 7672 §3.1.2)
+	WithRoot
+	Shuffled // as WithRoot, in the opposite order
 )
 
 // Spec is what a certificate shall be. The zero value is a certificate for no
 // name, valid now, with a sound chain.
 type Spec struct {
-	Names      []string            // DNS names, wildcards and IP addresses for the subject alternative name
-	CommonName string              // of the subject; none when empty, as public authorities do
-	NotBefore  time.Time           // the zero value is yesterday
-	NotAfter   time.Time           // the zero value is in ten years
-	Key        KeyType             // of the server's key
-	SelfSigned bool                // signed by its own key and sent without a chain
-	Chain      Chain               // what is sent along
-	Extra      []*x509.Certificate // unrelated certificates, sent between the server's own and its chain
-	Usages     []x509.ExtKeyUsage  // nil: server authentication
+	// DNS names, wildcards and IP addresses for the subject alternative name
+	Names []string
+	// of the subject; none when empty, as public authorities do
+	CommonName string
+	NotBefore  time.Time // the zero value is yesterday
+	NotAfter   time.Time // the zero value is in ten years
+	Key        KeyType   // of the server's key
+	// signed by its own key and sent without a chain
+	SelfSigned bool
+	Chain      Chain // what is sent along
+	// unrelated certificates, sent between the server's own and its chain
+	Extra  []*x509.Certificate
+	Usages []x509.ExtKeyUsage // nil: server authentication
 }
 
 // For returns the spec of a sound certificate for these names.

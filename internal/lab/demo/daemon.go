@@ -116,7 +116,8 @@ func startDaemon(ctx context.Context, program, dir string, w *world.World, verbo
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(ownEnvironment(), "NOTIFY_SOCKET="+notify)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true,            // Ctrl-C is for the demo, which then ends it
+		// Ctrl-C is for the demo, which then ends it
+		Setpgid:   true,
 		Pdeathsig: syscall.SIGKILL, // if the demo is killed
 	}
 	if err := d.cmd.Start(); err != nil {

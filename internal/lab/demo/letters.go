@@ -11,8 +11,9 @@ import (
 // letter is one recipient of the message that is handed over by LMTP, and the
 // answer for that one.
 type letter struct {
-	to   string
-	want string // how the answer must begin; what follows is behind the recipient
+	to string
+	// how the answer must begin; what follows is behind the recipient
+	want string
 	says string // a part of it
 }
 

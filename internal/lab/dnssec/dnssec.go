@@ -40,15 +40,22 @@ type Signing uint8
 // The signings. A resolver finds the first secure, those marked insecure
 // without AD, and answers SERVFAIL to the rest.
 const (
-	Signed        Signing = iota // every signature is good
-	Unsigned                     // insecure: no signatures, and a proof in the parent that there is no DS record
-	NoDS                         // insecure: signed well, but the parent has no DS record
-	UnknownDigest                // insecure: the parent's DS record has a digest type nobody knows (RFC 6840 §5.2)
-	Expired                      // bogus: every signature ended a month ago
-	NotYetValid                  // bogus: every signature begins in a month
-	BadSignatures                // bogus: every signature is wrong
-	WrongDS                      // bogus: the parent's DS record is of no key in the zone
-	Stripped                     // bogus: there is a DS record, and the zone has no keys and no signatures
+	Signed Signing = iota // every signature is good
+	// insecure: no signatures, and a proof in the parent that there is no DS
+	// record
+	Unsigned
+	// insecure: signed well, but the parent has no DS record
+	NoDS
+	// insecure: the parent's DS record has a digest type nobody knows (RFC 6840
+	// §5.2)
+	UnknownDigest
+	Expired       // bogus: every signature ended a month ago
+	NotYetValid   // bogus: every signature begins in a month
+	BadSignatures // bogus: every signature is wrong
+	// bogus: the parent's DS record is of no key in the zone
+	WrongDS
+	// bogus: there is a DS record, and the zone has no keys and no signatures
+	Stripped
 )
 
 // String gives a word for tables.
@@ -73,19 +80,24 @@ const (
 	ExpiredSignature              // the signature ended a month ago
 	FutureSignature               // the signature begins in a month
 	NoSignature                   // there is none
-	ServFail                      // the server answers SERVFAIL to this question, signed zone or not
+	// the server answers SERVFAIL to this question, signed zone or not
+	ServFail
 )
 
 // Zone is what a zone is made from.
 type Zone struct {
-	Name string // such as "example.org" or "."; the letter case and the final dot do not matter
+	// such as "example.org" or "."; the letter case and the final dot do not
+	// matter
+	Name string
 	// Text is in the form of a zone file (RFC 1035 §5); names in it are
 	// relative to Name. The zone needs no SOA and NS records of its own. NS and
 	// DS records for zones of the same Server are made by the Server.
-	Text        string
-	Signing     Signing
-	TTL         uint32 // seconds, for records that give none; 0 means DefaultTTL
-	NegativeTTL uint32 // seconds, unless Text has an SOA record; 0 means DefaultTTL
+	Text    string
+	Signing Signing
+	// seconds, for records that give none; 0 means DefaultTTL
+	TTL uint32
+	// seconds, unless Text has an SOA record; 0 means DefaultTTL
+	NegativeTTL uint32
 }
 
 // ErrNoZone means that a name given to a method is not that of a zone. The

@@ -15,9 +15,10 @@ type Server struct {
 	endpoint endpoint
 	tally    tally
 
-	mu       sync.Mutex
-	zones    map[string]*zone
-	children map[string][]*zone // by the parent's name; nil when it must be made again
+	mu    sync.Mutex
+	zones map[string]*zone
+	// by the parent's name; nil when it must be made again
+	children map[string][]*zone
 	faults   map[question]Fault
 }
 

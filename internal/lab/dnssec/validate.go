@@ -19,12 +19,13 @@ func (e *invalidError) Error() string { return e.text }
 
 // part is what one message says to a question.
 type part struct {
-	rcode      int
-	answer     []dns.RR
-	authority  []dns.RR
-	alias      string // where the answer goes on; "" when it is complete
-	wildcard   bool   // the answer was made from a wildcard, or denied at one
-	delegation bool   // to a DS question: there is a delegation without DS records
+	rcode     int
+	answer    []dns.RR
+	authority []dns.RR
+	alias     string // where the answer goes on; "" when it is complete
+	wildcard  bool   // the answer was made from a wildcard, or denied at one
+	// to a DS question: there is a delegation without DS records
+	delegation bool
 }
 
 // signedSet is an RRset with the signatures beside it.

@@ -55,7 +55,8 @@ type zone struct {
 	records  rrsets // as given
 	secret   crypto.Signer
 	public   *dns.DNSKEY
-	made     *contents // from records, the children and signing; nil when that must be done again
+	// from records, the children and signing; nil when that must be done again
+	made *contents
 }
 
 func newZone(z Zone) (*zone, error) {
@@ -112,9 +113,10 @@ func (z *zone) ns() []dns.RR {
 // NSEC records, and without the records that a delegation hides. Only sigs
 // changes later.
 type contents struct {
-	zone  *zone
-	sets  rrsets
-	nodes map[string]bool // names that exist, those without records (empty non-terminals) included
+	zone *zone
+	sets rrsets
+	// names that exist, those without records (empty non-terminals) included
+	nodes map[string]bool
 	cuts  map[string]bool // delegations
 	chain []*dns.NSEC     // in canonical order
 	sigs  map[question]*dns.RRSIG
@@ -233,7 +235,9 @@ func (c *contents) nsecFor(name string) *dns.NSEC {
 		return strings.Compare(orderKey(nsec.Hdr.Name), key)
 	})
 	if !found {
-		i-- // the zone's own name is the first, so that there is one before every other
+		// the zone's own name is the first, so that there is one before every
+		// other
+		i--
 	}
 	return c.chain[i]
 }

@@ -11,28 +11,39 @@ type Fault uint8
 
 // The faults.
 const (
-	Normal        Fault = iota // as a good resolver does
-	ServFail                   // SERVFAIL
-	Bogus                      // SERVFAIL with the extended error "DNSSEC Bogus" (RFC 8914 §4.7)
-	Refused                    // REFUSED
-	NotImp                     // NOTIMP
-	FormErr                    // FORMERR
-	BareRefused                // REFUSED in a message that is only a header
-	Silent                     // no answer; over TCP the connection is closed
-	Truncate                   // over UDP an empty answer with TC; over TCP the whole
-	TruncateMute               // over UDP an empty answer with TC; over TCP the connection is closed
-	CutRecord                  // over UDP an answer with TC that ends within a record; over TCP the whole
-	WrongID                    // another query's id
-	WrongQuestion              // another name in the question
-	NoQuestion                 // a good answer with the question left out
-	NotResponse                // the QR flag is not set
-	Garbage                    // the right header and question, then bytes that are no records
-	LyingCount                 // the header promises records, the message ends before them
-	NoFollow                   // the first CNAME record alone
-	Referral                   // no records and the name servers of the root, as a server says that does not recurse
-	NoSOA                      // negative answers without an SOA record (RFC 2308 §2.1 type 4, §2.2 type 3)
-	NoEDNS                     // FORMERR to a query with EDNS
-	NoEDNSLying                // NOTIMP to a query with EDNS, and AD in every answer to one without
+	Normal   Fault = iota // as a good resolver does
+	ServFail              // SERVFAIL
+	// SERVFAIL with the extended error "DNSSEC Bogus" (RFC 8914 §4.7)
+	Bogus
+	Refused     // REFUSED
+	NotImp      // NOTIMP
+	FormErr     // FORMERR
+	BareRefused // REFUSED in a message that is only a header
+	Silent      // no answer; over TCP the connection is closed
+	// over UDP an empty answer with TC; over TCP the whole
+	Truncate
+	// over UDP an empty answer with TC; over TCP the connection is closed
+	TruncateMute
+	// over UDP an answer with TC that ends within a record; over TCP the whole
+	CutRecord
+	WrongID       // another query's id
+	WrongQuestion // another name in the question
+	NoQuestion    // a good answer with the question left out
+	NotResponse   // the QR flag is not set
+	// the right header and question, then bytes that are no records
+	Garbage
+	// the header promises records, the message ends before them
+	LyingCount
+	NoFollow // the first CNAME record alone
+	// no records and the name servers of the root, as a server says that does
+	// not recurse
+	Referral
+	// negative answers without an SOA record (RFC 2308 §2.1 type 4, §2.2 type
+	// 3)
+	NoSOA
+	NoEDNS // FORMERR to a query with EDNS
+	// NOTIMP to a query with EDNS, and AD in every answer to one without
+	NoEDNSLying
 )
 
 // respond makes the bytes of an answer, nil for none.

@@ -88,7 +88,9 @@ func (s *Server) serve(packets net.PacketConn, listener net.Listener) {
 // shut closes both ports.
 func (s *Server) shut() {
 	for _, server := range s.open {
-		_ = server.Shutdown() // the error would say that it has ended by itself; either way it is down
+		// the error would say that it has ended by itself; either way it is
+		// down
+		_ = server.Shutdown()
 	}
 	s.opened.Wait()
 	s.open = nil

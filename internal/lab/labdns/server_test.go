@@ -94,7 +94,8 @@ func TestAnswers(t *testing.T) {
 		{"mx.example.org", dns.TypeAAAA, dns.RcodeSuccess, 0, true},
 		{"none.example.org", dns.TypeA, dns.RcodeNameError, 0, true},
 		{"none.unsigned.example.org", dns.TypeA, dns.RcodeNameError, 0, false},
-		{"example", dns.TypeA, dns.RcodeSuccess, 0, false}, // an empty non-terminal (RFC 8020 §2)
+		// an empty non-terminal (RFC 8020 §2)
+		{"example", dns.TypeA, dns.RcodeSuccess, 0, false},
 		{"nowhere.test", dns.TypeA, dns.RcodeNameError, 0, false},
 	} {
 		r := ask(t, s, c.name, c.qtype, "udp")

@@ -14,14 +14,15 @@ type Keyword uint
 
 // The extensions. STARTTLS is not among them: see TLS.
 const (
-	Pipelining          Keyword = 1 << iota // RFC 2920
-	Size                                    // RFC 1870; the number is Behaviour.Size
-	EightBitMIME                            // RFC 6152
-	SMTPUTF8                                // RFC 6531
-	DSN                                     // RFC 3461
-	Chunking                                // RFC 3030
-	EnhancedStatusCodes                     // RFC 2034
-	RequireTLS                              // RFC 8689; offered under TLS only
+	Pipelining Keyword = 1 << iota // RFC 2920
+	// RFC 1870; the number is Behaviour.Size
+	Size
+	EightBitMIME        // RFC 6152
+	SMTPUTF8            // RFC 6531
+	DSN                 // RFC 3461
+	Chunking            // RFC 3030
+	EnhancedStatusCodes // RFC 2034
+	RequireTLS          // RFC 8689; offered under TLS only
 )
 
 // AllKeywords is every extension but REQUIRETLS, which few servers offer.
@@ -37,26 +38,31 @@ const (
 	TLSNone    TLSMode = iota // not offered, and 502 to whoever asks
 	TLSWorks                  // offered, and the handshake goes well
 	TLSRefused                // offered, but answered with TLS.Refusal
-	TLSBroken                 // offered, but the ClientHello is answered with a fatal alert
-	TLSHidden                 // not offered, but it works
+	// offered, but the ClientHello is answered with a fatal alert
+	TLSBroken
+	TLSHidden // not offered, but it works
 )
 
 // TLS is how the server does TLS.
 type TLS struct {
-	Mode         TLSMode
-	Certificate  tls.Certificate            // sent to whoever asks for none of BySNI
+	Mode TLSMode
+	// sent to whoever asks for none of BySNI
+	Certificate  tls.Certificate
 	BySNI        map[string]tls.Certificate // by lower-case server name
 	MinVersion   uint16                     // as in tls.Config; 0: TLS 1.2
 	MaxVersion   uint16                     // as in tls.Config; 0: the latest
 	NoResumption bool                       // hand out no session tickets
-	Ciphers      []uint16                   // as in tls.Config; nil: Go's choice
+	// as in tls.Config; nil: Go's choice
+	Ciphers []uint16
 	// Answer is what becomes of one hello: it may change the configuration, or
 	// refuse with an error, which is an alert; nil: nothing of that kind.
-	Answer       func(hello *tls.ClientHelloInfo, config *tls.Config) error
-	AskForClient bool   // ask the client for a certificate, and take any or none
+	Answer func(hello *tls.ClientHelloInfo, config *tls.Config) error
+	// ask the client for a certificate, and take any or none
+	AskForClient bool
 	Refusal      string // the reply in TLSRefused; 454 4.7.0 when empty
 	Keyword      string // how the keyword is written; "STARTTLS" when empty
-	Inject       string // plaintext sent in one write with the reply to STARTTLS
+	// plaintext sent in one write with the reply to STARTTLS
+	Inject string
 }
 
 // Stage is a point in a session at which an action can strike.
@@ -127,7 +133,8 @@ type Action struct {
 
 // Rule is a reply to recipients.
 type Rule struct {
-	Local string // the local part, in any letter case; a * at the end stands for any rest
+	// the local part, in any letter case; a * at the end stands for any rest
+	Local string
 	Reply string // the lines without CRLF, separated by \n
 }
 
@@ -145,25 +152,32 @@ func UsualRecipients() []Rule {
 // year 1982: EHLO works and offers nothing. A server that gets a behaviour
 // keeps its own copy.
 type Behaviour struct {
-	Hostname string   // in the greeting and the reply to EHLO; "mx.lab.example" when empty
+	// in the greeting and the reply to EHLO; "mx.lab.example" when empty
+	Hostname string
 	Keywords Keyword  // what EHLO offers
 	Extra    []string // further lines of EHLO, such as "SIZE many"
 	TLS      TLS
 
-	Size          int64  // the number that SIZE offers; 0: SIZE without a number
-	RealSize      int64  // the largest body taken; 0: Size, or no limit but Options.MaxBody when that is 0 too
-	MaxRecipients int    // further ones get 452 4.5.3; 0: no limit
-	MaxMessages   int    // on one connection; then MAIL gets 421; 0: no limit
-	MaxConns      int    // open at once; further ones are greeted with 421; 0: no limit
-	NeedTLS       bool   // MAIL in plaintext gets 530 5.7.0
-	Recipients    []Rule // the first that matches decides
+	// the number that SIZE offers; 0: SIZE without a number
+	Size int64
+	// the largest body taken; 0: Size, or no limit but Options.MaxBody when
+	// that is 0 too
+	RealSize      int64
+	MaxRecipients int // further ones get 452 4.5.3; 0: no limit
+	MaxMessages   int // on one connection; then MAIL gets 421; 0: no limit
+	// open at once; further ones are greeted with 421; 0: no limit
+	MaxConns   int
+	NeedTLS    bool   // MAIL in plaintext gets 530 5.7.0
+	Recipients []Rule // the first that matches decides
 
 	At       map[Stage]Action
 	HalfBody int64 // bytes of a body after which StageBody comes; 0: one
 
-	Delay  time.Duration // before each reply
-	Drip   time.Duration // between two bytes of a reply
-	Settle time.Duration // silence to wait for before replies are sent, so that long flights are counted exactly
+	Delay time.Duration // before each reply
+	Drip  time.Duration // between two bytes of a reply
+	// silence to wait for before replies are sent, so that long flights are
+	// counted exactly
+	Settle time.Duration
 
 	// SpillChunk makes the server forget the chunk of a BDAT command that it
 	// refuses because it has no recipient: the chunk is run as commands, as
@@ -271,7 +285,8 @@ func newBehaviourState(h Behaviour, ticketKey [32]byte) *behaviourState {
 	if h.TLS.AskForClient {
 		config.ClientAuth = tls.RequestClientCert
 	}
-	config.SetSessionTicketKeys([][32]byte{ticketKey}) // tickets outlive a change of behaviour
+	// tickets outlive a change of behaviour
+	config.SetSessionTicketKeys([][32]byte{ticketKey})
 	return &behaviourState{Behaviour: h, config: config, passed: map[Stage]int{}}
 }
 

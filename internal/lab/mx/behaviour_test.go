@@ -86,7 +86,8 @@ func TestOtherReplies(t *testing.T) {
 
 	c = open(at(StageEHLO, Action{Reply: "250-liar\n250-chunking\n250 SIZE many"}))
 	c.hello().send("MAIL FROM:<> SIZE=1\r\n")
-	c.expect("250 sender") // without an enhanced status code, which was not offered
+	// without an enhanced status code, which was not offered
+	c.expect("250 sender")
 
 	c = open(at(StageMAIL, Action{Reply: "421 4.3.2 later"}))
 	c.hello().send(envelope)

@@ -37,7 +37,9 @@ func (x *session) meet(stage Stage, verb, arg string) error {
 	_, err := x.answer(stage, strings.Join(lines, "\n"), func(reply string) {
 		x.begin(arg)
 		if stage == StageEHLO {
-			x.offered = offered(reply) // what counts is what went out, be it by the behaviour or by an action
+			// what counts is what went out, be it by the behaviour or by an
+			// action
+			x.offered = offered(reply)
 		}
 	})
 	return err

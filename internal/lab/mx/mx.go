@@ -36,14 +36,17 @@ import (
 
 // Options say where a server listens and how much it remembers.
 type Options struct {
-	Addr        string        // 127.0.0.1:0 when empty; many hosts share one port on 127.0.0.2, 127.0.0.3 and so on
+	// 127.0.0.1:0 when empty; many hosts share one port on 127.0.0.2, 127.0.0.3
+	// and so on
+	Addr        string
 	Behaviour   Behaviour     // to begin with
 	Timeout     time.Duration // for each read and write; 0: 5 minutes
 	MaxMessages int           // messages kept, the latest; 0: 10,000
 	MaxBytes    int           // of bodies kept; 0: 256 MiB
-	MaxBody     int           // the largest body taken where the behaviour sets no limit; 0: 64 MiB
-	Discard     bool          // keep no bodies, for benchmarks
-	Log         *slog.Logger  // tells the dialogue at debug level; nil: nobody
+	// the largest body taken where the behaviour sets no limit; 0: 64 MiB
+	MaxBody int
+	Discard bool         // keep no bodies, for benchmarks
+	Log     *slog.Logger // tells the dialogue at debug level; nil: nobody
 }
 
 // Server is a running mail server. Its methods may be called from any
@@ -153,7 +156,8 @@ func (s *Server) accept() {
 			select {
 			case <-s.ctx.Done():
 				return
-			case <-time.After(5 * time.Millisecond): // out of descriptors, perhaps; do not spin
+			case <-time.After(5 * time.Millisecond):
+				// out of descriptors, perhaps; do not spin
 				continue
 			}
 		}
@@ -167,7 +171,8 @@ func (s *Server) accept() {
 			c.Peak = max(c.Peak, c.Open)
 			x.number, x.place = c.Connections, c.Open
 		})
-		if s.ctx.Err() != nil { // Stop may have looked before this one was there
+		// Stop may have looked before this one was there
+		if s.ctx.Err() != nil {
 			conn.Close()
 		}
 		s.wg.Go(func() {

@@ -217,7 +217,8 @@ func TestResumption(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.deliver()
-		s.SetBehaviour(Modern(cert)) // tickets are good for longer than a behaviour
+		// tickets are good for longer than a behaviour
+		s.SetBehaviour(Modern(cert))
 	}
 	if c := s.Counters(); c.Handshakes != 2 || c.Resumed != 1 || !s.Messages()[1].TLS.DidResume {
 		t.Errorf("counters are %+v", c)
@@ -264,7 +265,8 @@ func TestMemoryHasABound(t *testing.T) {
 	for range 4 {
 		c.deliver()
 	}
-	if m := wait(t, s, 4); len(m) != 2 || m[1].ID != "LAB4" { // two bodies of four bytes
+	// two bodies of four bytes
+	if m := wait(t, s, 4); len(m) != 2 || m[1].ID != "LAB4" {
 		t.Errorf("kept %+v", m)
 	}
 	s.Forget()

@@ -24,9 +24,10 @@ type session struct {
 	number int // of the connection
 	place  int // among those that were open when it came
 
-	out      []string // replies that wait to be sent, with their CRLFs
-	hello    string   // "" before EHLO and HELO
-	refused  bool     // the last MAIL was; what follows in its flight is no breach
+	out   []string // replies that wait to be sent, with their CRLFs
+	hello string   // "" before EHLO and HELO
+	// the last MAIL was; what follows in its flight is no breach
+	refused  bool
 	offered  Keyword
 	last     bool // the command before must be the last of its flight
 	messages int

@@ -19,15 +19,24 @@ type Breach string
 
 // The breaches.
 const (
-	BareLF      Breach = "bare LF"      // on the wire, in a command or a body (RFC 5321 §2.3.8)
-	BareCR      Breach = "bare CR"      // likewise
-	LongLine    Breach = "long line"    // over 998 bytes in a body, or over 8,000 in a command (RFC 5321 §4.5.3.1)
-	Control     Breach = "control"      // NUL in a body, or a control character in a command
-	EightBit    Breach = "eight bit"    // bytes over 127 that were not announced by BODY=8BITMIME or SMTPUTF8
-	NoLastCRLF  Breach = "no last CRLF" // a BDAT message that does not end in CRLF
-	Pipelined   Breach = "pipelined"    // sent ahead without PIPELINING, or past EHLO, DATA or another that must come last (RFC 2920 §3.1)
-	EarlyTLS    Breach = "early TLS"    // bytes after STARTTLS before its reply was sent
-	Unoffered   Breach = "unoffered"    // a command or parameter of an extension that EHLO did not offer
+	// on the wire, in a command or a body (RFC 5321 §2.3.8)
+	BareLF Breach = "bare LF"
+	BareCR Breach = "bare CR" // likewise
+	// over 998 bytes in a body, or over 8,000 in a command (RFC 5321 §4.5.3.1)
+	LongLine Breach = "long line"
+	// NUL in a body, or a control character in a command
+	Control Breach = "control"
+	// bytes over 127 that were not announced by BODY=8BITMIME or SMTPUTF8
+	EightBit Breach = "eight bit"
+	// a BDAT message that does not end in CRLF
+	NoLastCRLF Breach = "no last CRLF"
+	// sent ahead without PIPELINING, or past EHLO, DATA or another that must
+	// come last (RFC 2920 §3.1)
+	Pipelined Breach = "pipelined"
+	// bytes after STARTTLS before its reply was sent
+	EarlyTLS Breach = "early TLS"
+	// a command or parameter of an extension that EHLO did not offer
+	Unoffered   Breach = "unoffered"
 	BadSyntax   Breach = "bad syntax"   // a command that cannot be read
 	BadSequence Breach = "bad sequence" // a command at the wrong time
 )
@@ -60,10 +69,13 @@ type Message struct {
 	Sender     string // "" for the null sender
 	Params     []string
 	Recipients []Recipient
-	Body       []byte // with the transparency dots taken out; nil when Options.Discard is set
-	Length     int    // of the body
-	Chunks     int    // BDAT commands; 0: sent by DATA
-	Flights    int    // from the one with MAIL to the one with the end of the body: 1 is the best there is
+	// with the transparency dots taken out; nil when Options.Discard is set
+	Body   []byte
+	Length int // of the body
+	Chunks int // BDAT commands; 0: sent by DATA
+	// from the one with MAIL to the one with the end of the body: 1 is the best
+	// there is
+	Flights    int
 	TLS        *tls.ConnectionState
 	Violations []Violation // of this transaction
 }
@@ -88,12 +100,14 @@ type Counters struct {
 	Resumed          int
 	FailedHandshakes int
 	Commands         int
-	Verbs            map[string]int // commands by upper-case verb; unknown ones under ""
-	Stages           map[Stage]int  // how often each was reached, held or not
-	Messages         int            // accepted
-	Refused          int            // whole bodies that arrived and were not accepted
-	Flights          int            // of connections that have ended
-	Violations       int
+	// commands by upper-case verb; unknown ones under ""
+	Verbs    map[string]int
+	Stages   map[Stage]int // how often each was reached, held or not
+	Messages int           // accepted
+	// whole bodies that arrived and were not accepted
+	Refused    int
+	Flights    int // of connections that have ended
+	Violations int
 }
 
 // store is what the server remembers, all of it under the server's lock.

@@ -18,9 +18,11 @@ type Message struct {
 	Conn     int      // number of the connection, from 1
 	Envelope []string // the commands from MAIL to DATA or the last BDAT
 	Chunked  bool     // sent by BDAT
-	Wire     []byte   // as sent: with transparency dots and the final dot; the chunks' contents for BDAT
-	Text     []byte   // the message itself
-	Flights  int      // flights of the connection so far
+	// as sent: with transparency dots and the final dot; the chunks' contents
+	// for BDAT
+	Wire    []byte
+	Text    []byte // the message itself
+	Flights int    // flights of the connection so far
 }
 
 // Conversation is what happened on one connection.
@@ -31,9 +33,10 @@ type Conversation struct {
 	Err      error  // the first step that did not go as written, or nil
 	Commands []string
 	Messages []Message
-	Marks    []string             // passed so far
-	TLS      *tls.ConnectionState // nil in plaintext; ServerName is the client's SNI
-	TLSError error                // why a handshake failed that was to fail
+	Marks    []string // passed so far
+	// nil in plaintext; ServerName is the client's SNI
+	TLS      *tls.ConnectionState
+	TLSError error // why a handshake failed that was to fail
 	Flights  int
 	smtpconn.Record
 }

@@ -28,32 +28,42 @@
 //
 // The client's part:
 //
-//	C: PATTERN     one line, ended by CRLF, that matches; * is any run of bytes, \* a star, \\ a backslash
-//	C? PATTERN     the same, but another line, or the end of the stream, is left for the next step
+//	C: PATTERN     one line, ended by CRLF, that matches; * is any run of bytes,
+//	               \* a star, \\ a backslash
+//	C? PATTERN     the same, but another line, or the end of the stream, is left
+//	               for the next step
 //	BODY           the body of a DATA command, up to and including CRLF.CRLF
-//	BDAT           a BDAT command and its chunk; LAST completes a body (RFC 3030 §2)
+//	BDAT           a BDAT command and its chunk; LAST completes a body (RFC 3030
+//	               §2)
 //	READ N         N bytes, whatever they are
-//	FLIGHTS N      the client has sent N flights up to here, so it has waited for N-1 answers
-//	QUIET [TIME]   nothing unread has arrived, nor arrives within TIME (20ms): the client waits for an answer
+//	FLIGHTS N      the client has sent N flights up to here, so it has waited
+//	               for N-1 answers
+//	QUIET [TIME]   nothing unread has arrived, nor arrives within TIME (20ms):
+//	               the client waits for an answer
 //	REST           everything until the client closes
 //	END            the client closes, and sends nothing before
 //
 // The server's part:
 //
 //	S: TEXT        a line; CRLF is added
-//	RAW "BYTES"    bytes in Go's quoting, as they are: half a line, a bare LF, two replies at once
+//	RAW "BYTES"    bytes in Go's quoting, as they are: half a line, a bare LF,
+//	               two replies at once
 //	RECORDS "BYTES" ...  each in a TLS record of its own, all of them at once
 //	REPEAT N "BYTES"
-//	TLS NAME       shake hands with the configuration of that name; the client must accept
+//	TLS NAME       shake hands with the configuration of that name; the client
+//	               must accept
 //	TLS NAME fails the same; the client must refuse
-//	TLSALERT       wait for the ClientHello and answer it with a handshake_failure alert
+//	TLSALERT       wait for the ClientHello and answer it with a
+//	               handshake_failure alert
 //	SLEEP TIME     at most 10s
 //	WAIT GATE      until the test calls Server.Open with this name
-//	MARK NAME      tells whoever waits in Server.WaitMark that the script has come this far
+//	MARK NAME      tells Server.WaitMark that the script has come this far
 //	DROP           close the connection without a word; ends the script
 //	RESET          close it with a TCP reset; ends the script
-//	ENDLESS "BYTES" repeat them until the client hangs up, which it must do within 64 MiB; ends the script
-//	DRIP TIME "BYTES" the same, one byte at a time with a pause after each; ends the script
+//	ENDLESS "BYTES" repeat them until the client hangs up, which it must do
+//	               within 64 MiB; ends the script
+//	DRIP TIME "BYTES" the same, one byte at a time with a pause after each; ends
+//	               the script
 //
 // Lines C: with no line S: between them are one flight: the server answers none
 // before it has read them all, so a client that waits for an answer in between

@@ -18,9 +18,11 @@ var ErrClosed = errors.New("script server closed")
 
 // Options say what a Server plays.
 type Options struct {
-	Addr    string                 // where to listen; 127.0.0.1:0 when empty
-	Scripts []Script               // one for each connection, in the order in which they are opened
-	Repeat  bool                   // the last script serves all further connections too
+	Addr string // where to listen; 127.0.0.1:0 when empty
+	// one for each connection, in the order in which they are opened
+	Scripts []Script
+	// the last script serves all further connections too
+	Repeat  bool
 	TLS     map[string]*tls.Config // the configurations that TLS steps name
 	Timeout time.Duration          // for each step; 0: 10 seconds
 }
@@ -33,8 +35,9 @@ type Server struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
-	mu      sync.Mutex
-	changed chan struct{} // closed and replaced whenever something below changes
+	mu sync.Mutex
+	// closed and replaced whenever something below changes
+	changed chan struct{}
 	players []*player
 	gates   map[string]chan struct{}
 	opened  map[string]bool
@@ -132,7 +135,8 @@ func (s *Server) accept() {
 			select {
 			case <-s.ctx.Done():
 				return
-			case <-time.After(5 * time.Millisecond): // out of descriptors, perhaps; do not spin
+			case <-time.After(5 * time.Millisecond):
+				// out of descriptors, perhaps; do not spin
 				continue
 			}
 		}
@@ -141,7 +145,8 @@ func (s *Server) accept() {
 		s.players = append(s.players, p)
 		s.signalLocked()
 		s.mu.Unlock()
-		if s.ctx.Err() != nil { // Close may have looked before this one was there
+		// Close may have looked before this one was there
+		if s.ctx.Err() != nil {
 			conn.Close()
 		}
 		s.wg.Go(p.run)

@@ -15,19 +15,23 @@ type Fault uint8
 const (
 	Normal      Fault = iota // the policy
 	NoHandshake              // the TLS handshake fails
-	Redirect                 // 302 to a place on the same host where the policy is
-	NotFound                 // 404, with the policy as its body
-	ServerError              // 500
-	Silent                   // the request is read and never answered
-	HalfBody                 // half of the policy, then nothing more
-	CutBody                  // half of the policy, then the connection is closed
-	CutHeader                // the connection is closed within the header
-	Oversize                 // more than 64 KiB, announced: the policy and extension fields after it
-	Endless                  // a body that never ends
-	HugeHeader               // a megabyte of header fields before the policy
-	HTML                     // the policy as text/html
-	Gzip                     // the policy compressed, whatever the client accepts
-	NotHTTP                  // something that is not HTTP
+	// 302 to a place on the same host where the policy is
+	Redirect
+	NotFound    // 404, with the policy as its body
+	ServerError // 500
+	Silent      // the request is read and never answered
+	HalfBody    // half of the policy, then nothing more
+	// half of the policy, then the connection is closed
+	CutBody
+	CutHeader // the connection is closed within the header
+	// more than 64 KiB, announced: the policy and extension fields after it
+	Oversize
+	Endless    // a body that never ends
+	HugeHeader // a megabyte of header fields before the policy
+	HTML       // the policy as text/html
+	// the policy compressed, whatever the client accepts
+	Gzip
+	NotHTTP // something that is not HTTP
 )
 
 // redirected is where a redirect leads to.

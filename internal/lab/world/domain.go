@@ -14,19 +14,23 @@ type Domain struct {
 	About   string // what is special about it, in a few words for a table
 	Signing dnssec.Signing
 	Hosts   []Host
-	STS     *sts.Site // its MTA-STS policy, with the DNS records that announce it; nil: none
-	Zone    string    // further records, with names relative to Name
+	// its MTA-STS policy, with the DNS records that announce it; nil: none
+	STS  *sts.Site
+	Zone string // further records, with names relative to Name
 }
 
 // Host is a mail server, with an MX record and an A record.
 type Host struct {
-	Label      string // within the domain; "": the domain's own name, and no MX record
+	// within the domain; "": the domain's own name, and no MX record
+	Label      string
 	Preference uint16
-	Behaviour  mx.Behaviour // Hostname and, unless it speaks no TLS, the certificate are filled in
-	Cert       ca.Spec      // without Names it is for the host's name
-	TLSA       []TLSA       // what is published for the host and the world's port
-	TLSAFault  dnssec.Fault // what is wrong with the signature of these records
-	Down       bool         // nothing listens at its address
+	// Hostname and, unless it speaks no TLS, the certificate are filled in
+	Behaviour mx.Behaviour
+	Cert      ca.Spec // without Names it is for the host's name
+	// what is published for the host and the world's port
+	TLSA      []TLSA
+	TLSAFault dnssec.Fault // what is wrong with the signature of these records
+	Down      bool         // nothing listens at its address
 }
 
 // name is the host's full name.

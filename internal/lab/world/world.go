@@ -45,15 +45,17 @@ const webIP = "127.0.0.1"
 
 // World is a running internet.
 type World struct {
-	Authority *ca.Authority  // signs what is not self-signed; clients trust its root
+	// signs what is not self-signed; clients trust its root
+	Authority *ca.Authority
 	DNS       *dnssec.Server // authoritative for every zone
 	Front     *dnssec.Front  // the validating resolver
 	Web       *sts.Server    // the policy hosts
 
 	port int
 
-	mu      sync.Mutex
-	ip      int                   // the last address given away, counted from 127.0.0.1
+	mu sync.Mutex
+	// the last address given away, counted from 127.0.0.1
+	ip      int
 	servers map[string]*mx.Server // by host name
 	domains map[string]Domain
 }

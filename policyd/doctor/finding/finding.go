@@ -9,7 +9,8 @@ type Level int
 const (
 	OK   Level = iota // nothing to do
 	Warn              // works, but not as well or as safely as it could
-	Fail              // mail is lost, bounced or held up, or is bound to be some day
+	// mail is lost, bounced or held up, or is bound to be some day
+	Fail
 )
 
 // String returns "ok", "warn" or "fail".
@@ -28,9 +29,11 @@ func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
 // Finding is one thing that was looked at.
 type Finding struct {
-	Level Level  `json:"level"`
-	What  string `json:"what"`           // one line: what was found, and for Warn and Fail what comes of it
-	Mend  string `json:"mend,omitempty"` // one line: what to do, as a command where one does it; empty for OK
+	Level Level `json:"level"`
+	// one line: what was found, and for Warn and Fail what comes of it
+	What string `json:"what"`
+	// one line: what to do, as a command where one does it; empty for OK
+	Mend string `json:"mend,omitempty"`
 }
 
 // Worst returns the worst level in a list, OK for an empty one.

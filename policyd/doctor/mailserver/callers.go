@@ -68,7 +68,8 @@ func PostfixCallers(d Daemon, main, master string) (callers []Caller) {
 }
 
 // EximCallers finds whom the transports that lead to the daemon call as. They
-// have one group and no other, but for those with initgroups, which are left out.
+// have one group and no other, but for those with initgroups, which are left
+// out.
 func EximCallers(d Daemon, x EximOutput) (callers []Caller) {
 	c := eximConfig{transports: parseTransports(x.Transports), config: x.Config}
 	for _, t := range c.used(d) {

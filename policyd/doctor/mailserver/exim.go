@@ -16,8 +16,8 @@ type EximOutput struct {
 	Main       string // "exim -bP"
 	Transports string // "exim -bP transports"
 	Config     string // "exim -bP config"; may be missing, then less is seen
-	// Passwords are the keys of Debian's /etc/exim4/passwd.client: hosts that want
-	// a password. The passwords themselves are not asked for.
+	// Passwords are the keys of Debian's /etc/exim4/passwd.client: hosts that
+	// want a password. The passwords themselves are not asked for.
 	Passwords []string
 }
 
@@ -147,8 +147,8 @@ func (c eximConfig) words(t eximTransport, call eximCall, r *report) {
 	}
 }
 
-// temporary are the statuses with which what runs mxpipe can end: the shell, the
-// loader, Go's runtime.
+// temporary are the statuses with which what runs mxpipe can end: the shell,
+// the loader, Go's runtime.
 var temporary = []string{"1", "2", "126", "127"}
 
 // outcome checks what Exim makes of mxpipe's end.
@@ -220,8 +220,8 @@ func (c eximConfig) lmtp(d Daemon, t eximTransport) []finding.Finding {
 // goes out.
 var carried = []string{"headers_add", "headers_remove", "headers_rewrite", "return_path", "transport_filter"}
 
-// left checks that mail goes this way, and what it loses by not going by Exim's own
-// SMTP any more.
+// left checks that mail goes this way, and what it loses by not going by Exim's
+// own SMTP any more.
 func (c eximConfig) left(t eximTransport, r *report) {
 	if !c.reached(t) {
 		r.warn("use transport = "+t.name+" in a router", "no router uses it")
@@ -246,8 +246,8 @@ func (c eximConfig) left(t eximTransport, r *report) {
 	}
 }
 
-// reached reports whether a router leads to a transport. One that is named by an
-// expansion may lead anywhere, and a configuration that is not known too.
+// reached reports whether a router leads to a transport. One that is named by
+// an expansion may lead anywhere, and a configuration that is not known too.
 func (c eximConfig) reached(t eximTransport) bool {
 	for line := range strings.Lines(c.config) {
 		name, value, ok := strings.Cut(line, "=")
@@ -266,8 +266,8 @@ type eximCall struct {
 	expanded []string // the words that Exim expands
 }
 
-// parseEximCall reads a pipe transport's command. It returns false when that does
-// not run mxpipe.
+// parseEximCall reads a pipe transport's command. It returns false when that
+// does not run mxpipe.
 func parseEximCall(command string) (eximCall, bool) {
 	words := splitWords(command)
 	var c eximCall

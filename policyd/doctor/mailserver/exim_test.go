@@ -9,7 +9,8 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 )
 
-// shippedExim gives contrib/exim as Exim prints it, and what else a sound Exim has.
+// shippedExim gives contrib/exim as Exim prints it, and what else a sound Exim
+// has.
 func shippedExim(t *testing.T) EximOutput {
 	t.Helper()
 	read := func(name string) string { return strings.ReplaceAll(contrib(t, "exim/conf.d/"+name), "\\\n", "") }
@@ -71,7 +72,8 @@ func TestEximMistakes(t *testing.T) {
 		{"Return-path", edit{"freeze_signal", "freeze_signal\nreturn_path_add\nuse_bsmtp"}, finding.Fail, `the message is changed by return_path_add, use_bsmtp`, ""},
 		{"a filter", edit{"freeze_signal", "freeze_signal\ntransport_filter = /usr/bin/dkimsign"}, finding.Fail, `fails half-way`, "LMTP"},
 		{"batches", edit{"batch_max = 1\n", "batch_max = 20\n"}, finding.Warn, `up to 20 recipients`, "batch_max = 1"},
-		{"ignore_status", edit{"no_ignore_status", "ignore_status"}, finding.OK, ``, ``}, // of lmtp, which has none
+		// of lmtp, which has none
+		{"ignore_status", edit{"no_ignore_status", "ignore_status"}, finding.OK, ``, ``},
 		{"mxpipe ignores its status", edit{"timeout_defer", "timeout_defer\nignore_status"}, finding.Fail, `counts every message as delivered`, "ignore_status"},
 		{"Exim's temp_errors", edit{"temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors = 73:75"}, finding.Warn, `lacks 1, 2, 126, 127`, "temp_errors"},
 		{"no 75", edit{"temp_errors = 1 : 2 : 75 : 126 : 127", "temp_errors = 1:2:126:127"}, finding.Fail, `lacks 75`, "temp_errors"},
@@ -202,7 +204,8 @@ func TestEximCallers(t *testing.T) {
 	}
 }
 
-// A command that mxpipe is the program of, without a shell: right before 4.96, and where nothing foreign is in it.
+// A command that mxpipe is the program of, without a shell: right before 4.96,
+// and where nothing foreign is in it.
 func TestEximWithoutShell(t *testing.T) {
 	x := shippedExim(t)
 	_, rest, _ := strings.Cut(x.Transports, "command = ")

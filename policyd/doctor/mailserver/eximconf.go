@@ -21,9 +21,10 @@ type eximTransport struct {
 // on reports whether a switch is on.
 func (t eximTransport) on(option string) bool { return t.options[option] == "true" }
 
-// list is the value of an option that is a list with colons. Exim expands before
-// it splits, so that those in braces part nothing. A doubled colon, which stands
-// for one, parts here like two: no element that is looked for has any.
+// list is the value of an option that is a list with colons. Exim expands
+// before it splits, so that those in braces part nothing. A doubled colon,
+// which stands for one, parts here like two: no element that is looked for has
+// any.
 func (t eximTransport) list(option string) (elements []string) {
 	value, begin, depth := t.options[option], 0, 0
 	for i := range len(value) {

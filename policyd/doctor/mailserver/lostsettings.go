@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// LostSetting is a setting of Postfix's smtp(8) that has no effect on mail which
-// goes by pipe or by LMTP. mxpolicyd-postfix(7) lists them all; a test holds the
-// page against the list.
+// LostSetting is a setting of Postfix's smtp(8) that has no effect on mail
+// which goes by pipe or by LMTP. mxpolicyd-postfix(7) lists them all; a test
+// holds the page against the list.
 type LostSetting struct {
 	Name string
 	// Usual are the values that need nothing in their place: Postfix's default,
@@ -137,7 +137,8 @@ func (c postfixConfig) usual(s LostSetting, value string) bool {
 		return true
 	}
 	if s.Name == "smtp_tls_policy_maps" && mapText.ReplaceAllString(value, "") == "" {
-		return true // a socketmap alone: whoever answers there obeys what mxpolicyd obeys
+		// a socketmap alone: whoever answers there obeys what mxpolicyd obeys
+		return true
 	}
 	return slices.ContainsFunc(s.Usual, func(usual string) bool {
 		return strings.HasPrefix(usual, "$") && c.expand(usual, 0) == c.expand(value, 0)

@@ -1,7 +1,8 @@
-// Package mailserver looks for the usual mistakes in the configuration of a mail
-// server that delivers through mxpolicyd. Each of them once bounced, held up or
-// changed somebody's mail; contrib/postfix and contrib/exim tell why the shipped
-// configurations are as they are, and these checks hold others against them.
+// Package mailserver looks for the usual mistakes in the configuration of a
+// mail server that delivers through mxpolicyd. Each of them once bounced, held
+// up or changed somebody's mail; contrib/postfix and contrib/exim tell why the
+// shipped configurations are as they are, and these checks hold others against
+// them.
 //
 // It is pure: the caller runs postconf(1) or exim(8) and hands over what they
 // print, and what is known of the daemon's side. Postfix wants the output of
@@ -41,7 +42,8 @@ type Daemon struct {
 const (
 	// defaultSocket is where mxpipe calls without --socket.
 	defaultSocket = "/run/mxpolicyd/pipe.sock"
-	// defaultTimeout is mxpipe's --timeout; an LMTP delivery takes no longer either.
+	// defaultTimeout is mxpipe's --timeout; an LMTP delivery takes no longer
+	// either.
 	defaultTimeout = 15 * time.Minute
 	// margin is how much longer than our own the mail server's time limit must
 	// be. A command that gives up still has to be started, fed and heard.
@@ -84,7 +86,8 @@ type call struct {
 // switches are mxpipe's flags that take no value as a word of its own.
 var switches = []string{"smtputf8", "requiretls", "quarantined", "version", "help"}
 
-// parseCall reads a command line. It returns false when its program is not mxpipe.
+// parseCall reads a command line. It returns false when its program is not
+// mxpipe.
 func parseCall(argv []string) (call, bool) {
 	c := call{flags: map[string]string{}}
 	if len(argv) == 0 || path.Base(argv[0]) != "mxpipe" {

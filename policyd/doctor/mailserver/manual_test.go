@@ -9,8 +9,8 @@ import (
 	"github.com/mxpipe/mxpipe/internal/mdoc"
 )
 
-// mxpolicyd-postfix(7) lists each setting that does nothing for mail by pipe and
-// by LMTP, with what to do instead, and no other.
+// mxpolicyd-postfix(7) lists each setting that does nothing for mail by pipe
+// and by LMTP, with what to do instead, and no other.
 func TestManualLostSettings(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/mxpolicyd-postfix.7")
 	if err != nil {

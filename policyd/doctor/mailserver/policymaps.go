@@ -33,8 +33,8 @@ func PolicyMaps(value string) (maps []PolicyMap) {
 }
 
 // SocketmapNames are the names under which the daemon's maps are asked for;
-// true means that the answers have attributes for TLS reports. Package socketmap
-// answers to them, and a test there holds the two against each other.
+// true means that the answers have attributes for TLS reports. Package
+// socketmap answers to them, and a test there holds the two against each other.
 var SocketmapNames = map[string]bool{"policy": false, "policy-tlsrpt": true, "QUERY": false, "QUERYwithTLSRPT": true, "postfix": false}
 
 // ours reports whether a map is asked for at the daemon. Where it is not known
@@ -47,8 +47,8 @@ func (c postfixConfig) ours(d Daemon, m PolicyMap) bool {
 	return strings.Contains(m.At, "mxpolicyd") || name == "policy" || name == "policy-tlsrpt"
 }
 
-// candidates are the places that a map may mean: a path that begins with / means
-// another file to an entry that runs in the chroot.
+// candidates are the places that a map may mean: a path that begins with /
+// means another file to an entry that runs in the chroot.
 func (c postfixConfig) candidates(m PolicyMap) []string {
 	queue := c.value("queue_directory")
 	switch {
@@ -157,8 +157,8 @@ func (c postfixConfig) policyUser(d Daemon, r *report) {
 	}
 }
 
-// fingerprints is the digest by which Postfix compares keys: by default md5 to one
-// that behaves as before 3.6.
+// fingerprints is the digest by which Postfix compares keys: by default md5 to
+// one that behaves as before 3.6.
 func (c postfixConfig) fingerprints() string {
 	digest := c.raw("smtp_tls_fingerprint_digest")
 	if digest != "" && !strings.Contains(digest, "$") {

@@ -37,8 +37,8 @@ func parseSettings(text string) map[string]string {
 	return settings
 }
 
-// value is the value of a setting, or Postfix's default, with the names of other
-// settings in it replaced by their values.
+// value is the value of a setting, or Postfix's default, with the names of
+// other settings in it replaced by their values.
 func (c postfixConfig) value(name string) string { return c.expand(c.raw(name), 0) }
 
 func (c postfixConfig) raw(name string) string {
@@ -56,8 +56,8 @@ func (c postfixConfig) raw(name string) string {
 	return ""
 }
 
-// deepest bounds how far settings may refer to each other. Postfix has no limit,
-// and no use for more.
+// deepest bounds how far settings may refer to each other. Postfix has no
+// limit, and no use for more.
 const deepest = 8
 
 // expand replaces $name, ${name} and $(name). Conditions in braces stay.
@@ -109,7 +109,8 @@ type entry struct {
 }
 
 // parseMaster reads lines as "postconf -M" prints them: seven columns, the
-// command and its arguments. Lines that begin with a blank go on the one before.
+// command and its arguments. Lines that begin with a blank go on the one
+// before.
 func parseMaster(text string) (entries []entry) {
 	for line := range strings.Lines(text) {
 		words := strings.Fields(line)

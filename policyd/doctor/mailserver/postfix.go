@@ -22,7 +22,8 @@ func Postfix(d Daemon, main, master string) []finding.Finding {
 	asked, others := c.policyMaps(d)
 	list = append(list, asked...)
 	used, unused := c.runners()
-	if list == nil && used == nil { // otherwise those that nothing leads to do not matter
+	// otherwise those that nothing leads to do not matter
+	if list == nil && used == nil {
 		used, unused = unused, nil
 	} else if used != nil {
 		ways = append([]string{"pipe"}, ways...)
@@ -174,7 +175,8 @@ func (c postfixConfig) sends(name string) bool {
 	return false
 }
 
-// mapped reports whether a map that is not in the settings decides about transports.
+// mapped reports whether a map that is not in the settings decides about
+// transports.
 func (c postfixConfig) mapped() bool {
 	return slices.ContainsFunc(routing, func(setting string) bool {
 		value := c.value(setting)
@@ -198,8 +200,8 @@ func (c postfixConfig) lmtpUses(d Daemon) (list []use) {
 	return list
 }
 
-// shutOut reports whether an entry's process cannot see a socket because it runs
-// in a chroot, the queue directory. From there all relative paths lead on.
+// shutOut reports whether an entry's process cannot see a socket because it
+// runs in a chroot, the queue directory. From there all relative paths lead on.
 func (c postfixConfig) shutOut(e entry, socket string, ours ...string) bool {
 	return c.chrooted(e) && strings.HasPrefix(socket, "/") && !slices.Contains(ours, path.Join(c.value("queue_directory"), socket))
 }

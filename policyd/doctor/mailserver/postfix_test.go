@@ -37,7 +37,8 @@ func postconfLines(text string) string {
 	return strings.NewReplacer("postconf -e '", "", "'\n", "\n").Replace(text)
 }
 
-// shipped gives contrib/postfix as postconf prints it, and what else a sound Postfix has.
+// shipped gives contrib/postfix as postconf prints it, and what else a sound
+// Postfix has.
 func shipped(t *testing.T) (main, master string) {
 	t.Helper()
 	return "compatibility_level = 3.6\ndefault_transport = mxpipe\nenable_long_queue_ids = yes\n" + contrib(t, "postfix/main.cf.mxpipe"),

@@ -50,9 +50,9 @@ func (c *Cache) Stats() Stats {
 	return s
 }
 
-// Cached tells what is known of a domain without asking the DNS or the web: what
-// memory knows, else what the store does, else Failed without an Err. The error
-// is mtasts.ErrDomain or the store's.
+// Cached tells what is known of a domain without asking the DNS or the web:
+// what memory knows, else what the store does, else Failed without an Err. The
+// error is mtasts.ErrDomain or the store's.
 func (c *Cache) Cached(domain string) (Entry, error) {
 	name, err := mtasts.Domain(domain)
 	if err != nil {
@@ -78,9 +78,9 @@ func (c *Cache) Cached(domain string) (Entry, error) {
 	return found.entry(now), nil
 }
 
-// Domains gives the domains with a cached policy, sorted. Those of the store may
-// have expired; Cached tells. With an error, that of the store, the domains are
-// those in memory.
+// Domains gives the domains with a cached policy, sorted. Those of the store
+// may have expired; Cached tells. With an error, that of the store, the domains
+// are those in memory.
 func (c *Cache) Domains() ([]string, error) {
 	domains, err := c.cfg.Store.Domains()
 	c.mu.Lock()

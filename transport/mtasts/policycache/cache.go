@@ -25,9 +25,9 @@
 //
 // A cached policy stays in force until its max_age has passed since the fetch,
 // whatever becomes of the record, the resolver and the web host (§3.1, §3.3,
-// §5.1), since to make them fail is the first thing an attacker would do. Only a
-// newly fetched policy changes it: another one replaces it, and one of mode none
-// or with max_age 0 ends it (§8.3).
+// §5.1), since to make them fail is the first thing an attacker would do. Only
+// a newly fetched policy changes it: another one replaces it, and one of mode
+// none or with max_age 0 ends it (§8.3).
 //
 // Near its end, in the last tenth to three tenths of its life at random, a
 // policy is fetched again in the background whatever the record says (§10.2),
@@ -38,13 +38,13 @@
 //
 // # What it refuses to conclude
 //
-// A failed TXT look-up proves nothing: the answer is Failed, not NoPolicy, and is
-// asked for again after half a minute, or as soon as the resolver says, which
-// remembers failures by itself. A file whose fetch lies in the future is
+// A failed TXT look-up proves nothing: the answer is Failed, not NoPolicy, and
+// is asked for again after half a minute, or as soon as the resolver says,
+// which remembers failures by itself. A file whose fetch lies in the future is
 // believed for max_age from now at most, and refreshed at once. When the store
-// fails, that is logged once, and memory goes on alone; a domain whose file could
-// not be read is Failed, not NoPolicy, until it can be read or a policy is
-// fetched, and every look-up tries.
+// fails, that is logged once, and memory goes on alone; a domain whose file
+// could not be read is Failed, not NoPolicy, until it can be read or a policy
+// is fetched, and every look-up tries.
 package policycache
 
 import (
@@ -63,21 +63,28 @@ import (
 
 // The times of MTA-STS, as DESIGN and RFC 8461 §3.3 set them.
 const (
-	firstWait    = 10 * time.Second // how long a look-up waits for a flight, from the flight's start
-	fetchTimeout = time.Minute      // for one fetch
-	backOff      = 5 * time.Minute  // after a failed fetch
+	// how long a look-up waits for a flight, from the flight's start
+	firstWait    = 10 * time.Second
+	fetchTimeout = time.Minute     // for one fetch
+	backOff      = 5 * time.Minute // after a failed fetch
 )
 
 const (
-	recordTimeout = 30 * time.Second    // for one TXT look-up, whatever the resolver's own time-out
-	recordRetry   = 30 * time.Second    // after a failed TXT look-up
-	minRecordTTL  = 10 * time.Second    // a TTL of 0 still counts for one burst of mail
-	maxRecordTTL  = 24 * time.Hour      // RFC 8461 §8.1: updates must be seen
-	maxRefresh    = 6 * time.Hour       // the longest pause between refreshes that fail
-	keepWarm      = 30 * 24 * time.Hour // policies not asked for so long are not refreshed
-	sweepEvery    = time.Minute         // how often policies are looked through for refreshes
-	maxFetches    = 100                 // fetches at once that look-ups wait for
-	maxRefreshes  = 8                   // refreshes at once
+	// for one TXT look-up, whatever the resolver's own time-out
+	recordTimeout = 30 * time.Second
+	recordRetry   = 30 * time.Second // after a failed TXT look-up
+	// a TTL of 0 still counts for one burst of mail
+	minRecordTTL = 10 * time.Second
+	maxRecordTTL = 24 * time.Hour // RFC 8461 §8.1: updates must be seen
+	// the longest pause between refreshes that fail
+	maxRefresh = 6 * time.Hour
+	// policies not asked for so long are not refreshed
+	keepWarm = 30 * 24 * time.Hour
+	// how often policies are looked through for refreshes
+	sweepEvery = time.Minute
+	// fetches at once that look-ups wait for
+	maxFetches    = 100
+	maxRefreshes  = 8 // refreshes at once
 	memoryDefault = 64 << 20
 )
 
@@ -197,15 +204,15 @@ func (c *Cache) Close() {
 	c.work.Wait()
 }
 
-// Generation is a number that changes whenever what a look-up said of a domain may
-// be another for another reason than the time, which [Entry] has: a record or a
-// policy that came, a failure, a flush.
+// Generation is a number that changes whenever what a look-up said of a domain
+// may be another for another reason than the time, which [Entry] has: a record
+// or a policy that came, a failure, a flush.
 func (c *Cache) Generation() uint64 { return c.generation.Load() }
 
 // Lookup gives a domain's policy as of now. It waits only when memory does not
 // know, and at most firstWait. The error is that of the context, or ErrClosed;
-// everything that went wrong with the policy itself is in the Entry. A name that
-// cannot have a policy, such as an address literal, has none.
+// everything that went wrong with the policy itself is in the Entry. A name
+// that cannot have a policy, such as an address literal, has none.
 func (c *Cache) Lookup(ctx context.Context, domain string) (Entry, error) {
 	name, err := mtasts.Domain(domain)
 	if err != nil {

@@ -148,7 +148,8 @@ func TestFetchedAgainWhenTheIDChanges(t *testing.T) {
 		}
 		w.wantCalls(21, 1)
 		w.set(func() { w.texts, w.policy = txt("2"), enforce("mx2.example.org") })
-		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceCache) // within the TTL
+		// within the TTL
+		w.wantPolicy(w.look(c), "1", "mx1.example.org", SourceCache)
 		time.Sleep(ttl)
 		// The changed policy counts for the very look-up that noticed it.
 		e := w.look(c)
@@ -621,8 +622,8 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// A resolver that remembers failures by itself is asked at each look-up; what it
-// says again is no news.
+// A resolver that remembers failures by itself is asked at each look-up; what
+// it says again is no news.
 func TestFailureThatTheResolverRemembers(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		w.txtErr, w.remembers = errServfail, true

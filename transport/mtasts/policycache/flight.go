@@ -166,8 +166,8 @@ func (c *Cache) checkRecord(st *state) {
 	}
 }
 
-// sameFailure reports whether a look-up failed by what the resolver remembers of
-// the one before: nothing was asked, and nothing is new to tell.
+// sameFailure reports whether a look-up failed by what the resolver remembers
+// of the one before: nothing was asked, and nothing is new to tell.
 func (c *Cache) sameFailure(st *state, answer Answer, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,7 +183,8 @@ func recheckAfter(now time.Time, answer Answer) time.Time {
 	if answer.Expires.IsZero() {
 		return now.Add(recordRetry)
 	}
-	return earliest(now.Add(recordRetry), answer.Expires) // whoever looked it up remembers failures
+	// whoever looked it up remembers failures
+	return earliest(now.Add(recordRetry), answer.Expires)
 }
 
 // job is what a flight still has to do when the record is known.
@@ -252,8 +253,8 @@ func (c *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write fu
 	return write
 }
 
-// noteFailure takes a failed fetch into the state and tells when the policy that
-// stays in force ends, zero if there is none.
+// noteFailure takes a failed fetch into the state and tells when the policy
+// that stays in force ends, zero if there is none.
 func (c *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -306,9 +307,9 @@ func (c *Cache) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
 }
 
 // logFailure warns that a refresh failed, long before the cached policy ends
-// (RFC 8461 §3.3, §10.2): the administrator may ask the domain. One that never worked
-// is the domain's own matter. Policies of mode none are never cached, so that
-// their silence needs no care.
+// (RFC 8461 §3.3, §10.2): the administrator may ask the domain. One that never
+// worked is the domain's own matter. Policies of mode none are never cached, so
+// that their silence needs no care.
 func (c *Cache) logFailure(domain string, failure *mtasts.Error, until time.Time) {
 	attrs := []any{slog.String("domain", domain), slog.String("failure", failure.Failure.String()), slog.Any("error", failure)}
 	switch {

@@ -44,7 +44,8 @@ func TestRefreshIsSpreadOut(t *testing.T) {
 // No look-up waits for a refresh, and look-ups begin it as well as the sweeper.
 func TestRefreshDelaysNobody(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world, c *Cache) {
-		w.policy.MaxAge = 100 * time.Second // of which the 80th begins the refresh
+		// of which the 80th begins the refresh
+		w.policy.MaxAge = 100 * time.Second
 		w.look(c)
 		w.set(func() { w.policy, w.webWait = enforce("mx2.example.org"), 15*time.Second })
 		time.Sleep(81 * time.Second)
@@ -127,7 +128,8 @@ func TestFailingRefreshIsWarnedOf(t *testing.T) {
 		time.Sleep(week)
 		synctest.Wait()
 		warned := w.logs.count("the cached one remains in effect")
-		// 33 hours are left: every 3.4 hours at first, every five minutes at last.
+		// 33 hours are left: every 3.4 hours at first, every five minutes at
+		// last.
 		if warned < 20 || warned > 80 || w.logs.count("until=") != warned {
 			t.Errorf("%d warnings", warned)
 		}
@@ -181,7 +183,8 @@ func TestRestart(t *testing.T) {
 		c.Close()
 		w.wantCalls(1, 0)
 
-		// The DNS is down as well: the policy holds until its end, and no longer.
+		// The DNS is down as well: the policy holds until its end, and no
+		// longer.
 		w.set(func() { w.txtErr = errServfail })
 		time.Sleep(time.Until(first.Expires) - time.Second)
 		c = w.open()
@@ -306,8 +309,8 @@ func TestSlowDisk(t *testing.T) {
 	})
 }
 
-// A fetch time in the future, as of a clock that was wrong: believed for max_age
-// from now at most, and refreshed at once.
+// A fetch time in the future, as of a clock that was wrong: believed for
+// max_age from now at most, and refreshed at once.
 func TestFileFromTheFuture(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		future := time.Now().UTC().Truncate(time.Second).Add(10 * 365 * 24 * time.Hour)
@@ -508,7 +511,8 @@ func TestStoreThatCouldNotBeReadIsAskedAgain(t *testing.T) {
 				}
 				b.loadErr = nil
 				w.wantPolicy(w.look(c), "1", "mx0.example.org", SourceCache)
-				b.loadErr = syscall.EMFILE // it answered, and is not asked again
+				// it answered, and is not asked again
+				b.loadErr = syscall.EMFILE
 				w.wantPolicy(w.look(c), "1", "mx0.example.org", SourceCache)
 			})
 		})

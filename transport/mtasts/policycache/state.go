@@ -124,10 +124,11 @@ type knowledge struct {
 	problem  *mtasts.Error // with the record
 	recheck  time.Time     // when the record may be asked for again
 
-	policy  *store.Policy // the cached policy, never of mode none
-	ends    time.Time     // when it does
-	clamped bool          // ends was put forward since the fetch lies in the future
-	refresh time.Time     // when to fetch it again
+	policy *store.Policy // the cached policy, never of mode none
+	ends   time.Time     // when it does
+	// ends was put forward since the fetch lies in the future
+	clamped bool
+	refresh time.Time // when to fetch it again
 
 	endedID string    // the id whose policy said that there is none,
 	ended   time.Time // and until when that holds
@@ -232,8 +233,8 @@ func (st *state) fail(id string, failure *mtasts.Error, now time.Time) {
 	}
 }
 
-// until is when the state may be another by the mere passing of time, or asks for
-// something to be done: the earliest of its times.
+// until is when the state may be another by the mere passing of time, or asks
+// for something to be done: the earliest of its times.
 func (st *state) until(now time.Time) time.Time {
 	if !st.loaded || st.need(now) != needNothing {
 		return time.Time{}
@@ -251,8 +252,8 @@ func (st *state) until(now time.Time) time.Time {
 	return end
 }
 
-// entry tells what is known. It is called when nothing need be checked, and when
-// no more can be waited for.
+// entry tells what is known. It is called when nothing need be checked, and
+// when no more can be waited for.
 func (st *state) entry(now time.Time) Entry {
 	e := Entry{Domain: st.domain, RecordID: st.recordID, Err: st.failure, Until: st.until(now)}
 	if st.problem != nil {

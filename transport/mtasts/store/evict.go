@@ -52,7 +52,8 @@ func (f *FS) evict(root *os.Root) error {
 type holder struct {
 	files []stored
 	cost  int64
-	share int64 // what a file costs at least: its share of all that may lie there
+	// what a file costs at least: its share of all that may lie there
+	share int64
 }
 
 // fewFiles are how many files' shares a holder has before it counts as one that

@@ -44,9 +44,9 @@ type FSConfig struct {
 	Now func() time.Time
 }
 
-// FS keeps each policy in a file of its own. A file is written beside its place,
-// flushed, and moved there, so that a crash leaves the former one or the new
-// one and never half of one. What a file says is believed only when it is
+// FS keeps each policy in a file of its own. A file is written beside its
+// place, flushed, and moved there, so that a crash leaves the former one or the
+// new one and never half of one. What a file says is believed only when it is
 // whole, regular, small enough and about the domain that it is named for;
 // anything else (a torn file, a link, a FIFO, a directory) is never followed,
 // never waited for, and gives way to the next Save.
@@ -64,10 +64,10 @@ type FS struct {
 	bytes   int64
 }
 
-// NewFS makes a store in a directory. It reads nothing yet, so that a start with
-// many policies is as fast as one with none. The error is that of making the
-// directory; the store can be used all the same, and fails until the directory
-// can be used.
+// NewFS makes a store in a directory. It reads nothing yet, so that a start
+// with many policies is as fast as one with none. The error is that of making
+// the directory; the store can be used all the same, and fails until the
+// directory can be used.
 func NewFS(cfg FSConfig) (*FS, error) {
 	if cfg.MaxFiles <= 0 {
 		cfg.MaxFiles = 10_000
@@ -141,8 +141,8 @@ func readFile(root *os.Root, name string) ([]byte, error) {
 	return text, err
 }
 
-// Save writes a policy's file. When it cannot be written, as on a full disk, the
-// former file is as it was. The error may also be that of clearing away old
+// Save writes a policy's file. When it cannot be written, as on a full disk,
+// the former file is as it was. The error may also be that of clearing away old
 // files afterwards.
 func (f *FS) Save(p Policy) error {
 	if !canonical(p.Domain) {

@@ -41,7 +41,8 @@ func Zones() []dnssec.Zone {
 	zones := []dnssec.Zone{
 		{Name: "test"},
 		{Name: "plain", Signing: dnssec.Unsigned},
-		{Name: "signed.plain", Text: domain}, // an island: its parent can prove nothing
+		// an island: its parent can prove nothing
+		{Name: "signed.plain", Text: domain},
 		{Name: "good.test", Text: domain + `
 toplain       IN CNAME mx.plain.test.
 toexpired     IN CNAME mx.expired.test.
@@ -88,7 +89,8 @@ func Spoil(s *dnssec.Server) {
 	s.Fault("_25._tcp.mx.branch.good.test", dns.TypeTLSA, dnssec.BadSignature)
 	s.Fault("zz.good.test", dns.TypeNSEC, dnssec.BadSignature)
 	s.Fault("fails.good.test", dns.TypeA, dnssec.ServFail)
-	s.Fault("mx.plain.test", dns.TypeA, dnssec.BadSignature) // which an unsigned zone does not have
+	// which an unsigned zone does not have
+	s.Fault("mx.plain.test", dns.TypeA, dnssec.BadSignature)
 }
 
 // Verdict is what a validating resolver says of an answer.
@@ -135,21 +137,32 @@ func Questions() []Question {
 		{"nowhere.good.test", dns.TypeA, Secure, nx, 0},
 		{"a.b.c.nowhere.good.test", dns.TypeA, Secure, nx, 0},
 		{"_25._tcp.nowhere.good.test", dns.TypeTLSA, Secure, nx, 0},
-		{"aaa.good.test", dns.TypeA, Secure, nx, 0},                 // before all but the apex
-		{"zy.good.test", dns.TypeA, Secure, nx, 0},                  // close to the end
-		{"below.mx.good.test", dns.TypeA, Secure, nx, 0},            // below a name with records
-		{"nowhere.sub.good.test", dns.TypeA, Secure, nx, 0},         // in a zone below
-		{"nowhere.test", dns.TypeMX, Secure, nx, 0},                 // in the top-level domain
-		{"nowhere", dns.TypeMX, Secure, nx, 0},                      // in the root
-		{"mx.good.test", dns.TypeAAAA, Secure, none, 0},             // NODATA
-		{"good.test", dns.TypeA, Secure, none, 0},                   // at the apex
-		{"null.test", dns.TypeA, Secure, none, 0},                   // in a zone of one name
-		{"non.terminal.good.test", dns.TypeA, Secure, none, 0},      // empty non-terminals
-		{"terminal.good.test", dns.TypeMX, Secure, none, 0},         //
-		{"_tcp.mx.good.test", dns.TypeTLSA, Secure, none, 0},        //
-		{"_25._tcp.mx.sub.good.test", dns.TypeA, Secure, none, 0},   //
-		{"mx.good.test", dns.TypeDS, Secure, none, 0},               // no delegation at all
-		{"plain.test", dns.TypeDS, Secure, none, 0},                 // a delegation without DS
+		// before all but the apex
+		{"aaa.good.test", dns.TypeA, Secure, nx, 0},
+		// close to the end
+		{"zy.good.test", dns.TypeA, Secure, nx, 0},
+		// below a name with records
+		{"below.mx.good.test", dns.TypeA, Secure, nx, 0},
+		// in a zone below
+		{"nowhere.sub.good.test", dns.TypeA, Secure, nx, 0},
+		// in the top-level domain
+		{"nowhere.test", dns.TypeMX, Secure, nx, 0},
+		// in the root
+		{"nowhere", dns.TypeMX, Secure, nx, 0},
+		{"mx.good.test", dns.TypeAAAA, Secure, none, 0}, // NODATA
+		// at the apex
+		{"good.test", dns.TypeA, Secure, none, 0},
+		// in a zone of one name
+		{"null.test", dns.TypeA, Secure, none, 0},
+		// empty non-terminals
+		{"non.terminal.good.test", dns.TypeA, Secure, none, 0},
+		{"terminal.good.test", dns.TypeMX, Secure, none, 0},       //
+		{"_tcp.mx.good.test", dns.TypeTLSA, Secure, none, 0},      //
+		{"_25._tcp.mx.sub.good.test", dns.TypeA, Secure, none, 0}, //
+		// no delegation at all
+		{"mx.good.test", dns.TypeDS, Secure, none, 0},
+		// a delegation without DS
+		{"plain.test", dns.TypeDS, Secure, none, 0},
 		{"plain.good.test", dns.TypeDS, Secure, none, 0},            //
 		{"nods.test", dns.TypeDS, Secure, none, 0},                  //
 		{"plain", dns.TypeDS, Secure, none, 0},                      //
@@ -160,7 +173,8 @@ func Questions() []Question {
 		{"alias.good.test", dns.TypeCNAME, Secure, none, 1},
 		{"alias.good.test", dns.TypeAAAA, Secure, none, 0},
 		{"dangling.good.test", dns.TypeA, Secure, nx, 0},
-		{"toother.good.test", dns.TypeA, Secure, none, 1}, // two aliases, two zones
+		// two aliases, two zones
+		{"toother.good.test", dns.TypeA, Secure, none, 1},
 		{"tonothing.good.test", dns.TypeA, Secure, nx, 0},
 		{"toplain.good.test", dns.TypeA, Insecure, none, 1},
 		{"toplain.good.test", dns.TypeAAAA, Insecure, none, 0},
@@ -175,8 +189,9 @@ func Questions() []Question {
 		{"x.wild.good.test", dns.TypeA, Secure, none, 1},
 		{"x.y.wild.good.test", dns.TypeA, Secure, none, 1},
 		{"x.wild.good.test", dns.TypeMX, Secure, none, 0},
-		{"there.wild.good.test", dns.TypeTXT, Secure, none, 0}, // not from the wildcard
-		{"x.there.wild.good.test", dns.TypeA, Secure, nx, 0},   // nor here
+		// not from the wildcard
+		{"there.wild.good.test", dns.TypeTXT, Secure, none, 0},
+		{"x.there.wild.good.test", dns.TypeA, Secure, nx, 0}, // nor here
 		{"*.wild.good.test", dns.TypeA, Secure, none, 1},
 		{"x.wildalias.good.test", dns.TypeA, Secure, none, 1},
 		{"x.wild.plain.test", dns.TypeA, Insecure, none, 1},

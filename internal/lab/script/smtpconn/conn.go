@@ -38,13 +38,17 @@ var ErrLongLine = errors.New("line too long")
 // Options say how long a Conn waits and how much it keeps.
 type Options struct {
 	Timeout time.Duration // for each read and write; 0: one minute
-	Record  int           // bytes kept of the raw stream, and as many of the clear one; 0: nothing is kept
+	// bytes kept of the raw stream, and as many of the clear one; 0: nothing is
+	// kept
+	Record int
 }
 
 // Record is what a Conn has kept.
 type Record struct {
-	Raw   []byte // bytes from the client as they were on the wire, TLS records included
-	Clear []byte // the same stream as SMTP saw it, without the TLS handshake and decrypted
+	// bytes from the client as they were on the wire, TLS records included
+	Raw []byte
+	// the same stream as SMTP saw it, without the TLS handshake and decrypted
+	Clear []byte
 }
 
 // Conn is one connection of a lab server.

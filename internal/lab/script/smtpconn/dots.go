@@ -6,8 +6,9 @@ package smtpconn
 // Text as they came. The zero value is ready to use.
 type Unstuffer struct {
 	Text []byte // the body without transparency dots and without the final dot
-	Max  int    // bytes of Text to keep, 0: no bound; what goes beyond is read and dropped
-	Long bool   // Text was cut off at Max
+	// bytes of Text to keep, 0: no bound; what goes beyond is read and dropped
+	Max  int
+	Long bool // Text was cut off at Max
 	at   place
 	done bool
 }

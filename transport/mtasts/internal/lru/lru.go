@@ -1,13 +1,13 @@
-// Package lru is a map by domain that forgets what was not used for longest once
-// its entries together cost more than it may hold. It exists because what
-// MTA-STS remembers of a domain costs between a few hundred bytes and 64 KiB, as
-// a stranger likes, so that a number of entries bounds nothing.
+// Package lru is a map by domain that forgets what was not used for longest
+// once its entries together cost more than it may hold. It exists because what
+// MTA-STS remembers of a domain costs between a few hundred bytes and 64 KiB,
+// as a stranger likes, so that a number of entries bounds nothing.
 //
 // Nor would their sum alone: a stranger who has thousands of large policies
 // below one domain could push out all others. So entries are counted by
 // registrable domain, and those of the domains that hold most go first. To hold
-// most is meant roughly, by powers of two from 4 KiB on: among domains that hold
-// about the same, and so among all that hold little, use alone decides.
+// most is meant roughly, by powers of two from 4 KiB on: among domains that
+// hold about the same, and so among all that hold little, use alone decides.
 package lru
 
 import (
@@ -31,7 +31,8 @@ type Map[V any] struct {
 	limit, cost int64
 	byKey       map[string]*list.Element // of *entry[V]
 	holders     map[string]*holder
-	bySize      [classes]list.List // of *holder by class, the last used in front
+	// of *holder by class, the last used in front
+	bySize [classes]list.List
 }
 
 // holder is a registrable domain with the entries below it.
