@@ -64,9 +64,21 @@ func TestStatus(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	}
-	for _, name := range []string{"dns", "mtasts", "plans", "chains", "tls_sessions", "history", "messages", "envelopes"} {
+	for _, name := range []string{"dns", "mtasts", "plans", "chains", "tls_sessions", "dead_hosts", "limits", "slowed", "history", "messages", "envelopes"} {
 		if m := held[name]; m.Bytes == 0 {
 			t.Errorf("of %s: %+v", name, m)
+		}
+	}
+	documented, err := os.ReadFile("../docs/admin.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, row, _ := strings.Cut(string(documented), "## Memory")
+	_, row, _ = strings.Cut(row, "| `name` |")
+	row, _, _ = strings.Cut(row, "\n")
+	for name := range held {
+		if !strings.Contains(row, "`"+name+"`") {
+			t.Errorf("docs/admin.md does not say what the memory %s is", name)
 		}
 	}
 	if s.Resolver.Entries == 0 || len(s.Resolver.Servers) != 1 || len(s.Policies) != 1 || s.Policies[0].Fetches != 1 {

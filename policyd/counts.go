@@ -42,7 +42,12 @@ func (d *Daemon) memory(totals *runtime.Totals) (all []admin.Memory) {
 		}
 		add(m.Word(), sum)
 	}
+	add("pauses", d.runtime.Pauses().Usage())
+	add("suspended", d.suspended.Usage())
 	past := d.history.Stats()
+	if d.tlsReports != nil {
+		add("tls_reports", d.tlsReports.Usage())
+	}
 	add("history", cache.Usage{Entries: past.Entries, Bytes: int64(past.Bytes), MaxBytes: int64(past.MaxBytes)})
 	add("messages", d.spool.Usage())
 	add("envelopes", d.dispatcher.EnvelopeUsage())

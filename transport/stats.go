@@ -33,16 +33,24 @@ type Memory uint8
 // What a transport remembers.
 const (
 	// where mail for a domain goes, and how secure hosts must be
-	MemoryPlans    Memory = iota
-	MemoryChains          // certificate chains that were verified
-	MemorySessions        // TLS sessions that may be resumed
-	MemoryChunking        // which hosts cannot do BDAT
-	Memories              // how many there are
+	MemoryPlans     Memory = iota
+	MemoryChains           // certificate chains that were verified
+	MemorySessions         // TLS sessions that may be resumed
+	MemoryChunking         // which hosts cannot do BDAT
+	MemoryHellos           // which hosts need a plainer TLS hello
+	MemoryDead             // which hosts are dead, or answered lately
+	MemoryAddresses        // which address works where others do not
+	MemoryLimits           // the keys of limits, those of overrides included
+	MemorySlowed           // hosts in use, and those that complained
+	MemoryTold             // hosts that the log has told of
+	Memories               // how many there are
 )
 
 // Word gives the name for status and metrics.
 func (m Memory) Word() string {
-	return [Memories]string{"plans", "chains", "tls_sessions", "chunking"}[m]
+	return [...]string{
+		"plans", "chains", "tls_sessions", "chunking", "hellos", "dead_hosts", "addresses", "limits", "slowed", "told",
+	}[m]
 }
 
 // Add adds what another transport counts, and has now.

@@ -490,6 +490,14 @@ func (t *Transport) Stats() Stats {
 	for _, o := range t.overrides {
 		s.Memory[MemoryChains].Add(o.dialer.Chains())
 	}
+	s.Memory[MemoryHellos], s.Memory[MemoryDead] = t.conns.Hellos.Usage(), t.conns.Dead.Usage()
+	s.Memory[MemoryAddresses], s.Memory[MemoryLimits] = t.conns.History.Usage(), t.base.limits.Usage()
+	s.Memory[MemorySlowed], s.Memory[MemoryTold] = t.hosts.Pacer.Usage(), t.hosts.Told()
+	for _, o := range t.overrides {
+		if o.limits != t.base.limits {
+			s.Memory[MemoryLimits].Add(o.limits.Usage())
+		}
+	}
 	for scope := range limit.Scopes {
 		s.Limits[scope].Add(t.base.limits.Stats(scope))
 		for _, o := range t.overrides {

@@ -5,10 +5,30 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
-// maxCause bounds the text of a cause, in bytes.
-const maxCause = 200
+const (
+	// maxCause bounds the text of a cause, in bytes.
+	maxCause = 200
+	// hostCost is what a host takes beside its name and cause, in bytes, and
+	// maxName bounds the name, port included.
+	hostCost = 320
+	maxName  = 261
+)
+
+// Usage is how much the hosts take that are remembered, in bytes: dead ones,
+// and those that answered lately.
+func (h *Hosts) Usage() cache.Usage {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	u := cache.Usage{Entries: len(h.byName), MaxBytes: int64(h.o.Size) * (hostCost + maxName + maxCause)}
+	for name, e := range h.byName {
+		u.Bytes += hostCost + int64(len(name)+len(e.cause))
+	}
+	return u
+}
 
 // Dead is why a host is not tried. The caller defers the mail (4.4.1) when no
 // other host takes it; the text is for the mail server's log and its bounces.

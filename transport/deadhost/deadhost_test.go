@@ -493,6 +493,16 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		want(t, "dead hosts", len(h.List()), 50)
 		want(t, "counted", h.Dead(), 50)
+
+		// The longest names and causes are within the bound in bytes.
+		h = deadhost.New(deadhost.Options{Size: 100})
+		for i := range 500 {
+			p, _ := h.Begin(t.Context(), fmt.Sprintf("[%0253d]:65535", i)[:261])
+			p.Failed(errors.New(strings.Repeat("x", 5000)))
+		}
+		if u := h.Usage(); u.Entries != 100 || u.Bytes != u.MaxBytes || u.MaxBytes != 100*(320+261+200) {
+			t.Errorf("%+v", u)
+		}
 	})
 }
 

@@ -36,3 +36,17 @@ func TestChunkingHosts(t *testing.T) {
 		}
 	})
 }
+
+// Of the hosts that the log has told of 10,000 are remembered.
+func TestToldHosts(t *testing.T) {
+	h := NewHosts()
+	if !h.eightBit.first("mx.example") || h.eightBit.first("mx.example") {
+		t.Error("told once")
+	}
+	for i := range 30_000 {
+		h.eightBit.first(fmt.Sprintf("mx%d.example", i))
+		if u := h.Told(); i%1000 == 0 && (u.Entries == 0 || u.Entries > 10_000 || u.Bytes < 128*int64(u.Entries) || u.Bytes > u.MaxBytes || u.MaxBytes != 10_000*(128+261)) {
+			t.Fatalf("%+v", u)
+		}
+	}
+}

@@ -3,11 +3,13 @@ package delivery
 import (
 	"sync"
 	"time"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 const (
 	toldFor = 24 * time.Hour
-	maxTold = 10000
+	maxTold = 10_000
 )
 
 // toldHosts remembers, for a day, about which hosts the log has told something
@@ -15,6 +17,18 @@ const (
 type toldHosts struct {
 	mu    sync.Mutex
 	until map[string]time.Time
+}
+
+// Told is how much is remembered of the hosts that the log told of, in bytes.
+func (h *Hosts) Told() cache.Usage {
+	t := &h.eightBit
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	u := cache.Usage{Entries: len(t.until), MaxBytes: maxTold * (hostCost + maxHostName)}
+	for host := range t.until {
+		u.Bytes += hostCost + int64(len(host))
+	}
+	return u
 }
 
 // first reports whether the log has to tell of a host, and remembers that it

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 const (
@@ -14,6 +16,10 @@ const (
 	memory = 10 * time.Minute
 	// maxHistory bounds the hosts that are remembered.
 	maxHistory = 10_000
+	// hostCost is what a host takes beside its name, in bytes, and maxName
+	// bounds the name, port included.
+	hostCost = 256
+	maxName  = 261
 )
 
 // History remembers which address of a host worked when others before it did
@@ -86,6 +92,17 @@ func (h *History) Failed(host string, addr netip.Addr) {
 	if el := h.byHost[host]; el != nil && el.Value.(*worked).addr == addr {
 		h.drop(el)
 	}
+}
+
+// Usage is how much the hosts take that are remembered, in bytes.
+func (h *History) Usage() cache.Usage {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	u := cache.Usage{Entries: len(h.byHost), MaxBytes: maxHistory * (hostCost + maxName)}
+	for host := range h.byHost {
+		u.Bytes += hostCost + int64(len(host))
+	}
+	return u
 }
 
 // Len is how many hosts are remembered.

@@ -82,6 +82,9 @@ func TestHistory(t *testing.T) {
 	for i := range 10_001 {
 		h.Worked(fmt.Sprint(i), v4)
 	}
+	if u := h.Usage(); u.Entries != 10_000 || u.Bytes < 256*10_000 || u.Bytes > u.MaxBytes || u.MaxBytes != 10_000*(256+261) {
+		t.Errorf("%+v", u)
+	}
 	if h.Len() != 10_000 || h.First("0").IsValid() || !h.First("1").IsValid() || !h.First("10000").IsValid() {
 		t.Errorf("%d hosts, the first %v, the last %v", h.Len(), h.First("0"), h.First("10000"))
 	}

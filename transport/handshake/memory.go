@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 // How long what a host needs is remembered. It is short where TLS is required,
@@ -15,9 +17,15 @@ const (
 	rememberRequired      = time.Hour
 )
 
-// maxRemembered bounds the hosts that are remembered, and with the length of a
-// host's name the bytes.
-const maxRemembered = 10_000
+const (
+	// maxRemembered bounds the hosts that are remembered, and with the length
+	// of a host's name the bytes.
+	maxRemembered = 10_000
+	// hostCost is what a host takes beside its name, in bytes, and maxName
+	// bounds the name.
+	hostCost = 160
+	maxName  = 253
+)
 
 // Memory remembers which hosts need a plainer hello, so that the better ones
 // are tried in vain once and not with each connection. That a host took no
@@ -121,6 +129,17 @@ func (m *Memory) Forget(match func(host string) bool) int {
 		}
 	}
 	return n
+}
+
+// Usage is how much the hosts take that are remembered, in bytes.
+func (m *Memory) Usage() cache.Usage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u := cache.Usage{Entries: len(m.hosts), MaxBytes: maxRemembered * (hostCost + maxName)}
+	for k := range m.hosts {
+		u.Bytes += hostCost + int64(len(k.host))
+	}
+	return u
 }
 
 // List gives what is remembered, by host.

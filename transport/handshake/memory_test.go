@@ -72,6 +72,9 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Fatalf("%d hosts are remembered", n)
 		}
 	}
+	if u := m.Usage(); u.Entries != len(m.hosts) || u.Bytes < 160*9000 || u.Bytes > u.MaxBytes || u.MaxBytes != 10_000*(160+253) {
+		t.Errorf("%+v", u)
+	}
 	if m.First("mx24999.example.org", Opportunistic) != Compatible {
 		t.Error("the last one is not among them")
 	}

@@ -34,6 +34,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 // ErrBusy says that there was no slot in time. The caller defers the work,
@@ -146,6 +148,16 @@ func (g *limiter) stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return Stats{Keys: len(g.entries), Open: g.open, Waiting: g.waiting, Waited: g.waited, Late: g.late}
+}
+
+// Usage is how much the keys of all scopes take, in bytes.
+func (l *Limits) Usage() (u cache.Usage) {
+	for _, g := range l.limiters {
+		if g != nil {
+			u.Add(g.usage())
+		}
+	}
+	return u
 }
 
 // KeyState is what one key of a scope has to do now.

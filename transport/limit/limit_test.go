@@ -560,6 +560,35 @@ func TestKeysAreForgotten(t *testing.T) {
 	})
 }
 
+// What the keys take is bounded in bytes, however long the names are that a
+// stranger makes up, and is given back.
+func TestUsage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{Limits: limit.ByScope{limit.Source: {Rate: 1, Period: time.Minute}, limit.All: {Concurrency: 9}}, Keys: 1000})
+		for i := range 5000 {
+			permit := l.Permit()
+			key := fmt.Sprintf("[%0251d]:65535", i)
+			if err := permit.Acquire(t.Context(), limit.Want{Scope: limit.All}, limit.Want{Scope: limit.Source, Key: key}); err != nil {
+				t.Fatal(err)
+			}
+			permit.Release()
+		}
+		u := l.Usage()
+		if u.Entries != 1001 || u.Bytes < 500_000 || u.Bytes > u.MaxBytes || u.MaxBytes != 2*1000*(384+261) {
+			t.Errorf("%+v", u)
+		}
+		time.Sleep(5 * time.Minute)
+		for range 1000 {
+			permit := l.Permit()
+			permit.Acquire(t.Context(), limit.Want{Scope: limit.Source, Key: "lively"})
+			permit.Release()
+		}
+		if u := l.Usage(); u.Entries > 4 || u.Bytes > 4*(384+261) {
+			t.Errorf("long after: %+v", u)
+		}
+	})
+}
+
 // More keys in use than are to be remembered: all of them count.
 func TestMoreKeysInUseThanRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

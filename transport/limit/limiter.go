@@ -7,6 +7,16 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/mxpipe/mxpipe/cache"
+)
+
+// What a key takes, in bytes: beside its text, for the entry, its rule and its
+// share of the map; and its text at the most, a domain name in brackets with a
+// port.
+const (
+	keyCost = 384
+	maxKey  = 261
 )
 
 // errTimeout says that there was no slot in time.
@@ -21,6 +31,7 @@ type limiter struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry
+	bytes   int64 // what the entries take
 	// of entries with no slot taken and nothing waiting, the longest unused
 	// first
 	unused  list.List
@@ -163,7 +174,7 @@ func (g *limiter) advance(p *entry, now time.Time) {
 		return
 	}
 	if p.rule.forget(now, now) {
-		delete(g.entries, p.key)
+		g.remove(p)
 		return
 	}
 	p.unusedSince = now
@@ -199,6 +210,7 @@ func (g *limiter) find(key string, now time.Time) *entry {
 		key = strings.Clone(key)
 		p = &entry{key: key, rule: g.newRule(now)}
 		g.entries[key] = p
+		g.bytes += keyCost + int64(len(key))
 	} else if p.unused != nil {
 		g.unused.Remove(p.unused)
 		p.unused = nil
@@ -225,5 +237,17 @@ func (g *limiter) sweep(now time.Time) {
 func (g *limiter) drop() {
 	p := g.unused.Remove(g.unused.Front()).(*entry)
 	p.unused = nil
+	g.remove(p)
+}
+
+func (g *limiter) remove(p *entry) {
 	delete(g.entries, p.key)
+	g.bytes -= keyCost + int64(len(p.key))
+}
+
+// usage is how much the keys take, and may take.
+func (g *limiter) usage() cache.Usage {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return cache.Usage{Entries: len(g.entries), Bytes: g.bytes, MaxBytes: int64(g.maxKeys) * (keyCost + maxKey)}
 }

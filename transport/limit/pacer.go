@@ -5,6 +5,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 // Pacing says how a Pacer works; what is 0 has the default that is named.
@@ -103,6 +105,9 @@ type Paced struct {
 	Open    int
 	Waiting int
 }
+
+// Usage is how much the hosts take that are remembered, in bytes.
+func (p *Pacer) Usage() cache.Usage { return p.limiter.usage() }
 
 // Slowed gives the number of hosts that have a bound now.
 func (p *Pacer) Slowed() int {

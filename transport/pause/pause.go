@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/transport/replyrule"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
@@ -76,6 +77,13 @@ const Max = 50_000
 
 // MaxReply is how much of a reply is kept, in bytes.
 const MaxReply = 300
+
+// keyCost is what a key takes beside its texts, in bytes, and maxKey bounds
+// its name and its source.
+const (
+	keyCost = 384
+	maxKey  = 253 + 39
+)
 
 // Pauses is what is paused. It is safe for concurrent use; nothing waits.
 type Pauses struct {
@@ -214,6 +222,17 @@ func (p *Pauses) State(keys ...Key) *Paused {
 		}
 	}
 	return nil
+}
+
+// Usage is how much the keys take that are remembered, in bytes.
+func (p *Pauses) Usage() cache.Usage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u := cache.Usage{Entries: len(p.keys), MaxBytes: int64(p.max) * (keyCost + maxKey + MaxReply)}
+	for k, e := range p.keys {
+		u.Bytes += keyCost + int64(len(k.Name)+len(k.Source)+len(e.Reply))
+	}
+	return u
 }
 
 // List gives what is paused now, the longest first.

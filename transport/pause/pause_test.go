@@ -120,6 +120,9 @@ func TestBound(t *testing.T) {
 	if len(all) != 100 || len(all[0].Reply) != 300 {
 		t.Error(len(all), len(all[0].Reply))
 	}
+	if u := p.Usage(); u.Entries != 100 || u.Bytes < 100*(384+300) || u.Bytes > u.MaxBytes || u.MaxBytes != 100*(384+253+39+300) {
+		t.Errorf("%+v", u)
+	}
 	if p.State(Key{Name: "49"}) != nil || p.State(Key{Name: "50"}) == nil {
 		t.Error("the longest unused goes first")
 	}

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/internal/safeio"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
@@ -77,6 +78,10 @@ const (
 	// MaxReason is how long a reason may be, in bytes.
 	MaxReason = 200
 	fileName  = "suspended.json"
+	// targetCost is what a target takes beside its texts, in bytes, and
+	// maxName bounds its name.
+	targetCost = 256
+	maxName    = 253
 )
 
 // ErrMany says that Max targets are suspended; nothing was changed.
@@ -161,6 +166,17 @@ func (l *List) Find(transport, domain, provider string) *Suspension {
 		}
 	}
 	return nil
+}
+
+// Usage is how much the targets take, in bytes.
+func (l *List) Usage() cache.Usage {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	u := cache.Usage{Entries: len(l.targets), MaxBytes: Max * (targetCost + maxName + MaxReason)}
+	for t, s := range l.targets {
+		u.Bytes += targetCost + int64(len(t.Name)+len(s.Reason))
+	}
+	return u
 }
 
 // All lists what is suspended, by kind and name.

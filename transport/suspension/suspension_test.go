@@ -118,6 +118,9 @@ func TestMany(t *testing.T) {
 	if err := l.Suspend(Target{Domain, "one.more"}, time.Time{}, ""); err != ErrMany {
 		t.Error(err)
 	}
+	if u := l.Usage(); u.Entries != 10_000 || u.Bytes < 256*10_000 || u.MaxBytes != 10_000*(256+253+200) {
+		t.Errorf("%+v", u)
+	}
 	if err := l.Suspend(Target{Domain, "1"}, time.Time{}, "again"); err != nil {
 		t.Error(err)
 	}
