@@ -37,10 +37,8 @@ func (r *Reporter) List() (list []Listed) {
 		for _, domain := range counts.Domains() {
 			l := Listed{Domain: domain, Day: day.Format(time.DateOnly), Due: due(domain, day)}
 			l.Success, l.Failure = counts.Sessions(domain)
-			for at, a := range r.ledger.places {
-				if at.day == l.Day && at.domain == domain {
-					l.Places = append(l.Places, Place{a.URI, a.State, a.At, a.Error})
-				}
+			for _, a := range r.ledger.places[of{l.Day, domain}] {
+				l.Places = append(l.Places, Place{a.URI, a.State, a.At, a.Error})
 			}
 			slices.SortFunc(l.Places, func(a, b Place) int { return cmp.Compare(a.URI, b.URI) })
 			list = append(list, l)

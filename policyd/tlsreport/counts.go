@@ -2,6 +2,7 @@ package tlsreport
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"maps"
 	"slices"
 )
@@ -16,75 +17,116 @@ const (
 	// MaxFailures is how many kinds of failure one domain has entries for;
 	// what comes beyond is counted by result type alone.
 	MaxFailures = 100
+	// MaxBytes is how much all of a day takes, by what its lines take in the
+	// day's file; sessions that need more are not counted.
+	MaxBytes = 16 << 20
+	// MaxDomainBytes is how much of it one domain takes before its further
+	// policies and failures are counted together.
+	MaxDomainBytes = 256 << 10
+	// maxPolicyText is how much of a policy is reported, in bytes: of its text,
+	// and of its MX hosts. Lines beyond are left out.
+	maxPolicyText = 8 << 10
+	// lineCost is what a line takes beside its texts, in memory or on disk.
+	lineCost = 400
 )
 
 // Counts are the sessions of one UTC day, by domain. They are not safe for
 // concurrent use; the zero Counts is empty.
 type Counts struct {
 	domains map[string]*domainCounts
-	Dropped uint64 // sessions with domains beyond MaxDomains
+	bytes   int    // that the entries take
+	Dropped uint64 // sessions with domains beyond MaxDomains, or beyond MaxBytes
 }
 
 type domainCounts struct {
 	policies []*policyCounts
 	failures int // entries of all policies
+	bytes    int
 }
 
 type policyCounts struct {
 	policy   Policy
-	key      string
+	key      [sha256.Size]byte
+	bytes    int // that a line of it takes
 	success  uint64
 	failure  uint64
 	failures map[Failure]uint64
 }
 
 // Add counts n sessions with a domain under a policy; failed nil: they
-// succeeded.
-func (c *Counts) Add(domain string, p Policy, failed *Failure, n uint64) {
-	if c.domains == nil {
-		c.domains = map[string]*domainCounts{}
-	}
+// succeeded. It gives the line of the day's file that says the same; ok is
+// false when they are not counted, since there is no room.
+func (c *Counts) Add(domain string, p Policy, failed *Failure, n uint64) (l line, ok bool) {
 	d := c.domains[domain]
-	if d == nil {
-		if len(c.domains) >= MaxDomains {
-			c.Dropped += n
-			return
-		}
+	known := d != nil
+	if !known {
 		d = &domainCounts{}
+	}
+	counts, more := d.of(p)
+	var f Failure
+	if failed != nil {
+		f = *failed
+		if _, there := counts.failures[f]; !there {
+			if d.failures >= MaxFailures || d.bytes >= MaxDomainBytes {
+				f = Failure{Result: f.Result, Reason: "and more"}
+			}
+			if _, there := counts.failures[f]; !there {
+				more += counts.bytes + f.size() // at most one more for each result type and policy
+			}
+		}
+	}
+	if more > 0 && c.bytes+more > MaxBytes || !known && len(c.domains) >= MaxDomains {
+		c.Dropped += n
+		return line{}, false
+	}
+	c.bytes += more
+	d.bytes += more
+	if !known {
+		if c.domains == nil {
+			c.domains = map[string]*domainCounts{}
+		}
 		c.domains[domain] = d
 	}
-	counts := d.of(p)
+	if !slices.Contains(d.policies, counts) {
+		d.policies = append(d.policies, counts)
+	}
 	if failed == nil {
 		counts.success += n
-		return
+		return line{domain, counts.policy, nil, n}, true
 	}
 	counts.failure += n
-	f := *failed
-	if _, known := counts.failures[f]; !known {
-		if d.failures >= MaxFailures {
-			f = Failure{Result: f.Result, Reason: "and more"}
-		}
-		if _, known := counts.failures[f]; !known {
-			d.failures++ // at most one more for each result type and policy
-		}
+	if _, there := counts.failures[f]; !there {
+		d.failures++
 	}
 	counts.failures[f] += n
+	return line{domain, counts.policy, &f, n}, true
 }
 
-// of finds a policy's counts, or makes them.
-func (d *domainCounts) of(p Policy) *policyCounts {
+// of finds a policy's counts, or makes some that are not among the domain's
+// yet, and then tells how much they take.
+func (d *domainCounts) of(p Policy) (counts *policyCounts, more int) {
+	p.Text, p.MXHosts = cutTo(p.Text, maxPolicyText), cutTo(p.MXHosts, maxPolicyText)
 	key := p.key()
 	for _, counts := range d.policies {
 		if counts.key == key {
-			return counts
+			return counts, 0
 		}
 	}
-	if len(d.policies) >= MaxPolicies {
-		return d.policies[len(d.policies)-1]
+	if n := len(d.policies); n >= MaxPolicies || n > 0 && d.bytes >= MaxDomainBytes {
+		return d.policies[n-1], 0
 	}
-	counts := &policyCounts{policy: p, key: key, failures: map[Failure]uint64{}}
-	d.policies = append(d.policies, counts)
-	return counts
+	counts = &policyCounts{policy: p, key: key, bytes: lineCost + p.size(), failures: map[Failure]uint64{}}
+	return counts, counts.bytes
+}
+
+// cutTo leaves out the lines that go beyond so many bytes.
+func cutTo(lines []string, most int) []string {
+	for i, line := range lines {
+		if most -= len(line); most < 0 {
+			return lines[:i:i]
+		}
+	}
+	return lines
 }
 
 // Domains lists the domains that were counted, sorted.

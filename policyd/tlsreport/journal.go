@@ -123,11 +123,11 @@ func (j *Journal) Add(at time.Time, domain string, p Policy, failed *Failure) er
 		d = &day{}
 		j.days[name] = d
 	}
-	d.counts.Add(domain, p, failed, 1)
-	if j.dir == "" {
+	l, ok := d.counts.Add(domain, p, failed, 1)
+	if !ok || j.dir == "" {
 		return nil
 	}
-	j.broken = j.write(name, d, line{domain, p, failed, 1})
+	j.broken = j.write(name, d, l)
 	return j.broken
 }
 

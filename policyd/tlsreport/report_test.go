@@ -11,6 +11,8 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/mail"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +126,100 @@ func TestBounds(t *testing.T) {
 	}
 	if len(c.Domains()) != 10_000 || c.Dropped != 102 {
 		t.Errorf("%d domains, %d dropped", len(c.Domains()), c.Dropped)
+	}
+}
+
+// TestBytes: what hostile domains can make us keep is bounded by bytes too, in
+// memory and in the day's file, and what others have counted stays.
+func TestBytes(t *testing.T) {
+	lines := make([]string, 1000) // a policy of 64 KiB
+	for i := range lines {
+		lines[i] = fmt.Sprintf("mx: %056d.evil", i)
+	}
+	dir := t.TempDir()
+	j, err := OpenJournal(dir, someDay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if err := j.Add(someDay, "example.org", sts, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 100 { // a policy of its own for each session
+		p := Policy{Type: TypeSTS, Domain: "evil.example", Text: append([]string{fmt.Sprint(i)}, lines...), MXHosts: lines}
+		if err := j.Add(someDay, "evil.example", p, failed(ValidationFailure, fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := j.Counts(someDay)
+	if one := c.domains["evil.example"].bytes; one > 2*MaxDomainBytes {
+		t.Errorf("%d bytes of one domain", one)
+	}
+	if _, n := c.Sessions("evil.example"); n != 100 {
+		t.Errorf("%d of 100 sessions counted", n)
+	}
+	for i := range 1200 {
+		name := fmt.Sprint(i, ".evil.example")
+		if err := j.Add(someDay, name, Policy{Type: TypeSTS, Domain: name, Text: lines, MXHosts: lines}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c.bytes > MaxBytes || c.Dropped == 0 {
+		t.Errorf("%d bytes, %d dropped", c.bytes, c.Dropped)
+	}
+	if err := j.Add(someDay, "example.org", sts, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := c.Sessions("example.org"); n != 11 {
+		t.Errorf("%d sessions, want 11", n)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, someDay.Format(time.DateOnly)+journalSuffix))
+	if err != nil || info.Size() > 2*MaxBytes+maxSlack+1<<20 {
+		t.Error(info.Size(), err)
+	}
+	domains := len(c.Domains())
+	if j, err = OpenJournal(dir, someDay); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(j.Counts(someDay).Domains()); n != domains {
+		t.Errorf("%d domains after a restart, %d before", n, domains)
+	}
+}
+
+// TestPlaces: a record that names other places at each look, and a place that
+// answers at length, are remembered within bounds.
+func TestPlaces(t *testing.T) {
+	l, err := openLedger("", someDay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried, long := 0, strings.Repeat("ü", 60_000)
+	for i := range 30_000 {
+		a := attempt{Day: "2026-11-29", Domain: fmt.Sprint(i/10, ".example"), URI: fmt.Sprint("https://", i), State: Late, Error: long}
+		if !l.room(a.Day, a.Domain) {
+			continue
+		}
+		if tried++; l.put(a) != nil {
+			t.Fatal("in memory alone")
+		}
+	}
+	if u := l.usage(); u.Entries != tried || tried != 3000*maxDomainPlaces || u.Bytes > int64(tried)*1000 {
+		t.Errorf("%+v of %d", u, tried)
+	}
+	for i := range 30_000 {
+		if domain := fmt.Sprint("b", i, ".example"); l.room("2026-11-29", domain) {
+			l.set(attempt{Day: "2026-11-29", Domain: domain})
+		}
+	}
+	if l.count != maxPlaces {
+		t.Error(l.count)
+	}
+	if err := l.forget(someDay.Add(10 * 24 * time.Hour)); err != nil || l.count != 0 || len(l.places) != 0 {
+		t.Error(l.count, err)
 	}
 }
 

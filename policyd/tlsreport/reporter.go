@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 // The rules of sending.
@@ -110,9 +112,11 @@ func Open(cfg Config) (*Reporter, error) {
 	var failed, failedToo error
 	r.journal, failed = OpenJournal(cfg.Dir, now)
 	r.ledger, failedToo = openLedger(cfg.Dir, now)
-	for _, a := range r.ledger.places {
-		if a.State == Sent && a.At.UTC().Format(time.DateOnly) == now.UTC().Format(time.DateOnly) {
-			r.leaving++
+	for _, list := range r.ledger.places {
+		for _, a := range list {
+			if a.State == Sent && a.At.UTC().Format(time.DateOnly) == now.UTC().Format(time.DateOnly) {
+				r.leaving++
+			}
 		}
 	}
 	r.today = now.UTC().Format(time.DateOnly)
@@ -134,6 +138,21 @@ func (r *Reporter) Observe(s Session) {
 // Stats gives the counters.
 func (r *Reporter) Stats() Stats {
 	return Stats{Sent: r.sent.Load(), Failed: r.failed.Load(), Dropped: r.dropped.Load()}
+}
+
+// Usage is how much the counts of all days take that are kept, and what is
+// known of the places, in bytes.
+func (r *Reporter) Usage() cache.Usage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.ledger.usage()
+	for _, d := range r.journal.days {
+		u.Entries += len(d.counts.domains)
+		u.Bytes += int64(d.counts.bytes)
+	}
+	const days = 2*keepDays + 1 // some of them to come, where the clock was set back
+	u.MaxBytes = days*MaxBytes + maxPlaces*(placeCost+maxURI+maxError+maxDomain)
+	return u
 }
 
 // Close counts what is in the queue, gives up what is being sent, and writes
@@ -187,7 +206,10 @@ func (r *Reporter) drain() {
 func (r *Reporter) count(s Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	counts := r.journal.Counts(s.At)
+	before := counts.Dropped
 	r.note(r.journal.Add(s.At, s.Domain, s.Policy, s.Failure))
+	r.dropped.Add(counts.Dropped - before)
 }
 
 // note logs that the disk does not take what it should, once until it does.
@@ -259,16 +281,8 @@ func (r *Reporter) excluded(domain string) bool {
 func (r *Reporter) settled(domain, day string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := 0
-	for at, a := range r.ledger.places {
-		if at.day == day && at.domain == domain {
-			if !a.State.over() {
-				return false
-			}
-			n++
-		}
-	}
-	return n > 0
+	list := r.ledger.places[of{day, domain}]
+	return len(list) > 0 && !slices.ContainsFunc(list, func(a attempt) bool { return !a.State.over() })
 }
 
 // sendReport sends a report to the places that do not have it; now: also to
@@ -343,10 +357,9 @@ func (r *Reporter) begin(t Target, report *Report, atOnce bool) (attempt, error)
 	defer r.mu.Unlock()
 	now := r.cfg.Now()
 	day := report.Range.Start
-	at := place{day.Format(time.DateOnly), report.domain, t.URI}
-	a, tried := r.ledger.places[at]
+	a, tried := r.ledger.get(day.Format(time.DateOnly), report.domain, t.URI)
 	if !tried {
-		a = attempt{Day: at.day, Domain: at.domain, URI: at.uri}
+		a = attempt{Day: day.Format(time.DateOnly), Domain: report.domain, URI: t.URI}
 	}
 	switch {
 	case a.State.over():
@@ -356,12 +369,15 @@ func (r *Reporter) begin(t Target, report *Report, atOnce bool) (attempt, error)
 		return a, nil
 	case now.After(due(report.domain, day).Add(Window)):
 		a.State, a.At = Late, now
+		if !tried && !r.ledger.room(a.Day, a.Domain) {
+			return a, nil
+		}
 		err := r.ledger.put(a)
 		r.note(err)
 		return a, err
 	case tried && !atOnce && now.Sub(a.At) < retryAfter(a.Tries) && !now.Before(a.At):
 		return a, nil
-	case !r.mayLeave(now):
+	case !tried && !r.ledger.room(a.Day, a.Domain), !r.mayLeave(now):
 		a.State = Waiting
 		return a, nil
 	}

@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/internal/safeio"
 )
 
@@ -41,15 +44,31 @@ type attempt struct {
 	Error  string    `json:"error,omitempty"`
 }
 
-type place struct{ day, domain, uri string }
+// of is the report that places get: a domain's of a day.
+type of struct{ day, domain string }
 
-const sentFile = "sent"
+const (
+	sentFile = "sent"
+	// maxError bounds what is kept of an error, which may hold what a place
+	// answered, in bytes.
+	maxError = 300
+	// placeCost is what a place takes beside its texts, in bytes.
+	placeCost = 400
+	// maxPlaces is how many places are remembered, of all days, and
+	// maxDomainPlaces how many of one domain's report, whose record may change
+	// meanwhile.
+	maxPlaces       = 20_000
+	maxDomainPlaces = 4
+	// maxDomain bounds a domain's name.
+	maxDomain = 253
+)
 
 // ledger knows which reports were sent where. What it says is on disk before
 // it is acted on. It is used by one goroutine at a time.
 type ledger struct {
 	dir    string
-	places map[place]attempt
+	places map[of][]attempt
+	count  int // of places
 	file   *os.File
 	torn   bool // the file may end in a torn line
 }
@@ -57,7 +76,7 @@ type ledger struct {
 // openLedger reads the file in dir. Without it, or with lines that are torn,
 // what they said is unknown: the error says so when it could not be read.
 func openLedger(dir string, now time.Time) (*ledger, error) {
-	l := &ledger{dir: dir, places: map[place]attempt{}}
+	l := &ledger{dir: dir, places: map[of][]attempt{}}
 	if dir == "" {
 		return l, nil
 	}
@@ -72,13 +91,14 @@ func openLedger(dir string, now time.Time) (*ledger, error) {
 			date, err = time.Parse(time.DateOnly, a.Day)
 		}
 		if err == nil && kept(date, now) {
-			l.places[place{a.Day, a.Domain, a.URI}] = a
+			l.set(a)
 		}
 	}
-	for at, a := range l.places {
-		if a.State == Trying {
-			a.State, a.Error = Refused, "mxpolicyd ended while it was sent: it may have arrived"
-			l.places[at] = a
+	for _, list := range l.places {
+		for i := range list {
+			if a := &list[i]; a.State == Trying {
+				a.State, a.Error = Refused, "mxpolicyd ended while it was sent: it may have arrived"
+			}
 		}
 	}
 	return l, l.rewrite() // without what is too old
@@ -87,16 +107,58 @@ func openLedger(dir string, now time.Time) (*ledger, error) {
 // put writes down what became of a place. After an error the place is as it
 // was.
 func (l *ledger) put(a attempt) error {
-	at := place{a.Day, a.Domain, a.URI}
-	old, had := l.places[at]
-	l.places[at] = a
+	old, had := l.get(a.Day, a.Domain, a.URI)
+	l.set(a)
 	err := l.append(a)
-	if err != nil {
-		if delete(l.places, at); had {
-			l.places[at] = old
-		}
+	switch at := (of{a.Day, a.Domain}); {
+	case err == nil:
+	case had:
+		l.set(old)
+	default:
+		l.places[at] = l.places[at][:len(l.places[at])-1]
+		l.count--
 	}
 	return err
+}
+
+// get gives what is known of a place.
+func (l *ledger) get(day, domain, uri string) (attempt, bool) {
+	list := l.places[of{day, domain}]
+	if i := slices.IndexFunc(list, func(a attempt) bool { return a.URI == uri }); i >= 0 {
+		return list[i], true
+	}
+	return attempt{}, false
+}
+
+// room reports whether one more place of a report may be tried.
+func (l *ledger) room(day, domain string) bool {
+	return len(l.places[of{day, domain}]) < maxDomainPlaces && l.count < maxPlaces
+}
+
+// set takes what is known of a place, in memory alone.
+func (l *ledger) set(a attempt) {
+	if len(a.Error) > maxError {
+		a.Error = strings.ToValidUTF8(a.Error[:maxError], "")
+	}
+	at := of{a.Day, a.Domain}
+	list := l.places[at]
+	if i := slices.IndexFunc(list, func(b attempt) bool { return a.URI == b.URI }); i >= 0 {
+		list[i] = a
+		return
+	}
+	l.places[at] = append(list, a)
+	l.count++
+}
+
+// usage is how much the places take, in bytes.
+func (l *ledger) usage() (u cache.Usage) {
+	for _, list := range l.places {
+		for i := range list {
+			u.Entries++
+			u.Bytes += placeCost + int64(len(list[i].URI)+len(list[i].Error)+len(list[i].Domain))
+		}
+	}
+	return u
 }
 
 func (l *ledger) append(a attempt) error {
@@ -125,12 +187,14 @@ func (l *ledger) append(a attempt) error {
 // rewrite writes the whole file.
 func (l *ledger) rewrite() error {
 	var b bytes.Buffer
-	for _, a := range l.places {
-		text, err := json.Marshal(a)
-		if err != nil {
-			return err
+	for _, list := range l.places {
+		for _, a := range list {
+			text, err := json.Marshal(a)
+			if err != nil {
+				return err
+			}
+			b.Write(append(text, '\n'))
 		}
-		b.Write(append(text, '\n'))
 	}
 	l.close()
 	err := safeio.Write(l.dir, sentFile, b.Bytes())
@@ -141,8 +205,9 @@ func (l *ledger) rewrite() error {
 // forget drops what is too old to matter.
 func (l *ledger) forget(now time.Time) error {
 	n := len(l.places)
-	for at, a := range l.places {
-		if date, err := time.Parse(time.DateOnly, a.Day); err != nil || !kept(date, now) {
+	for at := range l.places {
+		if date, err := time.Parse(time.DateOnly, at.day); err != nil || !kept(date, now) {
+			l.count -= len(l.places[at])
 			delete(l.places, at)
 		}
 	}

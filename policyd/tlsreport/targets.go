@@ -22,7 +22,7 @@ type Target struct {
 const MaxTargets = 2
 
 // maxURI bounds a place, in bytes.
-const maxURI = 2000
+const maxURI = 500
 
 // Targets reads the TXT records at _smtp._tls.DOMAIN (RFC 8460 §3), each its
 // strings joined, and gives the first two places that can be used. It is ok

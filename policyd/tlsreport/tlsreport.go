@@ -28,6 +28,7 @@ package tlsreport
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"slices"
 	"strings"
 )
@@ -78,14 +79,33 @@ type Policy struct {
 }
 
 // key tells policies apart.
-func (p *Policy) key() string {
+func (p *Policy) key() [sha256.Size]byte { return sha256.Sum256([]byte(p.text())) }
+
+// text is all of a policy, in an order of its own.
+func (p *Policy) text() string {
 	return strings.Join([]string{string(p.Type), p.Domain, strings.Join(p.Text, "\n"), strings.Join(p.MXHosts, "\n")}, "\x00")
+}
+
+// size is how many bytes a policy takes, about.
+func (p *Policy) size() int {
+	n := len(p.Type) + len(p.Domain)
+	for _, lines := range [...][]string{p.Text, p.MXHosts} {
+		for _, line := range lines {
+			n += len(line) + 16
+		}
+	}
+	return n
+}
+
+// size is how many bytes a failure takes.
+func (f *Failure) size() int {
+	return len(f.Result) + len(f.Sending) + len(f.Host) + len(f.HELO) + len(f.Receiver) + len(f.Reason)
 }
 
 // compare orders policies in a report: TLSA, MTA-STS, none.
 func (p *Policy) compare(q *Policy) int {
 	order := []PolicyType{TypeTLSA, TypeSTS, TypeNone}
-	return cmp.Or(cmp.Compare(slices.Index(order, p.Type), slices.Index(order, q.Type)), cmp.Compare(p.key(), q.key()))
+	return cmp.Or(cmp.Compare(slices.Index(order, p.Type), slices.Index(order, q.Type)), cmp.Compare(p.text(), q.text()))
 }
 
 // Failure is how a session failed its policy. Failures that are equal in all
