@@ -34,8 +34,9 @@ const (
 // concurrent use; the zero Counts is empty.
 type Counts struct {
 	domains map[string]*domainCounts
-	bytes   int    // that the entries take
-	Dropped uint64 // sessions with domains beyond MaxDomains, or beyond MaxBytes
+	bytes   int // that the entries take
+	// Dropped are sessions with domains beyond MaxDomains, or beyond MaxBytes.
+	Dropped uint64
 }
 
 type domainCounts struct {
@@ -71,7 +72,8 @@ func (c *Counts) Add(domain string, p Policy, failed *Failure, n uint64) (l line
 				f = Failure{Result: f.Result, Reason: "and more"}
 			}
 			if _, there := counts.failures[f]; !there {
-				more += counts.bytes + f.size() // at most one more for each result type and policy
+				// At most one more for each result type and policy.
+				more += counts.bytes + f.size()
 			}
 		}
 	}

@@ -150,7 +150,7 @@ func (r *Reporter) Usage() cache.Usage {
 		u.Entries += len(d.counts.domains)
 		u.Bytes += int64(d.counts.bytes)
 	}
-	const days = 2*keepDays + 1 // some of them to come, where the clock was set back
+	const days = 2*keepDays + 1 // some to come, where the clock was set back
 	u.MaxBytes = days*MaxBytes + maxPlaces*(placeCost+maxURI+maxError+maxDomain)
 	return u
 }
