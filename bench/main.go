@@ -3,7 +3,7 @@
 // builds what it needs and runs it; "-list" tells what it can measure.
 //
 // Everything runs on this machine, on loopback: the remote mail servers and
-// the DNS are in this process (package internet), and whoever they are
+// the DNS are in this process (package internet), and what they are
 // measured with is a process of its own. What is compared is measured in turn,
 // A B A B, in several rounds, so that what disturbs the machine disturbs both;
 // a ratio is made of each round, and the median of the ratios is given.

@@ -230,8 +230,8 @@ func (b *bench) tell(s *report.Section, all []*policyServer, counts []int) {
 	}
 }
 
-// misses measures look-ups of which one in ten is for a domain that nobody
-// asked for before: MX, addresses and TLSA records of its hosts, and the
+// misses measures look-ups of which one in ten is for a domain that was
+// not asked for before: MX, addresses and TLSA records of its hosts, and the
 // MTA-STS record are looked up.
 func (b *bench) misses(s *report.Section, d *daemon) error {
 	next := many

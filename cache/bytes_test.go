@@ -49,7 +49,7 @@ func TestBoundedByBytes(t *testing.T) {
 	if st := c.Stats(); st.Evictions != 1 {
 		t.Errorf("%+v", st)
 	}
-	// A large one is answered, but drives nobody out.
+	// A large one is answered, but drives no one out.
 	get(10_001)
 	if st := c.Stats(); st.Entries != 8 {
 		t.Errorf("%+v", st)
@@ -144,7 +144,7 @@ func TestPending(t *testing.T) {
 	c := cache.New(load, cache.Options[string, int]{Now: func() time.Time { return now }})
 	defer c.Close(t.Context())
 	if _, ok := c.Pending("a"); ok {
-		t.Error("a flight that nobody began")
+		t.Error("a flight that was not begun")
 	}
 	done := make(chan error)
 	go func() {

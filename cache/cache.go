@@ -69,9 +69,10 @@ type Stats struct {
 	Refreshes uint64 // flights begun ahead of expiry
 	Failures  uint64 // flights, refreshes included, that ended in an error
 	Evictions uint64 // entries that made room for others before they expired
-	Entries   int    // entries now, expired ones that nobody asked for included
-	Bytes     int64  // what they take, by Options.Cost
-	MaxBytes  int64  // what they may take; 0: there is no such bound
+	// entries now, expired ones that nothing asked for included
+	Entries  int
+	Bytes    int64 // what they take, by Options.Cost
+	MaxBytes int64 // what they may take; 0: there is no such bound
 }
 
 // Add adds the counters of another cache, and its size.
@@ -420,7 +421,7 @@ func (c *Cache[K, V]) begin(key K, refresh bool) *flight[V] {
 func (c *Cache[K, V]) land(key K, f *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// Whoever waits goes on when what it gets is kept, not before.
+	// A waiter goes on when what it gets is kept, not before.
 	defer close(f.done)
 	if c.flights[key] == f {
 		delete(c.flights, key)

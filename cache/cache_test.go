@@ -217,7 +217,7 @@ func TestRefreshAhead(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if s.calls.Load() != 2 {
-			t.Error("an entry that nobody uses was refreshed")
+			t.Error("an entry that is not used was refreshed")
 		}
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// oldNames are names that the tree had once and that nobody could guess; each
+// oldNames are names that the tree had once and that no one could guess; each
 // has a plain one now. Only those are here that mean nothing else.
 var oldNames = []string{
 	// plan

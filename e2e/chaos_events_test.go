@@ -228,7 +228,7 @@ func (c *chaos) resolver(fault labdns.Fault) error {
 	return nil
 }
 
-// stopResolver has nobody listen at the resolver's port for a while.
+// stopResolver has nothing listen at the resolver's port for a while.
 func (c *chaos) stopResolver() error {
 	up := c.dns.Down()
 	time.Sleep(time.Second)

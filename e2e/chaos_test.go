@@ -38,7 +38,7 @@ type chaos struct {
 	domains []string
 	daemon  *daemon
 	options settings
-	clock   *os.File // nil: nobody moves it
+	clock   *os.File // nil: nothing moves it
 	lmtp    string   // where the daemon takes mail by LMTP
 	disk    string
 	out     *postfix
@@ -222,7 +222,7 @@ func (c *chaos) addDomain(policy bool) {
 	}
 }
 
-// compose writes letter n. Two of 25 are for a recipient whom nobody knows.
+// compose writes letter n. Two of 25 are for a recipient whom no one knows.
 func (c *chaos) compose(n int) *letter {
 	l := &letter{from: fmt.Sprintf("c%d.%d@%s", n, os.Getpid(), keepDomain), refused: n%25 == 7 || n%25 == 14}
 	who := []string{"r", "l"}[n%2]

@@ -101,9 +101,9 @@ exec 4>&-
 read -r _ <&5
 `
 
-// A mail server can die before mxpipe has even started. Whoever took mxpipe in
-// then lives, and may share its session, as in a container; the end of the
-// message proves nothing all the same.
+// A mail server can die before mxpipe has even started. The process that took
+// mxpipe in then lives, and may share its session, as in a container; the end
+// of the message proves nothing all the same.
 func TestOrphanFromTheStart(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "mxpipe", modern(t))

@@ -37,7 +37,7 @@ func TestEximRefusedRecipientBounces(t *testing.T) {
 	}
 }
 
-// Who asked to hear of success is told by Exim, and by nobody else: the request
+// Who asked to hear of success is told by Exim, and by no one else: the request
 // does not go on (RFC 3461 §5.2.2).
 func TestEximSuccessNotice(t *testing.T) {
 	t.Parallel()

@@ -20,7 +20,7 @@ func (w *world) eximParts(d *daemon) (eximConfig, error) {
 		head string
 		text *string
 	}{
-		{"# Behind \"begin transports\":", &parts.transports}, {"# Behind \"begin routers\",", &parts.routers}, {"# To the main section,", &parts.main},
+		{"# After \"begin transports\":", &parts.transports}, {"# After \"begin routers\",", &parts.routers}, {"# To the main section,", &parts.main},
 	} {
 		before, after, ok := strings.Cut(rest, part.head)
 		if !ok {

@@ -74,7 +74,7 @@ func TestPoliciesThroughExim(t *testing.T) {
 		m.text = append([]byte("Require-TLS-ESMTP: yes\n"), m.text...)
 		id := x.submit(t, m)
 		if h := x.tries(t, id, 1)[0]; h.status != "bounced" || !strings.HasPrefix(h.text, "5.7.30 mx1.header.example: REQUIRETLS: ") {
-			t.Errorf("where nobody vouches: %+v", h)
+			t.Errorf("where nothing vouches: %+v", h)
 		}
 		header.hosts[0].untouched(t)
 		if bounce := x.arrived(t, m.from); !strings.Contains(string(bounce.text), "5.7.30 mx1.header.example: ") {

@@ -37,13 +37,13 @@ func (s stage) String() string {
 // killer ends somebody while a message is in every stage.
 type killer struct {
 	name string
-	// kill does it, and lets whoever is frozen go on. It reports whether nobody
+	// kill does it, and lets what is frozen go on. It reports whether nothing
 	// waits for the messages' outcome any more, so that nothing may be sent
 	// that had not gone out before.
 	kill func(t *testing.T, r *killRun) (cancels bool)
 	// restart brings back who died, if that does not come by itself.
 	restart func(t *testing.T, r *killRun)
-	// window says that the remote server can have a message of which nobody
+	// window says that the remote server can have a message of which no one
 	// alive knows: SMTP's own, between the final dot and the reply (RFC 1047).
 	window stage
 }
@@ -224,7 +224,7 @@ func (r *killRun) run(t *testing.T, k killer) {
 		for _, s := range []stage{committed, addressed, halfBody} {
 			r.daemon.logged(t, `msg=deferred .*queue_id=`+r.letters[s].id)
 			if n := r.letters[s].server.Counters().Stages[mx.StageFinal]; n != 0 {
-				t.Errorf("%s: sent for nobody", s)
+				t.Errorf("%s: sent for no one", s)
 			}
 		}
 	}

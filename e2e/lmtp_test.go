@@ -40,7 +40,7 @@ func TestLMTPEachRecipientHasItsStatus(t *testing.T) {
 			}
 		}
 		bounce := m.arrived(t, letter.from)
-		// Exim writes no blank behind the semicolon.
+		// Exim writes no blank after the semicolon.
 		text := strings.ReplaceAll(strings.Join(strings.Fields(string(bounce.text)), " "), "rfc822; ", "rfc822;")
 		for _, want := range []string{"no such user", "Final-Recipient: rfc822;nosuch@" + one, "5.1.1", "Final-Recipient: rfc822;gone@" + three, "5.4.4", "does not exist"} {
 			if !strings.Contains(text, want) {

@@ -440,7 +440,7 @@ func TestSetupOfPostfix(t *testing.T) {
 }
 
 // What old instructions lead to on Debian is found: a socket outside of the
-// chroot, a wrong name, a place where nobody listens.
+// chroot, a wrong name, a place where nothing listens.
 func TestDoctorOnDebian(t *testing.T) {
 	t.Parallel()
 	m := migrating(t, 8642, "QUERY", "", nil)

@@ -141,7 +141,7 @@ func TestOperatorsDay(t *testing.T) {
 	o.says(0, "cache flush enforced.example", "flushed: 1 MTA-STS policy, ")
 	o.says(0, "cache show enforced.example", "nothing is cached for enforced.example")
 
-	// Nobody but root and the daemon's user may ask.
+	// No one but root and the daemon's user may ask.
 	cmd := exec.Command(n.mxpolicyd, "-c", n.d.config, "status")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "only root may ask") {

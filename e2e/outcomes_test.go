@@ -94,7 +94,7 @@ func TestOutcomes(t *testing.T) {
 		{name: "no such domain", zone: func(*testing.T, string) {}, status: "bounced", code: "5.4.4", text: "does not exist"},
 		{name: "null MX", zone: zone("DOMAIN. MX 0 ."), status: "bounced", code: "5.1.10"},
 		{name: "SERVFAIL", zone: func(t *testing.T, domain string) { lab(t).dns.SetFault(domain, dns.TypeMX, labdns.ServFail) }, status: "deferred", code: "4.4.3"},
-		{name: "nobody listens", zone: zone("DOMAIN. MX 10 mx.DOMAIN.\nmx.DOMAIN. A 127.25.255.254"), status: "deferred", code: "4.4.1", text: "refused"},
+		{name: "nothing listens", zone: zone("DOMAIN. MX 10 mx.DOMAIN.\nmx.DOMAIN. A 127.25.255.254"), status: "deferred", code: "4.4.1", text: "refused"},
 		{name: "no address", zone: zone("DOMAIN. MX 10 mx.DOMAIN.\nmx.DOMAIN. TXT x"), status: "bounced", code: "5.4.4"},
 		{name: "ourselves", zone: zone("DOMAIN. MX 10 out.e2e.example."), status: "bounced", code: "5.4.6"},
 	} {

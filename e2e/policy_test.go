@@ -114,7 +114,7 @@ func TestPoliciesBehindUnbound(t *testing.T) {
 
 		// RFC 8689 §4.2.1: REQUIRETLS needs somebody to vouch for the host's
 		// name, and a certificate that proves it.
-		{name: "REQUIRETLS, nobody vouches", spec: domainSpec{name: "rt-none", signing: dnssec.Unsigned, hosts: []hostSpec{valid}},
+		{name: "REQUIRETLS, nothing vouches", spec: domainSpec{name: "rt-none", signing: dnssec.Unsigned, hosts: []hostSpec{valid}},
 			flags: []string{"--requiretls"}, exit: 69,
 			line: `^5\.7\.30 mx1\.rt-none\.example: REQUIRETLS: neither DNSSEC nor MTA-STS verifies this host`},
 		{name: "REQUIRETLS, certificate not valid", spec: domainSpec{name: "rt-cert", hosts: []hostSpec{selfSigned}},
@@ -261,7 +261,7 @@ func TestPoliciesThroughPostfix(t *testing.T) {
 			m.text = append([]byte("Require-TLS-ESMTP: yes\n"), m.text...)
 			f := p.tries(t, p.submit(t, m), 1)[0]
 			if f.status != "bounced" || f.dsn != "5.7.30" || !strings.Contains(f.text, "mx1.header-none.example: REQUIRETLS: ") {
-				t.Errorf("where nobody vouches: %+v", f)
+				t.Errorf("where nothing vouches: %+v", f)
 			}
 			nobodyVouches.hosts[0].untouched(t)
 			if bounce := p.arrived(t, "sender@"+keepDomain); !strings.Contains(string(bounce.text), "5.7.30") {

@@ -19,10 +19,10 @@ func processes() (pids []int) {
 	return pids
 }
 
-// cmdline is how a process was called, with a NUL behind each word.
+// cmdline is how a process was called, with a NUL after each word.
 func cmdline(pid int) string { return ofProcess(pid, "cmdline") }
 
-// environ is what a process was started with, with a NUL behind each variable.
+// environ is what a process was started with, with a NUL after each variable.
 func environ(pid int) string { return ofProcess(pid, "environ") }
 
 // stat tells of a process the name of its program, its state (one letter of

@@ -67,7 +67,7 @@ func (s *countingSession) Data(r io.Reader) error {
 func (s *countingSession) Reset()        { s.to = nil }
 func (s *countingSession) Logout() error { return nil }
 
-// go-smtp takes BDAT with NOOP behind it as Postfix and Exim do, and swallows
+// go-smtp takes BDAT with NOOP after it as Postfix and Exim do, and swallows
 // the chunk of a message whose recipients it has refused.
 func TestGoSMTPReceiver(t *testing.T) {
 	t.Parallel()
@@ -107,7 +107,7 @@ func TestGoSMTPReceiver(t *testing.T) {
 	if reused < 22 { // conn_reuse_limit is 10
 		t.Errorf("%d of 28 messages went over a warm connection", reused)
 	}
-	// The first message to a host that knows nobody: refused, and at once.
+	// The first message to a host that knows no one: refused, and at once.
 	if r := send("nosuch@" + domain); !strings.HasPrefix(r.line, "5.1.1 ") {
 		t.Errorf("nobody: %s", r)
 	}

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Real servers take BDAT with NOOP behind it, over warm connections and after a
+// Real servers take BDAT with NOOP after it, over warm connections and after a
 // restart: every message arrives at the first try, and once.
 func TestRealReceivers(t *testing.T) {
 	t.Parallel()

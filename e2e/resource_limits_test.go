@@ -78,7 +78,7 @@ func flood(t *testing.T, path string, n int) (conns []*net.UnixConn) {
 
 // Somebody who may use the pipe socket fills it with connections that say
 // nothing, or garbage: the mail server's messages wait in its queue meanwhile,
-// memory and descriptors stay bounded, and all is well when he goes.
+// memory and descriptors stay bounded, and all is well when that ends.
 func TestHostileClients(t *testing.T) {
 	t.Parallel()
 	s, domain := remote(t, "hostile", modern(t))

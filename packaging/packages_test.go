@@ -59,7 +59,8 @@ func TestPackages(t *testing.T) {
 	t.Run("deb", func(t *testing.T) { debContent(t, deb(t, dir)) })
 }
 
-// The same sources make the same bytes, whoever builds them, when and where.
+// The same sources make the same bytes, no matter who builds them, when and
+// where.
 func reproducible(t *testing.T, first string, kinds []string) {
 	second := build(t, kinds, "TZ=Asia/Kathmandu", "LC_ALL=C", "TMPDIR="+t.TempDir())
 	names, err := filepath.Glob(filepath.Join(first, "*"))
@@ -81,7 +82,7 @@ func reproducible(t *testing.T, first string, kinds []string) {
 	}
 }
 
-// What is in the package belongs to root, is writable by nobody else, and is
+// What is in the package belongs to root, is writable by no one else, and is
 // all that there should be.
 func debContent(t *testing.T, path string) {
 	for _, line := range strings.Split(strings.TrimSpace(output(t, "dpkg-deb", "--contents", path)), "\n") {
@@ -134,7 +135,7 @@ func debContent(t *testing.T, path string) {
 	output(t, filepath.Join(root, "usr/sbin/mxpolicyd"), "check-config", "-c", filepath.Join(root, "etc/mxpolicyd/mxpolicyd.yaml"))
 }
 
-// Whoever's work is in the programs is named.
+// The authors of all that is in the programs are named.
 func TestCopyright(t *testing.T) {
 	text := output(t, "sh", "copyright.sh")
 	modules := output(t, "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "../cmd/mxpipe", "../cmd/mxpolicyd")

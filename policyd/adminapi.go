@@ -37,7 +37,7 @@ type configState struct {
 
 // Check makes what a configuration says, without a daemon, and lets it go: an
 // error is why no daemon could be made of it here. Nothing is written, no
-// socket opened and nobody asked.
+// socket opened and nothing asked.
 func Check(cfg *config.Config) error {
 	rt := runtime.New(runtime.Options{Logger: slog.New(slog.DiscardHandler), ReadOnly: true})
 	defer rt.Close()

@@ -251,7 +251,7 @@ func TestAdminRefusals(t *testing.T) {
 	}
 }
 
-// Nobody but root and the daemon's user can open the socket, and the profiler
+// No one but root and the daemon's user can open the socket, and the profiler
 // is not there unless it is asked for.
 func TestAdminSocketIsPrivate(t *testing.T) {
 	l := newLab(t)

@@ -71,7 +71,7 @@ type Options struct {
 	HangUp <-chan os.Signal
 	Load   func() (*config.Config, error)
 	// CheckDNS looks whether the resolvers of a configuration are fit; nil:
-	// nobody looks. It takes seconds at most, or as long as ctx lasts.
+	// nothing looks. It takes seconds at most, or as long as ctx lasts.
 	CheckDNS func(ctx context.Context, cfg *config.Config) []finding.Finding
 	// Version is for the administrator.
 	Version string

@@ -46,7 +46,7 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// What is sent for nobody: no daemon without a socket.
+// What is sent for no one: no daemon without a socket.
 func TestNoSocket(t *testing.T) {
 	l := newLab(t)
 	cfg := l.parse(strings.Replace(l.yaml("", "", ""), "listen:", "listen: {} #", 1))
@@ -115,7 +115,7 @@ func TestSocketFails(t *testing.T) {
 	conn := r.call(nil)
 	l.until("DATA", func(c mx.Counters) bool { return c.Verbs["DATA"] == 1 })
 	spoilSocket(t, l.dir+"/pipe.sock")
-	// The kernel wakes nobody who waits for a connection; the watchdog does.
+	// The kernel wakes nothing that waits for a connection; the watchdog does.
 	if err := r.healthy(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -272,8 +272,8 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// Places that are all taken are no reason to end a daemon: whoever comes hears
-// 4.3.2, and the watchdog that all is well.
+// Places that are all taken are no reason to end a daemon: a client that comes
+// hears 4.3.2, and the watchdog that all is well.
 func TestWatchdogBusy(t *testing.T) {
 	l := newLab(t)
 	release := l.hold(mx.StageFinal)

@@ -66,7 +66,7 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-// yaml is a configuration; other comes behind the transports, two blanks deep.
+// yaml is a configuration; other comes after the transports, two blanks deep.
 func (l *lab) yaml(top, transport, other string) string {
 	return fmt.Sprintf(`hostname: client.example
 state_dir: %[1]s/state

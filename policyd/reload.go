@@ -26,7 +26,8 @@ func (d *Daemon) reloadLoop(ctx context.Context) {
 // reload puts a configuration that was read again in the place of the one in
 // force: all of it, or with an error logged none of it.
 func (d *Daemon) reload(ctx context.Context) {
-	d.options.Log.Reset() // whoever asks for it wants to read what comes of it
+	// the administrator who asks for it wants to read what comes of it
+	d.options.Log.Reset()
 	cfg, err := d.read(ctx)
 	if ctx.Err() != nil {
 		return

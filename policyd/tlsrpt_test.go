@@ -353,7 +353,7 @@ func TestWhatIsNotReported(t *testing.T) {
 	if d := c.next(); d.D != "plain.example" || d.outline() != "no-policy-found starttls-not-supported failed" {
 		t.Errorf("%s of %s", d.outline(), d.D)
 	}
-	// Nobody wants reports about a domain without a record.
+	// No reports are wanted about a domain without a record.
 	if err := r.world.Add(world.Domain{Name: "silent.example", Hosts: []world.Host{{Down: false}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -429,7 +429,7 @@ func (r *reporting) until(is func(tlsrpt.Stats) bool) {
 	}
 }
 
-// A warm delivery asks nobody: the record, and that there is none, are cached.
+// A warm delivery asks no one: the record, and that there is none, are cached.
 func TestTLSReportsAskNobody(t *testing.T) {
 	t.Parallel()
 	c := newCollector(t)

@@ -293,7 +293,7 @@ func TestResumedSessionIsJudgedByTheRecordsOfTheDay(t *testing.T) {
 
 // More TLSA records than are kept: as long as one of those kept is usable they
 // decide. When none is, one that was left out may be, and the host gets nothing
-// rather than a connection that nobody proved.
+// rather than a connection that nothing proved.
 func TestMoreTLSARecordsThanAreKept(t *testing.T) {
 	t.Parallel()
 	for usage, want := range map[int]string{3: "4.7.5 TLSA", 1: "2.0.0 , dane"} {

@@ -96,7 +96,7 @@ func TestRoutes(t *testing.T) {
 		name string
 		zone string
 		want string
-		at   string // who got it; empty: nobody saw a connection
+		at   string // what got it; empty: no server saw a connection
 	}{
 		{"by MX (RFC 5321 §5.1)", "a.example. MX 10 mx1.a.example.\na.example. MX 20 mx2.a.example.\na.example. A HOST", "2.0.0", "mx1"},
 		{"no MX, so its address", "a.example. A HOST", "2.0.0", "host"},
@@ -161,7 +161,7 @@ func TestDNSTrouble(t *testing.T) {
 	}
 }
 
-// TestResolverDownIsTemporary: nobody listens at the resolver's port, and then
+// TestResolverDownIsTemporary: nothing listens at the resolver's port, and then
 // somebody does again.
 func TestResolverDownIsTemporary(t *testing.T) {
 	t.Parallel()
@@ -173,7 +173,7 @@ func TestResolverDownIsTemporary(t *testing.T) {
 	if err := up(); err != nil {
 		t.Fatal(err)
 	}
-	// Its first answer is enough: nobody waits for the failure to expire.
+	// Its first answer is enough: nothing waits for the failure to expire.
 	if _, err := l.resolver.Lookup(t.Context(), "elsewhere.example", resolver.TypeMX); err != nil {
 		t.Fatal(err)
 	}
@@ -514,7 +514,7 @@ func TestSeveralDestinations(t *testing.T) {
 // whole to a server that does not read.
 func endless() string { return text + strings.Repeat(strings.Repeat("x", 900)+"\n", 14_000) }
 
-// A delivery that nobody waits for any more ends at once, temporarily, and
+// A delivery that nothing waits for any more ends at once, temporarily, and
 // delivers nothing, whatever the server is at.
 func TestDeliveryEndsWithItsContext(t *testing.T) {
 	t.Parallel()

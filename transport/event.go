@@ -11,8 +11,8 @@ import (
 )
 
 // Event is what a delivery found: one message on its way to the recipients of
-// one destination. It is for metrics, the history and TLS reports. Whoever gets
-// one may keep it, and changes nothing that it points to.
+// one destination. It is for metrics, the history and TLS reports. An
+// observer may keep one, and changes nothing that it points to.
 type Event struct {
 	Envelope    *Envelope         // of which these are some recipients
 	Outcomes    []Outcome         // one for each of them

@@ -23,7 +23,7 @@ type Depth uint8
 
 // The depths.
 const (
-	Lookups Depth = iota // DNS and MTA-STS; nobody is dialled
+	Lookups Depth = iota // DNS and MTA-STS; no host is dialled
 	Connect              // and a real connection to each host, up to MAIL
 )
 
@@ -74,7 +74,7 @@ type Forecast uint8
 
 // The forecasts. Unknown is the zero Forecast.
 const (
-	Unknown       Forecast = iota // look-ups failed, so nobody can tell
+	Unknown       Forecast = iota // look-ups failed, so no one can tell
 	Undeliverable                 // it would be refused, or deferred
 	Deliverable                   // a host is eligible
 )
@@ -218,7 +218,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 			return nil
 		})
 	}
-	_ = all.Wait() // nobody returns an error
+	_ = all.Wait() // none returns an error
 	return e
 }
 

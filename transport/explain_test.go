@@ -95,7 +95,7 @@ func TestExplainRoutes(t *testing.T) {
 	}
 }
 
-// Explaining a domain dials nobody.
+// Explaining a domain dials no host.
 func TestExplainDialsNobody(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

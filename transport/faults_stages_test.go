@@ -131,7 +131,7 @@ func (c *cell) dialogues() []string {
 		// The recipient's and DATA's own replies are one too late.
 		text += `RAW "250 ok\r\n250 late\r\n250 ok\r\n354 go\r\n"` + "\n"
 	case c.fault == "twice" && c.stage == "bdat":
-		// The refusal of the message comes where nobody waits for a reply.
+		// The refusal of the message comes where nothing waits for a reply.
 		text += `RAW "250 ok\r\n250 late\r\n250 ok\r\n554 5.6.0 no\r\n"` + "\n"
 	case c.fault == "leaves":
 		text += `RAW "` + s.positive + `\r\n421 4.3.2 one message each\r\n"` + "\n"
@@ -171,7 +171,7 @@ func (c *cell) dialogues() []string {
 	return c.ending(text)
 }
 
-// idle tells whether the fault meets a connection that nobody talks over.
+// idle tells whether the fault meets a connection that nothing talks over.
 func (c *cell) idle() bool { return strings.HasSuffix(stages[c.stage].before, "WAIT idle\n") }
 
 // leaves tells whether a dialogue's last step ends it.

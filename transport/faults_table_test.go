@@ -52,7 +52,7 @@ ehlo2                             bye                                       2.0.
 ehlo2!                            bye                                       4.4.2   none       next gone
 tlsdot                            bye                                       4.4.2   none       last gone
 
-# What is no reply: nobody can tell which command the next line answers.
+# What is no reply: no one can tell which command the next line answers.
 greeting,ehlo,helo                line,lines,reply                          4.5.0   none       next drop
 ehlo2,ehlo2!                      line,lines,reply,unknown,mixed,garbage,binary,nulcode 4.5.0 none next drop
 # Before STARTTLS and PIPELINING a few such lines are skipped.
@@ -81,7 +81,7 @@ bdat                              wrong                                     4.5.
 greeting,ehlo,helo,ehlo2,ehlo2!   twice                                     4.5.0   none       next drop
 mail                              twice                                     4.5.0   none       next drop
 rcpt,data,flight,bdat             twice                                     4.5.0   none       last drop
-# Behind the reply to STARTTLS it is an attack.
+# After the reply to STARTTLS it is an attack.
 starttls,starttls!                twice                                     4.7.5   none       next drop
 # A success is one only when the replies add up.
 dot,last,chunk,tlsdot             twice,leaves                              4.5.0   none       last drop

@@ -22,8 +22,8 @@ func TestFieldsBehindALongHeader(t *testing.T) {
 	counts(t, server, 1, 1)
 }
 
-// What nobody searched a message for is not proven to be absent: a message that
-// came in before the header was configured waits for the next try.
+// What nothing searched a message for is not proven to be absent: a message
+// that came in before the header was configured waits for the next try.
 func TestQuarantineHeaderThatCameLater(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -54,8 +54,8 @@ func (l *lab) costOf(to string) cost {
 	return c
 }
 
-// rude is a server at every loopback address that says its words to whoever
-// calls, and hangs up.
+// rude is a server at every loopback address that says its words to each
+// caller, and hangs up.
 func (l *lab) rude(words string) (port uint16, calls *atomic.Int32) {
 	l.t.Helper()
 	listener, err := net.Listen("tcp4", "0.0.0.0:0")

@@ -30,7 +30,7 @@ func TestReuse(t *testing.T) {
 	// conn_reuse_limit is the number of messages over one connection (maddy
 	// allowed one more), and connections are shared by host, not by domain.
 	if c := server.Counters(); c.Connections != 2 || c.Messages != 10 || c.Verbs["RSET"] != 0 || c.Verbs["NOOP"] != 1 {
-		t.Errorf("%+v; want 2 connections for 10 messages, and no probes but the NOOP behind the first message by BDAT", c)
+		t.Errorf("%+v; want 2 connections for 10 messages, and no probes but the NOOP after the first message by BDAT", c)
 	}
 	for _, m := range server.Messages()[1:5] {
 		if m.Flights != 1 {
@@ -179,7 +179,7 @@ func TestReuseEndsWithTheAddress(t *testing.T) {
 }
 
 // A server that runs the chunk of a message whose recipients it has refused
-// gives more replies than there were commands: nobody can tell then which of
+// gives more replies than there were commands: no one can tell then which of
 // them is whose, so that nothing is refused for good, until the next try, by
 // DATA.
 func TestSpilledChunk(t *testing.T) {

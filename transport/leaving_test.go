@@ -4,7 +4,7 @@ import "testing"
 
 // 421 to one of several recipients is its own affair where the server goes on:
 // the others have what the server says to them, and get the message once. Where
-// it goes, nobody has it, and nobody is refused.
+// it goes, no host has it, and no recipient is refused.
 func TestLeavingForOneRecipient(t *testing.T) {
 	t.Parallel()
 	const (

@@ -108,7 +108,7 @@ func TestDebug(t *testing.T) {
 			}
 			if !debug {
 				if client != nil || server != nil {
-					t.Errorf("the log holds a dialogue that nobody asked for: %s", log)
+					t.Errorf("the log holds a dialogue that was not asked for: %s", log)
 				}
 				continue
 			}

@@ -67,7 +67,7 @@ type Result struct {
 
 // set fills the result in. The text ends with our delivery's id, by which the
 // log of mxpolicyd tells the whole story. In a failure it stands in brackets of
-// its own, behind those that say who spoke (the remote address, or mxpolicyd):
+// its own, after those that say who spoke (the remote address, or mxpolicyd):
 // reports such as pflogsumm's read a reason up to the first closing bracket, so
 // that equal reasons are one there.
 func (r *Result) set(s *status.Error, id string) {

@@ -28,15 +28,15 @@ type middle struct {
 
 // tamper is what a man in the middle does beyond listening.
 type tamper struct {
-	greeting string // in place of the server's; he hangs up after it
-	hide     string // the EHLO keyword that he takes out
-	starttls string // his own reply to STARTTLS
-	// what he sends in the clear behind the server's reply to STARTTLS
+	greeting string // in place of the server's; it hangs up after it
+	hide     string // the EHLO keyword that it takes out
+	starttls string // its own reply to STARTTLS
+	// what it sends in the clear after the server's reply to STARTTLS
 	behind string
-	cut    bool             // he cuts the line in the handshake
-	cutAll bool             // he cuts every line at once
-	cert   *tls.Certificate // he shakes hands himself, with this certificate
-	// breaks tells which TLS hellos do not come through: he cuts the line, or
+	cut    bool             // it cuts the line in the handshake
+	cutAll bool             // it cuts every line at once
+	cert   *tls.Certificate // it shakes hands itself, with this certificate
+	// breaks tells which TLS hellos do not come through: it cuts the line, or
 	// with swallow says nothing more; nil: all do.
 	breaks  func(hello []byte) bool
 	swallow bool
@@ -83,7 +83,7 @@ func between(t *testing.T, addr, server string, tamper tamper) *middle {
 	return m
 }
 
-// heard reports whether he could read a text.
+// heard reports whether it could read a text.
 func (m *middle) heard(text string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -161,7 +161,7 @@ func (r *relay) use(client, server net.Conn) {
 	r.server, r.fromServer = server, bufio.NewReader(server)
 }
 
-// reply passes a reply on, without what he hides.
+// reply passes a reply on, without what it hides.
 func (r *relay) reply() bool {
 	var lines []string
 	for {
@@ -184,7 +184,7 @@ func (r *relay) reply() bool {
 	return err == nil
 }
 
-// secure is what he does once the client has asked for TLS.
+// secure is what it does once the client has asked for TLS.
 func (r *relay) secure() {
 	line, err := r.fromServer.ReadString('\n')
 	if err != nil {

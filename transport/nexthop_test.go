@@ -94,7 +94,7 @@ func TestNexthop(t *testing.T) {
 		{fmt.Sprintf("relay.example:%d", l.port), relay, "2.0.0 mx.relay.example: 250"},
 		{"[" + address + "]", second, "2.0.0 [" + address + "]: 250"},
 		{fmt.Sprintf("[%s]:%d", address, l.port), second, "2.0.0 [" + address + "]: 250"},
-		// An administrator's mistakes bounce nobody's mail.
+		// An administrator's mistakes bounce no one's mail.
 		{"[relay.example]:1", nil, "4.4.1 relay.example"},
 		{"[relay.example", nil, "4.3.5 next hop"},
 		{"relay.example:smtp", nil, "4.3.5 next hop"},

@@ -88,7 +88,7 @@ func TestPlanAtAPort(t *testing.T) {
 	}
 }
 
-// A warm plan asks nobody, and is one for all.
+// A warm plan asks no server, and is one for all.
 func TestPlanIsKept(t *testing.T) {
 	t.Parallel()
 	l := two(t)

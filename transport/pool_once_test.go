@@ -168,7 +168,7 @@ func (f *fickle) serve(raw *net.TCPConn) {
 	}
 }
 
-// noop answers the NOOP behind the first message by BDAT.
+// noop answers the NOOP after the first message by BDAT.
 func (s *fickleSession) noop() bool { return s.line() && s.write("250 2.0.0 noop\r\n") }
 
 type fickleSession struct {
@@ -374,7 +374,7 @@ func TestOnce(t *testing.T) {
 				default:
 					t.Errorf("%s: %d copies over %d connections, and the answer is %v %s", what, copies, conns, r.Code, r.Text)
 				}
-				server.plan(end{}) // nobody breaks off what is left
+				server.plan(end{}) // nothing breaks off what is left
 				l.idle.Retire(func(session.IdleConn) bool { return true })
 				// a broken BDAT shall not be avoided here
 				l.transport.base.delivery.Hosts = delivery.NewHosts()

@@ -49,7 +49,7 @@ func TestRequireTLS(t *testing.T) {
 }
 
 // It is asked for by a header field as well, which Postfix writes to carry
-// REQUIRETLS over a local hop; whoever asks, it is passed on.
+// REQUIRETLS over a local hop; no matter what asks for it, it is passed on.
 func TestRequireTLSIsAskedForAndPassedOn(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -19,12 +19,12 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// mitm is a man in the middle, and one attack of his on one message:
+// mitm is a man in the middle, and one of its attacks on one message:
 // a.example's server is mx1.hosts.example, behind a man in the middle.
 type mitm struct {
 	*lab
 	tamper tamper
-	forge  []func() // what he does to the DNS, once the world is there
+	forge  []func() // what it does to the DNS, once the world is there
 	server *mx.Server
 	evil   *mx.Server
 	signed bool // the domain and its hosts
@@ -82,9 +82,9 @@ func attacks() map[string]func(*mitm) {
 				}
 			})
 		},
-		"injects replies behind that to STARTTLS": func(s *mitm) { s.tamper.behind = "250 mx1.hosts.example\r\n" },
-		"greets in the server's place with 554":   func(s *mitm) { s.tamper.greeting = "554 5.7.1 no mail from you" },
-		"cuts the line":                           func(s *mitm) { s.tamper.cutAll = true },
+		"injects replies after that to STARTTLS": func(s *mitm) { s.tamper.behind = "250 mx1.hosts.example\r\n" },
+		"greets in the server's place with 554":  func(s *mitm) { s.tamper.greeting = "554 5.7.1 no mail from you" },
+		"cuts the line":                          func(s *mitm) { s.tamper.cutAll = true },
 	}
 }
 
@@ -153,7 +153,7 @@ func lay(t *testing.T, attack func(*mitm), protect func(*mitm) (func(*Config), b
 	s.server = server
 	s.evil = s.mx(attacker, nil)
 	s.zone("%s. MX 10 %s.", theDomain, theHost)
-	// The address of the host is his, as everything on the way to it is.
+	// The address of the host is its own, as everything on the way to it is.
 	address := s.address()
 	s.dns.Remove(theHost, dns.TypeA)
 	s.zone("%s. A %s", theHost, address)
@@ -228,13 +228,13 @@ func TestManInTheMiddle(t *testing.T) {
 	for _, row := range rows {
 		attack, ok := attacks[row[0]]
 		if !ok {
-			t.Errorf("the table has an attack %q that nobody plays", row[0])
+			t.Errorf("the table has an attack %q that is not played", row[0])
 			continue
 		}
 		for i, column := range columns {
 			protect, ok := protections[column]
 			if !ok {
-				t.Errorf("the table has a protection %q that nobody plays", column)
+				t.Errorf("the table has a protection %q that is not played", column)
 				continue
 			}
 			t.Run(row[0]+"/"+column, func(t *testing.T) {

@@ -282,7 +282,7 @@ func (s *shaped) judge(t *testing.T, what string, results []Result) {
 	case ok.Code.Class == 5 && taken > 0:
 		t.Errorf("a bounce of what the server took: %s", story)
 	case nobody.Code.Class == 2:
-		t.Errorf("a success for nobody: %s", story)
+		t.Errorf("a success for no one: %s", story)
 	case taken > 3:
 		t.Errorf("too many copies: %s", story)
 	}

@@ -29,9 +29,9 @@ func mixtures(max int) (all []string) {
 
 // TestSmuggling has every mixture of CR, LF and dot up to eight bytes stand
 // in a message, and at its end, before a server that ends DATA at CRLF.CRLF and
-// takes whatever comes behind it for commands. What it gets is one message, and
+// takes whatever comes after it for commands. What it gets is one message, and
 // the canonical form of what was sent (package message), byte by byte, by
-// DATA as by BDAT. Of texts with one canonical form one is sent: nothing behind
+// DATA as by BDAT. Of texts with one canonical form one is sent: nothing after
 // the canonical form knows what it was made of.
 func TestSmuggling(t *testing.T) {
 	t.Parallel()

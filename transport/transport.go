@@ -80,7 +80,7 @@ type Deps struct {
 	Traffic Traffic
 	// Observe is called at the end of each delivery, before its result is
 	// given, by many goroutines at once: it must not wait for anything. nil:
-	// nobody is told.
+	// nothing is told.
 	Observe func(*Event)
 	// ReadFile gives the contents of the files that a Config names; nil:
 	// os.ReadFile.
@@ -127,7 +127,7 @@ type override struct {
 }
 
 // New makes a transport. An error means that the Config is impossible; it is
-// for whoever wrote the configuration.
+// for the administrator.
 func New(cfg *Config, deps Deps) (*Transport, error) {
 	t := &Transport{log: deps.Logger, traces: deps.Traces, observe: deps.Observe, plans: plan.NewCache(), hosts: delivery.NewHosts()}
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
@@ -233,7 +233,7 @@ func refusal(cfg *Config, env *Envelope, msg *Message) *status.Error {
 	return nil
 }
 
-// Abort gives up the wait for servers that may have a message already: nobody
+// Abort gives up the wait for servers that may have a message already: no one
 // can know then, so the message is temporary. What has not come as far ends
 // with the context of its Deliver. It does not wait for anything.
 func (t *Transport) Abort() { t.stop(ErrStopping) }
@@ -298,7 +298,7 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 			return nil
 		})
 	}
-	_ = all.Wait() // nobody returns an error
+	_ = all.Wait() // none returns an error
 	return results
 }
 

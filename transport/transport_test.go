@@ -145,7 +145,7 @@ func (l *lab) play(name string, dialogues ...string) *script.Server {
 	return server
 }
 
-// dead gives a host a name and an address at which nobody listens.
+// dead gives a host a name and an address at which nothing listens.
 func (l *lab) dead(name string) {
 	l.t.Helper()
 	l.zone("%s. A %s", name, l.address())

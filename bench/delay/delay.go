@@ -6,7 +6,7 @@
 // A round trip is counted by what depends on what: whatever the server says
 // came one trip after the latest thing of the client's that it had by then,
 // and whatever the client says belongs to the trip of the latest thing of the
-// server's that he had by then. Connecting to the server is no trip of its
+// server's that it had by then. Connecting to the server is no trip of its
 // own, its greeting is one. TCP's own handshake is made by the kernel, which
 // does not know of the distance: on a real line it is one more.
 //

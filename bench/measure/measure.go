@@ -135,7 +135,7 @@ func IOOf(pid int) (io IO, err error) {
 	return io, nil
 }
 
-// field finds the number behind a name at the start of a line.
+// field finds the number after a name at the start of a line.
 func field(text []byte, name string) (int64, error) {
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, name); ok {

@@ -173,7 +173,7 @@ func TestVersionAndHelp(t *testing.T) {
 }
 
 // FuzzParse gives the parser what a mail server's macros could make of
-// strangers' addresses: behind -- they must arrive unchanged, whatever they
+// strangers' addresses: after -- they must arrive unchanged, whatever they
 // look like.
 func FuzzParse(f *testing.F) {
 	f.Add("s@example.org", "r@example.net", "--size=1", "rfc822;r@example.net")

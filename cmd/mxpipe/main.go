@@ -9,7 +9,7 @@
 //
 // # Flags
 //
-// Flags come before the recipients, and behind -- everything is a recipient. A
+// Flags come before the recipients, and after -- everything is a recipient. A
 // value is written as --flag VALUE or --flag=VALUE. No flag but --orcpt may be
 // given twice. An empty value means that the flag is not given, so that a mail
 // server's empty macro does no harm; only --socket, --transport and --timeout
@@ -122,7 +122,7 @@
 //
 // A mail server that is stopped, or crashes, in the middle of a delivery keeps
 // the message and sends it again when it is back. So an mxpipe whose parent is
-// gone has nobody left to tell: it watches its parent from its start to its
+// gone has nothing left to tell: it watches its parent from its start to its
 // end, by a pidfd beside the socket, and ends as soon as the parent is dead, in
 // whatever it waits for. An answer that it has not read by then it leaves
 // unread. The daemon notices either: before the final dot it cancels the

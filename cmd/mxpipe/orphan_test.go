@@ -22,7 +22,7 @@ import (
 )
 
 // playParent starts mxpipe, tells its process id, and waits to be killed. Its
-// arguments are those of mxpipe, behind its path and the number of a system
+// arguments are those of mxpipe, after its path and the number of a system
 // call that the kernel is not to know, or none. File descriptors 3 and 4 become
 // mxpipe's standard input and output.
 func playParent(args []string) {
@@ -126,7 +126,7 @@ func (c *child) orphan(t *testing.T) {
 }
 
 // end gives what mxpipe printed and its exit status. It must end within
-// patience, although nobody closes its standard input.
+// patience, although nothing closes its standard input.
 func (c *child) end(t *testing.T) (line string, status int) {
 	t.Helper()
 	if err := c.stdout.SetReadDeadline(time.Now().Add(patience)); err != nil {

@@ -21,7 +21,8 @@ func milliseconds(nanoseconds int64) int64 {
 	return (nanoseconds + millisecond - 1) / millisecond
 }
 
-// errOrphan says that the parent is gone. Nobody is left to hear of a delivery.
+// errOrphan says that the parent is gone. Nothing is left to hear of a
+// delivery.
 var errOrphan error = &failure{codeSystem, "the mail server that started mxpipe is gone"}
 
 // parentTick is how often a parent without a pidfd is looked after.

@@ -201,7 +201,7 @@ func expressions(d dashboard) string {
 }
 
 // Every panel has a name, says what it is about, asks for something, and stands
-// in nobody's place.
+// in no one's place.
 func TestPanels(t *testing.T) {
 	d := readDashboard(t)
 	ids := map[int]bool{}

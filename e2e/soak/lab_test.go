@@ -170,7 +170,7 @@ func (l *lab) roll(d *domain) error {
 	if d.dane {
 		name := fmt.Sprintf("_%d._tcp.%s", l.port, d.host)
 		l.dns.Remove(name, dns.TypeTLSA)
-		// In this world nobody waits for a TTL to pass: the old certificate
+		// In this world nothing waits for a TTL to pass: the old certificate
 		// stays for TLS, the new record is an extra.
 		return l.dns.Add(fmt.Sprintf("%s. 2 TLSA %s\n%[1]s. 2 TLSA %[3]s", name,
 			ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, d.behaviour.TLS.Certificate.Leaf), ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, cert.Leaf)))

@@ -252,6 +252,6 @@ func (s *soak) judge(marks []mark) {
 	// second time.
 	got, most := s.lab.arrived(), s.taken.Load()+s.uncertain.Load()
 	if got < s.taken.Load() || got > most {
-		s.t.Errorf("%d messages arrived; %d were said to, and for %d nobody could tell", got, s.taken.Load(), s.uncertain.Load())
+		s.t.Errorf("%d messages arrived; %d were said to, and for %d no one could tell", got, s.taken.Load(), s.uncertain.Load())
 	}
 }

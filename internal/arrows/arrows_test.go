@@ -42,7 +42,7 @@ var rules = []rule{
 	{place: "transport/delivery", not: []string{"transport/pool", "transport/dial", "transport/deadhost", "transport/resolver", "transport/mtasts/..."}, directly: true},
 	{place: "transport", not: []string{"cmd/...", "policyd/...", "internal/wire", "internal/lab/..."}},
 	{place: "transport", not: []string{"transport/dial", "transport/resolver"}, directly: true},
-	// Nobody but the transport speaks SMTP to the outside.
+	// Only the transport speaks SMTP to the outside.
 	{place: "policyd/...", not: []string{"cmd/..."}},
 	{place: "policyd/...", not: []string{"transport/smtp", "transport/session", "transport/delivery", "transport/dial"}, directly: true},
 	{place: "policyd/listen", not: []string{"policyd/runtime", "policyd/logging", "transport"}, directly: true},

@@ -11,7 +11,7 @@ import (
 
 // Item is an item of a list.
 type Item struct {
-	// Head is what stands behind .It, without macros: "dns.timeout",
+	// Head is what follows .It, without macros: "dns.timeout",
 	// "--socket path".
 	Head string
 	// Text is what follows, up to the next item or the end of the list,

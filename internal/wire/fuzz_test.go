@@ -13,7 +13,7 @@ import (
 
 // FuzzReader sends the daemon's end anything. Whatever it takes for an envelope
 // must be one that the client's end could have sent, and it may take a message
-// for whole only if a commit stands behind it.
+// for whole only if a commit follows it.
 func FuzzReader(f *testing.F) {
 	whole := request(f, full(), []byte("Subject: x\n\nbody\n"))
 	f.Add(whole)

@@ -57,8 +57,8 @@
 //
 // # Versions
 //
-// Whoever meets something unknown refuses the request, temporarily, so that the
-// mail server keeps the message. Nothing is skipped, since what is skipped
+// A side that meets something unknown refuses the request, temporarily, so that
+// the mail server keeps the message. Nothing is skipped, since what is skipped
 // might be "require TLS".
 //
 // A flag that a message can do without becomes a new tag of the same version,

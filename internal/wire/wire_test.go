@@ -358,7 +358,7 @@ func TestAnswer(t *testing.T) {
 			"at once":           bytes.NewReader(raw),
 			"in bytes":          iotest.OneByteReader(bytes.NewReader(raw)),
 			"with the end":      iotest.DataErrReader(bytes.NewReader(raw)),
-			"with more behind":  io.MultiReader(bytes.NewReader(raw), strings.NewReader("more")),
+			"with more after":   io.MultiReader(bytes.NewReader(raw), strings.NewReader("more")),
 			"more, in one read": bytes.NewReader(append(bytes.Clone(raw), "more"...)),
 		} {
 			got, err := ReadAnswer(src)
@@ -383,10 +383,10 @@ func TestAnswerIsCut(t *testing.T) {
 		raw := AppendAnswer(nil, Answer{c.code, c.text})
 		a, err := ReadAnswer(bytes.NewReader(raw))
 		if err != nil || len(a.Text) != c.want || !utf8.ValidString(a.Text) || !strings.HasPrefix(c.text, a.Text) {
-			t.Errorf("%d bytes behind %s: %d bytes came, %v; want %d", len(c.text), c.code, len(a.Text), err, c.want)
+			t.Errorf("%d bytes after %s: %d bytes came, %v; want %d", len(c.text), c.code, len(a.Text), err, c.want)
 		}
 		if len(raw) > len("Annnn")+900 {
-			t.Errorf("%d bytes behind %s: a frame of %d", len(c.text), c.code, len(raw))
+			t.Errorf("%d bytes after %s: a frame of %d", len(c.text), c.code, len(raw))
 		}
 	}
 }
@@ -411,7 +411,7 @@ func TestReadAnswerRefuses(t *testing.T) {
 		{"no code", frame("Ok"), ErrValue},
 		{"an SMTP code", frame("250 Ok"), ErrValue},
 		{"a leading blank", frame(" 2.0.0 Ok"), ErrValue},
-		{"a tab behind the code", frame("2.0.0\tOk"), ErrValue},
+		{"a tab after the code", frame("2.0.0\tOk"), ErrValue},
 		{"class 3", frame("3.0.0 Ok"), ErrValue},
 		{"four digits", frame("2.0.1000 Ok"), ErrValue},
 		{"a broken connection", iotest.ErrReader(broken), broken},

@@ -29,7 +29,7 @@ func TestLife(t *testing.T) {
 	m := boot(t)
 	m.install(t, older)
 
-	// The sockets are there for their users and nobody else; the service is not
+	// The sockets are there for their users and no one else; the service is not
 	// running.
 	for _, unit := range socketUnits {
 		if state := m.active(unit); state != "active" {
@@ -53,7 +53,7 @@ mxpolicyd:mxpolicyd 700
 	}
 	out, _ := m.try("sh", "-c", "echo x | setpriv --reuid=nobody --regid=nogroup --clear-groups mxpipe -f a@b.example -- c@d.example")
 	if !strings.HasPrefix(out, "4.3.5 ") {
-		t.Errorf("nobody was let in: %q", out)
+		t.Errorf("an outsider was not refused: %q", out)
 	}
 
 	// The first message starts the service.

@@ -67,7 +67,7 @@ func boot(t *testing.T) *machine {
 
 	args := []string{"--quiet", "--boot", "--register=no", "--console=pipe", "--rlimit=NOFILE=524288", "--directory=" + m.root}
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
-		args = append(args, "--keep-unit") // nobody here to ask for another
+		args = append(args, "--keep-unit") // no one here to ask for another
 	}
 	m.cmd = exec.Command("systemd-nspawn", args...)
 	m.cmd.Stdout, m.cmd.Stderr = &m.output, &m.output

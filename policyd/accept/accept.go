@@ -195,7 +195,7 @@ func (p *loop) recovered(log *slog.Logger) {
 }
 
 // Peer asks the kernel who is at the other end (unix(7), SO_PEERCRED); of a
-// connection that is no unix socket's nobody knows.
+// connection that is no unix socket's is not known.
 func Peer(conn net.Conn) transport.Peer {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {

@@ -110,7 +110,7 @@ func TestEndWhileAcceptFails(t *testing.T) {
 	})
 }
 
-var errWeather = errors.New("an error that nobody knows")
+var errWeather = errors.New("an unknown error")
 
 // Any other error ends Serve, and the listener; what is open goes on.
 func TestFailsForGood(t *testing.T) {

@@ -72,7 +72,7 @@ const (
 	// answerTime is how long an answer may take; profiles, which are told how
 	// long to take, apart.
 	answerTime = 3 * time.Minute
-	// UsualTrace is how long a trace lasts that nobody said more about, and
+	// UsualTrace is how long a trace lasts for which no time was given, and
 	// longestTrace the most.
 	UsualTrace, longestTrace = 10 * time.Minute, 24 * time.Hour
 )
@@ -207,7 +207,7 @@ func (l *one) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-// Close implements net.Listener; the connection is closed by whoever has it.
+// Close implements net.Listener; the connection is closed by its user.
 func (l *one) Close() error { return nil }
 
 // Addr implements net.Listener.
@@ -264,7 +264,7 @@ type Failure struct {
 	Error string `json:"error"`
 }
 
-// write answers. Nobody is left to tell when that fails.
+// write answers. Nothing is left to tell when that fails.
 func write(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

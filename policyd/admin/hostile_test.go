@@ -25,8 +25,9 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// hostile is what a stranger may write wherever he is let: terminal commands,
-// a second line, no UTF-8, text that runs backwards, and far too much.
+// hostile is what a stranger may write wherever that is possible: terminal
+// commands, a second line, no UTF-8, text that runs backwards, and far too
+// much.
 var hostile = "a\x1b]0;gotcha\a\x1b[31m\r\nok \xff\u202e" + strings.Repeat("long ", 2000)
 
 // eachText calls see for every text in a value.

@@ -119,7 +119,7 @@ type Config struct {
 	Warnings []Mistake
 
 	// Files are the contents of the files that the configuration names, as
-	// they were when they were checked. Whoever needs one takes it from here,
+	// they were when they were checked. What needs one takes it from here,
 	// and waits for no disk. Nil where Environment.ReadFile is nil.
 	Files map[string][]byte
 }

@@ -21,7 +21,7 @@ type decoder struct {
 	count int
 	// what ReadFile gave, so that each file is read once
 	files map[string]fileContent
-	// told of each key the schema has; nil: nobody asks
+	// told of each key the schema has; nil: nothing asks
 	declared func(path string)
 }
 
@@ -57,7 +57,7 @@ func (v value) wrong(format string, args ...any) {
 	v.d.mistake(v.node, "%s: %s", path, fmt.Sprintf(format, args...))
 }
 
-// isNull reports whether there is a key but nothing behind it.
+// isNull reports whether there is a key but nothing after it.
 func (v value) isNull() bool {
 	return v.node.Kind == yaml.ScalarNode && v.node.ShortTag() == "!!null"
 }

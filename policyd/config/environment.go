@@ -61,7 +61,7 @@ func findGroup(name string) error {
 	}
 	_, err := user.LookupGroup(name)
 	if _, unknown := errors.AsType[user.UnknownGroupError](err); !unknown {
-		return nil // whoever could not be asked says nothing about the group
+		return nil // a look-up that failed says nothing about the group
 	}
 	return err
 }

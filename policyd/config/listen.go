@@ -63,7 +63,7 @@ func listenKeys(l *Listen, transports []string) []key {
 	}
 }
 
-// given reports whether something stands behind a socket's key. A key alone is
+// given reports whether something follows a socket's key. A key alone is
 // refused, since it could mean the default socket or none.
 func (v value) given() bool {
 	if v.isNull() {

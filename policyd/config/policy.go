@@ -119,7 +119,7 @@ func levels[T interface{ String() string }](all ...T) []choice[T] {
 }
 
 // mechanism reads one mechanism of a policy set, a block with these keys or
-// the words on and off, and reports whether it is used. Nothing at all behind
+// the words on and off, and reports whether it is used. Nothing at all after
 // the key is refused: it could mean either.
 func (v value) mechanism(keys ...key) bool {
 	if v.node.Kind == yaml.MappingNode {

@@ -42,7 +42,7 @@ func TestWarnings(t *testing.T) {
 func TestUntold(t *testing.T) {
 	const pin = `pin: "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
 	for text, want := range map[string][]string{
-		// nobody asks
+		// nothing asks
 		"transports: {default: {mx_auth: none, overrides: [{match: a.example, " + pin + "}]}}": nil,
 		"listen: {socketmap: {}}\ntransports: {default: {mx_auth: none}}":                      nil,
 		"listen: {socketmap: {}}\ntransports: {default: {mx_auth: none, overrides: [{match: a.example, " + pin + "}]}}": {
@@ -147,7 +147,7 @@ func TestRegularFilesOnly(t *testing.T) {
 	}
 }
 
-// What the files held that were checked is in the configuration: nobody needs
+// What the files held that were checked is in the configuration: nothing needs
 // to read them again.
 func TestFilesAreKept(t *testing.T) {
 	certPEM, keyPEM := certificate(t)

@@ -1,7 +1,7 @@
 // Package console writes what mxpolicyd has to tell an administrator as text:
 // an explanation, the status, what is cached, what a doctor finds. It only
 // writes down what it is given, line by line, for a screen of some width; it
-// asks nobody and judges nothing.
+// asks nothing and judges nothing.
 //
 // Colour is for terminals. A text without it says the same: what is red is also
 // called by name.
@@ -78,7 +78,7 @@ func (p *page) blank() { p.b.WriteByte('\n') }
 // labelWidth is the width of what stands before a text.
 const labelWidth = 11
 
-// item writes a label with a text behind it. Lines that do not fit go on below
+// item writes a label with a text after it. Lines that do not fit go on below
 // the text.
 func (p *page) item(label, text string) { p.coloured(label, none, text) }
 
@@ -89,7 +89,7 @@ func (p *page) coloured(label string, c colour, text string) {
 	p.hang("  "+pad(label, labelWidth), none, c, text)
 }
 
-// hang writes a text behind a head, under whose end it goes on.
+// hang writes a text after a head, under whose end it goes on.
 func (p *page) hang(head string, headColour, c colour, text string) {
 	width := utf8.RuneCountInString(head)
 	for i, line := range wrap(text, max(p.Width-width, 20)) {

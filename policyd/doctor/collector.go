@@ -15,7 +15,7 @@ import (
 )
 
 // collector looks at the socket of the TLSRPT collector, for the user that the
-// daemon runs as (-1: nobody knows). Mail does not wait for it, so nothing here
+// daemon runs as (-1: unknown). Mail does not wait for it, so nothing here
 // is worse than a warning.
 func (h Host) collector(cfg *config.TLSRPT, uid int) []finding.Finding {
 	if cfg.Socket == "" {

@@ -51,7 +51,7 @@ func directories(cfg *config.Config) []directory {
 }
 
 // directory looks at a directory, for the user that the daemon runs as (-1:
-// nobody knows).
+// unknown).
 func (h Host) directory(d directory, uid int) []finding.Finding {
 	who := d.what + " " + d.path
 	info, err := os.Stat(d.path)
@@ -102,7 +102,7 @@ func foreignIn(dir string, uid int) (one string, count int) {
 		return "", 0
 	}
 	looked := 0
-	// What cannot be read is not looked at: the walk goes on behind it.
+	// What cannot be read is not looked at: the walk goes on after it.
 	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if looked++; looked > maxLooked {
 			return filepath.SkipAll

@@ -59,7 +59,7 @@ type Host struct {
 	// Postfix has.
 	Exim func(ctx context.Context) (mailserver.EximOutput, error)
 	// Daemon gives the user that the daemon runs as, or would run as, and
-	// whether it runs. The user is -1 when nobody knows.
+	// whether it runs. The user is -1 when it is not known.
 	Daemon func(ctx context.Context) (uid int, running bool)
 	// UID is the user that examines.
 	UID int

@@ -164,20 +164,20 @@ func TestBrokenSetUps(t *testing.T) {
 			p.running = false
 			p.must(os.Remove(p.dir + "/pipe"))
 		}, fail, "/pipe: does not exist: daemon not running", "systemctl enable --now mxpolicyd.socket"},
-		{"socket that nobody listens at", func(p *patient) {
+		{"socket that nothing listens at", func(p *patient) {
 			p.open["pipe"].SetUnlinkOnClose(false)
 			p.open["pipe"].Close()
 		}, fail, "nothing listens", "systemctl enable"},
 		{"file in a socket's place", func(p *patient) {
 			p.must(os.Remove(p.dir+"/pipe"), os.WriteFile(p.dir+"/pipe", nil, 0o600))
 		}, fail, "a file that is not a socket", "rm "},
-		{"directory that nobody passes", func(p *patient) { p.must(os.Chmod(p.dir, 0o700)) }, fail, "lets no one through", "chmod 755"},
+		{"directory that lets no one through", func(p *patient) { p.must(os.Chmod(p.dir, 0o700)) }, fail, "lets no one through", "chmod 755"},
 		{"metrics for the world", func(p *patient) { p.replace("listen: {", "listen: {metrics: {address: ':9461'}, ") }, warn, "can read them", "127.0.0.1:9461"},
 		// The TLSRPT collector.
 		{"collector that is not there", func(p *patient) { p.yaml += "tlsrpt: {socket: " + p.dir + "/collector}\n" }, warn, "/collector: does not exist", "start the collector"},
 		{"collector that does not run", func(p *patient) { p.collector("unixgram", 0o660).Close() }, warn, "nothing listens", "start the collector"},
 		{"collector with a stream socket", func(p *patient) { p.collector("unix", 0o660) }, warn, "not a datagram socket", "tlsrpt.socket"},
-		{"collector that lets nobody in", func(p *patient) {
+		{"collector that lets no one in", func(p *patient) {
 			p.collector("unixgram", 0o400)
 			if os.Getuid() == 0 { // whom a mode keeps out of nothing
 				p.daemon = 4711
@@ -233,7 +233,7 @@ func TestBrokenSetUps(t *testing.T) {
 			p.units = []Unit{{Name: "socketmap", Listen: []string{p.loopback()}}}
 			p.asks("unix:"+p.dir+"/socketmap", "n")
 		}, fail, "but mxpolicyd listens on 127.0.0.1:", "mxpolicyd setup postfix"},
-		{"nobody listens at systemd's address", func(p *patient) {
+		{"nothing listens at systemd's address", func(p *patient) {
 			closed, err := net.Listen("tcp", "127.0.0.1:0")
 			p.must(err, closed.Close())
 			p.units = []Unit{{Name: "socketmap", Listen: []string{closed.Addr().String()}}}

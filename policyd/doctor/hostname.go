@@ -17,8 +17,8 @@ import (
 const lookupTime = 20 * time.Second
 
 // hostnames looks at the names that EHLO says, and at the addresses that we
-// send from. With nobody to ask, which was said of the resolvers, names are
-// judged by their form.
+// send from. With no resolver to ask, which was said of the resolvers, names
+// are judged by their form.
 func (h Host) hostnames(ctx context.Context, cfg *config.Config, settings resolver.Config, ask bool) (all []finding.Finding) {
 	ours, err := h.Interfaces()
 	if err != nil {

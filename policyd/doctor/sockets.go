@@ -19,9 +19,9 @@ import (
 type duty uint8
 
 const (
-	forMail  duty = iota // whoever may use it may send mail
-	forAsks              // whoever may use it may ask for policies
-	forAdmin             // whoever may use it rules the daemon
+	forMail  duty = iota // what may use it may send mail
+	forAsks              // what may use it may ask for policies
+	forAdmin             // what may use it rules the daemon
 )
 
 // listener is a socket that the daemon answers at, or should.

@@ -10,7 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-// Delivery is what became of a message. Whoever has it says what the mail
+// Delivery is what became of a message. The front end says what the mail
 // server knows of it: Remember or Forget, and in any case End or Detach.
 type Delivery struct {
 	// Results has one result for each recipient of the envelope, in their

@@ -4,9 +4,9 @@
 //
 // An Endpoint says what a socket is for; it is the same for both. A socket at
 // which strangers could send mail, rule the daemon or forge its answers is
-// refused, whoever opened it. A unix socket of our own has its group and mode
-// before anyone can connect, and takes the place of a socket file at which
-// nobody listens any more.
+// refused, no matter what opened it. A unix socket of our own has its group and
+// mode before anyone can connect, and takes the place of a socket file at which
+// nothing listens any more.
 //
 // Closing a socket of systemd's leaves it, and who waits at it, with systemd;
 // one of our own is gone with its file.
@@ -83,7 +83,7 @@ func Open(ctx context.Context, handed []*os.File, cfg *config.Listen, served fun
 	for _, at := range configured(cfg) {
 		switch {
 		case !served(at.Kind):
-			if !cfg.Builtin { // otherwise nobody asked
+			if !cfg.Builtin { // otherwise nothing asked
 				log.Warn("listen names a socket that is not used", "socket", at.Kind.String())
 			}
 		case given.has(at.Endpoint) || cfg.Builtin && len(files) > 0 || err != nil:

@@ -333,7 +333,7 @@ func TestEveryKindOfSocket(t *testing.T) {
 	}
 }
 
-// A socket that strangers could reach is refused, whoever opened it.
+// A socket that strangers could reach is refused, no matter what opened it.
 func TestSocketOfTheWrongKind(t *testing.T) {
 	every := only(KindPipe, KindLMTP, KindSocketmap, KindAdmin, KindMetrics)
 	for _, name := range []string{"pipe", "lmtp", "lmtp-other", "admin"} {

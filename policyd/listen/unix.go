@@ -19,7 +19,7 @@ import (
 )
 
 // openUnix opens a configured unix socket, in a directory that is made if need
-// be. A socket file that nobody listens on any more is replaced. Nobody may
+// be. A socket file that nothing listens on any more is replaced. No one may
 // connect before the socket has its group and mode.
 func openUnix(ctx context.Context, s *config.Socket) (net.Listener, error) {
 	if err := safeio.MkdirAll(filepath.Dir(s.Path), 0o755); err != nil {
@@ -73,7 +73,7 @@ func socketFile(path string) (bool, error) {
 	return true, nil
 }
 
-// removeStale removes a socket file that nobody listens on.
+// removeStale removes a socket file that nothing listens on.
 func removeStale(ctx context.Context, path string) error {
 	if there, err := socketFile(path); err != nil || !there {
 		return err

@@ -22,7 +22,7 @@ type Void struct {
 // says and systemd does alike is not told.
 func FindVoid(cfg *config.Listen, held map[string]string) (all []Void) {
 	if cfg.Builtin {
-		return nil // nobody asked for anything
+		return nil // nothing asked for anything
 	}
 	told := map[Endpoint]bool{}
 	for _, at := range configured(cfg) {

@@ -27,7 +27,7 @@ import (
 //   - a write for each line of a reply, a control character in one, and a
 //     refusal for good of a parameter that it does not know (replies.go);
 //   - running on while the transfer of a BDAT is only about to begin, and
-//     beginning another one behind one that was broken off: it does not look
+//     beginning another one after one that was broken off: it does not look
 //     out for the first itself.
 //
 // The library reads and writes from one goroutine, and begins transfers in

@@ -14,7 +14,7 @@ import (
 //
 // In a message that comes by DATA, a CR that no LF follows becomes a blank, as
 // it does later anyhow (package message). With it in place the library would
-// not see the end of data behind CR CR LF, and wait for it in vain.
+// not see the end of data after CR CR LF, and wait for it in vain.
 type framing struct {
 	data bool // the end of data is to come
 	// how many bytes, of those buffered or yet to come, the library may read

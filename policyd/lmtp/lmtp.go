@@ -91,7 +91,7 @@ func New(dispatcher *intake.Dispatcher, loops *accept.Loops, transport, hostname
 	s.library.MaxMessageBytes = 0
 	s.library.EnableSMTPUTF8 = true
 	s.library.EnableDSN = true
-	// Not announced, as the library wants TLS for that, but taken: nobody
+	// Not announced, as the library wants TLS for that, but taken: no one
 	// listens on the way of a local socket (RFC 8689 §4.1).
 	s.library.EnableREQUIRETLS = true
 	s.library.ErrorLog = libraryLog{dispatcher.Logger}

@@ -149,7 +149,7 @@ func TestAddresses(t *testing.T) {
 }
 
 // What the library does not know of MAIL's and RCPT's parameters must not
-// bounce the message; an ENVID or ORCPT that nobody understands is left out.
+// bounce the message; an ENVID or ORCPT that is not understood is left out.
 func TestStrangeParameters(t *testing.T) {
 	b := serve(t, nil)
 	c := b.connect()

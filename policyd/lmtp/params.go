@@ -18,7 +18,7 @@ const maxParam = 3 * intake.MaxAddress
 // The library refuses an ORCPT or an ENVID that it does not understand, such as
 // the ORCPT that Postfix 3.7 makes for an address outside ASCII, and with it
 // the recipient or the message. Neither is worth that: both are read here, and
-// one that nobody understands, or that has more than MaxAddress bytes, is left
+// one that is not understood, or that has more than MaxAddress bytes, is left
 // out, as if its sender had not given it. SIZE is read here too, as the library
 // takes one of 4 GiB for none.
 

@@ -52,7 +52,7 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 		replies.SetStatus(s.names[i], replyTo(result.Code, result.Text))
 	}
 	switch owing := (unconfirmed{d, log}); {
-	case s.conn.err != nil: // nobody will read the replies
+	case s.conn.err != nil: // nothing will read the replies
 		owing.writeDown(s.conn.err)
 	case d.Detach():
 		s.conn.unconfirmed = append(s.conn.unconfirmed, owing)

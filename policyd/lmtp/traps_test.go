@@ -212,7 +212,7 @@ func TestChunksAndReset(t *testing.T) {
 	}
 }
 
-// Whoever leaves in the middle of anything has nothing delivered.
+// A client that leaves in the middle of anything has nothing delivered.
 func TestCutOff(t *testing.T) {
 	one := strings.Join(append([]string{"LHLO x"}, envelope("a")...), "\r\n") + "\r\n"
 	for name, raw := range map[string]string{
@@ -297,7 +297,7 @@ func TestNonsense(t *testing.T) {
 			c.want("50")
 		}
 		c.want("500 5.5.1 Too many errors", "")
-		// What stands behind is not heard.
+		// What follows is not heard.
 		c = b.connect()
 		c.send(strings.Repeat("GET /\r\n", 4) + strings.Join(append(envelope("a"), "BDAT 0 LAST", ""), "\r\n"))
 		c.until("500 5.5.1 Too many errors")

@@ -34,7 +34,8 @@ func (b *bench) known() bool {
 	return b.Served.Known("4XyZ")
 }
 
-// Whoever leaves while its message is delivered has the delivery cancelled.
+// A client that leaves while its message is delivered has the delivery
+// cancelled.
 func TestGoneWhileDelivering(t *testing.T) {
 	for name, behind := range map[string]string{"nothing behind": "", "QUIT behind": "QUIT\r\n"} {
 		t.Run(name, func(t *testing.T) {

@@ -70,7 +70,7 @@ func (d *dedup) flush(all bool) {
 			record.AddAttrs(a)
 			return true
 		})
-		// A log that cannot be written has nobody to tell.
+		// A log that cannot be written has nothing to tell.
 		_ = one.handler.Handle(context.Background(), record)
 	}
 }

@@ -70,7 +70,7 @@ func TestDedup(t *testing.T) {
 	}
 }
 
-// Lines about one message, and those that nobody is warned by, are all written.
+// Lines about one message, and those that are no warnings, are all written.
 func TestWhatRepeatsInFull(t *testing.T) {
 	l := newPatientLog()
 	for range 3 {

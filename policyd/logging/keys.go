@@ -1,7 +1,7 @@
 package logging
 
 // Key is a key of the log's lines. In the systemd journal it is a field too,
-// in upper case behind MXPIPE_, as in MXPIPE_QUEUE_ID.
+// in upper case after MXPIPE_, as in MXPIPE_QUEUE_ID.
 type Key struct {
 	Key, Meaning string
 }

@@ -45,7 +45,7 @@ func TestLogKeys(t *testing.T) {
 	}
 	for key := range documented {
 		if !used[key] {
-			t.Errorf("the key %q is documented and nobody uses it", key)
+			t.Errorf("the key %q is documented and not used", key)
 		}
 	}
 }

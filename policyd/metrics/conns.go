@@ -13,7 +13,7 @@ const maxConnections = 64
 
 // conns are the connections of one socket. Any local user may open one; when
 // there are too many, the one goes that has been without a request for longest,
-// so that whoever scrapes always comes in, and nobody takes the daemon's
+// so that a scraper always comes in, and none takes the daemon's
 // descriptors.
 type conns struct {
 	mu   sync.Mutex

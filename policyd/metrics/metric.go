@@ -102,7 +102,7 @@ var (
 	poolMissed = Metric{"mxpolicyd_pool_missed_total", Counter, []string{"transport"},
 		"Times that there was no idle connection that would do, so that a new one had to be made."}
 	poolRetired = Metric{"mxpolicyd_pool_retired_total", Counter, []string{"transport", "reason"},
-		"Idle connections closed: idle_time, nobody wanted it for conn_max_idle_time; reuse_limit, it carried conn_reuse_limit messages; count, more than conn_max_idle_count for one domain; total, too many in all; policy, what it proved no longer counts; address, DNS no longer lists its address; closed, the other side closed it first; stopped, its transport was changed or the daemon ended. Much of count or total: raise the limit, it costs handshakes. Much of closed: conn_max_idle_time is longer than other servers wait."}
+		"Idle connections closed: idle_time, no message used it for conn_max_idle_time; reuse_limit, it carried conn_reuse_limit messages; count, more than conn_max_idle_count for one domain; total, too many in all; policy, what it proved no longer counts; address, DNS no longer lists its address; closed, the other side closed it first; stopped, its transport was changed or the daemon ended. Much of count or total: raise the limit, it costs handshakes. Much of closed: conn_max_idle_time is longer than other servers wait."}
 )
 
 // Limits, and hosts that are spared.
@@ -127,7 +127,7 @@ var (
 	cacheMisses = Metric{"mxpolicyd_cache_misses_total", Counter, []string{"cache"},
 		"Questions that had to be asked elsewhere while a delivery waited. A falling hit rate means mail to ever new domains, short TTLs, or a cache that is too small: see the evictions."}
 	cacheRefreshes = Metric{"mxpolicyd_cache_refreshes_total", Counter, []string{"cache"},
-		"Entries asked for again ahead of their expiry, so that nobody has to wait."}
+		"Entries asked for again ahead of their expiry, so that nothing has to wait."}
 	cacheFailures = Metric{"mxpolicyd_cache_failures_total", Counter, []string{"cache"},
 		"Questions asked elsewhere that brought no answer. For dns, see which resolver fails and how; for mtasts, the failures by kind."}
 	cacheEvictions = Metric{"mxpolicyd_cache_evictions_total", Counter, []string{"cache"},
@@ -165,7 +165,7 @@ var (
 	tlsrptSent = Metric{"mxpolicyd_tlsrpt_datagrams_total", Counter, nil,
 		"Deliveries that the TLSRPT collector was told of."}
 	tlsrptLost = Metric{"mxpolicyd_tlsrpt_lost_total", Counter, []string{"reason"},
-		"Deliveries that it was not told of: no_collector, nobody listens at tlsrpt.socket; collector_busy, it does not keep up; queue_full, nor do we; lookup, the domain's TLSRPT record could not be looked up; too_large. The deliveries themselves are not touched."}
+		"Deliveries that it was not told of: no_collector, nothing listens at tlsrpt.socket; collector_busy, it does not keep up; queue_full, nor do we; lookup, the domain's TLSRPT record could not be looked up; too_large. The deliveries themselves are not touched."}
 )
 
 // The socketmap, for those whose Postfix delivers by itself.

@@ -295,7 +295,7 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// Connections without a request, however many, are bounded, and keep nobody
+// Connections without a request, however many, are bounded, and keep no client
 // from scraping.
 func TestIdleConnections(t *testing.T) {
 	url := serve(t, metrics.New("1.2.3", usual))

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// scrapeTime bounds each part of an exchange with whoever scrapes.
+	// scrapeTime bounds each part of an exchange with a scraper.
 	scrapeTime = 30 * time.Second
 	// maxScrapes is how many are served at once.
 	maxScrapes = 10
@@ -73,5 +73,5 @@ func (s *Server) Serve(taking, _ context.Context, l net.Listener) error {
 func (s *Server) Wait() { s.closing.Wait() }
 
 // Alive reports nothing: a daemon that delivers is not restarted because
-// nobody can see it.
+// no one can see it.
 func (s *Server) Alive(context.Context) error { return nil }

@@ -50,7 +50,7 @@ func (c *client) end() {
 	c.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
-// answer writes the answer. An error means that nobody will read it.
+// answer writes the answer. An error means that nothing will read it.
 func (c *client) answer(code status.Code, text string) error {
 	c.SetWriteDeadline(time.Now().Add(answerTime))
 	_, err := c.Write(wire.AppendAnswer(nil, wire.Answer{Code: code.String(), Text: text}))

@@ -80,7 +80,7 @@ func (s *Server) reader(conn *client) *wire.Reader {
 	return wire.NewReader(conn)
 }
 
-// done takes a reader back that nobody uses any more.
+// done takes a reader back that nothing uses any more.
 func (s *Server) done(in *wire.Reader) {
 	in.Reset(nil)
 	s.readers.Put(in)
@@ -200,8 +200,8 @@ func (w *watch) gone() bool {
 }
 
 // watch cancels the delivery when the client goes. A client that sends
-// anything after its commit breaks the protocol, and is treated alike. Whoever
-// calls it ends the connection and waits for the watch to be over.
+// anything after its commit breaks the protocol, and is treated alike. Its
+// caller ends the connection and waits for the watch to be over.
 func (r *request) watch(cancel context.CancelCauseFunc) *watch {
 	w := &watch{over: make(chan struct{})}
 	r.conn.until(time.Time{}) // before the goroutine runs: later deadlines stay

@@ -100,7 +100,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// Whoever leaves before the commit has its message dropped.
+// A client that leaves before the commit has its message dropped.
 func TestGoneBeforeTheCommit(t *testing.T) {
 	large := make([]byte, 2<<20)
 	request := whole(t, envelope("a"))
@@ -125,7 +125,7 @@ func TestGoneBeforeTheCommit(t *testing.T) {
 	}
 }
 
-// A connection without a word is nothing to warn of: whoever looks whether the
+// A connection without a word is nothing to warn of: a check whether the
 // socket is alive makes one.
 func TestNotAWord(t *testing.T) {
 	b := serve(t, nil)
@@ -136,7 +136,7 @@ func TestNotAWord(t *testing.T) {
 	}
 }
 
-// Whoever leaves after the commit has the delivery cancelled.
+// A client that leaves after the commit has the delivery cancelled.
 func TestGoneAfterTheCommit(t *testing.T) {
 	causes := make(chan error, 1)
 	reached := make(chan struct{})
@@ -156,7 +156,7 @@ func TestGoneAfterTheCommit(t *testing.T) {
 	}
 }
 
-// Whoever says something after the commit breaks the protocol.
+// A client that says something after the commit breaks the protocol.
 func TestWordsAfterTheCommit(t *testing.T) {
 	reached := make(chan struct{})
 	b := serve(t, func(b *bench) {
@@ -236,8 +236,8 @@ func TestToldIsNotRemembered(t *testing.T) {
 	b.WantCalls("a", "a")
 }
 
-// While an answer lies there unread, nobody knows whether it will be: another
-// try waits for that, and gets what the first one would have got.
+// While an answer lies there unread, it is not known whether it will be:
+// another try waits for that, and gets what the first one would have got.
 func TestUnreadAnswerHoldsTheNextTry(t *testing.T) {
 	b := serve(t, nil)
 	conn := b.connect(whole(t, envelope("a")))

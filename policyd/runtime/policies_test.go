@@ -52,7 +52,7 @@ b.example. A 192.0.2.1`)
 	}
 	s.Down()
 	if a, err = (texts{r}).TXT(t.Context(), "_mta-sts.d.example"); err == nil || a.Expires.IsZero() || a.Expires.After(time.Now()) {
-		t.Errorf("nobody answers, which may end at any moment: %+v", a)
+		t.Errorf("nothing answers, which may end at any moment: %+v", a)
 	}
 }
 

@@ -62,6 +62,6 @@ func (rs *resources) release(r *resource) {
 	})
 }
 
-// wait returns when all resources have ended that nobody uses. Call it when no
+// wait returns when all resources have ended that nothing uses. Call it when no
 // more is released but by resources that end.
 func (rs *resources) wait() { rs.ending.Wait() }

@@ -51,8 +51,7 @@ func TestResources(t *testing.T) {
 	ended("old", "kept", "cache", "resolver")
 }
 
-// Nobody waits for what ends: whoever releases a resource has other things to
-// do.
+// What releases a resource does not wait for its end.
 func TestReleaseDoesNotWait(t *testing.T) {
 	var rs resources
 	gate := make(chan struct{})

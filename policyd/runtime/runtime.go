@@ -45,7 +45,7 @@ type Options struct {
 	// ReadOnly leaves the disk as it is.
 	ReadOnly bool
 	// Observer gives who is told of the deliveries of a transport, which asks
-	// that resolver; nil: nobody is.
+	// that resolver; nil: nothing is.
 	Observer func(name string, r *resolver.Resolver) func(*transport.Event)
 	// Suspended is what no transport delivers; nil: nothing.
 	Suspended *suspension.List
@@ -98,7 +98,7 @@ func (rt *Runtime) Apply(cfg *config.Config) error {
 	if old == nil {
 		old = &generation{}
 	}
-	// Only one is applied at a time, and nobody else releases the old one.
+	// Only one is applied at a time, and nothing else releases the old one.
 	g, err := rt.build(cfg, old)
 	if err != nil {
 		rt.releaseAll(g)

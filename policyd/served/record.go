@@ -80,8 +80,8 @@ func decode(name string, text []byte) map[string]string {
 	return got
 }
 
-// load reads a record's file. Whoever put something else in its place must not
-// have the daemon wait for it, or read it without end.
+// load reads a record's file. Something else in its place must not have the
+// daemon wait for it, or read it without end.
 func (m *Store) load(name string) map[string]string {
 	f, err := os.OpenFile(filepath.Join(m.dir, name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -57,8 +57,8 @@ type Store struct {
 	now    func() time.Time
 	bounds bounds
 
-	// writing holds one lock for some of the names each: whoever replaces or
-	// removes a file has its lock.
+	// writing holds one lock for some of the names each: a file is
+	// replaced and removed under its lock.
 	writing [64]sync.Mutex
 
 	mu      sync.Mutex // never held across I/O
@@ -353,7 +353,7 @@ func (m *Store) Sweep() {
 	for name, e := range m.surplus() {
 		lock := m.lock(name)
 		m.mu.Lock()
-		same := m.records[name] == e // nobody has written it anew since
+		same := m.records[name] == e // it was not written anew since
 		m.mu.Unlock()
 		if same {
 			m.drop(name)

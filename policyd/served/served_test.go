@@ -184,7 +184,7 @@ func TestCallsAddUp(t *testing.T) {
 	m.Forget(k, nil) // once more does no harm
 }
 
-// The same from many goroutines at once: nobody's recipient is lost.
+// The same from many goroutines at once: no one's recipient is lost.
 func TestConcurrentCalls(t *testing.T) {
 	m := mustOpen(t, t.TempDir(), time.Now)
 	k := key(t, "1", "s", "text")

@@ -138,7 +138,7 @@ func (x Exim) possible(way Way, t Target) error {
 	const byHand = "by hand, as contrib/exim/README.md says"
 	switch {
 	case way == Socketmap:
-		return refuse("--way pipe or lmtp", "Exim asks nobody for policies")
+		return refuse("--way pipe or lmtp", "Exim asks for no policies")
 	case way != Pipe && way != LMTP:
 		return refuse("--way pipe or lmtp", "Exim does not know the way %q to mxpolicyd", way)
 	case x.Own:

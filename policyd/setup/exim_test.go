@@ -173,7 +173,7 @@ func TestEximRefusals(t *testing.T) {
 		what     string
 		mend     string
 	}{
-		{"socketmap", "", nil, Socketmap, nil, "asks nobody for policies", "--way pipe"},
+		{"socketmap", "", nil, Socketmap, nil, "asks for no policies", "--way pipe"},
 		{"another way", "", nil, "x", nil, `the way "x"`, "--way pipe"},
 		{"one's own configuration", "", map[string]string{"exim4.conf": "begin acl\n"}, Pipe, nil, "which is your own", "by hand"},
 		{"local", "dc_eximconfig_configtype='local'\n", nil, Pipe, nil, "no mail to other hosts", "dpkg-reconfigure"},

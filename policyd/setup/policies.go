@@ -106,7 +106,7 @@ func (p Postfix) chrooted() string {
 var neighbours = regexp.MustCompile(`:8461$|:8642$|tlspol|mta-sts`)
 
 // policyMaps is smtp_tls_policy_maps with our table in place of a neighbour's
-// or of an older one of ours, or behind what is there.
+// or of an older one of ours, or after what is there.
 func (p Postfix) policyMaps(ours string) string {
 	value := p.Settings["smtp_tls_policy_maps"]
 	for _, m := range mailserver.PolicyMaps(value) {

@@ -211,7 +211,7 @@ func (m Machine) takeBack(ctx context.Context, done, before Plan) error {
 	return m.save(before)
 }
 
-// Undo gives the plan that takes a set-up back, as far as nobody has changed
+// Undo gives the plan that takes a set-up back, as far as no one has changed
 // the same since; what somebody has is in Notes.
 func (m Machine) Undo(ctx context.Context, server string) (Plan, error) {
 	p, err := m.load(server)

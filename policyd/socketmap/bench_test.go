@@ -124,7 +124,7 @@ func (web) Fetch(_ context.Context, domain string) (mtasts.Policy, error) {
 
 // BenchmarkLookup measures look-ups over a unix socket, as many at once as
 // there are processors for both sides, each connection waiting for its reply as
-// Postfix does: warm, and with one domain in ten that nobody asked for before.
+// Postfix does: warm, and with one domain in ten that nothing asked for before.
 func BenchmarkLookup(b *testing.B) {
 	for _, tt := range []struct {
 		name  string

@@ -30,7 +30,7 @@ type world struct {
 	t        *testing.T
 	dns      *labdns.Server
 	resolver *resolver.Resolver
-	policies map[string]mtasts.Policy // by domain; changed while nobody asks
+	policies map[string]mtasts.Policy // by domain; changed while nothing asks
 }
 
 // Fetch implements policycache.Fetcher.
@@ -181,13 +181,13 @@ func matrix() []situation {
 		{what: "no MX record", zone: "$. A 192.0.2.1\n", want: none, why: "the domain is its own host (RFC 5321 §5.1), and nothing is asked of it"},
 		{what: "null MX", zone: "$. MX 0 .\n", want: none, why: "Postfix sees for itself that the domain takes no mail (RFC 7505)"},
 		{what: "no such domain", want: none, why: "Postfix sees for itself, and bounces"},
-		{what: "a host that is not there", zone: "$. MX 10 mx1.$.\n", want: none, why: "Postfix sees for itself that there is nobody to ask anything of"},
+		{what: "a host that is not there", zone: "$. MX 10 mx1.$.\n", want: none, why: "Postfix sees for itself that there is no server to ask anything of"},
 		{what: "one of two hosts is not there", zone: one + "$. MX 20 mx2.$.\n", want: none, why: "it is proven that there is nothing to dial; nothing is asked of the other"},
 		// The DNS fails.
-		{what: "MX fails", zone: one, faults: at("$.", dns.TypeMX, servfail), want: "TEMP 4.4.3 ...", why: "nobody knows the hosts"},
+		{what: "MX fails", zone: one, faults: at("$.", dns.TypeMX, servfail), want: "TEMP 4.4.3 ...", why: "the hosts are not known"},
 		{what: "MX is bogus", zone: one, faults: at("$.", dns.TypeMX, bogus), want: "TEMP 4.4.3 ...", why: "it may be forged"},
-		{what: "MX is refused", zone: one, faults: at("$.", dns.TypeMX, refused), want: "TEMP 4.4.3 ...", why: "nobody knows the hosts"},
-		{what: "the only host's addresses fail", zone: one, faults: at("mx1.$.", dns.TypeANY, servfail), want: "TEMP 4.4.3 ...", why: "nobody knows whether it has TLSA records"},
+		{what: "MX is refused", zone: one, faults: at("$.", dns.TypeMX, refused), want: "TEMP 4.4.3 ...", why: "the hosts are not known"},
+		{what: "the only host's addresses fail", zone: one, faults: at("mx1.$.", dns.TypeANY, servfail), want: "TEMP 4.4.3 ...", why: "it is not known whether it has TLSA records"},
 		{what: "one of two hosts' addresses fail", zone: pair, faults: at("mx1.$.", dns.TypeANY, servfail), want: "OK dane", why: "Postfix skips that host until its DNS is right"},
 		{what: "AAAA fails", zone: one, faults: at("mx1.$.", dns.TypeAAAA, servfail), want: none, why: "the host has an address, and that is not signed"},
 		{what: "AAAA fails, signed", zone: one + dane1, signed: true, faults: at("mx1.$.", dns.TypeAAAA, servfail), want: "OK dane-only", why: "the address that is there is signed"},
@@ -202,7 +202,7 @@ func matrix() []situation {
 		{what: "an unsigned domain at a signed and an unsigned host", zone: "$. MX 10 mx.signed.test.\n$. MX 20 mx.unsigned.test.\n", want: "OK dane", why: "each host as it deserves"},
 		{what: "unusable TLSA records", zone: one + old("mx1.$"), signed: true, want: "OK dane", why: "TLS without a proof (RFC 7672 §2.2)"},
 		{what: "unusable TLSA records at one of two hosts", zone: pair + dane1 + old("mx2.$"), signed: true, want: "OK dane", why: "each host as it deserves"},
-		{what: "TLSA fails", zone: one + dane1, signed: true, faults: at(tlsa1, dns.TypeTLSA, servfail), want: "TEMP 4.7.5 ...", why: "nobody knows what to ask of the only host"},
+		{what: "TLSA fails", zone: one + dane1, signed: true, faults: at(tlsa1, dns.TypeTLSA, servfail), want: "TEMP 4.7.5 ...", why: "it is not known what to ask of the only host"},
 		{what: "TLSA is bogus", zone: one + dane1, signed: true, faults: at(tlsa1, dns.TypeTLSA, bogus), want: "TEMP 4.7.5 ...", why: "it may be forged"},
 		{what: "TLSA fails at one of two hosts", zone: pair + dane1 + dane2, signed: true, faults: at(tlsa1, dns.TypeTLSA, servfail), want: "OK dane", why: "Postfix skips that host; the other has its records"},
 		{what: "TLSA behind an alias", zone: one + "_25._tcp.mx1.$. CNAME tlsa.$.\ntlsa.$. TLSA 3 1 1 " + digest + "\n", signed: true, want: "OK dane-only", why: "an alias leads to records as good as any (RFC 7672 §2.1.3)"},
@@ -215,7 +215,7 @@ func matrix() []situation {
 		{what: "MTA-STS, signed", zone: one + record, signed: true, policy: enforce, want: secure1 + modern, why: "there are no TLSA records, so the policy decides"},
 		{what: "MTA-STS without an MX record", zone: "$. A 192.0.2.1\n" + record, policy: policyOf(mtasts.ModeEnforce, "$"), want: "OK secure match=$ servername=hostname" + modern, why: "the domain is its own host, and listed"},
 		{what: "MTA-STS lists one of two hosts", zone: pair + record, policy: listing, want: secure2 + modern, why: "the other may not have the mail"},
-		{what: "MTA-STS lists no host", zone: one + record, policy: listing, want: "TEMP 4.7.5 mx1.$: the domain's MTA-STS policy does not list this host", why: "nobody may have the mail until the policy or the MX set is put right"},
+		{what: "MTA-STS lists no host", zone: one + record, policy: listing, want: "TEMP 4.7.5 mx1.$: the domain's MTA-STS policy does not list this host", why: "no host may have the mail until the policy or the MX set is put right"},
 		{what: "MTA-STS in testing mode", zone: one + record, policy: testing, want: none, why: "it stops nothing"},
 		{what: "MTA-STS of mode none", zone: one + record, policy: policyOf(mtasts.ModeNone), want: none, why: "the domain says that it has none"},
 		{what: "MTA-STS record behind an alias", zone: one + "_mta-sts.$. CNAME hosted.$.\nhosted.$. TXT \"v=STSv1; id=1;\"\n", policy: enforce, want: secure1 + modern, why: "RFC 8461 §3.1: aliases are followed"},
@@ -223,16 +223,16 @@ func matrix() []situation {
 		{what: "a malformed MTA-STS record", zone: one + "_mta-sts.$. TXT \"v=STSv1; id=;\"\n", policy: enforce, want: none, why: "RFC 8461 §3.1: as if there were none"},
 		{what: "a policy host that fails", zone: one + record, want: none, why: "RFC 8461 §3.3: one that was never seen is gone without"},
 		{what: "MTA-STS and a host that is not there", zone: pair[:len(one)] + "$. MX 20 mx2.$.\n" + record, policy: enforce, want: secure1 + modern, why: "the other is not among the names until it is there"},
-		{what: "MTA-STS and a domain whose MX records fail", zone: one + record, policy: enforce, faults: at("$.", dns.TypeMX, servfail), want: "TEMP 4.4.3 ...", why: "nobody knows the hosts"},
+		{what: "MTA-STS and a domain whose MX records fail", zone: one + record, policy: enforce, faults: at("$.", dns.TypeMX, servfail), want: "TEMP 4.4.3 ...", why: "the hosts are not known"},
 		{what: "MTA-STS and a null MX", zone: "$. MX 0 .\n" + record, policy: enforce, want: "TEMP 4.1.10 ...", why: "a forger could say so, to rid the domain of its policy"},
-		// Nobody knows whether there is an MTA-STS policy.
-		{what: "the MTA-STS record fails", zone: one + record, policy: enforce, faults: at(sts, dns.TypeTXT, servfail), want: "TEMP 4.4.3 $: the MTA-STS record cannot be looked up: ...", why: "NOTFOUND is a proof, and whoever makes look-ups fail must not have it"},
+		// It is not known whether there is an MTA-STS policy.
+		{what: "the MTA-STS record fails", zone: one + record, policy: enforce, faults: at(sts, dns.TypeTXT, servfail), want: "TEMP 4.4.3 $: the MTA-STS record cannot be looked up: ...", why: "NOTFOUND is a proof, and anyone who makes look-ups fail must not have it"},
 		{what: "the MTA-STS record is bogus", zone: one + record, policy: enforce, faults: at(sts, dns.TypeTXT, bogus), want: "TEMP 4.4.3 $: the MTA-STS record cannot be looked up: ...", why: "it may be forged"},
-		{what: "the MTA-STS record is refused", zone: one, faults: at(sts, dns.TypeTXT, refused), want: "TEMP 4.4.3 ...", why: "nobody knows whether there is one"},
+		{what: "the MTA-STS record is refused", zone: one, faults: at(sts, dns.TypeTXT, refused), want: "TEMP 4.4.3 ...", why: "it is not known whether there is one"},
 		{what: "the MTA-STS record fails, with DANE", zone: one + dane1, signed: true, faults: at(sts, dns.TypeTXT, servfail), want: "OK dane-only", why: "no policy asks for more (RFC 8461 §2)"},
 		{what: "the MTA-STS record fails, with DANE at one of two hosts", zone: pair + dane1, signed: true, faults: at(sts, dns.TypeTXT, servfail), want: "OK dane-only", why: "what a policy would ask of the other host is not known"},
 		{what: "the MTA-STS record fails, with DANE at an unsigned domain's host", zone: "$. MX 10 mx.signed.test.\n", faults: at(sts, dns.TypeTXT, servfail), want: "TEMP 4.4.3 ...", why: "dane would let a forger's host have the mail in the clear"},
-		{what: "the MTA-STS record fails, and MTA-STS is off", zone: one, faults: at(sts, dns.TypeTXT, servfail), asked: "policy@none $", want: none, why: "nobody asks for it"},
+		{what: "the MTA-STS record fails, and MTA-STS is off", zone: one, faults: at(sts, dns.TypeTXT, servfail), asked: "policy@none $", want: none, why: "it is not asked for"},
 		// Both (RFC 8461 §2: DANE outranks MTA-STS).
 		{what: "DANE and MTA-STS", zone: one + dane1 + record, signed: true, policy: enforce, want: "OK dane-only", why: "the TLSA record decides"},
 		{what: "DANE, and a policy that does not list the host", zone: one + dane1 + record, signed: true, policy: listing, want: "OK dane-only", why: "the signed MX set names the host"},
@@ -242,7 +242,7 @@ func matrix() []situation {
 		{what: "MTA-STS and unusable TLSA records", zone: one + old("mx1.$") + record, signed: true, policy: enforce, want: secure1 + modern, why: "records that cannot be used prove nothing, so the policy decides"},
 		{what: "MTA-STS, TLSA fails at one of two hosts", zone: pair + dane1 + record, signed: true, policy: enforce, faults: at(tlsa1, dns.TypeTLSA, servfail), want: secure2 + modern, why: "that host is not among the names"},
 		{what: "MTA-STS, TLSA fails at the only host", zone: one + dane1 + record, signed: true, policy: enforce, faults: at(tlsa1, dns.TypeTLSA, servfail), want: "TEMP 4.7.5 ...", why: "MTA-STS never makes up for DANE that fails"},
-		{what: "MTA-STS, one host's addresses fail", zone: pair + record, policy: enforce, faults: at("mx1.$.", dns.TypeANY, servfail), want: secure2 + modern, why: "nobody knows whether that host has TLSA records"},
+		{what: "MTA-STS, one host's addresses fail", zone: pair + record, policy: enforce, faults: at("mx1.$.", dns.TypeANY, servfail), want: secure2 + modern, why: "it is not known whether that host has TLSA records"},
 		// What is asked for.
 		{what: "a domain with a port", zone: one + record, policy: enforce, asked: "policy $:587", want: secure1 + modern, why: "MX records lead there, so the domain's policy holds (RFC 8461 §3.4)"},
 		{what: "a domain with the port of a service", zone: one + record, policy: enforce, asked: "policy $:submission", want: secure1 + modern, why: "Postfix takes names too"},
@@ -270,7 +270,7 @@ func matrix() []situation {
 		{what: "min_tls_level encrypted, an unsigned domain at a signed host", zone: "$. MX 10 mx.signed.test.\n", asked: "policy@encrypted $", want: "OK secure match=mx.signed.test servername=hostname", why: "dane would let a forger's host have the mail in the clear"},
 		{what: "min_tls_level encrypted, MTA-STS", zone: one + record, policy: enforce, asked: "policy@encrypted $", want: secure1 + modern, why: "the policy asks for more"},
 		{what: "min_tls_level authenticated", zone: pair, asked: "policy@authenticated $", want: both, why: "a certificate for the host's name is the only proof there is"},
-		{what: "min_mx_level mtasts", zone: one, asked: "policy@mtasts $", want: "TEMP 4.7.5 mx1.$: MX level none, local_policy requires mtasts", why: "nobody vouches for the host"},
+		{what: "min_mx_level mtasts", zone: one, asked: "policy@mtasts $", want: "TEMP 4.7.5 mx1.$: MX level none, local_policy requires mtasts", why: "nothing vouches for the host"},
 		{what: "min_mx_level mtasts, testing mode", zone: one + record, policy: testing, asked: "policy@mtasts $", want: secure1, why: "a policy vouches for the host, whatever its mode, and only a certificate tells it from a forger's"},
 		{what: "min_mx_level dnssec, signed", zone: one, signed: true, asked: "policy@dnssec $", want: none, why: "the MX set is signed, which Postfix sees as well"},
 		{what: "min_mx_level dnssec, unsigned", zone: one, asked: "policy@dnssec $", want: "TEMP 4.7.5 ...", why: "anybody could have written the MX set"},
@@ -283,7 +283,7 @@ func matrix() []situation {
 		{what: "pinned.example", zone: pair, want: "OK fingerprint match=AB" + strings.Repeat(":00", 31) + modern, why: "the key that the override pins, and nothing else is asked for"},
 		{what: "pinned-dane.example", zone: one + dane1, signed: true, want: "TEMP 4.7.5 Postfix has no word for a pin on top of DANE or MTA-STS, ...", why: "dane-only would take another key, and fingerprint one that the TLSA record does not name"},
 		{what: "pinned-sts.example", zone: one + record, policy: enforce, want: "TEMP 4.7.5 Postfix has no word ...", why: "secure would take another key"},
-		{what: "pinned-unknown.example", zone: one + dane1, signed: true, faults: at(sts, dns.TypeTXT, servfail), want: "TEMP 4.4.3 ...", why: "nobody knows what the pin is on top of"},
+		{what: "pinned-unknown.example", zone: one + dane1, signed: true, faults: at(sts, dns.TypeTXT, servfail), want: "TEMP 4.4.3 ...", why: "it is not known what the pin is on top of"},
 		{what: "hop.example", zone: one + dane1, signed: true, want: "OK dane-only", why: "the override's next hop is none of Postfix's"},
 	}
 }

@@ -55,7 +55,7 @@ type Policy struct {
 	Reason          string // for Refused
 }
 
-// words that Postfix does not take for names behind match=.
+// words that Postfix does not take for names after match=.
 var notNames = []string{"hostname", "nexthop", "dot-nexthop"}
 
 // Decide gives the policy for a domain. The package comment says why.
@@ -107,7 +107,7 @@ type summary struct {
 	need verdict.Need
 	// fallback is the same, were there no TLSA records.
 	fallback verdict.Need
-	// unknown is why nobody knows whether the domain has an MTA-STS policy;
+	// unknown is why it is not known whether the domain has an MTA-STS policy;
 	// nil: it is known, or not asked for.
 	unknown error
 }

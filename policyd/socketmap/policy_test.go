@@ -232,7 +232,7 @@ func TestNoHosts(t *testing.T) {
 		{scene{rules: all}, status.New(permanent, 4, 6), "TEMP 4.4.6 why"},
 		{scene{rules: all}, status.New(temporary, 4, 3), "TEMP 4.4.3 why"},
 		{scene{rules: all}, status.New(temporary, 4, 4), "TEMP 4.4.4 why"},
-		// Whoever forges that a domain is gone must not have it lose its
+		// Anyone who forges that a domain is gone must not have it lose its
 		// policy.
 		{enforce, status.New(permanent, 4, 4), "TEMP 4.4.4 why"},
 	} {
@@ -243,7 +243,7 @@ func TestNoHosts(t *testing.T) {
 	}
 }
 
-// Host names that mean something else behind match= are never there.
+// Host names that mean something else after match= are never there.
 func TestNamesThatAreWords(t *testing.T) {
 	for _, name := range []string{"hostname", "nexthop", "dot-nexthop", "[192.0.2.1]"} {
 		o := scene{mode: mtasts.ModeEnforce, listed: []string{"mx1.a.example", strings.Trim(name, "[]")}, rules: all, hosts: []sort{bare, bare}}.plan()
@@ -336,7 +336,7 @@ func (s scene) check(t *testing.T) {
 	}
 	// a pin beside another proof is what Postfix has no word for
 	if eligible > 0 && served == 0 && s.rules.Pins.Empty() {
-		t.Errorf("%v: %+v, and nobody gets mail", s, p)
+		t.Errorf("%v: %+v, and no host gets mail", s, p)
 	}
 	if p.Level == Refused && p.Reason == "" {
 		t.Errorf("%v: no reason", s)
@@ -352,7 +352,7 @@ func (s scene) checkHost(t *testing.T, p Policy, h *plan.Host, what sort) (may, 
 		if !named {
 			return may, false
 		}
-		// Whoever proves to be this host gets the mail.
+		// A server that proves to be this host gets the mail.
 		v := h.Verdict
 		if h.Err != nil || v.Need == verdict.NeedDANE && !s.signed {
 			// Its addresses do not matter, or DANE has no say: the verdict

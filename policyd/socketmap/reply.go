@@ -144,6 +144,6 @@ func failureOf(e *policycache.Entry) string {
 	case mtasts.FailureRecord:
 		return "validation-failure"
 	}
-	// the record could not be looked up: nobody knows whether there is one
+	// the record could not be looked up: it is not known whether there is one
 	return ""
 }

@@ -82,7 +82,7 @@ func TestReportsOfFailures(t *testing.T) {
 		{failing(policycache.Failed, mtasts.FailureFetch, why), encrypted, "OK encrypt policy_type=no-policy-found policy_domain=a.example policy_failure=sts-policy-fetch-error"},
 		// There it would fail every connection.
 		{failing(policycache.Failed, mtasts.FailureFetch, why), authenticated, "OK secure match=mx1.a.example servername=hostname"},
-		// Nobody knows whether there is one: it is not to be had without.
+		// Whether there is one is unknown: the answer is TEMP.
 		{failing(policycache.Failed, mtasts.FailureDNS, why), all, "TEMP 4.4.3 a.example: the MTA-STS record cannot be looked up: why"},
 		{failing(policycache.Failed, mtasts.FailureDNS, policycache.ErrPending), all, "TEMP 4.4.3 a.example: the MTA-STS record cannot be looked up: the policy did not arrive in time; the fetch continues"},
 		{failing(policycache.Failed, mtasts.FailureFetch, policycache.ErrPending), all, "NOTFOUND "},

@@ -50,7 +50,7 @@
 //  6. secure, with the names of those hosts that may have the mail upon a
 //     WebPKI proof of their name. This is always good: Postfix goes by the
 //     certificate and not by the address. Who proves to be A is A, wherever a
-//     forger or the host's bad DNS made Postfix find him, and A may have the
+//     forger or the host's bad DNS made Postfix find it, and A may have the
 //     mail. Hosts whose TLSA records could not be looked up, or that the
 //     policy does not list, are not among the names. The names are those of
 //     hosts, never patterns: "match=.example.org" would take the certificate
@@ -63,7 +63,7 @@
 // not signed, hosts have usable TLSA records, and more than opportunistic TLS
 // is asked of a forger's host (MTA-STS enforce, local_policy). A verdict asks
 // for the TLSA match. Here "dane" would send mail in the clear to a forger's
-// host, and "dane-only" to nobody. An unsigned MX set gives TLSA records no say
+// host, and "dane-only" to none. An unsigned MX set gives TLSA records no say
 // over the domain; it is our choice to use them (RFC 7672 §2.2.1). The answer
 // is 6, which reaches the same levels: the host is one that the policy vouches
 // for, and it is authenticated.
@@ -80,7 +80,7 @@
 // lets no mail pass.
 //
 // Where the DNS does not say whether a domain has an MTA-STS policy (the TXT
-// look-up fails), NOTFOUND would be a guess that whoever makes look-ups fail
+// look-up fails), NOTFOUND would be a guess that anyone who makes look-ups fail
 // can bring about. The answer is TEMP then, unless it is dane-only, than which
 // no policy asks for more. A policy that is there and cannot be fetched is
 // another matter: mail goes on without (RFC 8461 §3.3).
@@ -93,7 +93,7 @@
 //
 // "policy-tlsrpt" adds the domain's policy to "secure". To what is not
 // enforced, because the policy is in testing mode or could not be had
-// (policy_failure), it adds it as well, behind "may" where "policy" has
+// (policy_failure), it adds it as well, after "may" where "policy" has
 // NOTFOUND: that lets the mail pass and has the failure reported. A level in
 // main.cf beyond that must be asked for by local_policy.
 //
@@ -143,7 +143,7 @@ type Config struct {
 	Transport func(name string) (t Transport, ok bool)
 	// Default names the transport of maps without "@NAME".
 	Default string
-	// Counts counts the look-ups; nil: nobody does.
+	// Counts counts the look-ups; nil: they are not counted.
 	Counts *Counts
 	Logger *slog.Logger
 }

@@ -291,7 +291,7 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// Who does not read his replies is left.
+// A client that does not read its replies is left.
 func TestReaderThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

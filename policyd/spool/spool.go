@@ -127,7 +127,7 @@ type Message struct {
 	counted int64 // what the spool counts for it
 }
 
-// Close lets the message go. Nobody may read it any more.
+// Close lets the message go. It must not be read any more.
 func (m *Message) Close() {
 	if m.file != nil {
 		m.file.Close()

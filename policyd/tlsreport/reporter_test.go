@@ -363,7 +363,7 @@ func TestDisk(t *testing.T) {
 	if success, _ := j.Counts(now).Sessions("example.org"); success != 8 {
 		t.Errorf("%d sessions, want 8", success)
 	}
-	if err := add(1); err != nil { // behind the torn line
+	if err := add(1); err != nil { // after the torn line
 		t.Fatal(err)
 	}
 	if j, err = OpenJournal(dir, now); err != nil {

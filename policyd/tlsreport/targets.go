@@ -13,7 +13,7 @@ type Target struct {
 	URI  string // as the record has it: mailto:… or https://…
 	Mail string // the address of a mailto:; empty: an https: URI
 	// Max is the size of a report that the place takes, in bytes, where the
-	// record has one behind a "!" as DMARC's do; 0: none.
+	// record has one after a "!" as DMARC's do; 0: none.
 	Max int
 }
 

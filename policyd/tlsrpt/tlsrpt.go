@@ -67,7 +67,7 @@ const (
 	QueueFull DropReason = iota // more deliveries than could be handed over
 	// it is not known whether the domain wants reports
 	LookupFails
-	// nobody listens at the socket, or it cannot be reached
+	// nothing listens at the socket, or it cannot be reached
 	NoCollector
 	Busy // the collector does not keep up
 	// the datagram is larger than the socket takes

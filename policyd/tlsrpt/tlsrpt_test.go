@@ -136,7 +136,7 @@ func TestReport(t *testing.T) {
 		{"local_policy asks for TLS", event(attempt(verdict.Facts{}, 0, fails(verdict.LocalPolicy, verdict.HandshakeFailed))),
 			`[` + none + details + `{"c":205,` + where + because + `}` + oneFails + `]`},
 		{"local_policy asks for a certificate", event(attempt(verdict.Facts{}, 0x304, fails(verdict.LocalPolicy, verdict.CertificateUntrusted))), `[` + none + passed + `]`},
-		{"REQUIRETLS, nobody vouches for the host", event(notDialled), `null`},
+		{"REQUIRETLS, nothing vouches for the host", event(notDialled), `null`},
 		{"REQUIRETLS not offered", event(attempt(verdict.Facts{TLSA: tlsa}, 0x304, fails(verdict.RequireTLS, verdict.NoExtension))), `[` + tlsaIs + passed + `]`},
 		{"DANE", event(ok(verdict.Facts{TLSA: tlsa, STS: sts})), `[` + tlsaIs + passed + `]`},
 		{"DANE, host not in the MTA-STS policy", event(attempt(verdict.Facts{TLSA: tlsa, STS: sts}, 0, fails(verdict.MTASTS, verdict.NotListed))),
@@ -183,7 +183,7 @@ func TestResults(t *testing.T) {
 // A delivery never waits for its report.
 func TestQueueIsBounded(t *testing.T) {
 	r := New("/nowhere", slog.New(slog.DiscardHandler))
-	observe := r.Observer(nil) // nobody works yet
+	observe := r.Observer(nil) // nothing works yet
 	for range queued + 5 {
 		observe(event(attempt(verdict.Facts{}, 0, notReported())))
 	}

@@ -1,7 +1,7 @@
 // Package web is a page to look at: what mxpolicyd does now and did in the
 // last hour, and the way that a message to a domain would take. It is served
 // while "mxpolicyd web" runs, by that command and not by the daemon, with what
-// the admin socket gives: whoever may open that may look.
+// the admin socket gives: anyone who may open that may look.
 //
 // A page on loopback is open to every user of the host and to every web site
 // that a browser on it visits. So:

@@ -93,7 +93,7 @@ const (
 )
 
 // Record is the content of one TLSA record. Data is shared, never copied:
-// whoever makes a Record must not change it afterwards.
+// the maker of a Record must not change it afterwards.
 type Record struct {
 	Usage    Usage
 	Selector Selector

@@ -117,7 +117,7 @@ func askOpenSSL(ctx context.Context, program string, c serverCase) (authenticate
 	return false, output, nil
 }
 
-// serve presents the case's chain to whoever connects, until stop, which waits
+// serve presents the case's chain to each client, until stop, which waits
 // for all that it started.
 func serve(ctx context.Context, c serverCase) (address string, stop func(), err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

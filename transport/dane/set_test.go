@@ -130,7 +130,7 @@ func TestFlood(t *testing.T) {
 		junk = append(junk, digest(1, 1, 1, n))
 	}
 	if _, err := dane.NewSet(append(junk, match)).Verify(chain(p), nil, a.now); err != nil {
-		t.Errorf("a usable record behind unusable ones: %v", err)
+		t.Errorf("a usable record after unusable ones: %v", err)
 	}
 	// Nor does a flood of weaker digests revive when it displaces stronger
 	// ones: agility comes before the bound.
@@ -139,7 +139,7 @@ func TestFlood(t *testing.T) {
 		strong = append(strong, digest(3, 1, 2, n))
 	}
 	if _, err := dane.NewSet(strong).Verify(chain(p), nil, a.now); !errors.Is(err, dane.ErrNoMatch) {
-		t.Errorf("a weaker digest behind a flood of stronger ones: got %v", err)
+		t.Errorf("a weaker digest after a flood of stronger ones: got %v", err)
 	}
 }
 

@@ -225,7 +225,7 @@ func (v *hostDelivery) sendOn(rcpts []*recipient) []*recipient {
 }
 
 // otherAddr says whether recipients are tried at another address of this host
-// before the next host. Each address counts (RFC 5321 §5.1), where nobody was
+// before the next host. Each address counts (RFC 5321 §5.1), where no one was
 // accepted or the server had nothing of the message.
 func (v *hostDelivery) otherAddr(report *smtp.Report) bool {
 	tried := len(v.request.Avoid) + 1
@@ -326,7 +326,7 @@ func (v *hostDelivery) ret() string {
 }
 
 // putConn keeps the connection for the next transaction, or gives it away.
-// Nobody waits for a goodbye.
+// Nothing waits for a goodbye.
 func (v *hostDelivery) putConn(ctx context.Context, report *smtp.Report, state outcome.ConnState, more bool) {
 	c := v.conn
 	switch {

@@ -8,7 +8,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-// What asks for fewer connections, whoever says it, and what does not.
+// What asks for fewer connections, and what does not, in many servers' words.
 func TestTooMany(t *testing.T) {
 	rules, err := replyrule.New(nil)
 	if err != nil {

@@ -293,7 +293,7 @@ func TestRealConnections(t *testing.T) {
 		if local != "" {
 			d.LocalIPs = addrs(local)
 		}
-		// Nobody listens on the first two.
+		// Nothing listens on the first two.
 		c, addr, err := d.Dial(t.Context(), addrs("127.0.0.9", "::1", "127.0.0.1"), at.Port())
 		if err != nil {
 			t.Fatal(err)

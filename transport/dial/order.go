@@ -28,7 +28,7 @@ func (f Family) String() string {
 
 // Order puts a host's addresses into the order in which they are dialled. first
 // is the one that worked last, when others did not; it is not valid where
-// nobody knows of one, and counts only if it is among the addresses. Then the
+// none is known, and counts only if it is among the addresses. Then the
 // families take turns (RFC 8305 §4), the preferred one before the other unless
 // first has had its turn; within a family the order stays. Repetitions and what
 // is no address are left out.

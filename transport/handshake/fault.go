@@ -271,7 +271,7 @@ type Try struct {
 	Err   error
 }
 
-// text is the sentence for a try, with what libraries call it behind.
+// text is the sentence for a try, followed by what libraries call it.
 func (t Try) text() string {
 	f := FaultOf(t.Err)
 	if f.Kind == Ours {
@@ -348,7 +348,7 @@ func Reason(err error) string {
 	case errors.As(err, &refused):
 		return "STARTTLS refused: " + strconv.Itoa(refused.Code)
 	case errors.As(err, &op):
-		return "the connection was lost behind STARTTLS: " + raw(err)
+		return "the connection was lost after STARTTLS: " + raw(err)
 	}
 	return err.Error()
 }

@@ -251,7 +251,7 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-// The same from real handshakes: what crypto/tls says is nobody's promise.
+// The same from real handshakes: what crypto/tls says is promised by no one.
 func TestRealHandshakes(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -353,7 +353,7 @@ func TestReason(t *testing.T) {
 		"STARTTLS refused: 454": {
 			&Refused{454, "454 4.7.0 TLS not available, id=4f2a"}, fmt.Errorf("it: %w", &Refused{454, "454 4.7.0 TLS not available, id=77c1"}),
 		},
-		"the connection was lost behind STARTTLS: read: connection reset by peer": {lost(30001), fmt.Errorf("EHLO after STARTTLS: %w", lost(30002))},
+		"the connection was lost after STARTTLS: read: connection reset by peer": {lost(30001), fmt.Errorf("EHLO after STARTTLS: %w", lost(30002))},
 		"something else": {errors.New("something else")},
 	} {
 		for _, err := range errs {

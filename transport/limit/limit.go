@@ -23,7 +23,7 @@
 // one when there are too many. A key in use never is, so that a slot is always
 // given back to where it came from. There is no goroutine.
 //
-// [Pacer], beside it, is a limit that nobody configured: it slows down towards
+// [Pacer], beside it, is a limit that no one configured: it slows down towards
 // hosts that complain of too many connections.
 package limit
 

@@ -161,7 +161,7 @@ func TestWaitsForATurn(t *testing.T) {
 		if !errors.Is(err, limit.ErrBusy) {
 			t.Error("it is not ErrBusy")
 		}
-		// The step that time brings lets a waiting one in, though nobody
+		// The step that time brings lets a waiting one in, though none
 		// leaves.
 		time.Sleep(20 * time.Second)
 		start = time.Now()

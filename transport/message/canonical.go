@@ -14,7 +14,7 @@
 //     then CRLF and one blank and up to 997 bytes more, as often as needed.
 //     RFC 5321 §4.5.3.1.6 allows 1,000 with CRLF. Postfix's smtp(8) cuts at the
 //     same places (smtp_line_length_limit), wherever that is in the text; a
-//     cleverer cut would help some readers, but would surprise whoever knows
+//     cleverer cut would help some readers, but would surprise anyone who knows
 //     the other.
 //  3. A last line without an end gets one. An empty message becomes one empty
 //     line, so that the canonical form ends with CRLF without exception.
@@ -80,7 +80,7 @@ type Canonicalizer struct {
 
 	col    int  // bytes of the current line of the canonical form
 	verb   verb // what the current line began with
-	cr     bool // the last byte was a CR, and nobody knows yet of which kind
+	cr     bool // the last byte was a CR, and it is not known yet of which kind
 	body   bool // the header section is over
 	high   bool // the piece at hand has bytes above 127
 	anyCR  bool // the piece at hand has a CR

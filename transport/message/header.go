@@ -50,7 +50,7 @@ type lineState uint8
 
 const (
 	stray   lineState = iota // nothing, or what is no field
-	ignored                  // a field that nobody looks for
+	ignored                  // a field that nothing looks for
 	watched                  // one that is looked for
 )
 
@@ -251,7 +251,7 @@ func (v *value) add(b []byte, cut bool) {
 }
 
 // Header is what was found in a message's header section (RFC 5322 §2.2). The
-// zero Header has no fields, and nobody looked for any. It does not change,
+// zero Header has no fields, and nothing looked for any. It does not change,
 // and any goroutine may read it.
 type Header struct {
 	received      string

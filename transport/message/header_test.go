@@ -33,13 +33,13 @@ func TestHeaderHas(t *testing.T) {
 		{"LF", "X-A: b\n\n", "b", true},
 		{"letter case (RFC 5322 §1.2.2)", "x-a: B\r\n\r\n", "b", true},
 		{"one of several", "X-A: 1\r\nX-B: 2\r\nX-A: b\r\n\r\n", "b", true},
-		{"no blank behind the colon", "X-A:b\r\n\r\n", "b", true},
+		{"no blank after the colon", "X-A:b\r\n\r\n", "b", true},
 		{"blanks before the colon (RFC 5322 §4.5)", "X-A \t: b\r\n\r\n", "b", true},
 		{"blanks around the value", "X-A: \t b \t\r\n\r\n", "b", true},
 		{"empty", "X-A:\r\n\r\n", "", true},
 		{"folded (RFC 5322 §2.2.3)", "X-A: b\r\n c\r\n\td\r\n\r\n", "b c\td", true},
 		{"folded before the value", "X-A:\r\n b\r\n\r\n", "b", true},
-		{"folded behind the value", "X-A: b\r\n \r\n\t \r\n\r\n", "b", true},
+		{"folded after the value", "X-A: b\r\n \r\n\t \r\n\r\n", "b", true},
 		{"a blank line of blanks folds too (RFC 5322 §4.2)", "X-A: b\r\n \r\n c\r\n\r\n", "b  c", true},
 		{"a colon in the value", "X-A: b: c\r\n\r\n", "b: c", true},
 		{"more than the value", "X-A: b, really\r\n\r\n", "b", false},
@@ -74,7 +74,7 @@ func TestHeaderHas(t *testing.T) {
 		t.Error("the zero Header has something")
 	}
 	if found, watched := header("X-B: c\r\n\r\n").Has(Field{"X-B", "c"}); found || watched {
-		t.Error("the absence of what nobody looked for was taken as proven")
+		t.Error("the absence of what was not looked for was taken as proven")
 	}
 }
 

@@ -37,7 +37,7 @@ func ForError(stage Stage, err error, accepted int) Decision {
 	case errors.As(err, &ours) && !ours.Code.IsZero():
 		d.Code = ours.Code.WithClass(status.Temporary)
 	case errors.Is(err, context.Canceled):
-		// Nobody waits for the result any more, or the daemon ends.
+		// Nothing waits for the result any more, or the daemon ends.
 		d.Code = status.New(status.Temporary, 3, 2)
 		d.NextHost, d.TLSFailed = false, false
 	case errors.Is(err, reply.ErrMalformed), errors.Is(err, reply.ErrTooLong):
@@ -75,7 +75,7 @@ func isTimeout(err error) bool {
 // skipped, and without any the result is nil.
 //
 // Temporary beats permanent: as long as one host may accept the message
-// later, nobody has refused it for the domain. Among equals, what a host said
+// later, no one has refused it for the domain. Among equals, what a host said
 // or what its policy asks beats the network's troubles (X.4.Z), which tell the
 // administrator less; then the first counts, because hosts are tried in the
 // domain's own order of preference. An error without a class of 4 or 5 is

@@ -59,7 +59,7 @@ func TestForError(t *testing.T) {
 		{RCPT, garbage, 1, "4.5.0 close", "RFC 5321 §4.2"},
 		{RCPT, reply.ErrTooLong, 0, "4.5.0 close next", "DESIGN §7"},
 		{DATA, io.EOF, 1, "4.4.2 close next", "RFC 5321 §3.8"},
-		{DATA, io.EOF, 0, "4.4.2 close", "nobody is left"},
+		{DATA, io.EOF, 0, "4.4.2 close", "nothing is left"},
 		{Body, reset, 1, "4.4.2 close next", "RFC 5321 §4.1.1.4: no end, no message"},
 		{Body, timeout, 1, "4.4.2 close next", "RFC 5321 §4.5.3.2.5"},
 		{BDAT, timeout, 1, "4.4.2 close next", "RFC 3030 §2: LAST was not sent"},
@@ -68,9 +68,9 @@ func TestForError(t *testing.T) {
 		{Final, garbage, 1, "4.5.0 close", "RFC 1047"},
 		{Final, garbage, 0, "4.5.0 close", "RFC 1047"},
 		{RSET, io.EOF, 0, "4.4.2 close", "RFC 5321 §4.1.1.5"},
-		{MAIL, context.Canceled, 0, "4.3.2 close", "nobody waits any more"},
-		{Handshake, context.Canceled, 0, "4.3.2 close", "nobody waits: no new attempt in the clear"},
-		{Final, fmt.Errorf("x: %w", context.Canceled), 1, "4.3.2 close", "nobody waits any more"},
+		{MAIL, context.Canceled, 0, "4.3.2 close", "nothing waits any more"},
+		{Handshake, context.Canceled, 0, "4.3.2 close", "nothing waits: no new attempt in the clear"},
+		{Final, fmt.Errorf("x: %w", context.Canceled), 1, "4.3.2 close", "nothing waits any more"},
 	} {
 		if got := show(ForError(test.stage, test.err, test.accepted)); got != test.want {
 			t.Errorf("%v, %v, %d accepted: got %q, want %q (%s)", test.stage, test.err, test.accepted, got, test.want, test.ref)

@@ -45,7 +45,7 @@ func TestMerge(t *testing.T) {
 }
 
 // However many recipients there are and however long their names and texts,
-// the line stays within its bound, and nobody disappears uncounted.
+// the line stays within its bound, and no one disappears uncounted.
 func TestMergeIsBounded(t *testing.T) {
 	for _, n := range []int{2, 3, 10, 20, 50, 500} {
 		for _, name := range []int{1, 20, 320, 2000} {

@@ -152,7 +152,7 @@ func forReply(stage Stage, r reply.Reply, accepted int) Decision {
 	case r.Temporary(), r.Permanent():
 		return refusal(stage, r, accepted)
 	case !expected(stage, r.Code), accepted == 0 && afterRecipients(stage):
-		// The second: a server that goes on with a message for nobody. With
+		// The second: a server that goes on with a message for no one. With
 		// DATA the client could send an empty message (RFC 2920 §3.1), but
 		// then has to trust it to go nowhere.
 		return protocolError(stage, accepted)
@@ -197,7 +197,7 @@ func refusal(stage Stage, r reply.Reply, accepted int) Decision {
 			d.Conn = Reset
 		}
 	case RSET:
-		// It refuses nobody's message.
+		// It refuses no one's message.
 		d.Code = d.Code.WithClass(status.Temporary)
 	}
 	return d
@@ -221,7 +221,7 @@ func afterRecipients(stage Stage) bool {
 // expected tells the replies that mean success. Clients judge by the first
 // digit (RFC 5321 §4.3.2), with three exceptions: 221 closes the connection and
 // promises nothing; STARTTLS has one positive reply, 220 (RFC 3207 §4), and
-// behind any other nobody knows in which language the server goes on; for
+// after any other it is not known in which language the server goes on; for
 // DATA it is 354, as the other known 3yz, 334, belongs to AUTH (RFC 4954 §4).
 func expected(stage Stage, code int) bool {
 	switch stage {
@@ -248,7 +248,7 @@ func protocolError(stage Stage, accepted int) Decision {
 // tooMany tells whether a refused RCPT means that the transaction is full.
 // 452 says so, and 552 in servers that follow RFC 821 (RFC 5321 §4.5.3.1.10),
 // unless their enhanced code names another reason, as 4.2.2 and 5.2.2 name a
-// full mailbox. X.5.3 says so behind any code (RFC 3463 §3.6): a new
+// full mailbox. X.5.3 says so after any code (RFC 3463 §3.6): a new
 // transaction is what it asks for. It cannot go on for ever, since each
 // transaction that ends so has had a recipient accepted.
 func tooMany(r reply.Reply) bool {

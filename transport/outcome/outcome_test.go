@@ -180,7 +180,7 @@ func TestForReply(t *testing.T) {
 		{DATA, "503 no valid recipients", 0, "5.5.1 reset", "RFC 2920 §3.1"},
 		{DATA, "451 no", 0, "4.0.0 reset", "RFC 2920 §3.1"},
 		{DATA, "421 bye", 0, "4.3.2 close", "RFC 5321 §3.8"},
-		{DATA, "354 go ahead", 0, "4.5.0 close", "RFC 2920 §3.1: a message for nobody"},
+		{DATA, "354 go ahead", 0, "4.5.0 close", "RFC 2920 §3.1: a message for no one"},
 
 		// Body, BDAT and the end refused.
 		{Body, "552 5.3.4 too big", 1, "5.3.4 close", "RFC 1870 §6.3; early"},
@@ -196,7 +196,7 @@ func TestForReply(t *testing.T) {
 		{Final, "554 no", 1, "5.0.0 close", "RFC 5321 §4.3.2; code as Postfix"},
 		{Final, "451 4.7.1 later", 1, "4.7.1 close", "RFC 5321 §4.2.5"},
 		{Final, "452 disk", 1, "4.3.1 close", "RFC 5321 §4.2.5; registry X.3.1"},
-		{Final, "250 ok", 0, "4.5.0 close", "RFC 5321 §3.3: a message for nobody"},
+		{Final, "250 ok", 0, "4.5.0 close", "RFC 5321 §3.3: a message for no one"},
 		{Final, "554 no recipients", 0, "5.0.0 close", "RFC 3030 §2"},
 
 		// Out of step. Postfix calls these 5.5.0 and bounces; ours stay.
@@ -218,7 +218,7 @@ func TestForReply(t *testing.T) {
 		{Connect, "220 hello", 0, "4.5.0 close next", "RFC 5321 §4.3.1: the greeting is a stage of its own"},
 		{Handshake, "454 no", 0, "4.5.0 close next tls", "RFC 3207 §4.1: no replies inside"},
 
-		// RSET refuses nobody's message.
+		// RSET refuses no one's message.
 		{RSET, "500 what", 0, "4.5.2 close", "RFC 5321 §4.1.1.5"},
 		{RSET, "354 go", 0, "4.5.0 close", "RFC 5321 §4.3.2"},
 		{RSET, "421 bye", 0, "4.3.2 close next", "RFC 5321 §3.8"},

@@ -66,7 +66,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// generation is the resolver's; ok is false where it has none, and nobody could
+// generation is the resolver's; ok is false where it has none, and no one could
 // tell when an answer was flushed.
 func (p *Planner) generation() (n uint64, ok bool) {
 	g, ok := p.cfg.Resolver.(interface{ Generation() uint64 })

@@ -62,7 +62,7 @@ func (p *Planner) Host(ctx context.Context, plan *Plan, i int, demands verdict.D
 	return &own
 }
 
-// unknown lists the hosts that nobody has asked for yet.
+// unknown lists the hosts that nothing has asked for yet.
 func (p *Plan) unknown() (list []int) {
 	for i, h := range p.Hosts {
 		if h == nil {
@@ -91,7 +91,7 @@ func (p *Planner) lookupHosts(ctx context.Context, plan *Plan, which []int) *Pla
 				return nil
 			})
 		}
-		_ = all.Wait() // nobody returns an error
+		_ = all.Wait() // none returns an error
 	}
 	return p.keep(plan, func(to *Plan) *Plan { return withHosts(to, which, found, expires) })
 }

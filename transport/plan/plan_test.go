@@ -19,7 +19,7 @@ import (
 )
 
 // A policy host that accepts connections and never speaks costs the first who
-// asks ten seconds, the others nothing, and nobody any work.
+// asks ten seconds, the others nothing, and none any work.
 func TestPolicyHostThatNeverSpeaks(t *testing.T) {
 	in(t, defaultBytes, func(t *testing.T, w *world, p *Planner) {
 		w.domain("a.example", "mx0.a.example")
@@ -88,7 +88,7 @@ func TestWarmPlanAsksNobody(t *testing.T) {
 }
 
 // A delivery asks for the hosts that it comes to, and no others; what it found
-// out is there for the next one, and for whoever wants the whole.
+// out is there for the next one, and for a caller that wants the whole.
 func TestHostsAreAskedForOneByOne(t *testing.T) {
 	in(t, defaultBytes, func(t *testing.T, w *world, p *Planner) {
 		w.domain("a.example", names(10)...)
@@ -163,7 +163,7 @@ func TestPlanEnds(t *testing.T) {
 }
 
 // What is asked for often is made anew before it ends, with the hosts that
-// were known, and nobody waits.
+// were known, and nothing waits.
 func TestPlanIsRefreshedAhead(t *testing.T) {
 	in(t, defaultBytes, func(t *testing.T, w *world, p *Planner) {
 		w.domain("a.example", names(2)...)
@@ -181,7 +181,7 @@ func TestPlanIsRefreshedAhead(t *testing.T) {
 	})
 }
 
-// A failure is kept as long as the resolver remembers it, and one that nobody
+// A failure is kept as long as the resolver remembers it, and one that no one
 // remembers not at all.
 func TestFailuresAreKeptAsLongAsRemembered(t *testing.T) {
 	for _, name := range []string{"a.example MX", "mx0.a.example A", "_25._tcp.mx0.a.example TLSA"} {
@@ -203,14 +203,14 @@ func TestFailuresAreKeptAsLongAsRemembered(t *testing.T) {
 			w.generation.Add(1)
 			first = whole(t, p, "a.example")
 			if whole(t, p, "a.example") == first {
-				t.Errorf("%s: kept although nobody remembers it", name)
+				t.Errorf("%s: kept although it is not remembered", name)
 			}
 		})
 	}
 }
 
 // "TLS-Required: No" asks for no policy and no record, and what was found out
-// for it is nobody else's.
+// for it is its own.
 func TestTLSRequiredNo(t *testing.T) {
 	in(t, defaultBytes, func(t *testing.T, w *world, p *Planner) {
 		w.domain("a.example", "mx0.a.example")

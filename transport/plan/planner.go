@@ -62,7 +62,7 @@ const hostsAtOnce = 8
 type Config struct {
 	// Override is the match of the override that the policies belong to;
 	// empty: they are the transport's. OwnPolicies says that they differ from
-	// the transport's. Both are for whoever reads a Plan.
+	// the transport's. Both are for readers of a Plan.
 	Override    string
 	OwnPolicies bool
 	Rules       verdict.Rules
@@ -136,7 +136,7 @@ type Plan struct {
 	Err *status.Error
 	// Hosts are those of the route in the same order, and after them those
 	// that only force_ipv4 or their number leaves out here. From Route, some
-	// may be nil: nobody has asked for them yet.
+	// may be nil: nothing has asked for them yet.
 	Hosts []*Host
 
 	demands verdict.Demands // that the verdicts are for
@@ -242,7 +242,7 @@ func (p *Planner) lookupRoute(ctx context.Context, target Target, demands verdic
 		})
 	}
 	found, err := asked.finder.Route(limited, target.Destination)
-	_ = both.Wait() // nobody returns an error
+	_ = both.Wait() // none returns an error
 	plan.Route = found
 	if err != nil {
 		failed := *failure(ctx, err, target.String())

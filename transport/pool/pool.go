@@ -87,7 +87,7 @@ type Reason uint8
 
 // The reasons.
 const (
-	IdleTime   Reason = iota // nobody wanted it for its idle time
+	IdleTime   Reason = iota // nothing wanted it for its idle time
 	ReuseLimit               // it carried as many messages as it may
 	// it was the longest idle of too many for one domain
 	Count

@@ -146,7 +146,7 @@ func TestIdleTimeCountsFromLastUse(t *testing.T) {
 		synctest.Wait()
 		want(t, "closed just before its time", c.isClosed(), false)
 		time.Sleep(time.Nanosecond)
-		synctest.Wait() // nobody calls: the pool's own timer does it
+		synctest.Wait() // nothing calls: the pool's own timer does it
 		want(t, "closed at its time", c.isClosed(), true)
 		want(t, "stats", p.Stats().Retired[pool.IdleTime], 1)
 	})
@@ -364,7 +364,7 @@ func TestPanicInFits(t *testing.T) {
 	want(t, "left", drain(p, key), []string{"a"})
 }
 
-// Many deliveries at once: nobody ever shares a connection, nobody gets a
+// Many deliveries at once: none ever shares a connection, none gets a
 // closed one, and in the end each was closed exactly once.
 func TestNeverTwoUsersAndClosedOnce(t *testing.T) {
 	const workers, rounds = 8, 3000

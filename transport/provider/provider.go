@@ -15,7 +15,7 @@
 //
 // Within 1 and within 2 the longest pattern that matches counts. The MX host
 // decides, not the recipient's domain: a domain that moves is counted where
-// its mail goes. Whoever controls a domain's MX records can point them at a
+// its mail goes. Anyone who controls a domain's MX records can point them at a
 // provider's names, but then the provider gets the mail.
 package provider
 

@@ -18,7 +18,7 @@ const (
 // Junk reads the replies of a server that has said nothing yet but its greeting
 // and its EHLO reply, and skips what is none there, as Postfix does: an
 // empty or stray line before or inside of a reply, telnet negotiation before
-// the code, a TAB behind it, "220-" and "250 " in one reply (the last line's
+// the code, a TAB after it, "220-" and "250 " in one reply (the last line's
 // code counts). All of it together has to stay below MaxJunkLines and
 // MaxJunkBytes. It is no good for a server that is asked several things at
 // once, where each line that is skipped may be the answer to one of them.
@@ -91,7 +91,7 @@ func (j *Junk) parse(line []byte) (code int, more, ok bool) {
 const (
 	telnetSE   = 240
 	telnetSB   = 250
-	telnetWill = 251 // up to DON'T, 254, each with an option behind it
+	telnetWill = 251 // up to DON'T, 254, each followed by an option it
 	telnetIAC  = 255
 )
 

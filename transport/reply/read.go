@@ -38,7 +38,7 @@ func Read(br *bufio.Reader) (Reply, error) {
 }
 
 // ReadBrief is Read, but keeps no more of the lines than Reply.Text shows: for
-// replies that are read by nobody else.
+// replies that are read by no other package.
 func ReadBrief(br *bufio.Reader) (Reply, error) {
 	return read(br, MaxText, nil)
 }
@@ -135,8 +135,8 @@ func parseCode(line []byte) (code int, more, ok bool) {
 	return code, true, line[3] == '-'
 }
 
-// malformed quotes the start of the line, so that an administrator sees whom
-// he talked to: "SSH-2.0-..." on port 25 explains itself.
+// malformed quotes the start of the line, so that an administrator sees what
+// answered: "SSH-2.0-..." on port 25 explains itself.
 func malformed(why string, line []byte) error {
 	return fmt.Errorf("%w: %s: %q", ErrMalformed, why, Cut(Clean(string(line)), 80))
 }

@@ -14,7 +14,7 @@
 // code that does not begin with 2 to 5, a continuation line with another code
 // than the first, any other separator, an empty line, a line of more than
 // [MaxLine] bytes, a reply of more than [MaxLines] lines. After a refusal
-// nobody can tell which command the next line belongs to; the connection has
+// no one can tell which command the next line belongs to; the connection has
 // to be closed.
 //
 // What it returns is fit for logs, bounces and status lines: printable
@@ -40,7 +40,7 @@ type Reply struct {
 	// Status is the enhanced status code of the first line when its class is
 	// the first digit of Code; otherwise the zero Code.
 	Status status.Code
-	// Lines are the texts behind code and separator, at least one, the
+	// Lines are the texts after code and separator, at least one, the
 	// enhanced status code included. They are printable and valid UTF-8, and
 	// have no blanks at their ends.
 	Lines []string

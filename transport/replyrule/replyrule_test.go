@@ -76,7 +76,7 @@ func TestBuiltin(t *testing.T) {
 }
 
 // TestHarmless: replies about one message, one recipient or one sender, and
-// success, ask for nothing, whoever says them.
+// success, ask for nothing, no matter what says them.
 func TestHarmless(t *testing.T) {
 	known, err := provider.New(nil)
 	if err != nil {

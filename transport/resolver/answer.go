@@ -61,7 +61,7 @@ const (
 	maxTTL         = 24 * time.Hour
 	maxNegativeTTL = time.Hour // RFC 2308 §5
 	// noSOATTL is for negative answers without an SOA record. RFC 2308 §5
-	// would not cache them, lest servers hand them round for ever; nobody
+	// would not cache them, lest servers hand them round for ever; no one
 	// asks a stub resolver, and some forwarders leave the record out.
 	noSOATTL = 30 * time.Second
 )

@@ -25,7 +25,7 @@ func refusesEDNS(k Kind) bool { return k == FormErr || k == NotImp }
 // askServer puts one question to one server: with EDNS, without which there is
 // no DNSSEC, or without it to a server that refuses it.
 //
-// Going without EDNS turns DANE off, so nobody must be able to bring it about.
+// Going without EDNS turns DANE off, so no one must be able to bring it about.
 // Silence, which anyone on the way can cause, is never a reason. A code is one
 // only if the server says the same about the root, where no zone's owner has a
 // hand in, and answers without EDNS what it refused with. And it is none from

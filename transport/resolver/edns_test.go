@@ -47,7 +47,7 @@ func TestServerWithoutEDNS(t *testing.T) {
 	}
 }
 
-// Nobody may turn DANE off by what one zone's servers, or a middlebox, or a
+// No one may turn DANE off by what one zone's servers, or a middlebox, or a
 // passing trouble make of EDNS.
 func TestEDNSIsNotGivenUp(t *testing.T) {
 	for _, tc := range []struct {

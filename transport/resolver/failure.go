@@ -75,7 +75,7 @@ func (s *silence) outdated(e *Error) bool { return e.mute && e.generation != s.g
 // servers which answer others, is left alone for longer each time: it is the
 // authoritative servers that do not do their work, or an attacker who wants us
 // to ask. Servers that say nothing at all are our own trouble, which ends at a
-// moment that nobody announces: they are asked again after the shortest pause,
+// moment that nothing announces: they are asked again after the shortest pause,
 // and their first answer, to whatever it is, voids all that was remembered.
 func (r *Resolver) remember(ctx context.Context, q question, e *Error) {
 	if e.Kind == Cancelled || e.Kind == BadName {

@@ -56,7 +56,7 @@ func TestFailuresAreRemembered(t *testing.T) {
 				c.Pass(pause * 2 / 10)
 				again(1)
 			}
-			// Nobody asks for long: that it still fails is news.
+			// Not asked for long: that it still fails is news.
 			c.Pass(10*time.Minute + 1)
 			again(1)
 			c.Pass(5 * time.Second)
@@ -120,7 +120,7 @@ func TestSilenceAboutOneQuestion(t *testing.T) {
 	}
 }
 
-// A resolver that is away answers nobody. Its first answer, to whatever it is,
+// A resolver that is away answers nothing. Its first answer, to whatever it is,
 // voids what was remembered meanwhile.
 func TestSilenceOfTheResolver(t *testing.T) {
 	for _, mute := range []bool{false, true} {
@@ -151,7 +151,7 @@ func TestSilenceOfTheResolver(t *testing.T) {
 		if err := up(); err != nil {
 			t.Fatal(err)
 		}
-		fails(t, r, "example.org", dns.TypeMX) // nobody knows yet
+		fails(t, r, "example.org", dns.TypeMX) // not known yet
 		lookup(t, r, "alias.example.org", dns.TypeA)
 		if r.Generation() == generation {
 			t.Error("the generation is the same though a failure no longer holds")

@@ -42,7 +42,7 @@ func newInFlight() *inFlight {
 func (f *inFlight) enter(ctx context.Context, name string) (leave func(), err error) {
 	key := ownerOf(name)
 	owner := f.retain(key)
-	// The owner's place comes first: who waits for it keeps nobody else out.
+	// The owner's place comes first: who waits for it keeps no other out.
 	select {
 	case owner.places <- struct{}{}:
 	case <-ctx.Done():

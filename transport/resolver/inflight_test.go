@@ -14,7 +14,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/resolver"
 )
 
-// A zone that answers nothing, asked about under a thousand names, keeps nobody
+// A zone that answers nothing, asked about under a thousand names, keeps no one
 // else from asking.
 func TestHostileZoneKeepsNobodyElseOut(t *testing.T) {
 	s := lab(t, zone)

@@ -43,7 +43,7 @@ func (t Type) known() bool {
 }
 
 // Records are the records of an Answer: [Addrs], [MXs], [TLSAs], [Texts] or
-// [Names]. They are shared, so nobody may change them.
+// [Names]. They are shared, so they must not be changed.
 type Records interface {
 	// Len is how many there are.
 	Len() int
@@ -62,7 +62,7 @@ type MX struct {
 }
 
 // TLSA is a certificate association (RFC 6698 §2.1). The numbers are as on the
-// wire, and may be ones that nobody has given a meaning to.
+// wire, and may be ones without a known meaning.
 type TLSA struct {
 	Usage, Selector, Matching uint8
 	Data                      []byte

@@ -24,9 +24,9 @@
 //
 // A resolver whose AD flag counts is not backed up by one whose flag does not:
 // as soon as one server of the list is trusted, the untrusted ones of the list
-// are left out. Otherwise whoever makes validation fail (SERVFAIL for a forged
-// answer) would have the forged answer taken from the next server, and DANE
-// switched off with it.
+// are left out. Otherwise anyone who makes validation fail (SERVFAIL for a
+// forged answer) would have the forged answer taken from the next server, and
+// DANE switched off with it.
 //
 // The record types of the DNS library stay in this package: others see a [Type]
 // and the values of [Records].
@@ -70,7 +70,7 @@ type Config struct {
 	CacheBytes int64
 	// Now is the clock that answers expire by; nil means time.Now.
 	Now func() time.Time
-	// Logger is told what servers do wrong; nil means nobody is.
+	// Logger is told what servers do wrong; nil means nothing is.
 	Logger *slog.Logger
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // TrustAD says whose AD flag counts (RFC 4035 §4.9.3): a stub resolver may
-// believe the flag only where nobody can meddle on the way.
+// believe the flag only where no one can meddle on the way.
 type TrustAD uint8
 
 // The choices.
@@ -50,7 +50,7 @@ type server struct {
 func (s *server) answered()           { s.down.Store(0) }
 func (s *server) failed(at time.Time) { s.down.Store(at.Add(downTime).UnixNano()) }
 
-// inOrder puts servers that did not answer lately behind the others. They are
+// inOrder puts servers that did not answer lately after the others. They are
 // asked all the same, since they may be the only ones that can.
 func inOrder(servers []*server, now time.Time) []*server {
 	list := make([]*server, 0, len(servers))

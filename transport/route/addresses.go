@@ -133,7 +133,7 @@ type cachePeeker interface {
 }
 
 // pending tells for how long a question has been under way; 0: it is not, or
-// nobody knows.
+// unknown.
 func (f *Finder) pending(name string, qtype resolver.Type) time.Duration {
 	if k, ok := f.cfg.Resolver.(cachePeeker); ok {
 		so, _ := k.Pending(name, qtype)

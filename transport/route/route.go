@@ -161,7 +161,7 @@ type Route struct {
 	Destination Destination
 	Kind        Kind
 	Hosts       []Host // in the order to try them; at least one
-	// Secure means that nobody on the way can have changed the names of the
+	// Secure means that no one on the way can have changed the names of the
 	// hosts: the MX set, or its absence, is signed with each alias that led
 	// to it (RFC 7672 §2.2.1), or the next hop named the host. An address
 	// literal, which DANE knows nothing of, is not secure.

@@ -62,7 +62,7 @@ func (c *Conn) Put() {
 }
 
 // PutAfterReset gives the connection back after a failed transaction, when it
-// has been reset; nobody waits for that.
+// has been reset; nothing waits for that.
 func (c *Conn) PutAfterReset() {
 	c.conns.background(func(ctx context.Context) {
 		if c.session.Reset(ctx) == nil {
@@ -74,7 +74,7 @@ func (c *Conn) PutAfterReset() {
 	c.permit.Release()
 }
 
-// Quit says goodbye and closes the connection; nobody waits for that.
+// Quit says goodbye and closes the connection; nothing waits for that.
 func (c *Conn) Quit() {
 	c.persistConn.Close()
 	c.permit.Release()

@@ -107,7 +107,7 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 	if err != nil {
 		var dead *deadhost.Dead
 		if errors.As(err, &dead) {
-			// the reason names it, and our key for it is for nobody to read
+			// the reason names it, and our key for it is not to be read
 			dead.Host = "the host"
 		}
 		return nil, hostError(ctx, r.Host, outcome.Connect, err)
@@ -215,7 +215,7 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 }
 
 // limitedConn is a TCP connection with the place at the remote address that it
-// holds. Whoever closes it gives the place back.
+// holds. Close gives the place back.
 type limitedConn struct {
 	net.Conn
 	permit *limit.Permit

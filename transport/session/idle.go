@@ -153,7 +153,7 @@ func (c *Conn) putIdle() {
 		return
 	}
 	if !d.cfg.Debug {
-		c.session.Trace(nil) // its end is nobody's matter
+		c.session.Trace(nil) // its end concerns no message
 	}
 	d.conns.idle.pool.Put(d.poolKey(c.Host), c.destination, c.persistConn, pool.Limits{
 		IdleCount: d.cfg.IdleCount, IdleTime: d.cfg.IdleTime, Uses: d.cfg.ReuseLimit,

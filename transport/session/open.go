@@ -239,8 +239,8 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 	case errors.As(err, &at) && at.Err == nil:
 		code := decideSession(at).Code
 		if !h.Verdict.Plaintext() && at.Stage < outcome.EHLOAfterTLS {
-			// Nobody has proven yet that he speaks for the host. A stranger's
-			// word must not bounce what may not even be shown to him.
+			// Nothing has proven yet that it speaks for the host. A stranger's
+			// word must not bounce what may not even be shown to it.
 			code.Class = status.Temporary
 		}
 		return &status.Error{Code: code, Host: h.Host.Name, Text: at.Reply.Text()}
@@ -249,7 +249,7 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case errors.As(err, &dialled) && dialled.Local():
-		// Nobody else is to blame.
+		// Nothing else is to blame.
 		return &status.Error{Code: status.New(status.Temporary, 3, 0), Host: h.Host.Name, Err: err}
 	}
 	return &status.Error{Code: outcome.ForError(stage, err, 0).Code, Host: h.Host.Name, Err: err}

@@ -89,5 +89,5 @@ func (d *Dialer) Probe(ctx context.Context, h *plan.Host) *Probe {
 	return seen
 }
 
-// probeTimeout bounds a probe: whoever asked for it is waiting at a terminal.
+// probeTimeout bounds a probe: an administrator waits for it at a terminal.
 const probeTimeout = time.Minute

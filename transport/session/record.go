@@ -38,8 +38,8 @@ type Attempt struct {
 	// clear; nil: that did not happen.
 	TLSErr error
 	Reused bool // over a connection that had carried another message before
-	// the host took the message for a recipient; for whoever used the
-	// connection to say
+	// the host took the message for a recipient; for the user of
+	// the connection to say
 	Delivered bool
 }
 

@@ -29,7 +29,7 @@ func beginTLS(t *testing.T, dialogue string) *Session {
 	return s
 }
 
-// crypto/tls reads several records at once, and keeps those that nobody asked
+// crypto/tls reads several records at once, and keeps those that nothing asked
 // for where neither its buffer nor the kernel shows them.
 func TestRepliesInUnopenedRecords(t *testing.T) {
 	const envelope = `"250 ok\r\n" "250 ok\r\n" `

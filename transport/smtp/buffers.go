@@ -37,13 +37,13 @@ func (b *Buffers) writer(w io.Writer) *bufio.Writer {
 	return bufio.NewWriterSize(w, writeSize)
 }
 
-// back takes back a reader that nobody uses any more.
+// back takes back a reader that nothing uses any more.
 func (b *Buffers) back(br *bufio.Reader) {
 	br.Reset(nil)
 	b.readers.Put(br)
 }
 
-// backWriter takes back a writer that nobody uses any more.
+// backWriter takes back a writer that nothing uses any more.
 func (b *Buffers) backWriter(bw *bufio.Writer) {
 	bw.Reset(nil)
 	b.writers.Put(bw)
@@ -72,7 +72,7 @@ func (r *lazyReader) giveBack() {
 	}
 }
 
-// Buffered is how many bytes have arrived that nobody has read.
+// Buffered is how many bytes have arrived that nothing has read.
 func (r *lazyReader) Buffered() int {
 	if r.Reader == nil {
 		return 0

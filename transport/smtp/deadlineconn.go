@@ -236,7 +236,8 @@ func (s *deadlineConn) giveUp() {
 }
 
 // unacknowledged gives how many bytes of what was sent the other side's kernel
-// is known to lack (tcp(7), SIOCOUTQ). What it lacks, nobody there has read.
+// is known to lack (tcp(7), SIOCOUTQ). What it lacks, the other side has not
+// read.
 func (s *deadlineConn) unacknowledged() int {
 	if !s.kernel.of(s.Conn) {
 		return 0

@@ -49,10 +49,10 @@ const (
 	// failed.
 	lastWords = time.Second
 	// silence is how long a server is waited for from which nothing more need
-	// come: after 421, after the NOOP behind a message, and after a greeting
+	// come: after 421, after the NOOP after a message, and after a greeting
 	// that is none.
 	silence = 10 * time.Second
-	// tail is more than what may leave behind a message: a NOOP in a TLS
+	// tail is more than what may follow a message: a NOOP in a TLS
 	// record of its own, or what crypto/tls answers to the server's.
 	tail = 64
 )
@@ -150,7 +150,7 @@ func (f *flight) patience() time.Duration {
 
 // landed ends a flight whose replies are all there. They came before all of it
 // was written when some of it still waits to be taken by the kernel, or for the
-// other side's: what nobody there can have read, nobody there has answered.
+// other side's: what it cannot have read, it has not answered.
 func (f *flight) landed() flown {
 	f.raw.endWrites()
 	defer f.raw.allowWrites()

@@ -32,7 +32,7 @@ func (d *dice) roll(n int) int {
 
 // A model is a server that counts what it accepts. It says all that it has to
 // say to a flight at once, when it has read the flight; what it says may be too
-// much, or too little, but not both, since nobody could find that out. Where
+// much, or too little, but not both, since no one could find that out. Where
 // NOOP follows a message it leaves nothing out, since NOOP's reply would stand
 // in for what is missing (DESIGN §7).
 type model struct {
@@ -54,7 +54,7 @@ type model struct {
 	// the accepted recipients of each message it took, nil for one that it did
 	// not
 	taken [][]bool
-	// the message, from 1, of which nobody can say whether it was taken
+	// the message, from 1, of which no one can say whether it was taken
 	open int
 }
 

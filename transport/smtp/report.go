@@ -19,7 +19,7 @@ type Report struct {
 	// Ending is what the transaction ended in, and says which of the other
 	// fields mean something.
 	Ending Ending
-	// Confirmation says what came of the NOOP behind a message by BDAT.
+	// Confirmation says what came of the NOOP after a message by BDAT.
 	Confirmation Confirmation
 	// Err is what failed, at Stage: the last thing that the server may have
 	// acted on.
@@ -42,21 +42,21 @@ type Report struct {
 //
 // Without Final the replies to MAIL, RCPT and DATA still count where they are
 // refusals. After OutOfStep, and after Lost where all went out in one flight,
-// none is left, since nobody knows what each of them answered.
+// none is left, since it is not known what each of them answered.
 type Ending uint8
 
 // The endings.
 const (
 	// Lost: the connection failed in a way that leaves open whether the server
 	// accepted the message. It is the zero value, so that a report which
-	// nobody completed promises nothing.
+	// was never completed promises nothing.
 	Lost Ending = iota
 	// Answered: each command that was sent has its reply, and the message, if
 	// it was sent, was sent whole.
 	Answered
 	// Closing: the same, but the connection is of no use any more: the server
 	// said 421, or it was sent something that it may not have swallowed (a
-	// chunk for nobody), or waits for a message for nobody.
+	// chunk for no one), or waits for a message for no one.
 	Closing
 	// Early: the server refused the message before it was written whole.
 	Early

@@ -14,7 +14,7 @@
 // that are no replies are skipped ([reply.Junk]), as Postfix does.
 //
 // The client refuses: bytes that follow the reply to STARTTLS in the clear,
-// by which a man in the middle could have his replies taken for the server's
+// by which a man in the middle could have its replies taken for the server's
 // (RFC 3207 §4.2 has everything forgotten that was said before); replies that
 // are malformed or without end (package reply); and commands with control
 // characters in them.
@@ -39,7 +39,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
-// ErrInjection says that the server sent bytes in the clear behind its reply
+// ErrInjection says that the server sent bytes in the clear after its reply
 // to STARTTLS: someone may be in the middle. The caller closes the connection
 // and treats the host as one whose TLS failed, without plaintext.
 var ErrInjection = errors.New("plaintext arrived before the TLS handshake: possible injection")
@@ -86,7 +86,7 @@ type Session struct {
 	r    lazyReader
 	ext  Extensions
 	tls  *tls.Conn // conn, or nil when there is no TLS
-	noop bool      // NOOP was said behind a message, which is not done twice
+	noop bool      // NOOP was said after a message, which is not done twice
 	// strict: no line is skipped any more that is no reply. It would hide
 	// what a man in the middle put before the handshake, and under PIPELINING
 	// it might be the answer to something.

@@ -278,7 +278,7 @@ func TestStartTLSFailures(t *testing.T) {
 		is             error
 	}{
 		{"refused", "S: 454 4.7.0 not now\nC: QUIT\nS: 221 bye", outcome.STARTTLS, 454, nil},
-		// RFC 3207 §5: a reply in the clear behind the 220 is an attack.
+		// RFC 3207 §5: a reply in the clear after the 220 is an attack.
 		{"injection", `RAW "220 go\r\n250 injected\r\n"` + "\nREST", outcome.Handshake, 0, ErrInjection},
 		{"alert", "S: 220 go\nTLSALERT\nREST", outcome.Handshake, 0, nil},
 		{"closed", "S: 220 go\nDROP", outcome.Handshake, 0, nil},
@@ -553,9 +553,9 @@ func TestToleranceEnds(t *testing.T) {
 		{"a reply with a TAB too many", "S: 220 mx\nC: EHLO *\n" + `RAW "250-mx\r\n250 SIZE\r\n250\tok\r\n"` + "\nREST", send, errUnasked},
 		{"half a line", "S: 220 mx\nC: EHLO *\n" + `RAW "250-mx\r\n250 SIZE\r\n25"` + "\nREST", send, errUnasked},
 		{"in the reply to STARTTLS", "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 STARTTLS\nC: STARTTLS\n" + `RAW "x\r\n220 go\r\n"` + "\nREST", secure, reply.ErrMalformed},
-		{"behind the reply to STARTTLS", "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 STARTTLS\nC: STARTTLS\n" + `RAW "220 go\r\nx\r\n"` + "\nREST", secure, ErrInjection},
+		{"after the reply to STARTTLS", "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 STARTTLS\nC: STARTTLS\n" + `RAW "220 go\r\nx\r\n"` + "\nREST", secure, ErrInjection},
 		{"after the handshake", shakes + `RAW "x\r\n250 mx\r\n"` + "\nREST", secure, reply.ErrMalformed},
-		{"behind EHLO after the handshake", shakes + `RAW "250-mx\r\n250 SIZE\r\nx\r\n"` + "\nREST",
+		{"after EHLO following the handshake", shakes + `RAW "250-mx\r\n250 SIZE\r\nx\r\n"` + "\nREST",
 			func(s *Session) error { return errors.Join(secure(s), send(s)) }, errUnasked},
 		{"in a flight", chunks + "C: MAIL *\nC: RCPT *\nBDAT\n" + `RAW "x\r\n250 ok\r\n250 ok\r\n250 ok\r\n"` + "\nREST", send, reply.ErrMalformed},
 		{"in sequence", "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\n" + `RAW "x\r\n250 ok\r\n"` + "\nREST", send, reply.ErrMalformed},

@@ -57,7 +57,7 @@ const (
 )
 
 // commandRoom is more than a command takes with all of its parameters, but for
-// addresses of a length that nobody has.
+// addresses of a length that none has.
 const commandRoom = 600
 
 // Send runs one transaction (RFC 5321 §3.3), in as few flights as the server

@@ -25,7 +25,7 @@ type transfer struct {
 	brief   bool
 	confirm bool // NOOP follows the chunk
 	leaving bool // the last reply was 421
-	stopped bool // further replies are due that nobody waits for
+	stopped bool // further replies are due that nothing waits for
 
 	sent meter // what the connection took
 	// how much it has to take for the message to be whole; 0: not known yet
@@ -89,7 +89,7 @@ func (t *transfer) pipelined() {
 	case !f.whole:
 		t.fail(CutOff, list[0].stage, errUnasked)
 	case t.report.Accepted() == 0:
-		// A go-ahead for nobody: the way out is an empty message, which might
+		// A go-ahead for no one: the way out is an empty message, which might
 		// be delivered, or the end of the connection.
 		if t.report.Data.Code == 354 {
 			t.report.Ending = Closing
@@ -150,7 +150,7 @@ func (t *transfer) heard(stage outcome.Stage, r reply.Reply) {
 }
 
 // wentAway tells whether the connection ended as the server had announced with
-// 421, the last that it said: nobody's message was accepted.
+// 421, the last that it said: no one's message was accepted.
 func (t *transfer) wentAway(err error) bool {
 	return t.leaving && t.raw.cause() == nil && (ended(err) || errors.Is(err, os.ErrDeadlineExceeded))
 }
@@ -197,7 +197,7 @@ func (t *transfer) judge(f flown) {
 	}
 }
 
-// confirmed waits for the reply to the NOOP behind the message, if there was
+// confirmed waits for the reply to the NOOP after the message, if there was
 // one. asked says that it has left.
 func (t *transfer) confirmed(asked bool) {
 	final := t.report.Final
@@ -275,7 +275,7 @@ func (t *transfer) outOfStep(err error) {
 	}
 }
 
-// forget drops the replies, since nobody knows what each of them answered.
+// forget drops the replies, since it is not known what each of them answered.
 func (t *transfer) forget() {
 	*t.report = Report{Rcpts: make([]reply.Reply, len(t.tx.Recipients))}
 }

@@ -40,7 +40,7 @@ func New(class Class, subject, detail uint16) Code {
 func (c Code) IsZero() bool { return c.Class == 0 }
 
 // WithClass returns the code with its class replaced: a remote server's
-// "4.7.1" behind a 550 reply is a 5.7.1.
+// "4.7.1" after a 550 reply is a 5.7.1.
 func (c Code) WithClass(class Class) Code {
 	c.Class = class
 	return c

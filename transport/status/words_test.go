@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// A time-out is told as one, whoever noticed it; other errors keep their text.
+// A time-out is told as one, no matter what noticed it; other errors keep their
+// text.
 func TestWords(t *testing.T) {
 	read := &net.OpError{Op: "read", Net: "tcp", Source: &net.TCPAddr{Port: 40122}, Addr: &net.TCPAddr{Port: 25}, Err: os.ErrDeadlineExceeded}
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}

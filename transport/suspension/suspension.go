@@ -6,7 +6,7 @@
 // Suspensions outlive the daemon: they are written to a file when they change,
 // before the administrator gets an answer. A file that is damaged is reported,
 // set aside under another name, and counts as empty: mail that goes is better
-// than mail that stands still for a reason that nobody knows.
+// than mail that stands still for a reason that is not known.
 package suspension
 
 import (

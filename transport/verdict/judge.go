@@ -27,7 +27,7 @@ type Failure struct {
 // Error gives the line.
 func (f *Failure) Error() string { return f.Text }
 
-// failure is a temporary failure of a policy: whoever published it, or a
+// failure is a temporary failure of a policy: its publisher, or a
 // passing trouble, may change it.
 func failure(detail uint16, rule Rule, cause Cause, text string) *Failure {
 	return &Failure{Code: status.New(status.Temporary, 7, detail), Text: text, Rule: rule, Cause: cause}
@@ -39,8 +39,8 @@ func final(cause Cause, text string) *Failure {
 }
 
 // Proof is what a connection showed. The zero Proof is a connection in the
-// clear. It stays with the connection: whoever uses it again has it judged
-// again, by the verdict of the day.
+// clear. It stays with the connection: each delivery that uses it again judges
+// it again, by the verdict of the day.
 type Proof struct {
 	TLS    uint16         // version of crypto/tls; 0: plaintext
 	Cipher uint16         // suite of crypto/tls

@@ -43,7 +43,7 @@ func TestCheck(t *testing.T) {
 		"log":                {func(w *want, _ *result) { *w = w.logging("three") }, `does not log "three"`},
 		"arrived nowhere":    {func(_ *want, r *result) { r.arrivals = nil }, "0 deliveries"},
 		"arrived twice":      {func(_ *want, r *result) { r.arrivals = slices.Repeat(r.arrivals, 2) }, "2 deliveries"},
-		"arrived":            {func(w *want, _ *result) { w.at = "" }, "nobody should have got"},
+		"arrived":            {func(w *want, _ *result) { w.at = "" }, "no server should have got"},
 		"arrived elsewhere":  {func(_ *want, r *result) { r.arrivals[0].host = "mx.b.example" }, "mx.b.example got the message instead"},
 		"plaintext":          {func(_ *want, r *result) { r.arrivals[0].TLS = nil }, "over TLS: false"},
 		"TLS":                {func(w *want, _ *result) { w.tls = false }, "over TLS: true"},

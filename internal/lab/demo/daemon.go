@@ -208,4 +208,4 @@ func (d *daemon) stop() error {
 	return d.err
 }
 
-var errEnded = errors.New("nobody told it to")
+var errEnded = errors.New("it was not told to")

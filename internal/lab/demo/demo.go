@@ -61,7 +61,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.daemon, err = startDaemon(ctx, policyd, d.dir, d.world, d.verbose); err != nil {
 		return err
 	}
-	// An interrupted demo has nobody left to tell how the daemon ended.
+	// An interrupted demo has no one left to tell how the daemon ended.
 	defer d.daemon.stop()
 
 	d.table.intro(d.world, d.daemon, d.verbose)

@@ -185,7 +185,7 @@ func TestUnexpectedIsTold(t *testing.T) {
 	for _, part := range []string{
 		"!!  none.example",
 		"NOT AS EXPECTED: exit status 0 instead of 75",
-		"NOT AS EXPECTED: mx.none.example got the message, which nobody should have got",
+		"NOT AS EXPECTED: mx.none.example got the message, which no server should have got",
 		"!!  dane-wrong.example",
 		"NOT AS EXPECTED: 0 deliveries instead of one to mx.dane-wrong.example",
 		"ok  plain.example",

@@ -12,7 +12,7 @@ import (
 // answer for that one.
 type letter struct {
 	to string
-	// how the answer must begin; what follows is behind the recipient
+	// how the answer must begin; what follows comes after the recipient
 	want string
 	says string // a part of it
 }

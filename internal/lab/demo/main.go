@@ -17,7 +17,7 @@
 //
 // Exit status 0 when all went as it should; 1 when something did not, with
 // mxpolicyd's log lines about it, or when something could not be started; 130
-// when it was interrupted, or nobody reads its output any more. -v shows the
+// when it was interrupted, or nothing reads its output any more. -v shows the
 // configuration and mxpolicyd's log after each message. Everything lives in a
 // temporary directory, which is gone at the end.
 package main

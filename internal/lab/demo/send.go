@@ -115,7 +115,7 @@ func (w *want) check(r *result) (wrong []string) {
 	switch {
 	case w.at == "":
 		for _, a := range r.arrivals {
-			complain("%s got the message, which nobody should have got", a.host)
+			complain("%s got the message, which no server should have got", a.host)
 		}
 	case len(r.arrivals) != 1:
 		complain("%d deliveries instead of one to %s", len(r.arrivals), w.at)

@@ -46,7 +46,7 @@ const (
 	Unsigned
 	// insecure: signed well, but the parent has no DS record
 	NoDS
-	// insecure: the parent's DS record has a digest type nobody knows (RFC 6840
+	// insecure: the parent's DS record has an unknown digest type (RFC 6840
 	// §5.2)
 	UnknownDigest
 	Expired       // bogus: every signature ended a month ago

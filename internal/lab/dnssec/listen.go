@@ -12,7 +12,7 @@ import (
 
 // Ports are taken from below the range out of which systems give ports to
 // outgoing connections (from 32768 on Linux, from 49152 elsewhere), so that
-// nobody gets the port of a server that is stopped for a while.
+// no other program gets the port of a server that is stopped for a while.
 const (
 	firstPort = 15000
 	lastPort  = 31999

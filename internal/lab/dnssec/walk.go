@@ -79,7 +79,7 @@ func (w *walker) lookup(ctx context.Context, q question, unchecked bool) (found,
 }
 
 // signer gives the name to find the keys of: that of the zone which has signed
-// the answer to a question or, when nobody has, the lowest that a zone with the
+// the answer to a question or, when none has, the lowest that a zone with the
 // answer can have. A signer is not believed, only asked about.
 func signer(msg *dns.Msg, q question) string {
 	lowest := q.name

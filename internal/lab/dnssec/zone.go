@@ -100,7 +100,7 @@ func (z *zone) soa() *dns.SOA {
 	}
 }
 
-// ns gives the zone's name servers. Nobody needs their addresses: resolvers are
+// ns gives the zone's name servers. No one needs their addresses: resolvers are
 // told where the lab's Server is.
 func (z *zone) ns() []dns.RR {
 	if list := z.records[z.name][dns.TypeNS]; len(list) > 0 {

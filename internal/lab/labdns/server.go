@@ -134,7 +134,7 @@ func (s *Server) Stop() {
 	})
 }
 
-// Down closes the server's ports, as if it had been stopped: whoever asks is
+// Down closes the server's ports, as if it had been stopped: a client is
 // refused by the kernel. up, which is called once, opens them again; its error
 // means that somebody else has taken one of them meanwhile and kept it.
 func (s *Server) Down() (up func() error) {

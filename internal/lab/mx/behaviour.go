@@ -35,7 +35,7 @@ type TLSMode int
 
 // The modes.
 const (
-	TLSNone    TLSMode = iota // not offered, and 502 to whoever asks
+	TLSNone    TLSMode = iota // not offered, and 502 to a client that asks
 	TLSWorks                  // offered, and the handshake goes well
 	TLSRefused                // offered, but answered with TLS.Refusal
 	// offered, but the ClientHello is answered with a fatal alert
@@ -46,7 +46,7 @@ const (
 // TLS is how the server does TLS.
 type TLS struct {
 	Mode TLSMode
-	// sent to whoever asks for none of BySNI
+	// sent to a client that asks for none of BySNI
 	Certificate  tls.Certificate
 	BySNI        map[string]tls.Certificate // by lower-case server name
 	MinVersion   uint16                     // as in tls.Config; 0: TLS 1.2
@@ -215,7 +215,8 @@ func (h *Behaviour) offer(secure bool) (lines []string) {
 	return append(lines, h.Extra...)
 }
 
-// offered returns the extensions that a reply to EHLO names, whoever wrote it.
+// offered returns the extensions that a reply to EHLO names, no matter what
+// wrote it.
 func offered(reply string) (set Keyword) {
 	for i, line := range strings.Split(reply, "\n") {
 		if i == 0 || len(line) < 4 {

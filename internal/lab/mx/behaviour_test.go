@@ -164,7 +164,7 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// A server that minds nobody stores what it has also when the client has left.
+// A server that minds nothing stores what it has also when the client has left.
 func TestHoldAlone(t *testing.T) {
 	gate := make(chan struct{})
 	h := plain()

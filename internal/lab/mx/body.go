@@ -184,7 +184,7 @@ func (x *session) chunk(size int64) error {
 	return nil
 }
 
-// swallow reads a chunk that nobody wants.
+// swallow reads a chunk that nothing wants.
 func (x *session) swallow(size int64) error {
 	for size > 0 {
 		part, err := x.conn.Next()

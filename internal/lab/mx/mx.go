@@ -46,7 +46,7 @@ type Options struct {
 	// the largest body taken where the behaviour sets no limit; 0: 64 MiB
 	MaxBody int
 	Discard bool         // keep no bodies, for benchmarks
-	Log     *slog.Logger // tells the dialogue at debug level; nil: nobody
+	Log     *slog.Logger // tells the dialogue at debug level; nil: no one
 }
 
 // Server is a running mail server. Its methods may be called from any

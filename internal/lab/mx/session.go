@@ -235,7 +235,7 @@ func (x *session) leave(how Drop) error {
 	return errLeft
 }
 
-// say puts a reply, whose lines are separated by \n, behind those that wait.
+// say puts a reply, whose lines are separated by \n, after those that wait.
 func (x *session) say(reply string) {
 	x.out = append(x.out, strings.ReplaceAll(reply, "\n", "\r\n")+"\r\n")
 }

@@ -182,7 +182,7 @@ func (s *Server) WaitUntil(ctx context.Context, cond func(Counters) bool) error 
 	}
 }
 
-// update changes what is remembered and wakes whoever waits.
+// update changes what is remembered and wakes what waits.
 func (s *Server) update(change func(*store)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -280,7 +280,7 @@ func WaitFor(gate string) Step {
 		case <-p.gate(gate):
 			return nil
 		case <-time.After(p.patience):
-			return errors.New("nobody opened the gate")
+			return errors.New("the gate was not opened")
 		case <-p.ctx.Done():
 			return p.ctx.Err()
 		}

@@ -92,7 +92,7 @@ func (b *Log) Wait(t testing.TB, parts ...string) string {
 	t.Helper()
 	line := b.Find(t.Context().Done(), parts...)
 	if line == "" {
-		t.Fatalf("nobody said %q, but\n%s", parts, b)
+		t.Fatalf("%q was not logged, but\n%s", parts, b)
 	}
 	return line
 }

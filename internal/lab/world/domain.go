@@ -47,5 +47,5 @@ type TLSA struct {
 	Usage    ca.Usage
 	Selector ca.Selector
 	Matching ca.Matching
-	Other    bool // it is that of another key, which nobody here has
+	Other    bool // it is that of another key, which no one here has
 }

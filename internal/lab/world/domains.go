@@ -13,8 +13,8 @@ import (
 // day is the max_age of the policies here.
 const day = 24 * time.Hour
 
-// The certificate of most mail servers that nobody vouches for, and the records
-// that people publish.
+// The certificate of most mail servers that nothing vouches for, and the
+// records that people publish.
 var (
 	selfSigned = ca.Spec{SelfSigned: true}
 	ee         = TLSA{Usage: ca.DANEEE, Selector: ca.SPKI, Matching: ca.SHA256}

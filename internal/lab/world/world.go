@@ -10,10 +10,10 @@
 // message, are listed by Domains, so that the demo, the tests of the transport
 // and those of "mxpolicyd explain" can talk about the same ones.
 //
-// The parts stay open to whoever needs more: DNS, Front, Web and Authority are
-// those of the packages dnssec, sts and ca, and Server gives a mail server by
-// its host name. Nothing here depends on testing.T. All methods may be called
-// from any goroutine.
+// The parts stay open to tests that need more: DNS, Front, Web and Authority
+// are those of the packages dnssec, sts and ca, and Server gives a mail server
+// by its host name. Nothing here depends on testing.T. All methods may be
+// called from any goroutine.
 package world
 
 import (
@@ -240,7 +240,7 @@ func (w *World) record(t TLSA, of *x509.Certificate) (ca.Record, error) {
 }
 
 // freePort finds a port for all mail servers: below those of outgoing
-// connections, above those that need root, and with nobody listening at it on
+// connections, above those that need root, and with nothing listening at it on
 // all addresses.
 func freePort() (port int, err error) {
 	for range 50 {

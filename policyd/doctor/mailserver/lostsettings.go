@@ -137,7 +137,7 @@ func (c postfixConfig) usual(s LostSetting, value string) bool {
 		return true
 	}
 	if s.Name == "smtp_tls_policy_maps" && mapText.ReplaceAllString(value, "") == "" {
-		// a socketmap alone: whoever answers there obeys what mxpolicyd obeys
+		// a socketmap alone: what answers there obeys what mxpolicyd obeys
 		return true
 	}
 	return slices.ContainsFunc(s.Usual, func(usual string) bool {

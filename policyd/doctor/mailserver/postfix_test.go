@@ -202,9 +202,9 @@ func TestPolicyMapMistakes(t *testing.T) {
 
 		{"in a chroot", maps("socketmap:unix:" + socket + ":policy"), "", finding.Fail,
 			`^Postfix, smtp_tls_policy_maps: smtp runs in the chroot /var/spool/postfix, where /run/mxpolicyd/socketmap.sock does not exist`, "mxpolicyd setup postfix --way socketmap, or postconf -F smtp/unix/chroot=n"},
-		{"nobody listens", maps("socketmap:inet:127.0.0.1:8462:policy"), "", finding.Fail,
+		{"nothing listens", maps("socketmap:inet:127.0.0.1:8462:policy"), "", finding.Fail,
 			`asks 127.0.0.1:8462, but mxpolicyd listens on /run/mxpolicyd/socketmap.sock, 127.0.0.1:8463, `, "mxpolicyd setup postfix --way socketmap"},
-		{"nobody listens in the queue directory", maps("socketmap:unix:mxpolicyd/elsewhere.sock:policy"), "", finding.Fail, `asks mxpolicyd/elsewhere.sock, `, ""},
+		{"nothing listens in the queue directory", maps("socketmap:unix:mxpolicyd/elsewhere.sock:policy"), "", finding.Fail, `asks mxpolicyd/elsewhere.sock, `, ""},
 		{"the map's name", maps("hash:/x, socketmap:inet:127.0.0.1:8463:tlspol"), "", finding.Fail,
 			`has no map "tlspol"`, "postconf -e 'smtp_tls_policy_maps=hash:/x, socketmap:inet:127.0.0.1:8463:policy'"},
 		{"no name", maps("socketmap:inet:127.0.0.1:8463:"), "", finding.Fail, `has no map ""`, "8463:policy'"},
@@ -226,7 +226,7 @@ func TestPolicyMapMistakes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			d := ours
 			d.Socketmap = append(slices.Clone(d.Socketmap), "/var/spool/postfix/mxpolicyd/socketmap.sock")
-			if c.name == "nobody listens" {
+			if c.name == "nothing listens" {
 				d = ours
 			}
 			master := c.master

@@ -184,7 +184,7 @@ func (b *Bench) Stop() { b.stop() }
 // GiveUp is what the end of shutdown_timeout does.
 func (b *Bench) GiveUp() { b.giveUp(transport.ErrStopping) }
 
-// Ended waits for Serve, and gives what it returned, which nobody else minds
+// Ended waits for Serve, and gives what it returned, which nothing else minds
 // then.
 func (b *Bench) Ended() error {
 	err := b.ended()

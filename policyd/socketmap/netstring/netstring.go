@@ -4,7 +4,7 @@
 //
 // The grammar is kept to the letter, since where a netstring ends is all that
 // keeps one request from another: the length has no sign and no leading zero,
-// and nothing but a comma follows the string. Once that fails nobody can tell
+// and nothing but a comma follows the string. Once that fails no one can tell
 // where the next one begins, so a [Reader] gives nothing more. A length beyond
 // the reader's bound is refused before anything of the string is read.
 package netstring

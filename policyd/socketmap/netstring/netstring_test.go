@@ -29,7 +29,7 @@ func read(r io.Reader) (list []string, err error) {
 func TestReader(t *testing.T) {
 	for _, tt := range []struct {
 		in   string
-		want string // the strings, each with a bar behind
+		want string // the strings, each followed by a bar
 		err  error
 	}{
 		{"", "", io.EOF},

@@ -246,7 +246,7 @@ func TestFirstFetchIsWaitedForTenSeconds(t *testing.T) {
 				if !errors.Is(e.Err, ErrPending) {
 					t.Errorf("reason %v", e.Err)
 				}
-				// Whoever comes while it goes on does not wait at all.
+				// A look-up that comes while it goes on does not wait at all.
 				if e, took = w.timed(c); took != 0 || !errors.Is(e.Err, ErrPending) {
 					t.Errorf("the next waited %v: %v", took, e.Err)
 				}

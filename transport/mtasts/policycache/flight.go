@@ -183,7 +183,7 @@ func recheckAfter(now time.Time, answer Answer) time.Time {
 	if answer.Expires.IsZero() {
 		return now.Add(recordRetry)
 	}
-	// whoever looked it up remembers failures
+	// the resolver remembers failures
 	return earliest(now.Add(recordRetry), answer.Expires)
 }
 

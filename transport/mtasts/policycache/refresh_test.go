@@ -550,8 +550,8 @@ func (s *slowStore) Save(p store.Policy) error {
 	return err
 }
 
-// A flush between a policy's answer and the end of its writing leaves nobody
-// with nothing: the next look-up has it fetched again.
+// A flush between a policy's answer and the end of its writing leaves no
+// look-up with nothing: the next look-up has it fetched again.
 func TestFlushWhileTheStoreWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -301,7 +301,7 @@ func TestFSBoundsItsBytes(t *testing.T) {
 }
 
 // One domain with thousands of policies below it, large or many, pushes out its
-// own, and nobody else's, though theirs are older.
+// own, and no one else's, though theirs are older.
 func TestStoresEvictFromTheDomainThatHoldsMost(t *testing.T) {
 	large := sample("x.example", "1").Policy
 	for i := range 200 {

@@ -29,7 +29,7 @@ func TestSettleAndFlights(t *testing.T) {
 			t.Errorf("%v, %d bytes, %d flights", err, c.Buffered(), c.Flights())
 		}
 		c.mu.Lock()
-		c.answers = true // as Write does; nobody reads the pipe
+		c.answers = true // as Write does; nothing reads the pipe
 		c.mu.Unlock()
 		if err := c.Settle(time.Second); !errors.Is(err, io.EOF) || c.Flights() != 2 {
 			t.Errorf("at the end: %v, %d flights", err, c.Flights())

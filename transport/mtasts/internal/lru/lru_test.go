@@ -45,7 +45,7 @@ func TestMapForgetsTheLeastRecentlyUsed(t *testing.T) {
 	}
 }
 
-// Thousands of large entries below one domain push out one another, and nobody
+// Thousands of large entries below one domain push out one another, and no one
 // else's.
 func TestMapForgetsOfTheHolderThatHoldsMost(t *testing.T) {
 	m := New[int](1 << 20)
