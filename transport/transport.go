@@ -68,7 +68,7 @@ const maxDestinations = 20
 // Deps is what transports share.
 type Deps struct {
 	Resolver route.Resolver
-	Self     route.Self // Hostname and LocalIP are filled in from each Config
+	Self     route.Self // Names and LocalIP get those of each Config
 	// Policies gives the MTA-STS policies that are kept as cfg says and
 	// fetched from web servers that roots vouch for. Equal calls share one.
 	Policies func(cfg *MTASTS, roots *x509.CertPool) (plan.Policies, error)
@@ -175,7 +175,8 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 		return nil, err
 	}
 	planning.Resolver, planning.Self, planning.ForceIPv4, planning.Port = deps.Resolver, deps.Self, cfg.ForceIPv4, cfg.Port
-	planning.Self.Hostname, planning.Self.LocalIP = cfg.Hostname, cfg.LocalIP
+	planning.Self.Names = append([]string{cfg.Hostname}, deps.Self.Names...)
+	planning.Self.LocalIP = cfg.LocalIP
 	planning.HostTimeout, planning.Cache = cfg.ConnectTimeout, t.plans
 	planning.Rules.DNSSEC, planning.Rules.DANE, planning.Rules.MTASTS = cfg.MXAuth.DNSSEC, cfg.MXAuth.DANE, cfg.MXAuth.MTASTS != nil
 	if local := cfg.MXAuth.Local; local != nil {
@@ -190,6 +191,7 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 	p.dialer = session.New(session.Config{
 		Name:           strings.TrimSpace(cfg.Name + " " + planning.Override),
 		Hostname:       cfg.Hostname,
+		OwnNames:       slices.DeleteFunc(slices.Clone(planning.Self.Names), route.SharedName),
 		LocalIPs:       cfg.LocalIP,
 		Prefer:         cfg.Prefer,
 		ConnectTimeout: cfg.ConnectTimeout, CommandTimeout: cfg.CommandTimeout, SubmissionTimeout: cfg.SubmissionTimeout,

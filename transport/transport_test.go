@@ -28,6 +28,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/resolver"
+	"github.com/mxpipe/mxpipe/transport/route"
 )
 
 func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
@@ -52,6 +53,7 @@ type lab struct {
 	traces       Traces
 	observe      func(*Event)
 	traffic      delivery.Traffic
+	self         route.Self
 	transport    *Transport
 }
 
@@ -274,6 +276,7 @@ func (l *lab) start(change func(*Config)) {
 	var err error
 	l.transport, err = New(cfg, Deps{
 		Resolver: l.resolver,
+		Self:     l.self,
 		Policies: func(*MTASTS, *x509.CertPool) (plan.Policies, error) { return l.policies, nil },
 		Idle:     l.idle,
 		Traces:   &l.traces,

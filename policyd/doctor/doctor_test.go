@@ -131,6 +131,7 @@ func TestBrokenSetUps(t *testing.T) {
 		}, fail, "expired on", "renew it"},
 		// The name.
 		{"short hostname", func(p *patient) { p.replace("mx.example.org", "mail") }, fail, "not a fully qualified public name", "set hostname"},
+		{"hostname that others have too", func(p *patient) { p.replace("mx.example.org", "localhost.localdomain") }, fail, "as other hosts use it too, mail that loops back to this host is not known by it", "set hostname"},
 		{"hostname without an address", func(p *patient) { p.replace("mx.example.org", "gone.example.org") }, fail, "does not resolve to an address", "set hostname"},
 		{"address without a name", func(p *patient) { p.dns.Records = p.dns.Records[:2] }, fail, "192.0.2.25 has no reverse DNS", "reverse DNS to mx.example.org"},
 		{"address with another name", func(p *patient) {

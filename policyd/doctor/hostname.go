@@ -11,6 +11,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/resolver"
+	"github.com/mxpipe/mxpipe/transport/route"
 )
 
 // lookupTime bounds the look-ups about names.
@@ -120,8 +121,8 @@ func judgeName(s sender, found seen) (all []finding.Finding) {
 		return []finding.Finding{warn(set, "hostname %s: an address instead of a name; many servers refuse mail from it", s.name)}
 	}
 	switch {
-	case !strings.Contains(s.name, "."), strings.HasPrefix(s.name, "localhost."), strings.HasSuffix(s.name, ".localdomain"), strings.HasSuffix(s.name, ".local"):
-		return []finding.Finding{fail(set, "hostname %s: not a fully qualified public name; many servers refuse mail from it", s.name)}
+	case route.SharedName(s.name):
+		return []finding.Finding{fail(set, "hostname %s: not a fully qualified public name: many servers refuse mail from it, and as other hosts use it too, mail that loops back to this host is not known by it", s.name)}
 	case found.missing:
 		return []finding.Finding{fail(set, "hostname %s: does not resolve to an address; many servers refuse mail from it", s.name)}
 	case len(found.addrs) == 0 && found.err == nil:

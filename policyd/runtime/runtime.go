@@ -125,6 +125,7 @@ func (rt *Runtime) build(cfg *config.Config, old *generation) (*generation, erro
 	if err != nil {
 		return g, fmt.Errorf("this host's addresses: %w", err)
 	}
+	self.Names = []string{cfg.Hostname}
 	for name, c := range cfg.Transports {
 		files, err := digest(c, g.readFile)
 		if err != nil {

@@ -19,6 +19,7 @@ import (
 type Host struct {
 	Host      route.Host
 	Port      uint16 // where it listens
+	Named     bool   // as in Target
 	Addresses route.Addresses
 	Facts     verdict.Facts
 	Verdict   verdict.Verdict
@@ -135,7 +136,7 @@ func (p *Planner) lookupHost(ctx context.Context, plan *Plan, host route.Host) (
 // host is a host of which nothing is known but what the plan says.
 func (p *Planner) host(plan *Plan, host route.Host) *Host {
 	return &Host{
-		Host: host, Port: p.port(plan.Target),
+		Host: host, Port: p.port(plan.Target), Named: plan.Target.Named,
 		Facts: verdict.Facts{Host: host.Name, Signed: plan.Route.Secure, STS: plan.STS},
 	}
 }

@@ -102,7 +102,13 @@ func New(cfg Config) *Finder {
 	if cfg.Shuffle == nil {
 		cfg.Shuffle = rand.Shuffle
 	}
-	cfg.Self.Hostname = normalHost(cfg.Self.Hostname)
+	names := cfg.Self.Names
+	cfg.Self.Names = nil
+	for _, name := range names {
+		if name = normalHost(name); name != "" {
+			cfg.Self.Names = append(cfg.Self.Names, name)
+		}
+	}
 	return &Finder{cfg}
 }
 
@@ -150,8 +156,13 @@ type Host struct {
 	// Addr is the address of a literal; not valid for a host with a name.
 	Addr netip.Addr
 
-	notPort uint16 // it must not be ourselves at this port; 0: it may be
+	// notPort: it must not be ourselves at this port; 0: it may be.
+	notPort uint16
 }
+
+// MayBeUs reports whether the host may be this very one: the administrator
+// named it, as with a filter that listens on loopback. No other host may.
+func (h Host) MayBeUs() bool { return h.notPort == 0 }
 
 // Literal reports whether the host is an address, and has no name.
 func (h Host) Literal() bool { return h.Addr.IsValid() }

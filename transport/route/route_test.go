@@ -261,14 +261,28 @@ func TestTruncatedAnswersAreAskedAgainOverTCP(t *testing.T) {
 	}
 }
 
+// Names that prove nothing when a server says them.
+func TestSharedName(t *testing.T) {
+	for name, shared := range map[string]bool{
+		"localhost": true, "mail": true, "localhost.localdomain": true, "mail.localdomain": true, "mac.local": true, "x.localhost": true,
+		"[127.0.0.1]": true, "[10.1.2.3]": true, "[IPv6:fe80::1]": true,
+		"mx.example.org": false, "local.example.org": false, "localhostess.example": false, "[192.0.2.1]": false, "[IPv6:2001:db8::1]": false,
+	} {
+		if route.SharedName(name) != shared {
+			t.Errorf("%s: want %v", name, shared)
+		}
+	}
+}
+
 func TestOurselves(t *testing.T) {
 	self := route.Self{
-		Hostname:   "Us.Example.",
+		Names:      []string{"[192.0.2.77]", "Us.Example.", "mail.us.example"},
 		LocalIP:    []netip.Addr{netip.MustParseAddr("198.51.100.1")},
 		Interfaces: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("fe80::1%eth0")},
 	}
 	const zone = address + `
 us.example.     IN A    192.0.2.200
+mail.us.example. IN A   192.0.2.201
 behind.example. IN CNAME us.example.
 pinned.example. IN A    198.51.100.1
 iface.example.  IN A    203.0.113.1
@@ -288,6 +302,7 @@ dead.example.   IN TXT  x
 		{"10 mx1 20 us 20 mx2", 25, "mx1"}, // equal preference goes too
 		{"10 us 20 mx1", 25, "5.4.6"},
 		{"10 us", 25, "5.4.6"},
+		{"10 mail.us", 25, "5.4.6"}, // the mail server beside us
 		{"10 mx1 20 behind 30 mx2", 25, "mx1"},
 		{"10 mx1 20 us 30 us 15 mx2", 25, "mx1 mx2"},
 		{"10 mx1 20 pinned 30 mx2", 25, "mx1"},

@@ -4,14 +4,19 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"syscall"
+
+	"github.com/mxpipe/mxpipe/transport/address"
 )
 
 // Self is what this host is known by, so that mail does not go round in
 // circles (RFC 5321 §5.1). The zero Self recognises nothing.
 type Self struct {
-	// Hostname is the name that we say in EHLO.
-	Hostname string
+	// Names are what we call ourselves: the name that we say in EHLO, and that
+	// of the mail server beside us.
+	Names []string
 	// LocalIP are the configured source addresses. They are ours at every
 	// port.
 	LocalIP []netip.Addr
@@ -45,7 +50,7 @@ func ThisHost() (Self, error) {
 // is reports whether a host, with what was found of it, is ourselves. A host
 // whose look-up failed is not.
 func (s Self) is(h Host, found addrResult) bool {
-	if s.Hostname != "" && (h.Name == s.Hostname || found.Canonical == s.Hostname) {
+	if slices.Contains(s.Names, h.Name) || found.Canonical != "" && slices.Contains(s.Names, found.Canonical) {
 		return true
 	}
 	for _, addr := range found.Addrs {
@@ -70,6 +75,24 @@ func (s Self) owns(addr netip.Addr, port uint16) bool {
 	for _, own := range s.Interfaces {
 		if own.Unmap().WithZone("") == addr {
 			return !addr.IsLoopback() || port == smtpPort
+		}
+	}
+	return false
+}
+
+// SharedName reports whether a name, as lower-case A-labels or as an address
+// literal, is one that other hosts call themselves by too. A server that says
+// it need not be this host.
+func SharedName(name string) bool {
+	if addr, ok := address.Literal(name); ok {
+		return !addr.IsGlobalUnicast() || addr.IsPrivate()
+	}
+	if !strings.Contains(name, ".") || strings.HasPrefix(name, "localhost.") {
+		return true
+	}
+	for _, everywhere := range []string{".localhost", ".localdomain", ".local"} {
+		if strings.HasSuffix(name, everywhere) {
+			return true
 		}
 	}
 	return false

@@ -48,6 +48,9 @@ type Config struct {
 	// under no other.
 	Name     string
 	Hostname string // for EHLO
+	// OwnNames are this host's. A server that calls itself by one is this
+	// host.
+	OwnNames []string
 	// source addresses, at most one of each family
 	LocalIPs          []netip.Addr
 	Prefer            dial.Family // is dialled first

@@ -39,6 +39,36 @@ func (r *refusal) Error() string { return r.refused.Error() }
 // Unwrap gives what it is to the session, and to TLS.
 func (r *refusal) Unwrap() []error { return []error{r.at, r.refused} }
 
+// loopError is a server that has our own name, so that it is this host.
+type loopError struct {
+	name  string
+	inTLS bool // it said so within TLS, where nobody in between can have
+}
+
+// Error says how that is known.
+func (e *loopError) Error() string {
+	return "loops back to this host: the server calls itself " + e.name + ", as we do"
+}
+
+// code is what it comes to. Where TLS is required, a name that was said outside
+// of it bounces nothing; nor does a next hop that the administrator named.
+func (e *loopError) code(h *plan.Host) status.Code {
+	class := status.Permanent
+	if h.Named || !e.inTLS && !h.Verdict.Plaintext() {
+		class = status.Temporary
+	}
+	return status.New(class, 4, 6)
+}
+
+// loops fails when the server has called itself by a name of ours, and may not
+// be this host.
+func (o *opening) loops(s *smtp.Session) error {
+	if name := s.OwnName(); name != "" && !o.Host.Host.MayBeUs() {
+		return &loopError{name, s.TLS() != nil}
+	}
+	return nil
+}
+
 // open greets the server, starts TLS and has the connection judged. Where a
 // hello comes to nothing the next one is tried, each over a connection of its
 // own, and at last, where the verdict allows it, the message goes in the clear.
@@ -139,7 +169,7 @@ func (o *opening) noTLS(ctx context.Context, c *Conn, err error) error {
 func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence time.Duration) (err error) {
 	defer Spend(&o.Record.Greeting, time.Now())
 	cfg := smtp.Config{
-		Hostname:          o.cfg.Hostname,
+		Hostname: o.cfg.Hostname, OwnNames: o.cfg.OwnNames,
 		CommandTimeout:    o.cfg.CommandTimeout,
 		SubmissionTimeout: o.cfg.SubmissionTimeout,
 		HandshakeSilence:  silence,
@@ -154,7 +184,12 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence
 	if err != nil {
 		return err
 	}
-	if err = c.session.Hello(ctx); err != nil {
+	if err = o.loops(c.session); err == nil {
+		if err = c.session.Hello(ctx); err == nil {
+			err = o.loops(c.session)
+		}
+	}
+	if err != nil {
 		c.session.Close()
 	}
 	if junk := c.session.Junk(); junk.Lines > 0 {
@@ -178,6 +213,9 @@ func (o *opening) startTLS(ctx context.Context, c *Conn, hello handshake.Hello) 
 		switch {
 		case err == nil:
 			c.proof.Group = c.session.TLS().CurveID
+			if err := o.loops(c.session); err != nil {
+				return err
+			}
 		case errors.As(err, &failed):
 			return failed
 		case ctx.Err() != nil || c.session.TLS() != nil:
@@ -226,6 +264,7 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 	var at *smtp.Error
 	var failed *verdict.Failure
 	var dialled *dial.Error
+	var loop *loopError
 	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
 		// whose deadline the dialer and the connection obey too, and may see
 		// sooner
@@ -236,6 +275,8 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: h.Host.Name, Err: err}
 	case errors.As(err, &failed):
 		return &status.Error{Code: failed.Code, Host: h.Host.Name, Text: failed.Text}
+	case errors.As(err, &loop):
+		return &status.Error{Code: loop.code(h), Host: h.Host.Name, Text: loop.Error()}
 	case errors.As(err, &at) && at.Err == nil:
 		code := decideSession(at).Code
 		if !h.Verdict.Plaintext() && at.Stage < outcome.EHLOAfterTLS {

@@ -65,7 +65,9 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Config is what sessions share. Times as in transport.Config.
 type Config struct {
-	Hostname          string
+	Hostname string
+	// OwnNames are names that no other server has: those of this host.
+	OwnNames          []string
 	CommandTimeout    time.Duration
 	SubmissionTimeout time.Duration
 	// HandshakeSilence is how long the server may send nothing in the TLS
@@ -92,6 +94,7 @@ type Session struct {
 	// it might be the answer to something.
 	strict bool
 	junk   reply.Junk // what was skipped until then
+	own    string     // the one of OwnNames that the server calls itself by
 }
 
 // Open takes over a connection and reads the greeting. On error the
@@ -108,6 +111,7 @@ func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 	s.raw.bind(ctx)
 	r, err := s.readWith(s.junk.Read, cfg.CommandTimeout)
 	if err == nil && outcome.ForReply(outcome.Greeting, r, 0).Accepted {
+		s.introduced(r)
 		return s, nil
 	}
 	s.Close()
@@ -167,6 +171,7 @@ func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
 	switch decision := outcome.ForReply(stage, r, 0); {
 	case decision.Accepted:
 		s.ext = parseExtensions(r.Lines)
+		s.introduced(r)
 		if !s.strict {
 			if err := s.junk.Skip(s.r.Reader); err != nil {
 				return s.failure(ctx, stage, r, err)
@@ -181,8 +186,25 @@ func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
 	if err != nil || !outcome.ForReply(outcome.HELO, r, 0).Accepted {
 		return s.failure(ctx, outcome.HELO, r, err)
 	}
+	s.introduced(r)
 	return nil
 }
+
+// introduced looks at what a server calls itself: the first word of its
+// greeting, and of its reply to EHLO and HELO (RFC 5321 §4.2, §4.1.1.1).
+func (s *Session) introduced(r reply.Reply) {
+	name, _, _ := strings.Cut(r.Lines[0], " ")
+	name = strings.TrimSuffix(name, ".")
+	for _, own := range s.cfg.OwnNames {
+		if strings.EqualFold(name, own) {
+			s.own = own
+		}
+	}
+}
+
+// OwnName returns the name of this host by which the server has called itself,
+// so that it is this host; empty: it has not.
+func (s *Session) OwnName() string { return s.own }
 
 // StartTLS asks for TLS, shakes hands as config says, and greets the server
 // again (RFC 3207 §4). An error whose stage is outcome.STARTTLS and that
