@@ -52,7 +52,15 @@ const noWindow stage = -1
 
 var killers = []killer{
 	{"the mail server is stopped", func(t *testing.T, r *killRun) bool {
+		var dying []int
+		if !r.way.exim && !r.way.lmtp {
+			dying = r.deliveries(t)
+		}
 		r.sender.stop(t)
+		// Postfix waits for its master(8) alone. Until pipe(8) is dead too, an
+		// answer that mxpipe reads has somebody to hear it, who dies with it:
+		// Postfix's own window, between a delivery and the queue file.
+		r.dead(t, dying)
 		r.thaw(t)
 		return !r.way.exim // whose deliveries go on
 	}, func(t *testing.T, r *killRun) { r.sender.start(t) }, noWindow},
@@ -329,6 +337,12 @@ func (r *killRun) killAll(t *testing.T, pids []int) {
 			t.Fatal(err)
 		}
 	}
+	r.dead(t, pids)
+}
+
+// dead waits until processes are.
+func (r *killRun) dead(t *testing.T, pids []int) {
+	t.Helper()
 	await(t, "the killed to be dead", func() ([]int, bool) {
 		pids = slices.DeleteFunc(pids, func(pid int) bool {
 			_, state, _ := stat(pid)

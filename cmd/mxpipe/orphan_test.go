@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
@@ -21,10 +22,18 @@ import (
 	"github.com/mxpipe/mxpipe/internal/wire"
 )
 
+// A parent's first thread is its main goroutine's, so that it can end.
+func init() {
+	if os.Getenv(roleVariable) == "parent" {
+		runtime.LockOSThread()
+	}
+}
+
 // playParent starts mxpipe, tells its process id, and waits to be killed. Its
 // arguments are those of mxpipe, after its path and the number of a system
 // call that the kernel is not to know, or none. File descriptors 3 and 4 become
-// mxpipe's standard input and output.
+// mxpipe's standard input and output. At SIGUSR1 its first thread ends and the
+// others do not: so it is on its way out, and stays there.
 func playParent(args []string) {
 	fail := func(err error) {
 		if err != nil {
@@ -41,10 +50,11 @@ func playParent(args []string) {
 		&os.ProcAttr{Files: []*os.File{os.NewFile(3, "input"), os.NewFile(4, "output"), nil}, Sys: &syscall.SysProcAttr{Setsid: true}})
 	fail(err)
 	fail(errors.Join(unix.Close(3), unix.Close(4)))
+	leave := make(chan os.Signal, 1)
+	signal.Notify(leave, syscall.SIGUSR1)
 	fmt.Println(mxpipe.Pid)
-	for {
-		_ = unix.Pause()
-	}
+	<-leave
+	_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
 }
 
 // forget has the kernel answer ENOSYS to a system call, from now on, to this
@@ -238,10 +248,54 @@ func TestOrphanEndsAndTakesNoAnswer(t *testing.T) {
 	}
 }
 
+// A parent that is on its way out hears nothing any more, though no pidfd tells
+// yet that it is dead.
+func TestAnswerForLeavingParent(t *testing.T) {
+	adoptOrphans(t, 1)
+	defer adoptOrphans(t, 0)
+	for name, unknown := range map[string]string{"with a pidfd": "none", "without": strconv.Itoa(unix.SYS_PIDFD_OPEN)} {
+		t.Run(name, func(t *testing.T) {
+			committed, answer, over := make(chan error, 1), make(chan struct{}), make(chan error, 1)
+			path := serve(t, func(conn net.Conn) {
+				committed <- receive(conn).err
+				<-answer
+				_, err := conn.Write(wire.AppendAnswer(nil, wire.Answer{Code: "2.0.0", Text: "Ok"}))
+				if err == nil {
+					_, err = conn.Read(make([]byte, 1))
+				}
+				over <- err
+			})
+			m := withParent(t, unknown, "--socket", path, "-f", "s@example.org", "r@example.net")
+			if _, err := m.stdin.WriteString(shortMessage); err != nil {
+				t.Fatal(err)
+			}
+			m.stdin.Close()
+			if err := <-committed; err != nil {
+				t.Fatal(err)
+			}
+			signalTo(t, m.parent.Process.Pid, syscall.SIGUSR1, "Z")
+			close(answer)
+			if err := <-over; !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("the daemon saw %v: its answer was read", err)
+			}
+			m.orphan(t) // and so ours to wait for
+			if line, status := m.end(t); status != 75 || !strings.HasPrefix(line, "4.3.0 the mail server that started mxpipe is gone") {
+				t.Errorf("%d %q", status, line)
+			}
+		})
+	}
+}
+
 // freeze stops a process and waits until it has stopped.
 func freeze(t *testing.T, pid int) {
 	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+	signalTo(t, pid, syscall.SIGSTOP, "T")
+}
+
+// signalTo sends a signal and waits until the process is in a state.
+func signalTo(t *testing.T, pid int, s syscall.Signal, state string) {
+	t.Helper()
+	if err := syscall.Kill(pid, s); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
@@ -250,11 +304,11 @@ func freeze(t *testing.T, pid int) {
 			t.Fatal(err)
 		}
 		stat := string(text)
-		if strings.HasPrefix(stat[strings.LastIndexByte(stat, ')')+1:], " T ") {
+		if strings.HasPrefix(stat[strings.LastIndexByte(stat, ')')+1:], " "+state+" ") {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("it does not stop: %q", stat)
+			t.Fatalf("no state %s: %q", state, stat)
 		}
 	}
 }

@@ -71,6 +71,13 @@ func (p *parent) gone(buf []byte) bool {
 	return dying || p.replaced()
 }
 
+// leaving reports what can be known without a wait of whether the parent has
+// died or is about to, in buf as gone does.
+func (p *parent) leaving(buf []byte) bool {
+	dying, _ := exiting(p.readStat(buf))
+	return dying || p.lost || p.replaced()
+}
+
 // readStat reads /proc/PID/stat into buf and returns what it has read: nothing
 // when it cannot be read.
 func (p *parent) readStat(buf []byte) []byte {

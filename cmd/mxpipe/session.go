@@ -140,13 +140,17 @@ func (s *session) fill() (n int, end bool, err error) {
 
 // answer reads what the daemon answers, as long as there is a parent to tell it
 // to: an answer that is not read counts as not heard, and the daemon keeps it
-// for the mail server's next try. It returns wire.ErrNoAnswer for a daemon that
-// went away.
+// for the mail server's next try. A parent that is on its way out hears nothing
+// any more, though its pidfd tells only when it is dead. It returns
+// wire.ErrNoAnswer for a daemon that went away.
 func (s *session) answer() (wire.Answer, error) {
 	have := 0
 	for {
 		if _, _, err := s.wait(0, pollIn, "the daemon's answer"); err != nil {
 			return wire.Answer{}, err
+		}
+		if s.parent.leaving(s.stat[:]) {
+			return wire.Answer{}, errOrphan
 		}
 		n, failure := read(s.socket, s.reply[have:])
 		if failure == eintr || failure == eagain {
