@@ -9,6 +9,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/pin"
+	"github.com/mxpipe/mxpipe/transport/relay"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -86,6 +87,10 @@ type Config struct {
 	// mx_auth, lists and each single limit replace the transport's, the other
 	// keys of tls_client and limits stay. An override has no overrides.
 	Overrides []Override
+	// Relay takes all mail, instead of the mail servers of the recipients'
+	// domains (relay). An override without one has the transport's, unless it
+	// says off or has a nexthop of its own. Default: nil, none.
+	Relay *relay.Relay
 }
 
 // PolicySet is one mx_auth block. The zero PolicySet has no mechanism at all.

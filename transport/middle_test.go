@@ -97,8 +97,8 @@ func (m *middle) Write(p []byte) (int, error) {
 	return m.saw.Write(p)
 }
 
-// relay is one connection of a man in the middle.
-type relay struct {
+// tampered is one connection of a man in the middle.
+type tampered struct {
 	*middle
 	client, server net.Conn
 	fromClient     *bufio.Reader
@@ -120,7 +120,7 @@ func (m *middle) serve(client net.Conn) {
 		server.Close()
 	})
 	defer stop()
-	r := &relay{middle: m}
+	r := &tampered{middle: m}
 	r.use(client, server)
 	if m.tamper.greeting != "" {
 		io.WriteString(client, m.tamper.greeting+"\r\n")
@@ -156,13 +156,13 @@ func (m *middle) serve(client net.Conn) {
 	}
 }
 
-func (r *relay) use(client, server net.Conn) {
+func (r *tampered) use(client, server net.Conn) {
 	r.client, r.fromClient = client, bufio.NewReader(client)
 	r.server, r.fromServer = server, bufio.NewReader(server)
 }
 
 // reply passes a reply on, without what it hides.
-func (r *relay) reply() bool {
+func (r *tampered) reply() bool {
 	var lines []string
 	for {
 		line, err := r.fromServer.ReadString('\n')
@@ -185,7 +185,7 @@ func (r *relay) reply() bool {
 }
 
 // secure is what it does once the client has asked for TLS.
-func (r *relay) secure() {
+func (r *tampered) secure() {
 	line, err := r.fromServer.ReadString('\n')
 	if err != nil {
 		return
@@ -222,7 +222,7 @@ func (r *relay) secure() {
 }
 
 // pass lets everything through, and listens, until either side is done.
-func (r *relay) pass() {
+func (r *tampered) pass() {
 	r.wg.Go(func() {
 		defer r.server.Close()
 		io.Copy(io.MultiWriter(r.middle, r.server), r.fromClient)

@@ -41,6 +41,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/relay"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/session"
@@ -102,8 +103,10 @@ type Transport struct {
 	traces    *Traces
 	observe   func(*Event)
 
-	plans      *plan.Cache
-	conns      *session.Conns
+	plans *plan.Cache
+	conns *session.Conns
+	// by relay; not changed after New
+	logins     map[*relay.Relay]*session.Login
 	hosts      *delivery.Hosts
 	inProgress inProgress
 
@@ -118,6 +121,9 @@ type profile struct {
 	dialer   *session.Dialer
 	limits   *limit.Limits
 	delivery delivery.Config
+	relay    *relayed // where all mail goes instead; nil: nowhere else
+	// that this profile leads to; nil: it leads to the domains' own hosts
+	via *relay.Relay
 }
 
 type override struct {
@@ -187,8 +193,7 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 			return nil, err
 		}
 	}
-	p := &profile{cfg: cfg, planner: plan.New(planning), limits: limits}
-	p.dialer = session.New(session.Config{
+	connect := session.Config{
 		Name:           strings.TrimSpace(cfg.Name + " " + planning.Override),
 		Hostname:       cfg.Hostname,
 		OwnNames:       slices.DeleteFunc(slices.Clone(planning.Self.Names), route.SharedName),
@@ -197,26 +202,38 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 		ConnectTimeout: cfg.ConnectTimeout, CommandTimeout: cfg.CommandTimeout, SubmissionTimeout: cfg.SubmissionTimeout,
 		ReuseLimit: cfg.ConnReuseLimit, IdleCount: cfg.ConnMaxIdleCount, IdleTime: cfg.ConnMaxIdleTime,
 		Debug: cfg.Debug, TLS: client, Limits: limits,
-	}, t.conns)
+	}
 	deps.Traffic.Transport = cfg.Name
+	p := t.assemble(cfg, planning, connect, deps.Traffic)
+	if cfg.Relay != nil {
+		p.relay, err = t.newRelayed(p, cfg.Relay, planning, connect, deps)
+	}
+	return p, err
+}
+
+// assemble makes a profile of what its rooms need.
+func (t *Transport) assemble(cfg *Config, planning plan.Config, connect session.Config, traffic Traffic) *profile {
+	p := &profile{cfg: cfg, planner: plan.New(planning), dialer: session.New(connect, t.conns), limits: connect.Limits}
 	p.delivery = delivery.Config{
-		Planner: p.planner, Dialer: p.dialer, Limits: limits, Conns: t.conns, Hosts: t.hosts,
-		Traffic:  deps.Traffic,
+		Planner: p.planner, Dialer: p.dialer, Limits: p.limits, Conns: t.conns, Hosts: t.hosts,
+		Traffic:  traffic,
 		Chunking: cfg.Chunking.use(), ConnectTimeout: cfg.ConnectTimeout, End: t.ctx,
 	}
-	return p, nil
+	return p
 }
 
 // demands reads what the message itself asks for: the envelope's REQUIRETLS,
 // or the header field by which Postfix carries it over a local hop; and
 // "TLS-Required: No" (RFC 8689 §3). A bounce goes even to hosts that do not
 // offer the extension, as it would be lost otherwise (RFC 8689 §5).
-func demands(cfg *Config, env *Envelope, msg *Message) verdict.Demands {
+// To a relay, whose TLS protects a login, "TLS-Required: No" says nothing; it
+// goes on with the message.
+func (p *profile) demands(env *Envelope, msg *Message) verdict.Demands {
 	require := env.RequireTLS || msg.Header.RequireTLS()
 	return verdict.Demands{
 		RequireTLS:    require,
-		Relaxed:       cfg.RelaxedRequireTLS || env.Sender == "" || env.Sender == "<>",
-		TLSRequiredNo: !require && cfg.RequireTLSOverride && msg.Header.TLSRequiredNo(),
+		Relaxed:       p.cfg.RelaxedRequireTLS || env.Sender == "" || env.Sender == "<>",
+		TLSRequiredNo: !require && p.via == nil && p.cfg.RequireTLSOverride && msg.Header.TLSRequiredNo(),
 	}
 }
 
@@ -352,7 +369,7 @@ type targetRcpts struct {
 func (p *targetRcpts) message(env *Envelope, msg *Message) *delivery.Message {
 	m := &delivery.Message{
 		Target: p.target, Recipients: p.rcpts, Content: msg.Content, Facts: msg.Facts,
-		Demands:  demands(p.profile.cfg, env, msg),
+		Demands:  p.profile.demands(env, msg),
 		EightBit: env.EightBit, SMTPUTF8: env.SMTPUTF8, Ret: env.Ret, EnvID: env.EnvID,
 		Refused: refusal(p.profile.cfg, env, msg),
 	}
@@ -400,6 +417,9 @@ func (t *Transport) split(env *Envelope, results []Result) []*targetRcpts {
 			continue
 		}
 		profile, target, failed := t.destination(addr, env.Nexthop)
+		if failed == nil {
+			failed = profile.suspended(addr)
+		}
 		if failed != nil {
 			t.reject(env, &results[i], failed)
 			continue
@@ -420,6 +440,7 @@ func (t *Transport) split(env *Envelope, results []Result) []*targetRcpts {
 // destination says where mail for a recipient goes, and in which way. What
 // the mail server names as its next hop comes before the recipient's domain,
 // unless it is that; overrides are looked for under the name that was chosen.
+// A relay comes before all of that.
 func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profile, dest plan.Target, failed *status.Error) {
 	own, err := route.ForDomain(rcpt.ASCII)
 	switch {
@@ -436,6 +457,9 @@ func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profil
 		dest.Destination = own
 	}
 	o := t.overrideOf(dest.Domain)
+	if r := t.relayFor(dest, own.Domain, o); r != nil {
+		return r.profile, r.target, nil
+	}
 	if o == nil {
 		return t.base, dest, nil
 	}

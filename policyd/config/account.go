@@ -28,12 +28,23 @@ func AsService() Environment {
 	if err != nil {
 		return env
 	}
-	env.ReadFile = func(name string) ([]byte, error) { return readAs(account, name) }
+	env.ReadFile = func(name string) ([]byte, error) { return readAs(account, name, ReadFile) }
+	if uid, err := strconv.Atoi(account.Uid); err == nil {
+		secret := func(name string) ([]byte, error) { return readSecret(name, uid) }
+		env.ReadSecret = func(name string) ([]byte, error) { return readAs(account, name, secret) }
+	}
+	if info, err := os.Stat(serviceCredentials); err == nil && info.IsDir() && env.Credentials == "" {
+		env.Credentials = serviceCredentials
+	}
 	return env
 }
 
+// serviceCredentials is where systemd has the service's credentials while it
+// runs.
+const serviceCredentials = "/run/credentials/" + ServiceUser + ".service"
+
 // readAs reads a file with the rights of a user. We must be root.
-func readAs(account *user.User, name string) (text []byte, err error) {
+func readAs(account *user.User, name string, read func(name string) ([]byte, error)) (text []byte, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -41,7 +52,7 @@ func readAs(account *user.User, name string) (text []byte, err error) {
 		// that keeps it.
 		runtime.LockOSThread()
 		if err = become(account); err == nil {
-			text, err = ReadFile(name)
+			text, err = read(name)
 		}
 	}()
 	<-done

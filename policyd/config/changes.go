@@ -12,7 +12,9 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pin"
+	"github.com/mxpipe/mxpipe/transport/relay"
 	"github.com/mxpipe/mxpipe/transport/replyrule"
+	"github.com/mxpipe/mxpipe/transport/sasl"
 )
 
 // Change is one setting that differs between two configurations.
@@ -184,6 +186,9 @@ func (s dump) transport(path string, t *transport.Config) {
 	for scope, l := range t.Limits {
 		s.limit(path+".limits."+limit.Scope(scope).Word(), l)
 	}
+	if t.Relay != nil {
+		s.relay(path+".relay", t.Relay)
+	}
 	order := make([]string, len(t.Overrides))
 	for i, o := range t.Overrides {
 		order[i] = o.Match
@@ -193,6 +198,14 @@ func (s dump) transport(path string, t *transport.Config) {
 		s.transport(at, o.Config)
 	}
 	s.put(path+".overrides", strings.Join(order, " "))
+}
+
+func (s dump) relay(path string, r *relay.Relay) {
+	s.put(path+".host", r.String())
+	s.put(path+".tls", r.TLS.String())
+	s.put(path+".user", r.User)
+	s.put(path+".password_file", r.PasswordFile)
+	s.put(path+".auth", joined(r.Auth, sasl.Mechanism.Word))
 }
 
 func chunkingWord(c transport.Chunking) string {

@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -31,6 +32,12 @@ type Environment struct {
 	// key), to check that it is there and holds what it must. Nil leaves
 	// these files unchecked.
 	ReadFile func(name string) ([]byte, error)
+	// ReadSecret reads a file that holds a password, if its owner and mode keep
+	// it from others. Nil leaves these files unchecked.
+	ReadSecret func(name string) ([]byte, error)
+	// Credentials is the content of $CREDENTIALS_DIRECTORY, where systemd puts
+	// what LoadCredential= names; empty: there is none.
+	Credentials string
 	// Group says what is wrong with a group's name or number. Nil leaves
 	// groups unchecked.
 	Group func(name string) error
@@ -46,6 +53,8 @@ func System() Environment {
 		FQDN:           fqdn,
 		StateDirectory: os.Getenv("STATE_DIRECTORY"),
 		ReadFile:       ReadFile,
+		ReadSecret:     func(name string) ([]byte, error) { return readSecret(name, os.Geteuid()) },
+		Credentials:    os.Getenv("CREDENTIALS_DIRECTORY"),
 		Group:          findGroup,
 		Addresses:      addresses,
 	}
@@ -97,6 +106,28 @@ var errNotRegular = errors.New("not a regular file")
 // ReadFile reads a whole file of at most 1 MiB. It must be a regular file: a
 // FIFO or a device could have its reader wait for ever. A link to one will do.
 func ReadFile(name string) ([]byte, error) {
+	return readChecked(name, func(fs.FileInfo) error { return nil })
+}
+
+// readSecret reads a file as ReadFile does, if nobody but root and the user can
+// change it, and nobody else can read it but a group that it was given to.
+func readSecret(name string, user int) ([]byte, error) {
+	return readChecked(name, func(info fs.FileInfo) error {
+		stat, isUnix := info.Sys().(*syscall.Stat_t)
+		mode := info.Mode().Perm()
+		switch {
+		case isUnix && stat.Uid != 0 && int(stat.Uid) != user:
+			return fmt.Errorf("it belongs to the user %d, who is neither the daemon's nor root", stat.Uid)
+		case mode&0o004 != 0:
+			return fmt.Errorf("everybody can read it (mode %04o)", mode)
+		case mode&0o022 != 0:
+			return fmt.Errorf("others can change it (mode %04o)", mode)
+		}
+		return nil
+	})
+}
+
+func readChecked(name string, check func(fs.FileInfo) error) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
@@ -108,6 +139,9 @@ func ReadFile(name string) ([]byte, error) {
 	}
 	if !info.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: errNotRegular}
+	}
+	if err := check(info); err != nil {
+		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {

@@ -134,6 +134,8 @@ func (d *decoder) elsewhere(name string) (known, where string) {
 		{"in replies.do", replyActionKeys(&replyrule.Rule{})},
 		{"in transports.NAME.tls_client", d.tlsKeys(&t.TLSClient, new([]uint16))},
 		{"in transports.NAME.limits", limitsKeys(&t.Limits)},
+		// the other names are common
+		{"in transports.NAME.relay", []key{{name: "password_file"}, {name: "auth"}}},
 	} {
 		for _, k := range place.keys {
 			if folded(k.name) == folded(name) {

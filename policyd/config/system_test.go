@@ -193,13 +193,13 @@ func TestAsService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err := readAs(nobody, open); err != nil || string(text) != "x" {
+	if text, err := readAs(nobody, open, ReadFile); err != nil || string(text) != "x" {
 		t.Errorf("what all may read: %q, %v", text, err)
 	}
-	if text, err := readAs(nobody, secret); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "permission denied to the service's user "+nobody.Username) {
+	if text, err := readAs(nobody, secret, ReadFile); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "permission denied to the service's user "+nobody.Username) {
 		t.Errorf("what root alone may read: %q, %v", text, err)
 	}
-	if _, err := readAs(nobody, dir+"/nosuch"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := readAs(nobody, dir+"/nosuch", ReadFile); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what is not there: %v", err)
 	}
 	// The rights are given back.

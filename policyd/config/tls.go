@@ -141,12 +141,17 @@ type fileContent struct {
 // readFile reads a file that the configuration names, once. There is nothing
 // to read when the Environment leaves files unchecked.
 func (d *decoder) readFile(name string) (data []byte, checked bool, err error) {
-	if d.env.ReadFile == nil {
+	return d.readBy(d.env.ReadFile, name)
+}
+
+// readBy is readFile by one of the Environment's ways to read.
+func (d *decoder) readBy(read func(name string) ([]byte, error), name string) (data []byte, checked bool, err error) {
+	if read == nil {
 		return nil, false, nil
 	}
 	got, done := d.files[name]
 	if !done {
-		got.data, got.err = d.env.ReadFile(name)
+		got.data, got.err = read(name)
 		if d.files == nil {
 			d.files = make(map[string]fileContent)
 		}

@@ -81,6 +81,7 @@ func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.P
 			}
 			v.block(limitsKeys(&t.Limits)...)
 		}},
+		{"relay", func(v value) { d.relay(v, t) }},
 	}
 }
 
@@ -170,6 +171,7 @@ func (d *decoder) overrides(v value, t *transport.Config, c *Config) {
 		}
 		seen := item.block(append(keys, nested)...)
 		checkSource(seen, &laid)
+		checkRelay(seen, &laid)
 		d.noteUntold(seen, t.Name)
 		if match, given := seen["match"]; !given {
 			item.wrong("match is missing; expected a key such as match: example.org")

@@ -135,6 +135,7 @@ func (rt *Runtime) build(cfg *config.Config, old *generation) (*generation, erro
 		t := old.transports[name]
 		if t != nil && t.resolver == g.resolver && reflect.DeepEqual(t.inputs, inputs) {
 			rt.resources.acquire(&t.resource)
+			t.transport.RetryLogins()
 		} else if t, err = rt.newTransport(inputs, maxIdle/len(cfg.Transports), g, old); err != nil {
 			return g, fmt.Errorf("transport %s: %w", name, err)
 		}

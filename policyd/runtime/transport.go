@@ -99,11 +99,15 @@ func replyTimeout(cfg *transport.Config) time.Duration {
 }
 
 // digest is that of the files that a transport and its overrides name, so that
-// a certificate that was renewed in place counts as a change.
+// a certificate that was renewed in place, or a password, counts as a change.
 func digest(cfg *transport.Config, read readFile) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	add := func(c *transport.Config) {
-		for _, name := range append([]string{c.TLSClient.Cert, c.TLSClient.Key}, c.TLSClient.RootCA...) {
+		names := append([]string{c.TLSClient.Cert, c.TLSClient.Key}, c.TLSClient.RootCA...)
+		if c.Relay != nil {
+			names = append(names, c.Relay.PasswordFile)
+		}
+		for _, name := range names {
 			if name == "" {
 				continue
 			}

@@ -67,6 +67,7 @@ type Config struct {
 	Hosts    *Hosts
 	Traffic  Traffic       // what holds mail back or slows it down
 	Chunking smtp.Chunking // the most that is made of CHUNKING
+	Relay    bool          // the target is a relay
 	// for the look-ups of one host and TCP to all of its addresses together
 	ConnectTimeout time.Duration
 	// for TCP to one host while another is left; 0: 30s

@@ -18,7 +18,7 @@ func (d *Delivery) applyReplies(c *session.Conn, rcpts []*recipient, report *smt
 		decision, text := decide(report, i)
 		state = max(state, decision.Conn)
 		if decision.Code == wantsLogin {
-			text += " [the server wants a login; mxpolicyd has none: deliver there by the mail server's own client]"
+			text += " [" + d.loginAdvice() + "]"
 		}
 		reason := &status.Error{Code: decision.Code, Host: c.Host.Host.Name, Via: c.Via(), Text: text}
 		r.conn = c
@@ -41,6 +41,14 @@ func (d *Delivery) applyReplies(c *session.Conn, rcpts []*recipient, report *smt
 		state = outcome.Close
 	}
 	return nextHost, nextTx, state
+}
+
+// loginAdvice says what helps where a server wants a login.
+func (d *Delivery) loginAdvice() string {
+	if d.cfg.Relay {
+		return "the relay does not accept the login, or wants one: see user and password_file of the relay"
+	}
+	return "the server wants a login: set a relay with user and password_file in mxpolicyd.yaml"
 }
 
 // wantsLogin is the code of a reply about authentication, which is our own

@@ -39,6 +39,8 @@ func CauseOf(s *status.Error) Cause {
 	switch reply := replyClass(s.Text); {
 	case s.Code.Class == status.Success:
 		return NoCause
+	case s.Code == codeLogin: // whatever the server says about it
+		return CauseOwn
 	case reply == '4':
 		return CauseRemote4xx
 	case reply == '5':

@@ -6,6 +6,8 @@
 // [ForReply] judges a reply, [ForError] a failure without one. The rules, in
 // the order in which they are applied:
 //
+//   - A reply to AUTH but 235, and 530, 534, 535 and 538 anywhere (RFC 4954
+//     §6), are about our login: temporary, X.7.8.
 //   - 421 at any time is temporary, closes the connection, and the next host
 //     is tried (RFC 5321 §3.8).
 //   - A positive reply that the stage expects is a success. Every other reply
@@ -47,6 +49,7 @@ const (
 	STARTTLS                  // the reply to STARTTLS
 	Handshake                 // the TLS handshake; there is no reply
 	EHLOAfterTLS              // the reply to EHLO after the handshake
+	AUTH                      // the reply that ends a login (RFC 4954)
 	MAIL                      // the reply to MAIL
 	RCPT                      // the reply to one RCPT
 	DATA                      // the reply to the DATA command
@@ -62,7 +65,7 @@ const (
 func (s Stage) String() string {
 	names := [...]string{
 		"connect", "greeting", "EHLO", "HELO", "STARTTLS", "TLS handshake", "EHLO after STARTTLS",
-		"MAIL FROM", "RCPT TO", "DATA", "message body", "BDAT", "end of message", "RSET",
+		"AUTH", "MAIL FROM", "RCPT TO", "DATA", "message body", "BDAT", "end of message", "RSET",
 	}
 	if int(s) < len(names) {
 		return names[s]
@@ -136,8 +139,16 @@ func ForReply(stage Stage, r reply.Reply, accepted int) Decision {
 	return d
 }
 
+// codeLogin is the code of all that has to do with a login: our own trouble.
+var codeLogin = status.New(status.Temporary, 7, 8)
+
 func forReply(stage Stage, r reply.Reply, accepted int) Decision {
 	switch {
+	case stage == AUTH && r.Code == 235:
+		return Decision{Code: status.New(status.Success, 7, 0), Accepted: true}
+	case stage == AUTH && r.Class() >= 2 && r.Class() <= 5:
+		// Whatever it is, no message is to blame.
+		return Decision{Code: codeLogin, NextHost: true, Conn: Close}
 	case r.Code == 421:
 		return Decision{Code: resultCode(stage, r, status.Temporary), NextHost: true, Conn: Close}
 	case noReplyBelongs(stage):
@@ -146,7 +157,7 @@ func forReply(stage Stage, r reply.Reply, accepted int) Decision {
 		// Our own trouble: a login that mxpolicyd does not have, or that the
 		// server does not take. No message bounces for it.
 		d := refusal(stage, r, accepted)
-		d.Code = status.New(status.Temporary, 7, 8)
+		d.Code = codeLogin
 		d.NextHost = d.NextHost || stage == MAIL || stage == RCPT && accepted == 0
 		return d
 	case r.Temporary(), r.Permanent():

@@ -12,11 +12,11 @@ type Policies interface {
 	Lookup(ctx context.Context, domain string) (policycache.Entry, error)
 }
 
-// asksPolicy says whether a target has an MTA-STS policy to ask for (RFC 8461
-// §3.4): the domain's own, or none where MX records are not what leads to the
-// hosts.
+// asksPolicy says whether a target has an MTA-STS policy to ask for: the
+// domain's own, a relay's under its name (RFC 8461 §3.4), or none where MX
+// records are not what leads to the hosts.
 func (p *Planner) asksPolicy(target Target, demands verdict.Demands) bool {
-	return p.cfg.Policies != nil && !demands.TLSRequiredNo && target.Domain != "" && !target.Nexthop
+	return p.cfg.Policies != nil && !demands.TLSRequiredNo && target.Domain != "" && (!target.Nexthop || p.cfg.Rules.Relay == verdict.RelayTLS)
 }
 
 // lookupPolicy finds the MTA-STS policy of a domain. One that cannot be looked

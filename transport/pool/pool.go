@@ -55,6 +55,7 @@ type Key struct {
 	Transport string // whose settings the connection was made with
 	Host      string // the MX host's name, or an address literal
 	Port      uint16
+	User      string // who logged in over it; empty: nobody
 }
 
 // Fit is what a delivery thinks of an idle connection.

@@ -34,7 +34,7 @@ type Junk struct {
 // Read reads one reply, with all of its lines. Its errors are those of [Read];
 // one that follows junk tells of it, and counts as malformed.
 func (j *Junk) Read(br *bufio.Reader) (Reply, error) {
-	r, err := read(br, MaxLines*MaxLine, j)
+	r, err := read(br, MaxLines*MaxLine, j, nil)
 	if err != nil && j.Lines > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("%w: %v: %w", ErrMalformed, j, err)
 	}

@@ -34,18 +34,28 @@ var (
 // errors of the connection, time-outs among them, come as they are. A reply
 // that breaks the rules or bounds is ErrMalformed or ErrTooLong.
 func Read(br *bufio.Reader) (Reply, error) {
-	return read(br, MaxLines*MaxLine, nil)
+	return read(br, MaxLines*MaxLine, nil, nil)
 }
 
 // ReadBrief is Read, but keeps no more of the lines than Reply.Text shows: for
 // replies that are read by no other package.
 func ReadBrief(br *bufio.Reader) (Reply, error) {
-	return read(br, MaxText, nil)
+	return read(br, MaxText, nil, nil)
+}
+
+// Hide takes out of a server's words what nobody may read. It is given a text
+// as the server wrote it, and makes no code or separator.
+type Hide func(text string) string
+
+// ReadHiding is ReadBrief for a server that may quote a secret. Neither the
+// reply nor an error has it.
+func ReadHiding(br *bufio.Reader, hide Hide) (Reply, error) {
+	return read(br, MaxText, nil, hide)
 }
 
 // read reads one reply and keeps so many bytes of its lines. With junk it
-// skips what is none, as far as junk allows.
-func read(br *bufio.Reader, keep int, junk *Junk) (Reply, error) {
+// skips what is none, as far as junk allows. hide may be nil.
+func read(br *bufio.Reader, keep int, junk *Junk, hide Hide) (Reply, error) {
 	var r Reply
 	for n := 0; n < MaxLines; {
 		line, err := readLine(br)
@@ -54,6 +64,9 @@ func read(br *bufio.Reader, keep int, junk *Junk) (Reply, error) {
 				err = io.ErrUnexpectedEOF
 			}
 			return Reply{}, err
+		}
+		if hide != nil {
+			line = hideIn(line, hide)
 		}
 		raw := line
 		code, more, ok := parseCode(line)
@@ -92,6 +105,15 @@ func read(br *bufio.Reader, keep int, junk *Junk) (Reply, error) {
 		}
 	}
 	return Reply{}, fmt.Errorf("%w: more than %d lines", ErrTooLong, MaxLines)
+}
+
+// hideIn hides what is behind a line's code and separator, or in all of a line
+// that has none.
+func hideIn(line []byte, hide Hide) []byte {
+	if _, _, ok := parseCode(line); !ok || len(line) < 4 {
+		return []byte(hide(string(line)))
+	}
+	return append(line[:4:4], hide(string(line[4:]))...)
 }
 
 // add appends a line's text, as far as there is room for it.

@@ -63,6 +63,8 @@ type Config struct {
 	Debug             bool // the dialogue is logged
 	TLS               *TLS
 	Limits            *limit.Limits
+	// Relay is for a relay; the zero Relay is none.
+	Relay Relay
 }
 
 // Dialer gets connections. It is safe for concurrent use.
@@ -105,6 +107,9 @@ func (d *Dialer) trace(r *Request, addr netip.Addr) func(who, line string) {
 func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error) {
 	start := time.Now()
 	defer func() { r.Budget -= time.Since(start) }()
+	if refused := d.LoginRefused(); refused != nil {
+		return nil, loginError(ctx, r.Host, refused)
+	}
 	attempt, err := d.conns.Dead.Begin(ctx, d.deadKey(r.Host))
 	Spend(&r.Record.Connect, start)
 	if err != nil {
@@ -193,6 +198,9 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 			persistConn: &persistConn{addr: addr, local: localAddr(conn), tlsRequiredNo: o.TLSRequiredNo, conns: o.conns},
 		}
 		if err = o.open(ctx, c, conn); err == nil {
+			err = o.login(ctx, c)
+		}
+		if err == nil {
 			if addr != begin[0] || len(o.Avoid) > 0 {
 				history.Worked(key, addr)
 			}
@@ -208,8 +216,8 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 		reason := hostError(ctx, o.Host, outcome.Greeting, err)
 		reason.Via = addr.String()
 		reasons = append(reasons, reason)
-		if ctx.Err() != nil {
-			break
+		if ctx.Err() != nil || reason.Code == codeLogin {
+			break // another address would say the same, and count it
 		}
 		history.Failed(key, addr)
 		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return a == addr })

@@ -92,7 +92,7 @@ func (c *persistConn) fits(h *plan.Host, tlsRequiredNo bool) pool.Fit {
 
 // poolKey is what the idle connections to a host are kept by.
 func (d *Dialer) poolKey(h *plan.Host) pool.Key {
-	return pool.Key{Transport: d.cfg.Name, Host: h.Host.Name, Port: h.Port}
+	return pool.Key{Transport: d.cfg.Name, Host: h.Host.Name, Port: h.Port, User: d.cfg.Relay.user()}
 }
 
 // IdleCount is how many idle connections there are to a host.

@@ -11,6 +11,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/relay"
 	"github.com/mxpipe/mxpipe/transport/smtp"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -87,21 +88,25 @@ func (o *opening) open(ctx context.Context, c *Conn, conn *limitedConn) (err err
 			silence = 0
 		}
 		if err == nil {
-			err = o.greet(ctx, c, conn, silence)
+			err = o.greet(ctx, c, conn, silence, hello)
 		}
-		if err != nil {
+		var failed *helloError
+		if err != nil && !errors.As(err, &failed) {
 			if len(tries) > 0 && !v.Plaintext() && ctx.Err() == nil {
 				// which tells more than that it takes no further connection
 				return v.NoTLS(tries)
 			}
 			return err
 		}
-		err = o.startTLS(ctx, c, hello)
-		var failed *helloError
+		if err == nil {
+			err = o.startTLS(ctx, c, hello)
+		}
 		switch {
 		case errors.As(err, &failed):
 			tries = append(tries, failed.Try)
-			c.session.Close()
+			if c.session != nil {
+				c.session.Close()
+			}
 			continue
 		case err != nil:
 			return o.noTLS(ctx, c, err)
@@ -140,7 +145,7 @@ func (o *opening) inTheClear(ctx context.Context, c *Conn, why error) error {
 	if err != nil {
 		return err
 	}
-	return o.greet(ctx, c, conn, 0)
+	return o.greet(ctx, c, conn, 0, handshake.Hello{})
 }
 
 // noTLS decides what becomes of a connection with which TLS failed for a reason
@@ -164,9 +169,10 @@ func (o *opening) noTLS(ctx context.Context, c *Conn, err error) error {
 	return o.inTheClear(ctx, c, err)
 }
 
-// greet opens the session. silence is for the handshake that follows. On error
-// the connection is closed.
-func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence time.Duration) (err error) {
+// greet opens the session. silence and hello are for the handshake, which comes
+// first with implicit TLS, and follows otherwise. On error the connection is
+// closed; the errors of a handshake are those of startTLS.
+func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence time.Duration, hello handshake.Hello) (err error) {
 	defer Spend(&o.Record.Greeting, time.Now())
 	cfg := smtp.Config{
 		Hostname: o.cfg.Hostname, OwnNames: o.cfg.OwnNames,
@@ -176,8 +182,17 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence
 		Buffers:           &o.conns.buffers,
 	}
 	cfg.Trace = o.trace(o.Request, c.addr)
-	c.session, err = smtp.Open(ctx, conn.Conn, cfg)
 	var at *smtp.Error
+	if o.cfg.Relay.TLS == relay.Implicit {
+		config, judge := o.cfg.TLS.config(&c.Host.Verdict, c.persistConn, o.cfg.Name, hello)
+		if c.session, err = smtp.OpenTLS(ctx, conn.Conn, cfg, o.probe.over(config)); err == nil {
+			c.proof.Group = c.session.TLS().CurveID
+		} else if errors.As(err, &at) && at.Stage == outcome.Handshake {
+			return o.handshakeError(ctx, c, hello, judge, err)
+		}
+	} else {
+		c.session, err = smtp.Open(ctx, conn.Conn, cfg)
+	}
 	if err == nil || errors.As(err, &at) && at.Err == nil {
 		o.attempt.Succeeded()
 	}
@@ -203,33 +218,17 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence
 // have the message, a *helloError that another hello may fare better.
 func (o *opening) startTLS(ctx context.Context, c *Conn, hello handshake.Hello) error {
 	v := &c.Host.Verdict
-	if c.session.Extensions().StartTLS {
+	if c.session.Extensions().StartTLS && c.session.TLS() == nil && o.cfg.Relay.TLS != relay.NoTLS {
 		start := time.Now()
 		config, judge := o.cfg.TLS.config(v, c.persistConn, o.cfg.Name, hello)
 		err := c.session.StartTLS(ctx, o.probe.over(config))
 		Spend(&o.Record.TLS, start)
-		var at *smtp.Error
-		var failed *verdict.Failure
-		switch {
-		case err == nil:
-			c.proof.Group = c.session.TLS().CurveID
-			if err := o.loops(c.session); err != nil {
-				return err
-			}
-		case errors.As(err, &failed):
-			return failed
-		case ctx.Err() != nil || c.session.TLS() != nil:
+		if err != nil {
+			return o.handshakeError(ctx, c, hello, judge, err)
+		}
+		c.proof.Group = c.session.TLS().CurveID
+		if err := o.loops(c.session); err != nil {
 			return err
-		case errors.As(err, &at) && at.Stage == outcome.STARTTLS && at.Err == nil:
-			return o.orNoTLS(v, &refusal{at, &handshake.Refused{Code: at.Reply.Code, Text: at.Reply.Text()}})
-		case errors.Is(err, smtp.ErrInjection) || !errors.As(err, &at) || at.Stage != outcome.Handshake:
-			return o.orNoTLS(v, err)
-		default:
-			try := handshake.Try{Offer: o.cfg.TLS.offer(v, hello), Err: at.Err}
-			if !judge.judged() && handshake.FaultOf(at.Err).PlainerHelps() {
-				return &helloError{try}
-			}
-			return o.orNoTLS(v, &smtp.Error{Stage: at.Stage, Err: handshake.Error{try}})
 		}
 	}
 	if failed := v.Judge(&c.proof); failed != nil {
@@ -239,6 +238,29 @@ func (o *opening) startTLS(ctx context.Context, c *Conn, hello handshake.Hello) 
 		return failed
 	}
 	return nil
+}
+
+// handshakeError says what a failure of STARTTLS, or of the handshake, comes
+// to.
+func (o *opening) handshakeError(ctx context.Context, c *Conn, hello handshake.Hello, judge *verifier, err error) error {
+	v := &c.Host.Verdict
+	var at *smtp.Error
+	var failed *verdict.Failure
+	switch {
+	case errors.As(err, &failed):
+		return failed
+	case ctx.Err() != nil || c.session != nil && c.session.TLS() != nil:
+		return err
+	case errors.As(err, &at) && at.Stage == outcome.STARTTLS && at.Err == nil:
+		return o.orNoTLS(v, &refusal{at, &handshake.Refused{Code: at.Reply.Code, Text: at.Reply.Text()}})
+	case errors.Is(err, smtp.ErrInjection) || !errors.As(err, &at) || at.Stage != outcome.Handshake:
+		return o.orNoTLS(v, err)
+	}
+	try := handshake.Try{Offer: o.cfg.TLS.offer(v, hello), Err: at.Err}
+	if !judge.judged() && handshake.FaultOf(at.Err).PlainerHelps() {
+		return &helloError{try}
+	}
+	return o.orNoTLS(v, &smtp.Error{Stage: at.Stage, Err: handshake.Error{try}})
 }
 
 // orNoTLS gives a failure of STARTTLS as it is where plaintext will do, and
@@ -270,7 +292,10 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 		// sooner
 		<-ctx.Done()
 	}
+	var login *LoginError
 	switch {
+	case errors.As(err, &login):
+		return loginError(ctx, h, login)
 	case errors.Is(err, limit.ErrBusy):
 		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: h.Host.Name, Err: err}
 	case errors.As(err, &failed):

@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,10 @@ type Extensions struct {
 	Size                bool  // RFC 1870
 	MaxSize             int64 // bytes; 0: the server named no limit
 
+	// Auth are the SASL mechanisms offered (RFC 4954 §3), in the server's
+	// order, in capitals; empty: none, or AUTH without any.
+	Auth []string
+
 	// Keywords holds the lines of those above, and of AUTH (RFC 4954), as they
 	// came but for their length, for people to read. A connection may stay for
 	// long, and what is of no use must not stay with it.
@@ -32,6 +37,13 @@ type Extensions struct {
 const (
 	maxKeywords = 16
 	maxKeyword  = 200
+)
+
+// The bounds of Auth: a mechanism's name has at most 20 characters (RFC 4422
+// §3.1).
+const (
+	maxMechanisms = 30
+	maxMechanism  = 20
 )
 
 // parseExtensions reads the lines of an EHLO reply; the first is the server's
@@ -51,6 +63,7 @@ func parseExtensions(lines []string) Extensions {
 		known := true
 		switch strings.ToUpper(keyword) {
 		case "AUTH":
+			e.addMechanisms(params)
 		case "STARTTLS":
 			e.StartTLS = true
 		case "PIPELINING":
@@ -81,4 +94,14 @@ func parseExtensions(lines []string) Extensions {
 		}
 	}
 	return e
+}
+
+// addMechanisms notes the mechanisms of an AUTH line.
+func (e *Extensions) addMechanisms(params string) {
+	for name := range strings.FieldsSeq(params) {
+		name = strings.ToUpper(name)
+		if len(name) <= maxMechanism && len(e.Auth) < maxMechanisms && !slices.Contains(e.Auth, name) {
+			e.Auth = append(e.Auth, strings.Clone(name))
+		}
+	}
 }

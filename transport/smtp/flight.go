@@ -77,7 +77,7 @@ func (t *transfer) fly(list []pendingReply, final bool, write func() error) flow
 		}
 	}
 	for read := range list {
-		r, err := reply.ReadBrief(t.r.Reader)
+		r, err := t.readBrief(t.r.Reader)
 		if err != nil {
 			return f.lost(read, err)
 		}

@@ -4,9 +4,10 @@
 // of package outcome, whether the connection is secure enough that of package
 // verdict.
 //
-// In order: [Open] reads the greeting; [Session.Hello] says EHLO, or HELO to
-// servers that refuse EHLO; [Session.StartTLS] turns the connection into a
-// TLS one and says EHLO again, forgetting what the server said in the clear;
+// In order: [Open] reads the greeting, which [OpenTLS] does under TLS;
+// [Session.Hello] says EHLO, or HELO to servers that refuse EHLO;
+// [Session.StartTLS] turns the connection into a TLS one and says EHLO again,
+// forgetting what the server said in the clear; [Session.Auth] logs in;
 // [Session.Send] runs one mail transaction; [Session.Reset] makes ready for
 // another; [Session.Quit] or [Session.Close] end it.
 //
@@ -95,21 +96,47 @@ type Session struct {
 	strict bool
 	junk   reply.Junk // what was skipped until then
 	own    string     // the one of OwnNames that the server calls itself by
+	// takes the password out of what the server says; nil: there is none
+	hide reply.Hide
 }
 
 // Open takes over a connection and reads the greeting. On error the
 // connection is closed.
 func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
+	s := newSession(conn, cfg)
+	// What comes after a line that is no reply comes soon, or is not SMTP.
+	s.junk.Skipped = func() { s.raw.readUntil(time.Now().Add(min(cfg.CommandTimeout, silence))) }
+	s.raw.bind(ctx)
+	return s.greeted(ctx, s.junk.Read)
+}
+
+// OpenTLS takes over a connection that is TLS from the first byte (RFC 8314
+// §3.3), shakes hands as config says, and reads the greeting. On error the
+// connection is closed.
+func OpenTLS(ctx context.Context, conn net.Conn, cfg Config, config *tls.Config) (*Session, error) {
+	s := newSession(conn, cfg)
+	s.raw.bind(ctx)
+	s.strict = true
+	if err := s.handshake(ctx, config); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s.greeted(ctx, reply.Read)
+}
+
+func newSession(conn net.Conn, cfg Config) *Session {
 	if cfg.Buffers == nil {
 		cfg.Buffers = &Buffers{}
 	}
 	s := &Session{cfg: cfg, raw: &deadlineConn{Conn: conn, stall: cfg.CommandTimeout}}
 	s.r.buffers = cfg.Buffers
-	// What comes after a line that is no reply comes soon, or is not SMTP.
-	s.junk.Skipped = func() { s.raw.readUntil(time.Now().Add(min(cfg.CommandTimeout, silence))) }
 	s.use(s.raw)
-	s.raw.bind(ctx)
-	r, err := s.readWith(s.junk.Read, cfg.CommandTimeout)
+	return s
+}
+
+// greeted reads the greeting.
+func (s *Session) greeted(ctx context.Context, read readFunc) (*Session, error) {
+	r, err := s.readWith(read, s.cfg.CommandTimeout)
 	if err == nil && outcome.ForReply(outcome.Greeting, r, 0).Accepted {
 		s.introduced(r)
 		return s, nil
@@ -223,18 +250,26 @@ func (s *Session) StartTLS(ctx context.Context, config *tls.Config) error {
 	if s.unasked() == errUnasked {
 		return &Error{Stage: outcome.Handshake, Err: ErrInjection}
 	}
+	if err := s.handshake(ctx, config); err != nil {
+		return err
+	}
+	s.ext = Extensions{}
+	return s.hello(ctx, outcome.EHLOAfterTLS)
+}
+
+// handshake makes the connection a TLS one.
+func (s *Session) handshake(ctx context.Context, config *tls.Config) error {
 	conn := tls.Client(s.raw, config)
 	s.raw.readUntil(time.Now().Add(s.cfg.CommandTimeout))
 	s.raw.silence = s.cfg.HandshakeSilence
-	err = conn.HandshakeContext(ctx)
+	err := conn.HandshakeContext(ctx)
 	s.raw.silence = 0
 	if err != nil {
 		return s.failure(ctx, outcome.Handshake, reply.Reply{}, err)
 	}
 	s.tls = conn
 	s.use(conn)
-	s.ext = Extensions{}
-	return s.hello(ctx, outcome.EHLOAfterTLS)
+	return nil
 }
 
 // Trace has trace called with each line from now on, as Config.Trace is; nil
@@ -310,7 +345,7 @@ func (s *Session) unasked() error {
 
 // command sends one line and waits for its reply.
 func (s *Session) command(line string) (reply.Reply, error) {
-	return s.ask(line, reply.ReadBrief, s.cfg.CommandTimeout)
+	return s.ask(line, s.readBrief, s.cfg.CommandTimeout)
 }
 
 // ask sends one line and reads its reply.
@@ -335,13 +370,25 @@ func (s *Session) writeLine(w io.Writer, line string) error {
 		return errControl
 	}
 	s.trace("C", line)
+	return writeRaw(w, line)
+}
+
+func writeRaw(w io.Writer, line string) error {
 	_, err := io.WriteString(w, line+"\r\n")
 	return err
 }
 
+// readBrief reads a reply, without what nobody may read.
+func (s *Session) readBrief(br *bufio.Reader) (reply.Reply, error) {
+	if s.hide != nil {
+		return reply.ReadHiding(br, s.hide)
+	}
+	return reply.ReadBrief(br)
+}
+
 // readReply reads one reply that has to be there whole within the timeout.
 func (s *Session) readReply(timeout time.Duration) (reply.Reply, error) {
-	return s.readWith(reply.ReadBrief, timeout)
+	return s.readWith(s.readBrief, timeout)
 }
 
 func (s *Session) readWith(read readFunc, timeout time.Duration) (reply.Reply, error) {

@@ -131,7 +131,7 @@ func (t *transfer) sendCommand(stage outcome.Stage, line string, into *reply.Rep
 		timeout = min(timeout, silence)
 	}
 	var err error
-	if *into, err = t.ask(line, reply.ReadBrief, timeout); err != nil {
+	if *into, err = t.ask(line, t.readBrief, timeout); err != nil {
 		if !t.wentAway(err) {
 			t.fail(CutOff, stage, err)
 		}
@@ -214,7 +214,7 @@ func (t *transfer) confirmed(asked bool) {
 		r, err = t.readReply(silence)
 	} else if final.Class() == 2 {
 		t.noop = true
-		r, err = t.ask("NOOP", reply.ReadBrief, silence)
+		r, err = t.ask("NOOP", t.readBrief, silence)
 	} else {
 		return
 	}

@@ -122,8 +122,11 @@ func (v *Verdict) certificate(p *Proof) *Failure {
 	case NeedProof:
 		if p.DANE == nil && p.WebPKI != v.Host && !v.Pins.Has(p.Pin) {
 			err := orElse(p.PKIErr, errOtherName)
-			if v.Rule == RequireTLS {
+			switch v.Rule {
+			case RequireTLS:
 				return final(certificateCause(err), "the certificate is not valid: "+err.Error())
+			case Relayed:
+				return failure(5, Relayed, certificateCause(err), "relay: "+err.Error())
 			}
 			return failure(5, LocalPolicy, certificateCause(err), "local_policy requires an authenticated server: "+err.Error())
 		}
@@ -191,6 +194,8 @@ func (v *Verdict) noTLS(cause Cause, what string) *Failure {
 		return final(cause, what)
 	case Pinned:
 		return failure(5, Pinned, cause, "pin: "+what)
+	case Relayed:
+		return failure(5, Relayed, cause, "relay: "+what)
 	}
 	return failure(4, LocalPolicy, cause, "local_policy requires TLS: "+what)
 }

@@ -20,6 +20,7 @@ const (
 	RequireTLS  // the message's own demand
 	LocalPolicy // the administrator's minima
 	Pinned      // the keys that the administrator pinned
+	Relayed     // the host is a relay
 )
 
 // String gives the configuration's word for the rule.
@@ -35,6 +36,8 @@ func (r Rule) String() string {
 		return "local_policy"
 	case Pinned:
 		return "pin"
+	case Relayed:
+		return "relay"
 	}
 	return "none"
 }

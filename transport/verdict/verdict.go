@@ -22,7 +22,10 @@
 //     §4.2.1). Failing this is the one failure that is permanent, unless the
 //     level was missed for a look-up that may work later.
 //  7. local_policy: the administrator's minima.
-//  8. Pins: a key that the administrator wrote down, on top of all the others,
+//  8. A relay, which the administrator named: an authenticated connection, also
+//     beside "TLS-Required: No", since a login follows. Its name needs no other
+//     witness, so that it meets each MX level. With tls: none it needs nothing.
+//  9. Pins: a key that the administrator wrote down, on top of all the others,
 //     and beside "TLS-Required: No".
 //
 // Where any of them asks for TLS, a connection below TLS 1.2, or with 3DES, is
@@ -50,7 +53,18 @@ type Rules struct {
 	MinTLS TLSLevel // local_policy
 	MinMX  MXLevel  // local_policy
 	Pins   pin.Set  // of the override; empty: none
+	Relay  Relay    // the host is a relay
 }
+
+// Relay says whether a host is a relay, and how it is connected to.
+type Relay uint8
+
+// The kinds of hosts.
+const (
+	NoRelay    Relay = iota // a mail server of the domain
+	RelayTLS                // a relay, by TLS
+	RelayPlain              // a relay on this host, in the clear (tls: none)
+)
 
 // Demands are what the message itself asks for (RFC 8689).
 type Demands struct {
@@ -175,10 +189,20 @@ func (v *Verdict) Floor() handshake.Floor {
 // Decide gives the verdict for one host.
 func Decide(f Facts, rules Rules, demands Demands) Verdict {
 	v := Verdict{Host: f.Host, Names: []string{f.Host}, Reason: "no policy: TLS if offered"}
-	if demands.TLSRequiredNo && !demands.RequireTLS {
+	switch {
+	case rules.Relay == RelayPlain:
+		v.Reason = "a relay with tls: none"
+		if demands.RequireTLS {
+			v.Refusal = failure(5, Relayed, NoSTARTTLS, "REQUIRETLS, but the relay has tls: none")
+		}
+		return v
+	case demands.TLSRequiredNo && !demands.RequireTLS && rules.Relay == NoRelay:
 		v.Reason = "TLS-Required: No overrides every policy"
-	} else {
+	default:
 		v.policies(f, rules, demands)
+	}
+	if v.Refusal == nil && rules.Relay == RelayTLS {
+		v.relay(f.Host)
 	}
 	if v.Refusal == nil {
 		v.pinned(rules.Pins)
@@ -258,7 +282,7 @@ func (v *Verdict) sts(f Facts) {
 
 func (v *Verdict) requireTLS(f Facts, rules Rules, demands Demands) {
 	v.NeedRequireTLS = !demands.Relaxed
-	if v.MX < MXMTASTS {
+	if v.MX < MXMTASTS && rules.Relay == NoRelay {
 		if rules.MTASTS && f.STS.State == STSFailed {
 			v.Refusal = failure(5, RequireTLS, MXLevelTooLow, fmt.Sprintf("REQUIRETLS: the domain's MTA-STS policy is currently unknown: %v", f.STS.Err))
 		} else {
@@ -274,7 +298,7 @@ func (v *Verdict) requireTLS(f Facts, rules Rules, demands Demands) {
 }
 
 func (v *Verdict) local(rules Rules) {
-	if v.MX < rules.MinMX {
+	if v.MX < rules.MinMX && rules.Relay == NoRelay {
 		v.Refusal = failure(5, LocalPolicy, MXLevelTooLow, fmt.Sprintf("MX level %v, local_policy requires %v", v.MX, rules.MinMX))
 		v.Reason = fmt.Sprintf("local_policy: min_mx_level %v", rules.MinMX)
 		return
@@ -283,6 +307,14 @@ func (v *Verdict) local(rules Rules) {
 	if v.Need < need {
 		v.Need, v.Rule = need, LocalPolicy
 		v.Reason = fmt.Sprintf("local_policy: min_tls_level %v", rules.MinTLS)
+	}
+}
+
+// relay asks for an authenticated connection, where nothing asks for more.
+func (v *Verdict) relay(host string) {
+	if v.Need < NeedProof {
+		v.Need, v.Rule, v.Names = NeedProof, Relayed, []string{host}
+		v.Reason = "relay: " + NeedProof.String()
 	}
 }
 

@@ -41,6 +41,8 @@ const (
 	// offered, but the ClientHello is answered with a fatal alert
 	TLSBroken
 	TLSHidden // not offered, but it works
+	// from the first byte, before the greeting (RFC 8314 §3.3)
+	TLSFirst
 )
 
 // TLS is how the server does TLS.
@@ -75,6 +77,8 @@ const (
 	StageHELO                   // HELO came
 	StageSTARTTLS               // STARTTLS came
 	StageHandshake              // the reply to STARTTLS is out
+	StageAUTH                   // AUTH came; with a reply, the login ends there
+	StageLogin                  // a login is about to be accepted
 	StageMAIL                   // MAIL came
 	StageRCPT                   // RCPT came; once for each
 	StageDATA                   // DATA came
@@ -87,7 +91,7 @@ const (
 	StageQUIT                   // QUIT came
 )
 
-var stageNames = []string{"greeting", "EHLO", "HELO", "STARTTLS", "handshake", "MAIL", "RCPT", "DATA", "BDAT", "body",
+var stageNames = []string{"greeting", "EHLO", "HELO", "STARTTLS", "handshake", "AUTH", "login", "MAIL", "RCPT", "DATA", "BDAT", "body",
 	"final", "done", "RSET", "NOOP", "QUIT"}
 
 // String returns the stage's name for logs and test failures.
@@ -169,6 +173,7 @@ type Behaviour struct {
 	MaxConns   int
 	NeedTLS    bool   // MAIL in plaintext gets 530 5.7.0
 	Recipients []Rule // the first that matches decides
+	Auth       *Auth  // nil: nobody can log in
 
 	At       map[Stage]Action
 	HalfBody int64 // bytes of a body after which StageBody comes; 0: one
@@ -212,6 +217,7 @@ func (h *Behaviour) offer(secure bool) (lines []string) {
 		}
 		lines = append(lines, name)
 	}
+	lines = append(lines, h.Auth.offer(secure)...)
 	return append(lines, h.Extra...)
 }
 

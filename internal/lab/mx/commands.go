@@ -119,6 +119,7 @@ func (x *session) handshake(h *behaviourState) error {
 		}
 	})
 	x.begin("")
+	x.user = ""
 	return nil
 }
 
@@ -138,10 +139,12 @@ func (x *session) mail(arg string) error {
 		return refuse(x.coded(503, "5.5.1", "nested MAIL"))
 	case h.NeedTLS && x.conn.State() == nil:
 		return refuse(x.coded(530, "5.7.0", "issue STARTTLS first"))
+	case h.Auth != nil && h.Auth.Needed && x.user == "":
+		return refuse(x.coded(530, "5.7.0", "authentication required"))
 	case h.MaxMessages > 0 && x.messages >= h.MaxMessages:
 		return refuse(x.coded(421, "4.3.2", "enough for one connection"))
 	}
-	tx := &transaction{flight: x.conn.Flights()}
+	tx := &transaction{flight: x.conn.Flights(), Message: Message{User: x.user}}
 	address, params, reply := x.path("MAIL", "FROM:", arg)
 	if reply != "" {
 		return refuse(reply)

@@ -31,6 +31,7 @@ type session struct {
 	offered  Keyword
 	last     bool // the command before must be the last of its flight
 	messages int
+	user     string // who is logged in; empty: nobody
 	tx       *transaction
 }
 
@@ -43,7 +44,13 @@ type transaction struct {
 }
 
 func (x *session) run() {
-	err := x.greet()
+	var err error
+	if h := x.s.behaviour(); h.TLS.Mode == TLSFirst {
+		err = x.handshake(h)
+	}
+	if err == nil {
+		err = x.greet()
+	}
 	for err == nil {
 		err = x.next()
 	}
@@ -115,13 +122,13 @@ func (x *session) sound(raw []byte, line string) bool {
 }
 
 var commands = map[string]func(*session, string) error{
-	"EHLO": (*session).ehlo, "HELO": (*session).helo, "STARTTLS": (*session).starttls,
+	"EHLO": (*session).ehlo, "HELO": (*session).helo, "STARTTLS": (*session).starttls, "AUTH": (*session).auth,
 	"MAIL": (*session).mail, "RCPT": (*session).rcpt, "DATA": (*session).data, "BDAT": (*session).bdat,
 	"RSET": (*session).rset, "NOOP": (*session).noop, "QUIT": (*session).quit, "VRFY": (*session).vrfy,
 }
 
 // Commands that must be the last of a flight (RFC 2920 §3.1).
-const lastOfFlight = " EHLO HELO DATA VRFY EXPN TURN QUIT NOOP STARTTLS "
+const lastOfFlight = " EHLO HELO DATA VRFY EXPN TURN QUIT NOOP STARTTLS AUTH "
 
 func (x *session) dispatch(verb, arg string) error {
 	serve, known := commands[verb]

@@ -77,6 +77,7 @@ type Message struct {
 	// there is
 	Flights    int
 	TLS        *tls.ConnectionState
+	User       string      // who was logged in; empty: nobody
 	Violations []Violation // of this transaction
 }
 
@@ -101,9 +102,12 @@ type Counters struct {
 	FailedHandshakes int
 	Commands         int
 	// commands by upper-case verb; unknown ones under ""
-	Verbs    map[string]int
-	Stages   map[Stage]int // how often each was reached, held or not
-	Messages int           // accepted
+	Verbs  map[string]int
+	Stages map[Stage]int // how often each was reached, held or not
+	Logins int           // accepted
+	// not accepted, broken off ones included
+	BadLogins int
+	Messages  int // accepted
 	// whole bodies that arrived and were not accepted
 	Refused    int
 	Flights    int // of connections that have ended

@@ -1,0 +1,122 @@
+package transport
+
+import (
+	"fmt"
+
+	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/relay"
+	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/sasl"
+	"github.com/mxpipe/mxpipe/transport/session"
+	"github.com/mxpipe/mxpipe/transport/status"
+	"github.com/mxpipe/mxpipe/transport/verdict"
+)
+
+// relayed is a profile that leads to a relay, with the target that stands for
+// it: mail for all domains goes there, and none of their own policies applies.
+type relayed struct {
+	*profile
+	target plan.Target
+}
+
+// newRelayed makes the way to a relay. It shares limits, TLS settings and
+// source addresses with the profile that it belongs to, and nothing that was
+// proven or logged in with.
+func (t *Transport) newRelayed(of *profile, r *relay.Relay, planning plan.Config, connect session.Config, deps Deps) (*relayed, error) {
+	planning.Port, planning.Rules.Relay = r.Port, verdict.RelayTLS
+	if r.TLS == relay.NoTLS {
+		planning.Rules.Relay = verdict.RelayPlain
+	}
+	connect.Name += " relay " + r.String()
+	login, err := t.login(r, deps.ReadFile)
+	if err != nil {
+		return nil, err
+	}
+	connect.Relay = session.Relay{TLS: r.TLS, Login: login}
+	p := t.assemble(of.cfg, planning, connect, of.delivery.Traffic)
+	p.via, p.delivery.Relay = r, true
+	return &relayed{p, plan.Target{Destination: r.Destination(), Named: true}}, nil
+}
+
+// login gives the login of a relay; nil: it wants none. Overrides that have the
+// transport's relay share it.
+func (t *Transport) login(r *relay.Relay, read func(name string) ([]byte, error)) (*session.Login, error) {
+	if l := t.logins[r]; l != nil || len(r.Auth) == 0 {
+		return l, nil
+	}
+	password := ""
+	if r.PasswordFile != "" {
+		text, err := read(r.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("relay: %w", err)
+		}
+		var problem string
+		if password, problem = relay.Password(text); problem != "" {
+			return nil, fmt.Errorf("relay: %s %s", r.PasswordFile, problem)
+		}
+	}
+	l := session.NewLogin(sasl.New(r.User, password, r.Auth))
+	if t.logins == nil {
+		t.logins = map[*relay.Relay]*session.Login{}
+	}
+	t.logins[r] = l
+	return l, nil
+}
+
+// relayFor says which relay takes mail; nil: none. dest is where it would go
+// without one, o the override for that, and own the recipient's own domain. A
+// next hop that names a configured relay is that relay, with its login; else an
+// override's relay comes before the transport's.
+func (t *Transport) relayFor(dest plan.Target, own string, o *override) *relayed {
+	if dest.Named {
+		for _, r := range t.relays() {
+			if r.via.Is(dest.Destination, t.base.cfg.Port) {
+				return r
+			}
+		}
+	}
+	switch byDomain := t.overrideOf(own); {
+	case o != nil && o.relay != nil:
+		return o.relay
+	case dest.Named && byDomain != nil && byDomain.relay != nil:
+		return byDomain.relay
+	case o != nil, dest.Named && byDomain != nil:
+		return nil // it has said otherwise
+	}
+	return t.base.relay
+}
+
+// relays lists those that are configured.
+func (t *Transport) relays() (list []*relayed) {
+	if t.base.relay != nil {
+		list = append(list, t.base.relay)
+	}
+	for _, o := range t.overrides {
+		if o.relay != nil && o.relay.via != t.base.cfg.Relay {
+			list = append(list, o.relay)
+		}
+	}
+	return list
+}
+
+// suspended says why a relay gets no mail for a recipient now; nil: it may.
+// Where mail goes to the domain's own hosts, the delivery asks by itself.
+func (p *profile) suspended(rcpt address.Address) *status.Error {
+	if p.via == nil {
+		return nil
+	}
+	own, err := route.ForDomain(rcpt.ASCII)
+	if err != nil {
+		return nil // an address that nobody can suspend
+	}
+	return p.delivery.Traffic.TargetHeld(&plan.Target{Destination: own})
+}
+
+// RetryLogins has relays logged in at again at once that refused the login less
+// than a minute ago.
+func (t *Transport) RetryLogins() {
+	for _, l := range t.logins {
+		l.Retry()
+	}
+}
