@@ -25,6 +25,7 @@ type Event struct {
 	TLSRequiredNo bool
 	// Folds and StrayCRs are what the message was changed by (message.Facts).
 	Folds, StrayCRs int64
+	Resent          int           // as in delivery.Found
 	Results         []status.Code // one for each recipient
 	Took            time.Duration
 	Phases          [Phases]time.Duration // as in delivery.Found

@@ -334,7 +334,8 @@ func (m *manner) unanswered(e end) bool {
 // much was read by then, and counts the copies: one whenever the client can
 // know what became of the message, and otherwise what the server made of it
 // and no second one; then the answer is temporary. Only where the server said
-// not a word the message goes on over a second connection.
+// not a word the message goes on over a second connection, and the event tells
+// it wherever that made a second copy.
 func TestOnce(t *testing.T) {
 	t.Parallel()
 	for i := range manners {
@@ -343,6 +344,7 @@ func TestOnce(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
 			server := l.fickle("mx1.a.example", m)
+			w := l.watch()
 			l.zone("a.example. MX 10 mx1.a.example.")
 			l.startPooled(func(c *Config) { c.Chunking, c.ConnReuseLimit = m.chunking, 1000 })
 			t.Cleanup(l.idle.Stop) // before the server is waited for
@@ -365,6 +367,11 @@ func TestOnce(t *testing.T) {
 				<-broken
 				conns, copies := server.seen()
 				copies-- // the first message
+				events := w.take()
+				resent := events[len(events)-1].Resent
+				if resent != 0 && !m.unanswered(e) || resent != 1 && copies == 2 {
+					t.Errorf("%s: sent again %d times, says the event; %d copies", what, resent, copies)
+				}
 				switch {
 				case m.unanswered(e) && r.Code.Class == 2 && conns == 2 && (copies == 1 || copies == 2 && e.reading == readAll):
 				case copies > 1, m.unanswered(e):

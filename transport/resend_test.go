@@ -27,7 +27,11 @@ func TestTwoResends(t *testing.T) {
 	l.start(nil)
 	expect(t, l.send("b@a.example"), "4.4.2 mx3.a.example: end of message: EOF")
 	counts(t, last, 0, 0)
-	tried := l.lines("deferred")[0]["tried"].(string)
+	line := l.lines("deferred")[0]
+	if line["resent"] != 2.0 {
+		t.Errorf("sent again %v times, says the log", line["resent"])
+	}
+	tried := line["tried"].(string)
 	if !strings.Contains(tried, "mx1.a.example") || !strings.Contains(tried, "mx2.a.example") {
 		t.Errorf("tried %q", tried)
 	}
@@ -44,6 +48,23 @@ func TestResendArrives(t *testing.T) {
 	l.start(nil)
 	expect(t, l.send("b@a.example"), "2.0.0 mx3.a.example")
 	counts(t, last, 1, 1)
+	if line := l.lines("delivered")[0]; line["resent"] != 2.0 {
+		t.Errorf("sent again %v times, says the log", line["resent"])
+	}
+}
+
+// What was never sent again is not said to be: the only host's connection
+// ended, and there is nobody else.
+func TestNoResendWhereNobodyIsLeft(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.play("mx1.a.example", speechless)
+	l.zone("a.example. MX 10 mx1.a.example.")
+	l.start(nil)
+	expect(t, l.send("b@a.example"), "4.4.2 mx1.a.example: end of message: EOF")
+	if line := l.lines("deferred")[0]; line["resent"] != nil {
+		t.Errorf("sent again %v times, says the log", line["resent"])
+	}
 }
 
 // Nothing is sent again for a client that has gone.

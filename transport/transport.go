@@ -346,7 +346,7 @@ func (t *Transport) deliver(ctx context.Context, p *targetRcpts, sender address.
 		Envelope: env, Transport: p.profile.cfg.Name, Destination: p.target.Destination, Named: p.target.Named,
 		TLSRequiredNo: m.Demands.TLSRequiredNo,
 		Folds:         m.Facts.Folds, StrayCRs: m.Facts.StrayCRs,
-		Took: found.Took, Phases: found.Phases, STS: found.STS, Attempts: found.Attempts,
+		Resent: found.Resent, Took: found.Took, Phases: found.Phases, STS: found.STS, Attempts: found.Attempts,
 	}
 	e.Results, e.Outcomes = e.result[:0], e.outcome[:0]
 	for i, at := range p.indexes {

@@ -105,8 +105,42 @@ func (d *daemon) tail() string {
 	return string(text[max(0, len(text)-5000):])
 }
 
+// metric gives the sum of a metric's series.
+func (d *daemon) metric(t *testing.T, name string) (sum int64) {
+	t.Helper()
+	found := false
+	d.scrape(t, func(series string, value float64) {
+		if is, _, _ := strings.Cut(series, "{"); is == name {
+			sum, found = sum+int64(value), true
+		}
+	})
+	if !found {
+		t.Fatalf("there is no metric %s", name)
+	}
+	return sum
+}
+
 // usage asks the daemon itself what it needs.
 func (d *daemon) usage(t *testing.T) (resident, goroutines, descriptors int) {
+	t.Helper()
+	d.scrape(t, func(series string, value float64) {
+		switch series {
+		case "go_goroutines":
+			goroutines = int(value)
+		case "process_open_fds":
+			descriptors = int(value)
+		case "process_resident_memory_bytes":
+			resident = int(value) >> 10
+		}
+	})
+	if goroutines == 0 || descriptors == 0 || resident == 0 {
+		t.Fatal("the metrics do not tell what the daemon needs")
+	}
+	return resident, goroutines, descriptors
+}
+
+// scrape reads all metrics.
+func (d *daemon) scrape(t *testing.T, read func(series string, value float64)) {
 	t.Helper()
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Get("http://" + d.metrics + "/metrics")
@@ -115,21 +149,11 @@ func (d *daemon) usage(t *testing.T) (resident, goroutines, descriptors int) {
 	}
 	defer answer.Body.Close()
 	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		n, _ := strconv.ParseFloat(value, 64)
-		switch name {
-		case "go_goroutines":
-			goroutines = int(n)
-		case "process_open_fds":
-			descriptors = int(n)
-		case "process_resident_memory_bytes":
-			resident = int(n) >> 10
+		if series, value, ok := strings.Cut(lines.Text(), " "); ok && series != "#" {
+			n, _ := strconv.ParseFloat(value, 64)
+			read(series, n)
 		}
 	}
-	if goroutines == 0 || descriptors == 0 || resident == 0 {
-		t.Fatal("the metrics do not tell what the daemon needs")
-	}
-	return resident, goroutines, descriptors
 }
 
 // client is one LMTP connection.

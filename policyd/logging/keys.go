@@ -30,6 +30,7 @@ func Keys() []Key {
 		{"size", "of the message, in bytes"},
 		{"folded", "its lines of more than 998 bytes were folded at so many places"},
 		{"stray_cr", "so many of its CRs that no LF follows became blanks"},
+		{"resent", "so many times the message was sent again after a connection that ended before any reply to it: it may be there twice"},
 		{"dsn", "the status code that the mail server gets, such as 4.7.5"},
 		{"text", "the line for people that it gets"},
 		{"took", "how long the delivery took; with format json it is took_seconds, a number"},

@@ -28,7 +28,7 @@ type Metric struct {
 func All() []Metric {
 	return slices.Concat(
 		[]Metric{buildInfo, reloadSuccessful, reloadTime, logMessages},
-		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, handshakes, policyFailures, changed},
+		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, handshakes, policyFailures, changed, resent},
 		[]Metric{inProgress, messages, uploads, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
 		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
@@ -73,6 +73,8 @@ var (
 		"Hosts that failed a policy, enforced (skipped) or testing (used all the same). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
 	changed = Metric{"mxpolicyd_deliveries_changed_total", Counter, []string{"transport", "change"},
 		"Deliveries of messages that SMTP did not allow as they were: folded, a line of more than 998 bytes; stray_cr, a CR that no LF follows, which became a blank. Either breaks a DKIM signature: the log names the messages (folded, stray_cr), and what writes them should be fixed."}
+	resent = Metric{"mxpolicyd_resends_total", Counter, []string{"transport"},
+		"Times that a message was sent again, at once, after a connection that ended before any reply to it: most often an idle one that the other side had given up. Each may be a second copy at the receiver; the log names the messages (resent). When it rises, something between us and others drops connections: lower conn_max_idle_time."}
 )
 
 // What is under way.

@@ -225,6 +225,7 @@ func TestObserve(t *testing.T) {
 	m.Observe(pinned)
 	failed := event("default", later)
 	failed.Attempts[0].Delivered = false
+	failed.Resent = 2
 	failed.Attempts[0].Failure = &verdict.Failure{Rule: verdict.DANE, Cause: verdict.TLSALookup}
 	failed.Attempts[0].TestingFailure = &verdict.Failure{Rule: verdict.MTASTS, Cause: verdict.NotListed}
 	m.Observe(failed)
@@ -251,6 +252,8 @@ func TestObserve(t *testing.T) {
 		{"mxpolicyd_policy_failures_total", "policy=mtasts cause=mx-not-listed mode=testing", 1},
 		{"mxpolicyd_deliveries_changed_total", "transport=third change=folded", 1},
 		{"mxpolicyd_deliveries_changed_total", "transport=third change=stray_cr", 0},
+		{"mxpolicyd_resends_total", "transport=default", 2},
+		{"mxpolicyd_resends_total", "transport=other", 0},
 		{"mxpolicyd_deliveries_in_progress", "transport=default", 3},
 		{"mxpolicyd_connections_opened_total", "transport=default", 9},
 		{"mxpolicyd_dns_query_duration_seconds", "server=127.0.0.1:53", 4},

@@ -76,6 +76,7 @@ type series struct {
 	took            prometheus.Observer
 	phases          [transport.Phases]prometheus.Observer
 	folded, strayCR prometheus.Counter
+	resent          prometheus.Counter
 	security        [verdict.TLSAuthenticated + 1][verdict.MXDNSSEC + 1][proofs]prometheus.Counter
 }
 
@@ -87,6 +88,7 @@ func (m *Metrics) of(name string) *series {
 	s := &series{
 		took:   m.deliveryDuration.WithLabelValues(name),
 		folded: m.changed.WithLabelValues(name, "folded"), strayCR: m.changed.WithLabelValues(name, "stray_cr"),
+		resent: m.resent.WithLabelValues(name),
 	}
 	for r := range results {
 		s.deliveries[r] = m.deliveries.WithLabelValues(name, r.String())
@@ -143,6 +145,7 @@ func (m *Metrics) Observe(e *transport.Event) {
 	if e.StrayCRs > 0 {
 		s.strayCR.Inc()
 	}
+	s.resent.Add(float64(e.Resent))
 	if e.Took > 0 {
 		s.took.Observe(e.Took.Seconds())
 	}

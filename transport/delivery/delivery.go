@@ -116,6 +116,7 @@ type recipient struct {
 	*smtp.Recipient
 	reasons []*status.Error // why each host tried so far did not take it
 	conn    *session.Conn   // the last one it was offered over
+	unheard bool            // nothing was heard when it was last sent
 	result  *status.Error   // what became of it in the end
 }
 

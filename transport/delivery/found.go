@@ -16,6 +16,9 @@ type Found struct {
 	// connection that was open already.
 	Phases [Phases]time.Duration
 	STS    verdict.STS // what was known of the domain's MTA-STS policy
+	// Resent is how many times the message was sent again though it may have
+	// arrived already.
+	Resent int
 	// the hosts that were judged, in the order of trying
 	Attempts []session.Attempt
 }

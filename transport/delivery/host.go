@@ -275,8 +275,13 @@ func (v *hostDelivery) send(ctx context.Context, rcpts []*recipient) *smtp.Repor
 		EnvID:       v.msg.EnvID,
 		BeforeFinal: func() context.Context { return v.cfg.End },
 	}
+	again := false
 	for i, r := range rcpts {
 		tx.Recipients[i] = *r.Recipient
+		again = again || r.unheard
+	}
+	if again {
+		v.found.Resent++
 	}
 	if v.msg.Facts.EightBit && !v.conn.Extensions().EightBitMIME && v.cfg.Hosts.eightBit.first(v.host.Host.Name) {
 		v.msg.Log.Info("8-bit text goes as it is to a server that does not offer 8BITMIME", "host", v.host.Host.Name)
@@ -284,6 +289,9 @@ func (v *hostDelivery) send(ctx context.Context, rcpts []*recipient) *smtp.Repor
 	v.chunked = tx.Chunking != smtp.ChunkingOff && v.conn.Extensions().Chunking
 	tx.Confirm = v.chunked && v.cfg.Hosts.chunking.get(v.host.Host.Name) != trusted
 	report := v.conn.Send(ctx, tx)
+	for _, r := range rcpts {
+		r.unheard = report.Ending == smtp.Ended
+	}
 	switch {
 	case v.breaksChunk(ctx, report), report.Confirmation == smtp.Unconfirmed:
 		v.cfg.Hosts.chunking.set(v.host.Host.Name, givenData)

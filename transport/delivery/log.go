@@ -81,6 +81,10 @@ func (d *Delivery) logResult(g *told) {
 	if n := d.msg.Facts.StrayCRs; n > 0 {
 		attrs = append(attrs, slog.Int64("stray_cr", n))
 	}
+	// Somebody will wonder about a second copy.
+	if n := d.found.Resent; n > 0 {
+		attrs = append(attrs, slog.Int("resent", n))
+	}
 	attrs = append(attrs, d.msg.LogTail...)
 	if tried := d.triedBefore(g.code + " " + g.text); len(tried) > 0 {
 		attrs = append(attrs, slog.String("tried", reply.Cut(strings.Join(tried, "; "), maxTried)))
