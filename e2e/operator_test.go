@@ -102,7 +102,7 @@ func TestOperatorsDay(t *testing.T) {
 			t.Logf("mxpolicyd:\n%s", tail(n.d.log))
 		}
 	})
-	o.says(0, "explain secure.example --connect", "secure.example: would be delivered\n", "the certificate matches 3 1 1 ", "MX dnssec, TLS authenticated")
+	o.says(0, "explain secure.example --connect", "secure.example: would be delivered (no recipient was asked for; --to does)\n", "the certificate matches 3 1 1 ", "MX dnssec, TLS authenticated")
 	o.says(1, "explain wrong.example --connect", "wrong.example: would be deferred\n", "answer     4.7.5 mx1.wrong.example: DANE: no TLSA record matches")
 	o.says(0, "explain enforced.example --connect", "enforce, id 1", "the policy lists this host", "(RFC 8461)")
 	o.says(2, "explain bogus.example", "bogus.example: cannot be determined\n", "SERVFAIL")

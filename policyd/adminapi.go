@@ -51,30 +51,30 @@ func Check(cfg *config.Config) error {
 // daemon keeps on disk is read and left as it is; with no daemon nothing is
 // known of dead hosts, limits and idle connections. The error is for the
 // administrator.
-func Explain(ctx context.Context, cfg *config.Config, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
+func Explain(ctx context.Context, cfg *config.Config, name string, q *transport.Question) (*admin.Explanation, error) {
 	rt := runtime.New(runtime.Options{Logger: slog.New(slog.DiscardHandler), ReadOnly: true})
 	defer rt.Close()
 	if err := rt.Apply(cfg); err != nil {
 		return nil, err
 	}
-	return explain(ctx, rt, name, domain, depth)
+	return explain(ctx, rt, name, q)
 }
 
 // explain has a transport explain a domain; without a name, the default one.
-func explain(ctx context.Context, rt *runtime.Runtime, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
+func explain(ctx context.Context, rt *runtime.Runtime, name string, q *transport.Question) (*admin.Explanation, error) {
 	name = cmp.Or(name, config.DefaultTransport)
 	h, ok := rt.Acquire(name)
 	if !ok {
 		return nil, fmt.Errorf("transport %q: %w", name, admin.ErrUnknown)
 	}
 	defer h.Release()
-	e := h.Transport.Explain(ctx, domain, depth)
-	return admin.NewExplanation(&e, depth), nil
+	e := h.Transport.Explain(ctx, q)
+	return admin.NewExplanation(&e, q), nil
 }
 
 // Explain implements admin.Daemon.
-func (a adminAPI) Explain(ctx context.Context, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
-	e, err := explain(ctx, a.daemon.runtime, name, domain, depth)
+func (a adminAPI) Explain(ctx context.Context, name string, q *transport.Question) (*admin.Explanation, error) {
+	e, err := explain(ctx, a.daemon.runtime, name, q)
 	if err == nil {
 		e.Running, e.Warnings = true, a.daemon.currentWarnings()
 	}

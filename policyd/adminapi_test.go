@@ -98,7 +98,7 @@ func TestStatus(t *testing.T) {
 		"mx.all-down.example:", "could not be reached", "destination: ", "2 idle connections", "1 fetch, 0 failures")
 
 	// A dead host is seen where the domain is explained.
-	e, err := o.client.Explain(t.Context(), "default", "all-down.example", transport.Lookups)
+	e, err := o.client.Explain(t.Context(), "default", &transport.Question{Domain: "all-down.example"})
 	if err != nil || e.Hosts[0].Dead == nil || e.Forecast() != transport.Undeliverable {
 		t.Errorf("%+v, %v", e, err)
 	}

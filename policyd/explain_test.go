@@ -80,10 +80,10 @@ func TestExplanationsAgreeWithDeliveries(t *testing.T) {
 			var err error
 			for _, depth := range []transport.Depth{transport.Lookups, transport.Connect} {
 				name := [...]string{"look-ups", "connections"}[depth]
-				if kinds[name], err = o.client.Explain(t.Context(), "", domain, depth); err != nil {
+				if kinds[name], err = o.client.Explain(t.Context(), "", &transport.Question{Domain: domain, Depth: depth}); err != nil {
 					t.Fatal(err)
 				}
-				if kinds[name+" alone"], err = Explain(t.Context(), o.current(), "", domain, depth); err != nil {
+				if kinds[name+" alone"], err = Explain(t.Context(), o.current(), "", &transport.Question{Domain: domain, Depth: depth}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -97,7 +97,7 @@ func TestExplanationsAgreeWithDeliveries(t *testing.T) {
 				}
 				agree(t, kind, e, answer)
 			}
-			if again, err := o.client.Explain(t.Context(), "", domain, transport.Lookups); err != nil {
+			if again, err := o.client.Explain(t.Context(), "", &transport.Question{Domain: domain}); err != nil {
 				t.Error(err)
 			} else if dead := deadEnd(again); dead && again.Forecast() != transport.Undeliverable {
 				t.Errorf("every host is dead, and yet %s", again.Outcome)
@@ -165,7 +165,7 @@ func TestExplainAloneWritesNothing(t *testing.T) {
 	sts.Dir = filepath.Join(o.dir, "other")
 	other.MXAuth.MTASTS = &sts
 	cfg.Transports = map[string]*transport.Config{"default": &other}
-	e, err := Explain(t.Context(), &cfg, "", "sts.example", transport.Lookups)
+	e, err := Explain(t.Context(), &cfg, "", &transport.Question{Domain: "sts.example"})
 	if err != nil || e.MTASTS == nil || e.MTASTS.State != "policy" || e.MTASTS.Source != "fetched" {
 		t.Errorf("%+v, %v", e, err)
 	}
@@ -173,15 +173,15 @@ func TestExplainAloneWritesNothing(t *testing.T) {
 		t.Errorf("the directory was made: %v", err)
 	}
 	// What a daemon has written is read.
-	if _, err := o.client.Explain(t.Context(), "", "sts.example", transport.Lookups); err != nil {
+	if _, err := o.client.Explain(t.Context(), "", &transport.Question{Domain: "sts.example"}); err != nil {
 		t.Fatal(err)
 	}
 	o.stored("sts.example")
-	e, err = Explain(t.Context(), o.current(), "", "sts.example", transport.Lookups)
+	e, err = Explain(t.Context(), o.current(), "", &transport.Question{Domain: "sts.example"})
 	if err != nil || e.MTASTS.Source != "cache" {
 		t.Errorf("%+v, %v", e.MTASTS, err)
 	}
-	if _, err := Explain(t.Context(), o.current(), "nosuch", "sts.example", transport.Lookups); !errors.Is(err, admin.ErrUnknown) {
+	if _, err := Explain(t.Context(), o.current(), "nosuch", &transport.Question{Domain: "sts.example"}); !errors.Is(err, admin.ErrUnknown) {
 		t.Error(err)
 	}
 }
@@ -217,7 +217,7 @@ func TestExplanationTexts(t *testing.T) {
 	o := operate(t, "")
 	for _, domain := range []string{"dane-ee.example", "dane-second.example", "sts.example", "sts-wrong-name.example", "none.example", "null-mx.example"} {
 		t.Run(domain, func(t *testing.T) {
-			e, err := o.client.Explain(t.Context(), "", domain, transport.Connect)
+			e, err := o.client.Explain(t.Context(), "", &transport.Question{Domain: domain, Depth: transport.Connect})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -27,7 +27,7 @@ func TestWarnings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := o.client.Explain(t.Context(), "", "none.example", transport.Lookups)
+	e, err := o.client.Explain(t.Context(), "", &transport.Question{Domain: "none.example"})
 	if err != nil {
 		t.Fatal(err)
 	}

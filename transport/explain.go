@@ -18,15 +18,6 @@ import (
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
-// Depth is how far an explanation goes.
-type Depth uint8
-
-// The depths.
-const (
-	Lookups Depth = iota // DNS and MTA-STS; no host is dialled
-	Connect              // and a real connection to each host, up to MAIL
-)
-
 // Explanation is what a message to a domain would meet, found out in the very
 // way of a delivery, and why.
 type Explanation struct {
@@ -177,13 +168,13 @@ func forecastOf(err *status.Error) Forecast {
 // probesAtOnce bounds how many hosts are dialled at the same time.
 const probesAtOnce = 8
 
-// Explain explains a domain, or what stands in its place in an address, for a
-// message that makes no demands of its own.
-func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Explanation {
-	e := Explanation{Domain: domain, Transport: t.base.cfg.Name}
-	addr, err := address.Parse("postmaster@" + domain)
+// Explain answers a question. One that [Question.Check] has something against
+// is answered without asking a host for a recipient.
+func (t *Transport) Explain(ctx context.Context, q *Question) Explanation {
+	e := Explanation{Domain: q.Domain, Transport: t.base.cfg.Name}
+	addr, err := address.Parse("postmaster@" + q.Domain)
 	if err != nil {
-		e.Err = &status.Error{Code: status.New(status.Permanent, 1, 2), Text: "domain " + quote(domain), Err: err}
+		e.Err = &status.Error{Code: status.New(status.Permanent, 1, 2), Text: "domain " + quote(q.Domain), Err: err}
 		return e
 	}
 	e.Domain = addr.ASCII
@@ -214,7 +205,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 	all.SetLimit(probesAtOnce)
 	for i := range e.Hosts {
 		all.Go(func() error {
-			e.Hosts[i] = p.explainHost(ctx, &dest, found.Hosts[i], depth)
+			e.Hosts[i] = p.explainHost(ctx, q, &dest, p.planner.Host(ctx, found, i, q.demands(p.cfg)))
 			return nil
 		})
 	}
@@ -223,7 +214,7 @@ func (t *Transport) Explain(ctx context.Context, domain string, depth Depth) Exp
 }
 
 // explainHost explains one host of a plan.
-func (p *profile) explainHost(ctx context.Context, target *plan.Target, h *plan.Host, depth Depth) HostExplanation {
+func (p *profile) explainHost(ctx context.Context, q *Question, target *plan.Target, h *plan.Host) HostExplanation {
 	e := HostExplanation{Host: h.Host, Addresses: h.Addresses, Facts: h.Facts, Verdict: h.Verdict, Err: h.Err}
 	if h.Err != nil {
 		return e
@@ -231,8 +222,9 @@ func (p *profile) explainHost(ctx context.Context, target *plan.Target, h *plan.
 	e.Idle, e.Hello = p.dialer.IdleCount(h), p.dialer.Hello(h)
 	e.Provider = p.delivery.Traffic.Provider(h.Host.Name)
 	e.Held = p.delivery.Traffic.HostHeld(target, h.Host.Name)
-	if depth == Connect && e.Held == nil && h.Verdict.Refusal == nil {
-		e.Probe = p.dialer.Probe(ctx, h)
+	if q.Depth == Connect && e.Held == nil && h.Verdict.Refusal == nil {
+		envelope, _ := q.envelope() // without one it is asked for nobody
+		e.Probe = p.dialer.Probe(ctx, h, envelope)
 	}
 	e.Dead = p.dialer.DeadState(h)
 	return e

@@ -60,7 +60,7 @@ func TestExplainRoutes(t *testing.T) {
 		{"loop.example", 0, ""}, {"gone.example", 0, ""},
 	} {
 		t.Run(tt.domain, func(t *testing.T) {
-			e := l.transport.Explain(t.Context(), tt.domain, Lookups)
+			e := l.transport.Explain(t.Context(), &Question{Domain: tt.domain})
 			result := l.send("x@" + strings.TrimSuffix(tt.domain, "."))[0]
 			var hosts []string
 			failing := 0
@@ -89,7 +89,7 @@ func TestExplainRoutes(t *testing.T) {
 		})
 	}
 	for _, bad := range []string{"", "a..example", "x y", "a.example\r\n", "[1.2.3]", "@", strings.Repeat("a", 3000)} {
-		if e := l.transport.Explain(t.Context(), bad, Lookups); e.Err == nil || e.Err.Code.Class != 5 || strings.ContainsFunc(e.Err.Error(), unprintable) {
+		if e := l.transport.Explain(t.Context(), &Question{Domain: bad}); e.Err == nil || e.Err.Code.Class != 5 || strings.ContainsFunc(e.Err.Error(), unprintable) {
 			t.Errorf("%.20q: %v", bad, e.Err)
 		}
 	}
@@ -103,14 +103,14 @@ func TestExplainDialsNobody(t *testing.T) {
 	l.zone("a.example. MX 10 mx.a.example.")
 	l.policy("a.example", mtasts.ModeEnforce, "mx.a.example")
 	l.start(everything)
-	e := l.transport.Explain(t.Context(), "a.example", Lookups)
+	e := l.transport.Explain(t.Context(), &Question{Domain: "a.example"})
 	if e.STS == nil || e.STS.State != policycache.HasPolicy || len(e.Hosts) != 1 || len(e.Hosts[0].Addresses.Addrs) != 1 {
 		t.Errorf("%+v", e)
 	}
 	counts(t, server, 0, 0)
 	// A domain without the mechanism has no policy to show.
 	l.start(nil)
-	if e := l.transport.Explain(t.Context(), "a.example", Lookups); e.STS != nil {
+	if e := l.transport.Explain(t.Context(), &Question{Domain: "a.example"}); e.STS != nil {
 		t.Errorf("%+v", e.STS)
 	}
 }

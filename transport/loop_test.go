@@ -99,7 +99,7 @@ func TestLoopIsExplained(t *testing.T) {
 	l.play("mx.a.example", greetsAsUs, greetsAsUs)
 	l.zone("a.example. MX 10 mx.a.example.")
 	l.start(everything)
-	e := l.transport.Explain(t.Context(), "a.example", Connect)
+	e := l.transport.Explain(t.Context(), &Question{Domain: "a.example", Depth: Connect})
 	if e.Forecast() != Undeliverable || e.Answer() == nil || e.Answer().Code.String() != "5.4.6" || !strings.Contains(e.Answer().Error(), "loops back to this host") {
 		t.Errorf("%v: %v", e.Forecast(), e.Answer())
 	}

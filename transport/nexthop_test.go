@@ -61,7 +61,7 @@ func TestOverrides(t *testing.T) {
 		"4.7.5 mx.d.example", // no override, so the policy holds
 		"2.0.0 relay.example: 250")
 	for domain, match := range map[string]string{"a.example": "a.example", "sub.a.example": "", "deep.sub.a.example": ".sub.a.example", "Bücher.example": "xn--bcher-kva.example"} {
-		if e := l.transport.Explain(t.Context(), domain, Lookups); e.Override != match {
+		if e := l.transport.Explain(t.Context(), &Question{Domain: domain}); e.Override != match {
 			t.Errorf("%s is explained with the override %q, want %q", domain, e.Override, match)
 		}
 	}

@@ -57,7 +57,7 @@ c.example. MX 10 mx.other.example.`)
 	if text := r[0].Text; !strings.Contains(text, "because of: 421 4.7.0 come back later, … (…)") {
 		t.Error(text)
 	}
-	e := l.transport.Explain(t.Context(), "b.example", Lookups)
+	e := l.transport.Explain(t.Context(), &Question{Domain: "b.example"})
 	if e.Forecast() != Undeliverable || e.Answer() == nil || e.Answer().Code.String() != "4.4.5" || e.Hosts[0].Provider != "big" {
 		t.Errorf("%v %v", e.Forecast(), e.Answer())
 	}
@@ -69,7 +69,7 @@ c.example. MX 10 mx.other.example.`)
 		t.Error("others are paused too")
 	}
 	at = at.Add(time.Hour)
-	if e := l.transport.Explain(t.Context(), "b.example", Lookups); e.Forecast() != Deliverable {
+	if e := l.transport.Explain(t.Context(), &Question{Domain: "b.example"}); e.Forecast() != Deliverable {
 		t.Error("the pause does not end")
 	}
 	expect(t, l.send("b@b.example"), "2.0.0 mx2.big.example")
@@ -82,11 +82,11 @@ func TestExplainLimit(t *testing.T) {
 	l.mx("mx1.a.example", nil)
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.start(func(cfg *Config) { cfg.Limits[limit.Destination] = limit.Limit{Rate: 1, Period: time.Hour} })
-	if e := l.transport.Explain(t.Context(), "a.example", Lookups); e.Forecast() != Deliverable {
+	if e := l.transport.Explain(t.Context(), &Question{Domain: "a.example"}); e.Forecast() != Deliverable {
 		t.Errorf("%v", e.Answer())
 	}
 	expect(t, l.send("b@a.example"), "2.0.0 mx1.a.example")
-	e := l.transport.Explain(t.Context(), "a.example", Lookups)
+	e := l.transport.Explain(t.Context(), &Question{Domain: "a.example"})
 	if e.Forecast() != Undeliverable || e.Answer().Code.String() != "4.4.5" || !strings.Contains(e.Answer().Error(), "local limit for destination a.example") {
 		t.Errorf("%v %v", e.Forecast(), e.Answer())
 	}

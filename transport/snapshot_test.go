@@ -46,14 +46,14 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("limits: %+v", s.Limits)
 	}
 
-	e := l.transport.Explain(t.Context(), "slow.example", Lookups)
+	e := l.transport.Explain(t.Context(), &Question{Domain: "slow.example"})
 	if e.Limit == nil || e.Limit.Open != 1 || e.Forecast() != Deliverable {
 		t.Errorf("%+v, %v", e.Limit, e.Forecast())
 	}
-	if e := l.transport.Explain(t.Context(), "a.example", Connect); e.Hosts[0].Idle != 1 || e.Forecast() != Deliverable {
+	if e := l.transport.Explain(t.Context(), &Question{Domain: "a.example", Depth: Connect}); e.Hosts[0].Idle != 1 || e.Forecast() != Deliverable {
 		t.Errorf("%+v", e.Hosts[0])
 	}
-	if e := l.transport.Explain(t.Context(), "gone.example", Lookups); e.Hosts[0].Dead == nil || e.Forecast() != Undeliverable || e.Limit != nil {
+	if e := l.transport.Explain(t.Context(), &Question{Domain: "gone.example"}); e.Hosts[0].Dead == nil || e.Forecast() != Undeliverable || e.Limit != nil {
 		t.Errorf("%+v, %v", e.Hosts[0].Dead, e.Forecast())
 	}
 	close(gate)
@@ -71,10 +71,10 @@ func TestProbeClearsDeadHost(t *testing.T) {
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.start(nil)
 	expect(t, l.send("x@a.example"), "4.4.2 ")
-	if e := l.transport.Explain(t.Context(), "a.example", Lookups); e.Hosts[0].Dead == nil {
+	if e := l.transport.Explain(t.Context(), &Question{Domain: "a.example"}); e.Hosts[0].Dead == nil {
 		t.Error("it is not dead")
 	}
-	if e := l.transport.Explain(t.Context(), "a.example", Connect); e.Hosts[0].Dead != nil || e.Forecast() != Deliverable {
+	if e := l.transport.Explain(t.Context(), &Question{Domain: "a.example", Depth: Connect}); e.Hosts[0].Dead != nil || e.Forecast() != Deliverable {
 		t.Errorf("%+v", e.Hosts[0])
 	}
 	expect(t, l.send("x@a.example"), "2.0.0 ")

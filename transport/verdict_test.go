@@ -178,7 +178,7 @@ func (sc *scene) play(t *testing.T) {
 
 // explain holds an explanation against what a delivery did.
 func (sc *scene) explain(t *testing.T, l *lab, result Result) {
-	e := l.transport.Explain(t.Context(), strings.ToUpper(theDomain), Connect)
+	e := l.transport.Explain(t.Context(), &Question{Domain: strings.ToUpper(theDomain), Depth: Connect})
 	if e.Err != nil || len(e.Hosts) != 1 || e.Domain != theDomain || e.Transport != "default" || e.Hosts[0].Host.Name != theHost {
 		t.Fatalf("explained as %+v", e)
 	}

@@ -68,18 +68,31 @@ func show[T any](cmd *cobra.Command, asJSON bool, answer *T, text func(console.S
 }
 
 func explainCommand(load loader) *cobra.Command {
-	var name string
+	var name, size string
+	var q transport.Question
 	var connect, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "explain DOMAIN",
 		Short: "Show what would happen to a message to a domain, and why",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			depth := transport.Lookups
-			if connect {
-				depth = transport.Connect
+			q.Domain = args[0]
+			if at := strings.LastIndexByte(q.Domain, '@'); at >= 0 {
+				q.Domain = q.Domain[at+1:] // an address is good enough
 			}
-			e, err := explain(cmd, load, name, args[0], depth)
+			if connect || q.To != "" {
+				q.Depth = transport.Connect
+			}
+			if size != "" {
+				var err error
+				if q.Size, err = config.ParseSize(size); err != nil {
+					return fmt.Errorf("--size: %w", err)
+				}
+			}
+			if err := q.Check(); err != nil {
+				return err
+			}
+			e, err := explain(cmd, load, name, &q)
 			if err != nil {
 				return err
 			}
@@ -97,29 +110,30 @@ func explainCommand(load loader) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&name, "transport", config.DefaultTransport, "deliver by this `TRANSPORT`")
 	cmd.Flags().BoolVar(&connect, "connect", false, "connect to each host too, and leave before MAIL")
+	cmd.Flags().StringVar(&q.To, "to", "", "connect, and ask for the recipient `ADDRESS` by MAIL and RCPT; no message is sent")
+	cmd.Flags().StringVar(&q.From, "from", "", "with the sender `ADDRESS`; <> if it is not said")
+	cmd.Flags().StringVar(&size, "size", "", "for a message of `SIZE`, as 10MiB")
+	cmd.Flags().BoolVar(&q.RequireTLS, "requiretls", false, "for a message that demands TLS on its whole way (RFC 8689)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 // explain asks the running daemon, or without one relies on the configuration.
-func explain(cmd *cobra.Command, load loader, name, domain string, depth transport.Depth) (*admin.Explanation, error) {
+func explain(cmd *cobra.Command, load loader, name string, q *transport.Question) (*admin.Explanation, error) {
 	cfg, err := load()
 	if err != nil {
 		return nil, err
 	}
-	if at := strings.LastIndexByte(domain, '@'); at >= 0 {
-		domain = domain[at+1:] // an address is good enough
-	}
-	e, err := admin.NewClient(adminPath(cfg)).Explain(cmd.Context(), name, domain, depth)
+	e, err := admin.NewClient(adminPath(cfg)).Explain(cmd.Context(), name, q)
 	switch {
 	case err == nil:
 		return e, nil
 	case errors.Is(err, admin.ErrNotRunning):
 		fmt.Fprintf(cmd.ErrOrStderr(), "daemon not running: based on the configuration only (%s)\n", adminPath(cfg))
-		return policyd.Explain(cmd.Context(), cfg, name, domain, depth)
+		return policyd.Explain(cmd.Context(), cfg, name, q)
 	case errors.Is(err, admin.ErrForbidden):
 		fmt.Fprintf(cmd.ErrOrStderr(), "%v: based on the configuration only\n", err)
-		return policyd.Explain(cmd.Context(), cfg, name, domain, depth)
+		return policyd.Explain(cmd.Context(), cfg, name, q)
 	}
 	return nil, err
 }

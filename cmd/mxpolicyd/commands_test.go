@@ -64,7 +64,10 @@ func TestExplain(t *testing.T) {
 		out    string
 	}{
 		{"none.example", 0, "none.example: would be delivered (look-ups only, no connection tried)\n"},
-		{"postmaster@none.example --connect", 0, "none.example: would be delivered\n"},
+		{"postmaster@none.example --connect", 0, "none.example: would be delivered (no recipient was asked for; --to does)\n"},
+		{"none.example --to postmaster@none.example --from <> --size 1KiB", 0, "none.example: would be delivered (postmaster@none.example is taken; "},
+		{"none.example --to nosuch@other.example", 2, ""},
+		{"none.example --to x@none.example --size many", 2, ""},
 		{"dane-wrong.example", 0, "dane-wrong.example: would be delivered (look-ups only, no connection tried)\n"},
 		{"dane-wrong.example --connect", 1, "dane-wrong.example: would be deferred\n"},
 		{"null-mx.example", 1, "null-mx.example: would be refused\n"},

@@ -21,7 +21,7 @@ import (
 type idler struct{}
 
 func (idler) Status() admin.Status { return admin.Status{Version: "idler", Started: time.Now()} }
-func (idler) Explain(context.Context, string, string, transport.Depth) (*admin.Explanation, error) {
+func (idler) Explain(context.Context, string, *transport.Question) (*admin.Explanation, error) {
 	return nil, errors.New("it is too tired")
 }
 func (idler) CacheList() (admin.CacheList, error)                 { return admin.CacheList{}, nil }

@@ -87,7 +87,7 @@ var ErrUnknown = errors.New("not found")
 type Daemon interface {
 	Status() Status
 	// Explain explains a domain, as a transport would deliver to it.
-	Explain(ctx context.Context, transport, domain string, depth transport.Depth) (*Explanation, error)
+	Explain(ctx context.Context, transport string, q *transport.Question) (*Explanation, error)
 	// CacheList, Cached and Flush are about what is remembered. Flush with an
 	// empty domain forgets all.
 	CacheList() (CacheList, error)
@@ -281,18 +281,11 @@ func Encode(w interface{ Write([]byte) (int, error) }, value any) error {
 
 func (s *Server) explain(r *http.Request) (any, error) {
 	query := r.URL.Query()
-	depth := transport.Lookups
-	switch query.Get("connect") {
-	case "true":
-		depth = transport.Connect
-	case "", "false":
-	default:
-		return nil, refusal{http.StatusBadRequest, "connect is true or false"}
+	q, err := questionOf(query)
+	if err != nil {
+		return nil, refusal{http.StatusBadRequest, err.Error()}
 	}
-	if query.Get("domain") == "" {
-		return nil, refusal{http.StatusBadRequest, "domain is missing"}
-	}
-	return s.daemon.Explain(r.Context(), query.Get("transport"), query.Get("domain"), depth)
+	return s.daemon.Explain(r.Context(), query.Get("transport"), q)
 }
 
 // domainOf reads the domain of a request, as A-labels.

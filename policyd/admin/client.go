@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -53,8 +52,9 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 }
 
 // Explain asks what a message to a domain would meet.
-func (c *Client) Explain(ctx context.Context, name, domain string, depth transport.Depth) (*Explanation, error) {
-	query := url.Values{"domain": {domain}, "transport": {name}, "connect": {strconv.FormatBool(depth == transport.Connect)}}
+func (c *Client) Explain(ctx context.Context, name string, q *transport.Question) (*Explanation, error) {
+	query := queryOf(q)
+	query.Set("transport", name)
 	var e Explanation
 	if err := c.ask(ctx, http.MethodGet, "/v1/explain?"+query.Encode(), &e); err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
+	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -34,11 +35,12 @@ const (
 )
 
 // NewExplanation writes an explanation as JSON has it.
-func NewExplanation(from *transport.Explanation, depth transport.Depth) *Explanation {
+func NewExplanation(from *transport.Explanation, q *transport.Question) *Explanation {
 	e := &Explanation{
 		Domain: clean(from.Domain), Transport: from.Transport, Override: from.Override, Nexthop: from.Nexthop,
 		Outcome:   from.Forecast().String(),
-		Connected: depth == transport.Connect,
+		Connected: q.Depth == transport.Connect,
+		To:        clean(q.To),
 		Mechanisms: Mechanisms{
 			DNSSEC: from.Rules.DNSSEC, DANE: from.Rules.DANE, MTASTS: from.Rules.MTASTS,
 			MinTLS: from.Rules.MinTLS.String(), MinMX: from.Rules.MinMX.String(),
@@ -159,7 +161,7 @@ func tlsaOf(from *verdict.TLSA, signed bool) *TLSA {
 func verdictOf(from *verdict.Verdict) *Verdict {
 	v := &Verdict{MXLevel: from.MX.String(), Need: from.Need.String(), Rule: from.Rule.String(), Reason: clean(from.Reason)}
 	if from.Refusal != nil {
-		v.Rule, v.Refusal = from.Refusal.Rule.String(), &Problem{from.Refusal.Code.String(), clean(from.Refusal.Text)}
+		v.Rule, v.Refusal = from.Refusal.Rule.String(), &Problem{Status: from.Refusal.Code.String(), Text: clean(from.Refusal.Text), Cause: outcome.CausePolicy.String()}
 	}
 	if from.TestingRefusal != nil {
 		v.Noted = clean(from.TestingRefusal.Text)
@@ -189,6 +191,10 @@ func connectionOf(from *transport.Probe) *Connection {
 	}
 	if from.Addr.IsValid() {
 		c.Address = from.Addr.String()
+	}
+	c.Accepted = clean(from.Accepted)
+	for _, a := range from.Addrs {
+		c.Addresses = append(c.Addresses, Tried{a.Addr.String(), problem(a.Err)})
 	}
 	if from.TLSErr != nil {
 		c.TLSError = clean(from.TLSErr.Error())
@@ -252,7 +258,7 @@ func problem(err *status.Error) *Problem {
 	if err == nil {
 		return nil
 	}
-	return &Problem{err.Code.String(), clean(err.Error())}
+	return &Problem{err.Code.String(), clean(err.Error()), outcome.CauseOf(err).String()}
 }
 
 // moment is a time for JSON; nil for none.

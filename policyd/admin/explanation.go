@@ -19,7 +19,9 @@ type Explanation struct {
 	// what is wrong with the DNS, for any domain
 	Warnings []string `json:"warnings,omitempty"`
 	// real connections were made
-	Connected  bool       `json:"connected"`
+	Connected bool `json:"connected"`
+	// that hosts were asked for by MAIL and RCPT
+	To         string     `json:"to,omitempty"`
 	Mechanisms Mechanisms `json:"mechanisms"`
 	Route      Route      `json:"route"`
 	// what a message would be answered; absent: a host is eligible
@@ -44,6 +46,9 @@ type Mechanisms struct {
 type Problem struct {
 	Status string `json:"status"` // D.S.N
 	Text   string `json:"text"`
+	// as in the log: dns, connect, tls, policy, limit, remote-4xx, remote-5xx
+	// or own
+	Cause string `json:"cause,omitempty"`
 }
 
 // Route is how the hosts were found.
@@ -161,7 +166,14 @@ type Dead struct {
 	Text     string     `json:"text"`
 }
 
-// Connection is what a real connection showed. It ended before MAIL.
+// Tried is what became of one address that was connected to.
+type Tried struct {
+	Address string   `json:"address"`
+	Error   *Problem `json:"error,omitempty"` // why no message would go there
+}
+
+// Connection is what a real connection showed: the first that will do, else the
+// first. It ended before the message.
 type Connection struct {
 	Address string `json:"address,omitempty"`
 	// as in the line for the mail server's log
@@ -188,6 +200,10 @@ type Connection struct {
 	Extensions []string `json:"extensions,omitempty"`
 	// what an MTA-STS policy in testing mode has against it
 	TestingError string `json:"testing_error,omitempty"`
+	// the reply to RCPT, where the recipient that was asked for is accepted
+	Accepted string `json:"accepted,omitempty"`
+	// all that were connected to, in the order of trying
+	Addresses []Tried `json:"addresses,omitempty"`
 	// why a message would not go there
 	Error *Problem `json:"error,omitempty"`
 }

@@ -103,9 +103,9 @@ func TestStrangersWordsAreHarmless(t *testing.T) {
 			Facts: verdict.Facts{TLSA: verdict.TLSA{State: verdict.TLSAPresent, Base: hostile, Names: []string{hostile}}},
 		}},
 	}
-	harmless(t, *NewExplanation(&e, transport.Connect))
+	harmless(t, *NewExplanation(&e, &transport.Question{Depth: transport.Connect}))
 	e.Err = reason
-	harmless(t, *NewExplanation(&e, transport.Connect))
+	harmless(t, *NewExplanation(&e, &transport.Question{Depth: transport.Connect}))
 	harmless(t, NewCachedPolicy(&entry, "dir"))
 	answer := resolver.Answer{
 		Name: "a.example.", Canonical: "b.example.", Type: resolver.TypeTXT,

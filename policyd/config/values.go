@@ -151,6 +151,10 @@ func size(low, high int64) format[int64] {
 	}}
 }
 
+// ParseSize reads a size as the configuration has it: bytes, or a number with a
+// unit as in 10MiB. The error is for whoever wrote it.
+func ParseSize(s string) (int64, error) { return parseSize(s) }
+
 func parseSize(s string) (int64, error) {
 	end := 0
 	for end < len(s) && s[end] >= '0' && s[end] <= '9' {

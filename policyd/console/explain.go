@@ -56,8 +56,10 @@ func (p *page) head(e *admin.Explanation) {
 // outcome says what would become of a message.
 func outcome(e *admin.Explanation) (colour, string) {
 	switch {
+	case e.Forecast() == transport.Deliverable && e.To != "":
+		return green, "would be delivered (" + e.To + " is taken; the message itself can still be refused)"
 	case e.Forecast() == transport.Deliverable && e.Connected:
-		return green, "would be delivered"
+		return green, "would be delivered (no recipient was asked for; --to does)"
 	case e.Forecast() == transport.Deliverable:
 		return green, "would be delivered (look-ups only, no connection tried)"
 	case e.Forecast() == transport.Unknown:
@@ -291,6 +293,10 @@ func (p *page) connection(h *admin.Host) {
 		}
 		p.coloured("connected", green, text)
 	}
+	p.tried(h, c)
+	if c.Accepted != "" {
+		p.coloured("recipient", green, c.Accepted)
+	}
 	if c.TLSError != "" {
 		p.coloured("", yellow, "STARTTLS failed: "+c.TLSError)
 	}
@@ -329,6 +335,29 @@ func (p *page) connection(h *admin.Host) {
 		p.item("WebPKI", "not valid: "+strings.TrimPrefix(c.WebPKIError, "x509: "))
 	}
 	p.item("offers", strings.Join(c.Extensions, ", "))
+}
+
+// tried writes what became of a host's addresses, where it is not the same for
+// all, and which family is dead.
+func (p *page) tried(h *admin.Host, c *admin.Connection) {
+	good := map[bool]int{}
+	bad := map[bool]int{}
+	for _, a := range c.Addresses {
+		six := strings.Contains(a.Address, ":")
+		if a.Error == nil {
+			good[six]++
+			continue
+		}
+		bad[six]++
+		if c.Error == nil || len(c.Addresses) > 1 {
+			p.coloured("no use", yellow, a.Address+": "+a.Error.Status+" "+strings.TrimPrefix(a.Error.Text, h.Name+": "))
+		}
+	}
+	for six, family := range map[bool]string{false: "IPv4", true: "IPv6"} {
+		if bad[six] > 0 && good[six] == 0 && good[!six] > 0 {
+			p.coloured("", yellow, "no "+family+" address of this host will do; mail goes by the other family")
+		}
+	}
 }
 
 func (p *page) certificate(c *admin.Certificate) string {

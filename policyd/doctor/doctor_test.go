@@ -263,6 +263,12 @@ func TestBrokenSetUps(t *testing.T) {
 			p.options.Connect = closed.Addr().String()
 			closed.Close()
 		}, fail, "connection refused", "provider blocks"},
+		{"a server that does not want this host", func(p *patient) {
+			busy, err := mx.Start(mx.Options{Behaviour: mx.Behaviour{At: map[mx.Stage]mx.Action{mx.StageGreeting: {Reply: "421 4.7.0 too many connections from you"}}}})
+			p.must(err)
+			p.t.Cleanup(func() { busy.Stop() })
+			p.options.Connect = busy.Addr()
+		}, warn, "421 4.7.0 too many connections from you", "the network is open"},
 		// The configuration.
 		{"misspelt key", func(p *patient) { p.yaml += "max_delivery: 3\n" }, fail, `mxpolicyd.yaml:5:1: unknown key "max_delivery"`, "correct the line"},
 		{"number without a unit", func(p *patient) { p.yaml += "shutdown_timeout: 30\n" }, fail, "mxpolicyd.yaml:5:", "correct the line"},

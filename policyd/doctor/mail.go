@@ -17,6 +17,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/outcome"
 )
 
 // mailServer has the configuration of each mail server judged that is here.
@@ -162,11 +163,14 @@ func connect(ctx context.Context, cfg *config.Config, server string) finding.Fin
 	one.Overrides = []transport.Override{{Match: anywhere, Nexthop: host, Config: &to}}
 	alone := *cfg
 	alone.Transports = map[string]*transport.Config{config.DefaultTransport: &one}
-	e, err := policyd.Explain(ctx, &alone, config.DefaultTransport, anywhere, transport.Connect)
+	e, err := policyd.Explain(ctx, &alone, config.DefaultTransport, &transport.Question{Domain: anywhere, Depth: transport.Connect})
 	const mend = "if the server is up, the network or the provider blocks the connection: have it unblocked, or use a relay (overrides with nexthop)"
 	switch {
 	case err != nil:
 		return fail("give host or host:port", "connection to %s: %v", server, err)
+	case e.Error != nil && e.Error.Cause != outcome.CauseConn.String():
+		return warn("the network is open; what the server says is about this host's address or name, or about itself: ask its postmaster, or try another server",
+			"connection to %s: %s %s", server, e.Error.Status, e.Error.Text)
 	case e.Error != nil:
 		return fail(mend, "connection to %s: %s %s", server, e.Error.Status, e.Error.Text)
 	}

@@ -16,7 +16,7 @@ import (
 // Daemon is what the page asks, and what it can change. *admin.Client is one.
 type Daemon interface {
 	Status(ctx context.Context) (admin.Status, error)
-	Explain(ctx context.Context, name, domain string, depth transport.Depth) (*admin.Explanation, error)
+	Explain(ctx context.Context, name string, q *transport.Question) (*admin.Explanation, error)
 	History(ctx context.Context, q admin.HistoryQuery) (admin.History, error)
 	Suspend(ctx context.Context, target string, lasts time.Duration, reason string) (admin.SuspendedList, error)
 	Resume(ctx context.Context, target string) (admin.SuspendedList, error)
@@ -61,11 +61,11 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 		refuse(w, "which domain?")
 		return
 	}
-	depth := transport.Lookups
+	question := transport.Question{Domain: domain}
 	if connect, _ := strconv.ParseBool(q.Get("connect")); connect {
-		depth = transport.Connect
+		question.Depth = transport.Connect
 	}
-	e, err := s.daemon.Explain(r.Context(), q.Get("transport"), domain, depth)
+	e, err := s.daemon.Explain(r.Context(), q.Get("transport"), &question)
 	answer(w, e, err)
 }
 

@@ -22,12 +22,12 @@ type daemon struct{ told []string }
 func (d *daemon) Status(context.Context) (admin.Status, error) {
 	return admin.Status{Version: "test", Transports: []admin.Transport{}}, nil
 }
-func (d *daemon) Explain(_ context.Context, _, domain string, depth transport.Depth) (*admin.Explanation, error) {
-	if domain == "fails.example" {
+func (d *daemon) Explain(_ context.Context, _ string, q *transport.Question) (*admin.Explanation, error) {
+	if q.Domain == "fails.example" {
 		return nil, errors.New("<b>no</b>")
 	}
-	d.told = append(d.told, "explain "+domain)
-	return &admin.Explanation{Domain: domain, Connected: depth == transport.Connect}, nil
+	d.told = append(d.told, "explain "+q.Domain)
+	return &admin.Explanation{Domain: q.Domain, Connected: q.Depth == transport.Connect}, nil
 }
 func (d *daemon) History(context.Context, admin.HistoryQuery) (admin.History, error) {
 	return admin.History{}, nil

@@ -40,7 +40,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -233,15 +232,15 @@ func (d *Delivery) lookupRoute(ctx context.Context) *plan.Plan {
 // host may do better.
 func (d *Delivery) splitByExtensions(c *session.Conn, rcpts []*recipient) (send, left []*recipient) {
 	ext, size := c.Extensions(), d.msg.Facts.Size
-	if ext.MaxSize > 0 && size > ext.MaxSize {
-		return nil, d.skipHost(rcpts, &status.Error{Code: status.New(status.Permanent, 3, 4), Host: c.Host.Host.Name,
-			Text: "the message has " + bytes(size) + ", the server takes at most " + bytes(ext.MaxSize)})
+	if large := ext.TooLarge(size); large != nil {
+		large.Host = c.Host.Host.Name
+		return nil, d.skipHost(rcpts, large)
 	}
 	if ext.SMTPUTF8 {
 		return rcpts, nil
 	}
-	noUTF8 := &status.Error{Code: status.New(status.Permanent, 6, 7), Host: c.Host.Host.Name,
-		Text: "the message needs SMTPUTF8, which the server does not offer"}
+	noUTF8 := ext.NoUTF8()
+	noUTF8.Host = c.Host.Host.Name
 	if d.msg.Sender.NeedsUTF8() || d.msg.SMTPUTF8 && d.msg.Facts.HeaderEightBit {
 		return nil, d.skipHost(rcpts, noUTF8)
 	}
@@ -254,8 +253,6 @@ func (d *Delivery) splitByExtensions(c *session.Conn, rcpts []*recipient) (send,
 	}
 	return send, d.skipHost(left, noUTF8)
 }
-
-func bytes(n int64) string { return strconv.FormatInt(n, 10) + " bytes" }
 
 // skipHost notes why a host was skipped and gives the recipients back.
 func (d *Delivery) skipHost(rcpts []*recipient, err *status.Error) []*recipient {

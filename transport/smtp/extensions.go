@@ -1,11 +1,13 @@
 package smtp
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // Extensions is what a server offered in its EHLO reply (RFC 5321 §4.1.1.1).
@@ -30,6 +32,22 @@ type Extensions struct {
 	// came but for their length, for people to read. A connection may stay for
 	// long, and what is of no use must not stay with it.
 	Keywords []string
+}
+
+// TooLarge is why a message of size bytes need not be offered: the server named
+// a smaller limit (RFC 1870 §6.1). nil: it may be. The caller adds the host.
+func (e *Extensions) TooLarge(size int64) *status.Error {
+	if e.MaxSize == 0 || size <= e.MaxSize {
+		return nil
+	}
+	return &status.Error{Code: status.New(status.Permanent, 3, 4),
+		Text: fmt.Sprintf("the message has %d bytes, the server takes at most %d bytes", size, e.MaxSize)}
+}
+
+// NoUTF8 is why a message that needs SMTPUTF8 is not offered to a server that
+// does not have it (RFC 6531 §3.1). The caller adds the host.
+func (e *Extensions) NoUTF8() *status.Error {
+	return &status.Error{Code: status.New(status.Permanent, 6, 7), Text: "the message needs SMTPUTF8, which the server does not offer"}
 }
 
 // The bounds of Keywords: more than there are that are known, and than any of

@@ -75,19 +75,11 @@ const commandRoom = 600
 // It ends when ctx does, at the latest SubmissionTimeout after the last byte of
 // the message was written, whatever the server drips.
 func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
-	s.begin(ctx)
-	t := &transfer{
-		Session: s, tx: tx,
-		report: &Report{Ending: Answered, Rcpts: make([]reply.Reply, len(tx.Recipients))},
-		sent:   meter{Writer: s.conn},
-	}
-	t.w = s.cfg.Buffers.writer(&t.sent)
+	t, err := s.transfer(ctx, tx)
 	defer t.release()
-	if err := s.unasked(); err != nil {
-		t.fail(CutOff, outcome.MAIL, err)
+	if err != nil {
 		return t.report
 	}
-	s.strict = true
 	t.brief = tx.Size+int64(len(tx.Recipients)+1)*commandRoom <= writeSize
 	t.chunked = s.ext.Chunking && tx.Chunking != ChunkingOff
 	t.confirm = t.chunked && tx.Confirm && !s.noop
@@ -101,6 +93,40 @@ func (s *Session) Send(ctx context.Context, tx *Transaction) *Report {
 	}
 	t.addUp()
 	return t.report
+}
+
+// Ask asks a server what it makes of an envelope: MAIL and RCPT, one after the
+// other, and RSET. No message is sent. The report's replies to MAIL and RCPT
+// count, and what failed; its Ending says nothing about a message.
+func (s *Session) Ask(ctx context.Context, tx *Transaction) *Report {
+	t, err := s.transfer(ctx, tx)
+	defer t.release()
+	if err == nil {
+		t.envelopeInSequence()
+	}
+	if t.report.Err == nil && !t.leaving {
+		// What it answers changes nothing: the connection is not used again.
+		_, _ = s.command("RSET")
+	}
+	return t.report
+}
+
+// transfer begins a transaction, and fails on a connection that is dead or out
+// of step.
+func (s *Session) transfer(ctx context.Context, tx *Transaction) (*transfer, error) {
+	s.begin(ctx)
+	t := &transfer{
+		Session: s, tx: tx,
+		report: &Report{Ending: Answered, Rcpts: make([]reply.Reply, len(tx.Recipients))},
+		sent:   meter{Writer: s.conn},
+	}
+	t.w = s.cfg.Buffers.writer(&t.sent)
+	if err := s.unasked(); err != nil {
+		t.fail(CutOff, outcome.MAIL, err)
+		return t, err
+	}
+	s.strict = true
+	return t, nil
 }
 
 // mailCommand builds MAIL with the parameters that the server offers.

@@ -102,18 +102,7 @@ func (t *transfer) pipelined() {
 // inSequence sends each command after the reply to the one before. A refused
 // MAIL leaves RCPT unsaid, and without an accepted recipient there is no DATA.
 func (t *transfer) inSequence() {
-	if !t.sendCommand(outcome.MAIL, t.mailCommand(t.tx), &t.report.Mail) {
-		return
-	}
-	if !outcome.ForReply(outcome.MAIL, t.report.Mail, 0).Accepted {
-		return
-	}
-	for i := range t.tx.Recipients {
-		if !t.sendCommand(outcome.RCPT, t.rcptCommand(t.tx, i), &t.report.Rcpts[i]) {
-			return
-		}
-	}
-	if t.report.Accepted() == 0 {
+	if !t.envelopeInSequence() {
 		return
 	}
 	if !t.chunked {
@@ -122,6 +111,23 @@ func (t *transfer) inSequence() {
 		}
 	}
 	t.message()
+}
+
+// envelopeInSequence says MAIL and RCPT, and reports whether the server takes a
+// message for anyone.
+func (t *transfer) envelopeInSequence() bool {
+	if !t.sendCommand(outcome.MAIL, t.mailCommand(t.tx), &t.report.Mail) {
+		return false
+	}
+	if !outcome.ForReply(outcome.MAIL, t.report.Mail, 0).Accepted {
+		return false
+	}
+	for i := range t.tx.Recipients {
+		if !t.sendCommand(outcome.RCPT, t.rcptCommand(t.tx, i), &t.report.Rcpts[i]) {
+			return false
+		}
+	}
+	return t.report.Accepted() > 0
 }
 
 // sendCommand sends one command to a server that does not do PIPELINING.
