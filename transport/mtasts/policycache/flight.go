@@ -41,29 +41,36 @@ func (c *Cache) tryRefresh(st *state) {
 	}
 }
 
-// run does a flight's work in its order.
+// run does a flight's work in its order. One that has told its outcome, and
+// has nothing left to do, is not among the flights any more: a look-up that
+// asks for more than that came to begins another.
 func (c *Cache) run(f *flight) {
 	if !f.refresh {
 		c.load(f.st)
 		c.checkRecord(f.st)
 	}
 	job, id := c.plan(f)
-	if job != jobUrgent {
-		close(f.done) // there is nothing to wait for
+	told := job == jobQuiet
+	if told {
+		close(f.done) // what is there will do
 	}
 	var write func() error
 	if job != jobNone {
 		write = c.fetch(f, id)
 	}
-	if job == jobUrgent {
-		close(f.done) // the answer does not wait for the disk
-	}
 	if write != nil {
+		if !told {
+			close(f.done) // the answer does not wait for the disk
+			told = true
+		}
 		c.noteStore(write())
 	}
 	c.mu.Lock()
 	delete(c.flights, f.st.domain)
 	c.mu.Unlock()
+	if !told {
+		close(f.done)
+	}
 	close(f.ended)
 	if f.refresh {
 		<-c.refreshes

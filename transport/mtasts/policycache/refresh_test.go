@@ -519,6 +519,25 @@ func TestStoreThatCouldNotBeReadIsAskedAgain(t *testing.T) {
 	}
 }
 
+// A look-up that comes at the moment at which another has its answer does not
+// get that answer: what it needs is asked for again.
+func TestAnsweredFlightIsNotJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b := &broken{Store: w.store, loadErr: syscall.EMFILE}
+		w.store, w.texts = b, nil
+		c := w.open()
+		defer c.Close()
+		const lookups = 2000
+		for range lookups {
+			w.look(c)
+		}
+		if n := c.Stats().StoreFailures; n != lookups {
+			t.Errorf("%d look-ups asked the store %d times", lookups, n)
+		}
+	})
+}
+
 // A fetched policy supersedes what the store may hold: with it, a store that
 // fails costs a warm look-up nothing.
 func TestFetchedPolicyNeedsNoStore(t *testing.T) {
