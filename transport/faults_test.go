@@ -217,6 +217,8 @@ func (m *matrix) full(addr string) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	m.must(err)
 	m.t.Cleanup(func() { syscall.Close(fd) })
+	// What remains of connections of a test before is not in the way.
+	m.must(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
 	m.must(syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(m.port), Addr: [4]byte(net.ParseIP(addr).To4())}))
 	m.must(syscall.Listen(fd, 0))
 	for range 4 {

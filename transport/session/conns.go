@@ -27,6 +27,9 @@ type Conns struct {
 	Hellos *handshake.Memory // the hosts that need a plainer TLS hello
 	// the addresses that worked where others did not, by the key of Dead
 	History *dial.History
+	// Delay is the time between attempts to reach two of a host's addresses; 0:
+	// that of package dial. It is not changed while a Dialer is in use.
+	Delay time.Duration
 
 	ctx      context.Context // ends with the transport
 	idle     *Idle           // nil: no connection is used twice

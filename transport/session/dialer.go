@@ -244,7 +244,7 @@ func (o *opening) dial(ctx context.Context, addrs []netip.Addr) (*limitedConn, n
 	defer Spend(&o.Record.Connect, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, o.budget)
 	defer cancel()
-	dialer := dial.Dialer{LocalIPs: o.cfg.LocalIPs, Prefer: o.cfg.Prefer, First: o.first}
+	dialer := dial.Dialer{LocalIPs: o.cfg.LocalIPs, Prefer: o.cfg.Prefer, First: o.first, Delay: o.conns.Delay}
 	dialer.Connect = func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
 		permit, err := o.acquireAddr(ctx, remote.Addr())
 		if err != nil {
