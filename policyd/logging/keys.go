@@ -59,7 +59,14 @@ func Keys() []Key {
 		{"hosts", "the hosts in the order of trying, by commas"},
 		{"need", "what a host must prove"},
 		{"reason", "why it must, or why a request is refused"},
-		{"refused", "why the host may not even be dialled"},
+		{"refused", "why the host may not even be dialled, or gets nothing after its handshake"},
+		{"tls", "the version of TLS in a handshake"},
+		{"cipher", "its cipher suite"},
+		{"group", "the group of its key exchange"},
+		{"hello", "the hello that it came about by: full, classical, compatible or without-sni"},
+		{"resumed", "whether a session was resumed"},
+		{"chain", "the certificates that the server sent"},
+		{"proof", "what they were found to prove, and what not"},
 
 		// MTA-STS and DNS.
 		{"domain", "the domain that a policy, a trace or a cache entry is about"},

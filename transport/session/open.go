@@ -184,8 +184,8 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence
 	cfg.Trace = o.trace(o.Request, c.addr)
 	var at *smtp.Error
 	if o.cfg.Relay.TLS == relay.Implicit {
-		config, judge := o.cfg.TLS.config(&c.Host.Verdict, c.persistConn, o.cfg.Name, hello)
-		if c.session, err = smtp.OpenTLS(ctx, conn.Conn, cfg, o.probe.over(config)); err == nil {
+		config, judge := o.tlsConfig(c, hello)
+		if c.session, err = smtp.OpenTLS(ctx, conn.Conn, cfg, config); err == nil {
 			c.proof.Group = c.session.TLS().CurveID
 		} else if errors.As(err, &at) && at.Stage == outcome.Handshake {
 			return o.handshakeError(ctx, c, hello, judge, err)
@@ -220,8 +220,8 @@ func (o *opening) startTLS(ctx context.Context, c *Conn, hello handshake.Hello) 
 	v := &c.Host.Verdict
 	if c.session.Extensions().StartTLS && c.session.TLS() == nil && o.cfg.Relay.TLS != relay.NoTLS {
 		start := time.Now()
-		config, judge := o.cfg.TLS.config(v, c.persistConn, o.cfg.Name, hello)
-		err := c.session.StartTLS(ctx, o.probe.over(config))
+		config, judge := o.tlsConfig(c, hello)
+		err := c.session.StartTLS(ctx, config)
 		Spend(&o.Record.TLS, start)
 		if err != nil {
 			return o.handshakeError(ctx, c, hello, judge, err)
