@@ -183,6 +183,25 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
+// Every package says in its comment what it is.
+func TestPackagesHaveComments(t *testing.T) {
+	commented := map[string]bool{}
+	walk(t, func(name string) {
+		if strings.HasSuffix(name, ".go") {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, name), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			commented[path.Dir(name)] = commented[path.Dir(name)] || file.Doc.Text() != ""
+		}
+	})
+	for _, dir := range packages(t) {
+		if !commented[dir] {
+			t.Errorf("%s has no package comment", dir)
+		}
+	}
+}
+
 // README's table of places has every package: by its own name, or, below the
 // second level, by that of one above it.
 func TestREADMEPlaces(t *testing.T) {

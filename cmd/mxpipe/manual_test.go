@@ -21,7 +21,15 @@ func manual(t *testing.T) string {
 	return string(page)
 }
 
-// mxpipe(1), the usage, the completions and the program know the same flags.
+// comment is the package's: the manual for those who read the code.
+func comment(t *testing.T) string {
+	t.Helper()
+	text, _, _ := strings.Cut(readFile(t, "main.go"), "\npackage main")
+	return text
+}
+
+// mxpipe(1), the comment of the package, the usage, the completions and the
+// program know the same flags.
 func TestManualFlags(t *testing.T) {
 	var listed []string
 	for _, item := range mdoc.Items(manual(t), "DESCRIPTION") {
@@ -42,6 +50,7 @@ func TestManualFlags(t *testing.T) {
 		flag *regexp.Regexp
 	}{
 		"the usage":       {usageText, word},
+		"main.go":         {comment(t), word},
 		"bash completion": {readFile(t, "../../packaging/completions/mxpipe.bash"), word},
 		"zsh completion":  {readFile(t, "../../packaging/completions/mxpipe.zsh"), word},
 		"fish completion": {readFile(t, "../../packaging/completions/mxpipe.fish"), fish},
@@ -74,7 +83,8 @@ func TestManualFlags(t *testing.T) {
 	}
 }
 
-// Every exit status, and no other.
+// mxpipe(1) and the comment of the package have every exit status that a code
+// can have, and no other.
 func TestManualExitStatus(t *testing.T) {
 	var listed []int
 	for _, item := range mdoc.Items(manual(t), "EXIT STATUS") {
@@ -84,16 +94,26 @@ func TestManualExitStatus(t *testing.T) {
 		}
 		listed = append(listed, n)
 	}
-	var given []int
-	for _, code := range []string{"2.0.0", "4.0.0", "5.0.0", "5.1.1", "5.1.2", "5.6.0", "nonsense"} {
-		c, _, _ := status.Parse(code)
-		if s := exitStatus(c); !slices.Contains(given, s) {
-			given = append(given, s)
+	_, section, _ := strings.Cut(comment(t), "# Exit status\n")
+	section, _, _ = strings.Cut(section, "\n// # ")
+	var commented []int
+	for _, m := range regexp.MustCompile(`(?m)^//\t ?(\d+) `).FindAllStringSubmatch(section, -1) {
+		n, _ := strconv.Atoi(m[1])
+		commented = append(commented, n)
+	}
+	given := []int{exitStatus(status.Code{})}
+	for _, class := range []status.Class{status.Success, status.Temporary, status.Permanent} {
+		for subject := range uint16(20) {
+			for detail := range uint16(100) {
+				if s := exitStatus(status.New(class, subject, detail)); !slices.Contains(given, s) {
+					given = append(given, s)
+				}
+			}
 		}
 	}
 	slices.Sort(given)
-	if !slices.Equal(listed, given) {
-		t.Errorf("mxpipe(1) lists the exit statuses %v, the program has %v", listed, given)
+	if !slices.Equal(listed, given) || !slices.Equal(commented, given) {
+		t.Errorf("mxpipe(1) lists the exit statuses %v, main.go %v; the program has %v", listed, commented, given)
 	}
 }
 

@@ -5,37 +5,60 @@
 
 // Mxpolicyd delivers the mail that mxpipe hands over to it.
 //
-//	mxpolicyd serve                the daemon, in the foreground
-//	mxpolicyd check-config         one line for each mistake; exit status 1
-//	mxpolicyd doctor               check this host, and how to fix what is wrong
-//	mxpolicyd setup postfix|exim   tell the mail server, after showing the
-//	                               changes
-//	mxpolicyd explain DOMAIN       what would happen to a message to DOMAIN
-//	mxpolicyd status               what the daemon is doing
-//	mxpolicyd cache list           what is cached, by domain
-//	mxpolicyd cache show DOMAIN    what is cached for DOMAIN and below
-//	mxpolicyd cache flush DOMAIN   remove it; with --all, everything
-//	mxpolicyd trace [DOMAIN]       log the dialogue with its hosts for a while
-//	mxpolicyd version              one line, "mxpolicyd VERSION"
-//	mxpolicyd help                 the commands and flags
+//	mxpolicyd serve                  the daemon, in the foreground
+//	mxpolicyd check-config           one line for each mistake; exit status 1
+//	mxpolicyd doctor                 check this host, and say how to fix it
+//	mxpolicyd setup postfix|exim     have the mail server use mxpolicyd
+//	mxpolicyd explain DOMAIN         what would happen to a message to DOMAIN
+//	mxpolicyd status                 what the daemon is doing
+//	mxpolicyd cache list             what is cached, by domain
+//	mxpolicyd cache show DOMAIN      what is cached for DOMAIN and below
+//	mxpolicyd cache flush DOMAIN     remove it
+//	mxpolicyd trace [DOMAIN]         log the dialogue with its hosts for a while
+//	mxpolicyd history [TARGET]       the last deliveries
+//	mxpolicyd suspend [TARGET]       stop mail for a domain, or more
+//	mxpolicyd resume TARGET          let it go again
+//	mxpolicyd providers [HOST]       which mail hosts belong together
+//	mxpolicyd report list            what is counted for TLS reports
+//	mxpolicyd report show DOMAIN     a report as it would be sent
+//	mxpolicyd report send [DOMAIN]   send the last day's reports
+//	mxpolicyd report validate FILE   check a report against RFC 8460
+//	mxpolicyd web                    a page to look at, on loopback
+//	mxpolicyd version                one line, "mxpolicyd VERSION"
+//	mxpolicyd completion SHELL       completions for a shell
+//	mxpolicyd help                   the commands and flags
 //
 // # Flags
 //
-//	-c, --config FILE  the configuration, /etc/mxpolicyd/mxpolicyd.yaml by
-//	                   default; that one may be missing, which means the
-//	                   built-in defaults
-//	-h, --help         help for a command
-//	--json             of doctor, explain, status, cache and trace: JSON, in the
-//	                   form that package policyd/admin describes
-//	--transport T      of explain: deliver by transport T
-//	--way WAY          of setup: pipe, lmtp or, with Postfix, socketmap
-//	--dry-run          of setup: show what would change, and change nothing
-//	--undo             of setup: take back what it has changed
-//	--connect          of explain: connect to each host, up to MAIL
-//	--connect HOST     of doctor: try a connection to that mail server too
-//	--watch            of status: refresh every two seconds
-//	--for DURATION     of trace: how long, 10m by default, at most 24h
-//	--stop             of trace: stop it now
+//	-c, --config FILE   the configuration, /etc/mxpolicyd/mxpolicyd.yaml by
+//	                    default; that one may be missing, which means the
+//	                    built-in defaults
+//	-h, --help          help for a command
+//	--json              of the commands that ask: JSON, in the form that package
+//	                    policyd/admin describes
+//	--transport NAME    of explain: deliver by this transport
+//	--connect           of explain: connect to each host, up to MAIL
+//	--connect HOST      of doctor: try a connection to that mail server too
+//	--to ADDRESS        of explain: ask each host for this recipient
+//	--from ADDRESS      of explain: with this sender
+//	--size SIZE         of explain: for a message of this size
+//	--requiretls        of explain: for one that demands TLS (RFC 8689)
+//	--way WAY           of setup: pipe, lmtp or, with Postfix, socketmap
+//	--dry-run           of setup: show what would change, and change nothing
+//	--undo              of setup: take back what it has changed
+//	--watch             of status: refresh every two seconds
+//	--all               of cache flush: everything, without a domain
+//	--for DURATION      of trace: how long, 10m by default, at most 24h
+//	--for DURATION      of suspend: how long; for ever without it
+//	--stop              of trace: stop it now
+//	--reason TEXT       of suspend: what deliveries and the status say
+//	--failed            of history: only what was not delivered
+//	--since DURATION    of history: only what ended within it
+//	--limit NUMBER      of history: at most so many, 50 by default; 0: all
+//	--summary           of history: also a line for each destination
+//	--day DAY           of report show: of this day, such as 2026-11-29
+//	--now               of report send: at once
+//	--listen ADDRESS    of web: where, on loopback
 //
 // # Asking
 //

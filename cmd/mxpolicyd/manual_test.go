@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +64,55 @@ func TestManualCommands(t *testing.T) {
 		if !slices.Contains(wantSets, set) {
 			t.Errorf("mxpolicyd(8) has %q", set)
 		}
+	}
+}
+
+// The comment of the package, which is the manual for those who read the code,
+// has every command and flag, and no other.
+func TestCommentCommands(t *testing.T) {
+	text, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, comment, _ := strings.Cut(string(text), "\n// Mxpolicyd delivers")
+	comment, _, _ = strings.Cut(comment, "\n// # Asking")
+	root := command()
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	var commands []string
+	flags := map[string]bool{"config": true, "help": true}
+	for _, cmd := range leaves(root) {
+		commands = append(commands, cmd.CommandPath())
+		if cmd.Name() != "completion" {
+			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { flags[f.Name] = true })
+		}
+	}
+	for line := range strings.Lines(comment) {
+		if shown, ok := strings.CutPrefix(line, "//\tmxpolicyd "); ok {
+			before := len(commands)
+			commands = slices.DeleteFunc(commands, func(c string) bool {
+				return strings.HasPrefix("mxpolicyd "+shown, c+" ")
+			})
+			if len(commands) != before-1 {
+				t.Errorf("main.go has the command %q", shown)
+			}
+		}
+	}
+	if len(commands) > 0 {
+		t.Errorf("main.go lacks the commands %q", commands)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^//\t(?:-., )?--([a-z-]+)`).FindAllStringSubmatch(comment, -1) {
+		if !flags[m[1]] {
+			t.Errorf("main.go has --%s twice, or there is none", m[1])
+		}
+		if m[1] != "connect" && m[1] != "for" {
+			delete(flags, m[1])
+		}
+	}
+	delete(flags, "connect") // of two commands, with a line each
+	delete(flags, "for")
+	for name := range flags {
+		t.Errorf("main.go lacks --%s", name)
 	}
 }
 

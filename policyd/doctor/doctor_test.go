@@ -116,7 +116,7 @@ func TestBrokenSetUps(t *testing.T) {
 		{"resolver without TCP", func(p *patient) { p.dns.NoTCP = true }, fail, "no answer by TCP", "port 53"},
 		{"slow resolver", func(p *patient) { p.Slow, p.dns.Slow = time.Millisecond, 5*time.Millisecond }, warn, "for a cached answer", "on this host"},
 		{"trust_ad none", func(p *patient) { p.replace("timeout: 20s", "timeout: 20s, trust_ad: none") }, warn, "dns.trust_ad is none", "trust_ad: loopback"},
-		{"no resolver in resolv.conf", func(p *patient) { p.replace("dns: {servers: [DNS], timeout: 20s}\n", "") }, fail, "resolv.conf gives none", "servers: [127.0.0.1]"},
+		{"resolver: none in resolv.conf", func(p *patient) { p.replace("dns: {servers: [DNS], timeout: 20s}\n", "") }, fail, "resolv.conf gives none", "servers: [127.0.0.1]"},
 		// The clock and the certificates.
 		{"clock off by a year", func(p *patient) { p.Now = p.Now.AddDate(-1, 0, 0) }, fail, "but DNSSEC signatures are valid from", "NTP"},
 		{"clock before the program", func(p *patient) { p.dns.Signed, p.Built = time.Time{}, p.Now.AddDate(1, 0, 0) }, fail, "before this program was built", "NTP"},
@@ -241,7 +241,7 @@ func TestBrokenSetUps(t *testing.T) {
 		}, fail, "nothing listens: daemon not running", "systemctl enable --now"},
 		{"Postfix that cannot be asked", func(p *patient) {
 			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
-		}, warn, "cannot read its configuration: bad parameter", "postfix check"},
+		}, warn, "Postfix: cannot read its configuration: bad parameter", "postfix check"},
 		{"Exim that nothing leads from", func(p *patient) {
 			p.Exim = func(context.Context) (mailserver.EximOutput, error) {
 				return mailserver.EximOutput{Transports: "remote_smtp transport:\ndriver = smtp\n"}, nil

@@ -320,6 +320,16 @@ func TestEveryKindOfSocket(t *testing.T) {
 	if got := names(opened); err != nil || got != "pipe/unix lmtp/unix lmtp-other/unix lmtp-other/unix socketmap/tcp admin/unix metrics/tcp" {
 		t.Errorf("opened %s, %v", got, err)
 	}
+	for k := range kinds {
+		if !slices.ContainsFunc(opened, func(s Socket) bool { return s.Kind == k }) {
+			t.Errorf("listen opens no socket of kind %s", k)
+		}
+		// The configuration has a key of that name.
+		_, err := config.Parse("f", []byte("listen: {"+k.String()+": 0}"), config.Environment{})
+		if err == nil || strings.Contains(err.Error(), "unknown key") {
+			t.Errorf("listen.%s: %v", k, err)
+		}
+	}
 	h := &handed{t: t, dir: t.TempDir()}
 	for _, name := range []string{"pipe", "lmtp", "lmtp-other", "admin"} {
 		h.unix(name)
@@ -344,9 +354,43 @@ func TestSocketOfTheWrongKind(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
+	// Whatever kind there is: only the metrics are for the network.
+	for k := range kinds + 1 {
+		if err := k.allowedAt(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}); (err == nil) != (k == KindMetrics) {
+			t.Errorf("kind %d at a public address: %v", k, err)
+		}
+	}
 	cfg := config.Listen{Socketmap: &config.Socketmap{Address: "0.0.0.0:0"}}
 	if got, err := Open(t.Context(), nil, &cfg, every, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "listen.socketmap: 0.0.0.0:0: ") {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// systemd has a unit for each kind of socket but the metrics'.
+func TestEveryKindOfSocketHasAUnit(t *testing.T) {
+	units, err := filepath.Glob("../../packaging/systemd/*.socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, unit := range units {
+		text, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, name, _ := strings.Cut(string(text), "\nFileDescriptorName=")
+		name, _, _ = strings.Cut(name, "\n")
+		got = append(got, name)
+	}
+	for k := range kinds {
+		if k != KindMetrics {
+			want = append(want, k.String())
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("there are units for %q, want %q", got, want)
 	}
 }
 
