@@ -20,6 +20,7 @@ systemd-analyze systemd
 apparmor_parser apparmor
 dpkg-deb dpkg
 pgrep procps
+dkimverify python3-dkim
 '
 [ "${1:-}" != packages ] || wanted="$wanted"'
 debootstrap debootstrap

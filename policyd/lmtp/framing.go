@@ -10,11 +10,8 @@ import (
 // framing knows where in a client's bytes a command ends and a message begins
 // and ends. It is what the library makes of them, told in advance, so that the
 // library never has bytes in its buffer that might turn out to be something
-// else; where the two could differ, framing changes the bytes:
-//
-// In a message that comes by DATA, a CR that no LF follows becomes a blank, as
-// it does later anyhow (package message). With it in place the library would
-// not see the end of data after CR CR LF, and wait for it in vain.
+// else. In a message that comes by DATA, which body reads in the library's
+// place, a CR that no LF follows is a byte like any other.
 type framing struct {
 	data bool // the end of data is to come
 	// how many bytes, of those buffered or yet to come, the library may read
@@ -121,7 +118,6 @@ func (f *framing) body(buf []byte) int {
 		f.text(rest[:i])
 		n += i
 		if rest[i+1] != '\n' {
-			rest[i] = ' '
 			f.text(rest[i : i+1])
 			n++
 			continue

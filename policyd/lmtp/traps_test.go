@@ -124,6 +124,10 @@ func TestBodies(t *testing.T) {
 				if got, want := b.Calls()[0].Body, canonical(t, body); got != want {
 					t.Errorf("%d bytes %.200q, want %d %.200q", len(got), got, len(want), want)
 				}
+				// What was changed breaks signatures, and is told.
+				if got, want := b.Calls()[0].Facts, factsOf(t, body); got != want {
+					t.Errorf("facts %+v, want %+v", got, want)
+				}
 				b.WantCalls("a@example.net", "b@example.net")
 			})
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/served"
 	"github.com/mxpipe/mxpipe/policyd/spool"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -42,6 +43,7 @@ type FrontEnd interface {
 type Call struct {
 	Envelope transport.Envelope
 	Body     string
+	Facts    message.Facts
 }
 
 // Bench is what stands around one front end.
@@ -119,7 +121,7 @@ func (b *Bench) Deliver(ctx context.Context, env *transport.Envelope, msg *trans
 		b.T.Errorf("reading the message: %v", err)
 	}
 	b.mu.Lock()
-	b.calls = append(b.calls, Call{*env, string(body)})
+	b.calls = append(b.calls, Call{*env, string(body), msg.Facts})
 	b.mu.Unlock()
 	return b.Do(ctx, env)
 }
