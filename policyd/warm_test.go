@@ -1,7 +1,9 @@
 package policyd
 
 import (
+	"flag"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/wire"
 )
 
 // A warm message asks no DNS, whatever is broken about it.
@@ -76,3 +79,61 @@ func (l *lab) zone(text string) {
 		l.t.Fatal(err)
 	}
 }
+
+// What a warm message costs where something is broken about its domain, beside
+// one to a healthy domain: messages go in turn, so that what disturbs the
+// machine disturbs all alike. The figures are medians.
+//
+//	go test ./policyd -run TestWarmMessages -v -count 1 -args -warm 3000
+func TestWarmMessages(t *testing.T) {
+	l := newLab(t)
+	bad, err := mx.Start(mx.Options{Addr: fmt.Sprintf("127.0.0.77:%d", l.port), Behaviour: mx.Behaviour{
+		Keywords: mx.Pipelining, At: map[mx.Stage]mx.Action{mx.StageMAIL: {Reply: "450 4.7.25 no reverse DNS"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bad.Stop() })
+	kinds := []string{"healthy", "healthy-too", "AAAA-fails", "AAAA-silent", "TXT-silent", "dead-address", "450-address"}
+	for i, kind := range kinds {
+		l.zone(fmt.Sprintf("d%d.example. MX 10 mx.d%[1]d.example.\nmx.d%[1]d.example. A 127.0.0.1", i))
+		domain := fmt.Sprintf("d%d.example", i)
+		switch kind {
+		case "AAAA-fails":
+			l.dns.SetFault("mx."+domain, dns.TypeAAAA, labdns.ServFail)
+		case "AAAA-silent":
+			l.dns.SetFault("mx."+domain, dns.TypeAAAA, labdns.Silent)
+		case "TXT-silent":
+			l.dns.SetFault("_mta-sts."+domain, dns.TypeTXT, labdns.Silent)
+		case "dead-address":
+			l.zone("mx." + domain + ". A 127.0.0.78")
+		case "450-address":
+			l.zone("mx." + domain + ". A 127.0.0.77")
+		}
+	}
+	r := l.daemon(l.yaml("", "    mx_auth: {dnssec: {}, dane: {}, mtasts: {cache: ram}}", ""))
+	send := func(i int) time.Duration {
+		start := time.Now()
+		want(t, r.send(func(e *wire.Envelope) { e.Recipients[0].Address = fmt.Sprintf("b@d%d.example", i) }), "2.0.0")
+		return time.Since(start)
+	}
+	took := make([][]time.Duration, len(kinds))
+	for i := range kinds {
+		send(i)
+	}
+	for n := range *warmMessages {
+		for k := range kinds {
+			i := (n + k) % len(kinds)
+			took[i] = append(took[i], send(i))
+		}
+	}
+	median := func(i int) float64 {
+		slices.Sort(took[i])
+		return float64(took[i][len(took[i])/2])
+	}
+	for i, kind := range kinds {
+		t.Logf("%-14s %6.0f us, %.3f of a healthy one", kind, median(i)/1000, median(i)/median(0))
+	}
+}
+
+var warmMessages = flag.Int("warm", 10, "how many warm messages go to each domain of TestWarmMessages")

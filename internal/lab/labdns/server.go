@@ -57,7 +57,15 @@ type Server struct {
 
 // Start begins to serve; Stop must be called. An error means that no port could
 // be had.
-func Start() (*Server, error) {
+func Start() (*Server, error) { return start(listen) }
+
+// StartAt is Start at an address and port that is not 127.0.0.1's, such as the
+// port 53 that resolv.conf(5) means.
+func StartAt(addr string) (*Server, error) {
+	return start(func() (net.PacketConn, net.Listener, error) { return listenAt(addr) })
+}
+
+func start(listen func() (net.PacketConn, net.Listener, error)) (*Server, error) {
 	s := &Server{
 		zones:  zones{records: map[string]map[uint16][]dns.RR{}, secure: map[string]bool{}},
 		done:   make(chan struct{}),
