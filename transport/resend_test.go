@@ -92,10 +92,23 @@ func TestNoResendForNobody(t *testing.T) {
 // to the next address, and then to the next host.
 func TestEachAddressCounts(t *testing.T) {
 	t.Parallel()
-	for name, bad := range map[string]mx.Action{
-		"MAIL deferred": {Reply: "451 4.3.0 later"},
-		"MAIL 421":      {Reply: "421 4.3.2 going down"},
-		"MAIL dropped":  {Drop: mx.Close},
+	var (
+		deferred = mx.Action{Reply: "451 4.3.0 later"}
+		leaving  = mx.Action{Reply: "421 4.3.2 going down"}
+		dropped  = mx.Action{Drop: mx.Close}
+	)
+	for name, bad := range map[string]func(i int) (mx.Stage, mx.Action){
+		"greeting 421":     func(int) (mx.Stage, mx.Action) { return mx.StageGreeting, leaving },
+		"greeting dropped": func(int) (mx.Stage, mx.Action) { return mx.StageGreeting, dropped },
+		"EHLO deferred":    func(int) (mx.Stage, mx.Action) { return mx.StageEHLO, deferred },
+		"EHLO dropped":     func(int) (mx.Stage, mx.Action) { return mx.StageEHLO, dropped },
+		"MAIL deferred":    func(int) (mx.Stage, mx.Action) { return mx.StageMAIL, deferred },
+		"MAIL 421":         func(int) (mx.Stage, mx.Action) { return mx.StageMAIL, leaving },
+		"MAIL dropped":     func(int) (mx.Stage, mx.Action) { return mx.StageMAIL, dropped },
+		"RCPT deferred":    func(int) (mx.Stage, mx.Action) { return mx.StageRCPT, deferred },
+		"each its own way": func(i int) (mx.Stage, mx.Action) {
+			return []mx.Stage{mx.StageGreeting, mx.StageMAIL, mx.StageEHLO}[i], []mx.Action{leaving, deferred, dropped}[i]
+		},
 	} {
 		l := newLab(t)
 		var servers []*mx.Server
@@ -103,7 +116,8 @@ func TestEachAddressCounts(t *testing.T) {
 			host := fmt.Sprintf("mx%d.a.example", i)
 			servers = append(servers, l.mx(host, func(h *mx.Behaviour) {
 				h.Keywords = mx.AllKeywords &^ mx.Chunking
-				h.At = map[mx.Stage]mx.Action{mx.StageMAIL: bad}
+				stage, act := bad(i)
+				h.At = map[mx.Stage]mx.Action{stage: act}
 			}))
 			addr, _, _ := strings.Cut(servers[i].Addr(), ":")
 			l.zone("mx.a.example. A %s", addr)
@@ -112,12 +126,14 @@ func TestEachAddressCounts(t *testing.T) {
 		l.zone("a.example. MX 10 mx.a.example.\na.example. MX 20 next.a.example.")
 		l.start(nil)
 		expect(t, l.send("b@a.example"), "2.0.0 next.a.example")
-		tried := 0
+		tried, connections := 0, 0
 		for _, server := range servers {
-			tried += min(1, int(server.Counters().Verbs["MAIL"]))
+			n := server.Counters().Connections
+			tried += min(1, n)
+			connections += n
 		}
-		if tried != 2 {
-			t.Errorf("%s: %d addresses were tried, want 2", name, tried)
+		if tried != 2 || connections != 2 {
+			t.Errorf("%s: %d addresses were tried, by %d connections, want 2", name, tried, connections)
 		}
 		counts(t, next, 1, 1)
 	}

@@ -178,6 +178,7 @@ func (v *hostDelivery) transact(ctx context.Context, rcpts []*recipient) (nextHo
 	otherAddr = len(nextHost) > 0 && ctx.Err() == nil && v.otherAddr(report)
 	if otherAddr {
 		v.request.Avoid = append(v.request.Avoid, v.conn.Addr())
+		v.request.PutOff++
 	}
 	v.putConn(ctx, report, state, len(nextTx) > 0)
 	return nextHost, nextTx, otherAddr
@@ -189,9 +190,6 @@ const (
 	// came. The mail server would do the same some minutes later, at the same
 	// risk.
 	maxResends = 2
-	// maxAddrs is how many addresses of one host are asked to take a message
-	// (RFC 5321 §5.1).
-	maxAddrs = 2
 )
 
 // shouldRetry says whether a transaction that failed may be run once more over
@@ -228,14 +226,13 @@ func (v *hostDelivery) sendOn(rcpts []*recipient) []*recipient {
 // before the next host. Each address counts (RFC 5321 §5.1), where no one was
 // accepted or the server had nothing of the message.
 func (v *hostDelivery) otherAddr(report *smtp.Report) bool {
-	tried := len(v.request.Avoid) + 1
-	if tried >= len(v.host.Addresses.Addrs) {
+	if len(v.request.Avoid)+1 >= len(v.host.Addresses.Addrs) {
 		return false
 	}
 	if report.Ending == smtp.Ended {
 		return true
 	}
-	return tried < maxAddrs && (report.Accepted() == 0 || report.Ending == smtp.CutOff)
+	return v.request.PutOff+1 < session.MaxAddrs && (report.Accepted() == 0 || report.Ending == smtp.CutOff)
 }
 
 // refusesChunk reports whether the server does not know the BDAT that it

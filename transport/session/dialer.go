@@ -42,6 +42,10 @@ import (
 // connection but do not come as far as a mail transaction.
 const maxGreetings = 5
 
+// MaxAddrs is how many addresses of one host are asked to take a message that
+// put it off, or end before they have it (RFC 5321 §5.1).
+const MaxAddrs = 2
+
 // Config is how one transport, or one of its overrides, connects.
 type Config struct {
 	// Name is that of the settings. A connection made under one name is used
@@ -81,8 +85,13 @@ type Request struct {
 	Host *plan.Host
 	// the message has "TLS-Required: No", and it may be honoured
 	TLSRequiredNo bool
-	Destination   string       // the idle connection is counted under it
-	Avoid         []netip.Addr // no connection to these addresses will do
+	Destination   string // the idle connection is counted under it
+	// Avoid are addresses to which no connection will do. Connect adds those
+	// that did not come as far as a transaction.
+	Avoid []netip.Addr
+	// PutOff is how many addresses answered but did not have the message for
+	// now; Connect counts them too, up to MaxAddrs.
+	PutOff int
 	// what is left of connect_timeout; Connect takes from it
 	Budget time.Duration
 	Log    *slog.Logger // for the dialogue
@@ -181,7 +190,7 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 	}
 	o.first = history.First(key)
 	begin := dial.Order(left, o.cfg.Prefer, o.first)
-	for len(left) > 0 && len(reasons) < maxGreetings {
+	for len(left) > 0 && len(reasons) < maxGreetings && (len(reasons) == 0 || o.PutOff < MaxAddrs) {
 		start := time.Now()
 		conn, addr, err := o.dial(ctx, left)
 		o.budget -= time.Since(start)
@@ -220,6 +229,10 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 			break // another address would say the same, and count it
 		}
 		history.Failed(key, addr)
+		o.Avoid = append(o.Avoid, addr)
+		if failed == nil && reason.Code.Class == status.Temporary {
+			o.PutOff++
+		}
 		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return a == addr })
 	}
 	return nil, reasons
