@@ -53,6 +53,14 @@ func (f *Finder) Addresses(ctx context.Context, h Host) (Addresses, error) {
 		// It could not be looked up, or was another's, when the route was made.
 		return Addresses{}, &status.Error{Code: codeLoopHost, Host: h.Name, Text: "it is this host"}
 	}
+	if h.notPort != 0 {
+		switch found = found.fit(); {
+		case found.failed != nil:
+			return Addresses{}, &status.Error{Code: codeDNS, Host: h.Name, Text: "its addresses cannot be looked up", Err: found.failed}
+		case found.unfit:
+			return Addresses{}, &status.Error{Code: codeNoAddress, Host: h.Name, Text: UnfitAddress.String()}
+		}
+	}
 	return found.Addresses, nil
 }
 
@@ -63,6 +71,38 @@ type addrResult struct {
 	absent bool  // it provably has none
 	noIPv4 bool  // it has no IPv4 address, and no others were asked for
 	failed error // nothing is known
+	unfit  bool  // it has addresses, and no mail server can be at any
+}
+
+// fit leaves out the addresses at which no mail server can be. They would be
+// this host's trouble, when the kernel refuses them, or lead to servers that
+// nobody meant to publish (as Exim's ignore_target_hosts is used for).
+func (r addrResult) fit() addrResult {
+	if !slices.ContainsFunc(r.Addrs, unfit) {
+		return r
+	}
+	r.Addrs = slices.DeleteFunc(slices.Clone(r.Addrs), unfit)
+	switch {
+	case len(r.Addrs) > 0:
+		return r
+	case r.Partial != nil:
+		return addrResult{failed: r.Partial}
+	}
+	return addrResult{unfit: true}
+}
+
+// unfit reports whether no mail server can be at an address: it is that of a
+// group, of every host on a link, of a link alone, or of nobody (RFC 6890 §2.2,
+// RFC 1112 §4, RFC 6666).
+func unfit(addr netip.Addr) bool {
+	return addr.IsMulticast() || addr.IsLinkLocalUnicast() || slices.ContainsFunc(nobodys, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// nobodys are networks without hosts: "this network", the limited broadcast,
+// and the one that discards.
+var nobodys = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::/128"), netip.MustParsePrefix("100::/64"),
 }
 
 // find finds the addresses of a name.

@@ -16,9 +16,10 @@
 //     anew for each delivery, however long the records are cached.
 //  6. Every host's addresses are looked up at once. A host that is ourselves
 //     is dropped, with every host of equal or worse preference; nothing left
-//     is 5.4.6. A host that provably has no address is dropped. One whose
-//     look-up fails stays, as no more is known of it than that it must be
-//     tried later: one host's bad DNS spoils only that host.
+//     is 5.4.6. A host that provably has no address, or none that a mail
+//     server can be at, is dropped. One whose look-up fails stays, as no more
+//     is known of it than that it must be tried later: one host's bad DNS
+//     spoils only that host.
 //
 // When every host was dropped because it provably has no address, or cannot be
 // a host name, the answer is 5.4.4. RFC 5321 §5.1 has this reported as an
@@ -196,10 +197,11 @@ type Reason uint8
 // The reasons.
 const (
 	// it cannot be a host name, or is the null MX beside others (RFC 7505 §3)
-	BadName   Reason = iota
-	NoAddress        // it provably has no address
-	NoIPv4           // it has no IPv4 address, and force_ipv4 is set
-	Ourselves        // the name or an address is ours
+	BadName      Reason = iota
+	NoAddress           // it provably has no address
+	NoIPv4              // it has no IPv4 address, and force_ipv4 is set
+	UnfitAddress        // no mail server can be at its addresses
+	Ourselves           // the name or an address is ours
 	// its preference is equal to ours, or worse (RFC 5321 §5.1)
 	NotBetter
 	TooMany // there are 100 better ones
@@ -214,6 +216,8 @@ func (r Reason) String() string {
 		return "has no address"
 	case NoIPv4:
 		return "has no IPv4 address (force_ipv4)"
+	case UnfitAddress:
+		return "has no address that a mail server can be at"
 	case Ourselves:
 		return "is this host"
 	case NotBetter:
@@ -274,6 +278,9 @@ func (f *Finder) literal(d Destination) (Route, error) {
 		host.notPort = f.port(d)
 		if f.cfg.Self.owns(d.Literal, host.notPort) {
 			return Route{}, loop(d)
+		}
+		if unfit(d.Literal) {
+			return Route{}, &status.Error{Code: codeNoServers, Text: "no mail server can be at " + d.String()}
 		}
 	}
 	return Route{Destination: d, Kind: Literal, Hosts: []Host{host}}, nil
@@ -376,8 +383,8 @@ func (f *Finder) dropUnusable(ctx context.Context, r *Route) error {
 		return nil
 	case looped:
 		return loop(r.Destination)
-	case r.Kind == Implicit && r.Dropped[0].Reason == NoAddress:
-		return &status.Error{Code: codeNoServers, Text: "the domain " + r.Destination.Domain + " has neither mail servers nor an address"}
+	case r.Kind == Implicit && (r.Dropped[0].Reason == NoAddress || r.Dropped[0].Reason == UnfitAddress):
+		return &status.Error{Code: codeNoServers, Text: "the domain " + r.Destination.Domain + " has neither mail servers nor an address of one"}
 	}
 	if r.Truncated() {
 		return &status.Error{Code: codeNoAddress, Text: fmt.Sprintf("none of the first %d mail servers of %s has an address", maxHosts, r.Destination.Domain)}
@@ -439,6 +446,8 @@ func (r *Route) dropSelf(self Self, found []addrResult) (looped bool) {
 			r.drop(NotBetter, h)
 		case found[i].absent:
 			r.drop(NoAddress, h)
+		case found[i].fit().unfit:
+			r.drop(UnfitAddress, h)
 		case found[i].noIPv4:
 			r.drop(NoIPv4, h)
 		default:

@@ -274,6 +274,59 @@ func TestSharedName(t *testing.T) {
 	}
 }
 
+// Addresses that no mail server can have are as good as none, unless a next hop
+// in brackets names them.
+func TestUnfitAddresses(t *testing.T) {
+	w := internet(t, address+`
+beside.example.  IN MX 10 multicast.example.
+beside.example.  IN MX 20 mx1.example.
+alone.example.   IN MX 10 multicast.example.
+alone.example.   IN MX 10 broadcast.example.
+implicit.example. IN A 255.255.255.255
+unknown.example. IN MX 10 half.example.
+multicast.example. IN A 224.0.0.1
+multicast.example. IN A 239.255.1.1
+multicast.example. IN AAAA ff02::1
+broadcast.example. IN A 255.255.255.255
+mixed.example.   IN A 169.254.169.254
+mixed.example.   IN A 0.1.2.3
+mixed.example.   IN A 192.0.2.9
+mixed.example.   IN AAAA fe80::1
+mixed.example.   IN AAAA 100::1
+mixed.example.   IN MX 10 mixed.example.
+half.example.    IN A 169.254.1.1
+`)
+	w.SetFault("half.example", dns.TypeAAAA, labdns.ServFail)
+	r := w.hosts(t, domain(t, "beside.example"), "mx1.example")
+	if len(r.Dropped) != 1 || r.Dropped[0].Reason != route.UnfitAddress {
+		t.Errorf("%+v", r.Dropped)
+	}
+	w.fails(t, domain(t, "alone.example"), "5.4.4")
+	w.fails(t, domain(t, "implicit.example"), "5.4.4")
+	r = w.hosts(t, domain(t, "mixed.example"), "mixed.example")
+	found, err := w.finder().Addresses(t.Context(), r.Hosts[0])
+	if err != nil || fmt.Sprint(found.Addrs) != "[192.0.2.9]" {
+		t.Errorf("%v, %v", found.Addrs, err)
+	}
+	// What the other family has is not known.
+	r = w.hosts(t, domain(t, "unknown.example"), "half.example")
+	_, err = w.finder().Addresses(t.Context(), r.Hosts[0])
+	wantCode(t, "half.example", err, "4.4.3")
+	for _, literal := range []string{"[224.0.0.1]", "[255.255.255.255]", "[IPv6:ff02::1]", "[IPv6:fe80::1]", "[169.254.169.254]"} {
+		w.fails(t, domain(t, literal), "5.4.4")
+		if _, err := w.finder().Route(t.Context(), nexthop(t, literal)); err != nil {
+			t.Errorf("next hop %s: %v", literal, err)
+		}
+	}
+	r, err = w.finder().Route(t.Context(), nexthop(t, "[mixed.example]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := w.finder().Addresses(t.Context(), r.Hosts[0]); err != nil || len(found.Addrs) != 5 {
+		t.Errorf("%v, %v", found.Addrs, err)
+	}
+}
+
 func TestOurselves(t *testing.T) {
 	self := route.Self{
 		Names:      []string{"[192.0.2.77]", "Us.Example.", "mail.us.example"},
@@ -288,6 +341,8 @@ pinned.example. IN A    198.51.100.1
 iface.example.  IN A    203.0.113.1
 loop4.example.  IN A    127.0.0.1
 loop6.example.  IN AAAA ::1
+loop9.example.  IN A    127.9.9.9
+any6.example.   IN AAAA ::
 mapped.example. IN AAAA ::ffff:127.0.0.1
 any.example.    IN A    0.0.0.0
 link.example.   IN AAAA fe80::1
@@ -313,6 +368,10 @@ dead.example.   IN TXT  x
 		{"10 mx1 20 loop6 30 mx2", 25, "mx1"},
 		{"10 mx1 20 mapped 30 mx2", 25, "mx1"},
 		{"10 mx1 20 any 30 mx2", 25, "mx1"},
+		{"10 mx1 20 any 30 mx2", 2525, "mx1"}, // it leads here at every port
+		{"10 mx1 20 any6 30 mx2", 2525, "mx1"},
+		{"10 mx1 20 loop9 30 mx2", 25, "mx1"}, // no interface has it
+		{"10 mx1 20 loop9 30 mx2", 2525, "mx1 loop9 mx2"},
 		// A lab on another port lives on loopback.
 		{"10 mx1 20 loop4 30 mx2", 2525, "mx1 loop4 mx2"},
 		{"10 mx1 20 loop6 30 mx2", 2525, "mx1 loop6 mx2"},

@@ -20,9 +20,9 @@ type Self struct {
 	// LocalIP are the configured source addresses. They are ours at every
 	// port.
 	LocalIP []netip.Addr
-	// Interfaces are the addresses of this host's interfaces. Those of a
-	// loopback interface are ours only at port 25: whatever listens elsewhere
-	// on loopback is another server, of a lab or behind a tunnel.
+	// Interfaces are the addresses of this host's interfaces. Loopback
+	// addresses are ours only at port 25, all of them: whatever listens
+	// elsewhere on loopback is another server, of a lab or behind a tunnel.
 	Interfaces []netip.Addr
 }
 
@@ -69,12 +69,15 @@ func (s Self) owns(addr netip.Addr, port uint16) bool {
 			return true
 		}
 	}
-	if addr.IsUnspecified() {
-		return port == smtpPort // a connection to it goes to this host
+	switch {
+	case addr.IsUnspecified():
+		return true // a connection to it goes to this host
+	case addr.IsLoopback() && port == smtpPort:
+		return true // whatever the interface is said to have
 	}
 	for _, own := range s.Interfaces {
 		if own.Unmap().WithZone("") == addr {
-			return !addr.IsLoopback() || port == smtpPort
+			return !addr.IsLoopback()
 		}
 	}
 	return false
