@@ -50,6 +50,7 @@ func TestSuspend(t *testing.T) {
 		}
 	}
 	for _, target := range []string{"dane-ee.example", "provider:dane-ee.example", "transport:default", "default"} {
+		before := time.Now()
 		suspend(target)
 		want(t, o.to("dane-ee.example"), "4.3.2 ", "is suspended until ", ": their maintenance")
 		if n := server.Counters().Connections; n != 0 {
@@ -62,7 +63,11 @@ func TestSuspend(t *testing.T) {
 		if err != nil || len(s.Suspended) != 1 {
 			t.Fatalf("%+v, %v", s, err)
 		}
-		want(t, plain(console.Suspended, &s), "  suspended", "since 0s ago", "ends in ", "their maintenance")
+		since := s.Suspended[0].Since
+		if since.Before(before) || since.After(time.Now()) {
+			t.Errorf("since %v, suspended after %v", since, before)
+		}
+		want(t, console.Suspended(console.Screen{Width: 100, Now: since}, &s), "  suspended", "since 0s ago", "ends in 1h", "their maintenance")
 		if _, err := o.client.Resume(t.Context(), target); err != nil {
 			t.Error(err)
 		}

@@ -3,7 +3,9 @@ package policyd
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/mxpipe/mxpipe/policyd/admin"
 	"github.com/mxpipe/mxpipe/policyd/console"
 	"github.com/mxpipe/mxpipe/policyd/tlsreport"
 )
@@ -27,7 +29,15 @@ func TestDailyReports(t *testing.T) {
 	want(t, o.to("sts-wrong-name.example"), "4.7.5 ")
 	check := func() {
 		t.Helper()
-		l, err := o.client.Reports(t.Context())
+		// Deliveries do not wait until they are counted.
+		var l admin.ReportList
+		var err error
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			l, err = o.client.Reports(t.Context())
+			if err != nil || len(l.Reports) > 1 || time.Now().After(deadline) {
+				break
+			}
+		}
 		if err != nil || len(l.Reports) != 2 {
 			t.Fatalf("%+v, %v", l, err)
 		}
