@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -48,6 +49,9 @@ func (p *patient) replace(old, new string) {
 func bad(t *testing.T, all []finding.Finding) (list []finding.Finding) {
 	t.Helper()
 	for _, f := range all {
+		if entry, ok := strings.CutSuffix(f.What, ": correct"); ok && slices.ContainsFunc(all, func(o finding.Finding) bool { return o.Level != finding.OK && strings.HasPrefix(o.What, entry+": ") }) {
+			t.Errorf("two verdicts on %s: %+v", entry, all)
+		}
 		if strings.Contains(f.What+f.Mend, "\n") || f.What == "" || (f.Level == finding.OK) != (f.Mend == "") {
 			t.Errorf("not as a finding should be: %+v", f)
 		}
@@ -247,14 +251,15 @@ func TestBrokenSetUps(t *testing.T) {
 				return mailserver.EximOutput{Transports: "remote_smtp transport:\ndriver = smtp\n"}, nil
 			}
 		}, warn, "Exim: not set up to use mxpolicyd", "contrib/exim"},
+		{"Exim without address space", func(p *patient) {
+			p.exim()
+			p.AddressSpace = func(file string) (uint64, bool) { return 1 << 30, file == "/run/exim4/exim.pid" }
+		}, fail, "Exim: its processes have 1024 MiB of address space", "LimitAS=infinity"},
+		{"Exim that runs mxpipe below another program", func(p *patient) {
+			p.exim("/usr/bin/mxpipe", "/usr/bin/timeout 60 /usr/bin/mxpipe")
+		}, fail, "Exim, transport mxpipe: runs mxpipe below timeout", "run /usr/bin/mxpipe itself"},
 		{"Exim with a user whom the socket keeps out", func(p *patient) {
-			text, err := os.ReadFile("../../contrib/exim/conf.d/transport/30_mxpipe")
-			p.must(err)
-			transport := strings.NewReplacer("mxpipe:\n", "mxpipe transport:\n", "\\\n", "", "user = mxpipe", "user = me",
-				"/usr/bin/mxpipe", "/usr/bin/mxpipe --socket "+p.dir+"/pipe").Replace(string(text))
-			p.Exim = func(context.Context) (mailserver.EximOutput, error) {
-				return mailserver.EximOutput{Main: "auto_thaw = 1h\nmessage_size_limit = 50M\n", Transports: transport}, nil
-			}
+			p.exim("user = mxpipe", "user = me", "/usr/bin/mxpipe", "/usr/bin/mxpipe --socket "+p.dir+"/pipe")
 		}, fail, "Exim, transport mxpipe: runs as me with group others only", "set group = mxpipe"},
 		// The way out.
 		{"outbound port blocked", func(p *patient) {
@@ -459,5 +464,42 @@ func TestForeignFiles(t *testing.T) {
 	found := h.directory(directory{"state directory", dir, "state_dir", "it is lost", 0}, 4711)
 	if len(found) != 1 || found[0].Level != finding.Fail || !strings.Contains(found[0].What, "cannot use 2 files in it, such as "+served) || found[0].Mend != "chown -R 4711 "+dir {
 		t.Errorf("%+v", found)
+	}
+}
+
+// exim gives the host an Exim with contrib's transport, and texts replaced.
+func (p *patient) exim(replace ...string) {
+	text, err := os.ReadFile("../../contrib/exim/conf.d/transport/30_mxpipe")
+	p.must(err)
+	if len(replace) == 0 {
+		replace = []string{"/usr/bin/mxpipe", "/usr/bin/mxpipe --socket " + p.dir + "/pipe"}
+	}
+	transport := strings.NewReplacer(append([]string{"mxpipe:\n", "mxpipe transport:\n", "\\\n", ""}, replace...)...).Replace(string(text))
+	p.Exim = func(context.Context) (mailserver.EximOutput, error) {
+		return mailserver.EximOutput{Main: "auto_thaw = 1h\nmessage_size_limit = 50M\n", Transports: transport}, nil
+	}
+}
+
+func TestAddressSpaceOfProcess(t *testing.T) {
+	const head = "Limit                     Soft Limit           Hard Limit           Units     \n"
+	for line, want := range map[string]uint64{
+		"Max address space         1073741824           unlimited            bytes     \n": 1 << 30,
+		"Max address space         unlimited            unlimited            bytes     \n": math.MaxUint64,
+	} {
+		if got, ok := addressSpace(head + line); !ok || got != want {
+			t.Errorf("%q: %d, %v", line, got, ok)
+		}
+	}
+	for _, bad := range []string{"", head, "Max address space many\n", "Max address space\n"} {
+		if got, ok := addressSpace(bad); ok {
+			t.Errorf("%q: %d", bad, got)
+		}
+	}
+	text, err := os.ReadFile("/proc/self/limits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := addressSpace(string(text)); !ok || got == 0 {
+		t.Errorf("our own: %d, %v", got, ok)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -162,6 +163,7 @@ func fit(t *testing.T) *patient {
 	p.Host = Host{
 		Etc: dir, Signed: ".", Slow: time.Hour, Now: now, UID: os.Getuid(),
 		Synchronised: func() (bool, error) { return true, nil },
+		AddressSpace: func(string) (uint64, bool) { return math.MaxUint64, true },
 		Roots: func() (*x509.CertPool, error) {
 			a, err := ca.New(ca.Options{})
 			if err != nil {

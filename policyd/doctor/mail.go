@@ -29,6 +29,9 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 		all = append(all, warn("run \"postfix check\"", "Postfix: cannot read its configuration: %v", err))
 	default:
 		all = mailserver.Postfix(ours, main, master)
+		if limit, ok := h.AddressSpace(mailserver.PostfixPIDFile(main)); ok {
+			all = append(all, mailserver.AddressSpace("Postfix", limit)...)
+		}
 		for _, c := range mailserver.PostfixCallers(ours, main, master) {
 			all = append(all, h.caller(c)...)
 		}
@@ -40,14 +43,29 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 		all = append(all, warn("run \"exim -bV\"", "Exim: cannot read its configuration: %v", err))
 	default:
 		all = append(all, mailserver.Exim(ours, exim)...)
+		if limit, ok := h.AddressSpace(mailserver.EximPIDFile(exim)); ok {
+			all = append(all, mailserver.AddressSpace("Exim", limit)...)
+		}
 		for _, c := range mailserver.EximCallers(ours, exim) {
 			all = append(all, h.caller(c)...)
 		}
 	}
+	all = oneVerdict(all)
 	if len(all) == 0 {
 		all = append(all, ok("mail server: neither Postfix nor Exim found on this host"))
 	}
 	return all
+}
+
+// oneVerdict leaves out that an entry of a mail server is correct where
+// something else is wrong with it.
+func oneVerdict(all []finding.Finding) []finding.Finding {
+	return slices.DeleteFunc(slices.Clone(all), func(f finding.Finding) bool {
+		entry, correct := strings.CutSuffix(f.What, ": correct")
+		return correct && slices.ContainsFunc(all, func(other finding.Finding) bool {
+			return other.Level != finding.OK && strings.HasPrefix(other.What, entry+": ")
+		})
+	})
 }
 
 // caller finds out whether the socket, and each directory on the way to it,

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -42,6 +43,17 @@ func System(client *admin.Client) Host {
 		Filesystem: filesystem,
 		Postfix:    postfix,
 		Exim:       exim,
+		AddressSpace: func(pidFile string) (uint64, bool) {
+			pid, err := os.ReadFile(pidFile)
+			if err != nil {
+				return 0, false
+			}
+			limits, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/limits")
+			if err != nil {
+				return 0, false
+			}
+			return addressSpace(string(limits))
+		},
 		Daemon: func(ctx context.Context) (int, bool) {
 			if s, err := client.Status(ctx); err == nil {
 				return s.UID, true
@@ -57,6 +69,25 @@ func System(client *admin.Client) Host {
 			return uid, false
 		},
 	}
+}
+
+// addressSpace reads the limit from a process's /proc/PID/limits.
+func addressSpace(limits string) (limit uint64, ok bool) {
+	for line := range strings.Lines(limits) {
+		rest, found := strings.CutPrefix(line, "Max address space")
+		if !found {
+			continue
+		}
+		f := strings.Fields(rest)
+		if len(f) > 0 && f[0] == "unlimited" {
+			return math.MaxUint64, true
+		}
+		if len(f) > 0 {
+			limit, err := strconv.ParseUint(f[0], 10, 64)
+			return limit, err == nil
+		}
+	}
+	return 0, false
 }
 
 // built is when the program's source was committed.

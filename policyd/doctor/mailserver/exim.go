@@ -24,7 +24,7 @@ type EximOutput struct {
 // Exim checks an Exim.
 func Exim(d Daemon, x EximOutput) []finding.Finding {
 	c := eximConfig{main: parseOptions(x.Main), transports: parseTransports(x.Transports), config: x.Config, passwords: x.Passwords}
-	var list []finding.Finding
+	list := c.wrappers()
 	for _, t := range c.used(d) {
 		if call, ok := parseEximCall(t.options["command"]); ok {
 			list = append(list, c.pipe(d, t, call)...)

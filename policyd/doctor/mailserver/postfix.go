@@ -21,6 +21,7 @@ func Postfix(d Daemon, main, master string) []finding.Finding {
 	}
 	asked, others := c.policyMaps(d)
 	list = append(list, asked...)
+	list = append(list, c.wrappers()...)
 	used, unused := c.runners()
 	// otherwise those that nothing leads to do not matter
 	if list == nil && used == nil {
