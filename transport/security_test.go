@@ -46,22 +46,22 @@ func attacks() map[string]func(*mitm) {
 			s.tamper.breaks = withoutRSA
 			s.server.SetBehaviour(prefersRSA(s.server.Behaviour()))
 		},
-		"swaps the certificate for one he made": func(s *mitm) {
+		"swaps the certificate for a self-made one": func(s *mitm) {
 			cert := s.cert(ca.Spec{Names: []string{theHost}, SelfSigned: true})
 			s.tamper.cert = &cert
 		},
-		"swaps the certificate for a valid one of his own name": func(s *mitm) {
+		"swaps the certificate for a valid one of another name": func(s *mitm) {
 			cert := s.cert(ca.For(attacker))
 			s.tamper.cert = &cert
 		},
-		"swaps the certificate for one that a public CA gave him in the host's name": func(s *mitm) {
+		"swaps the certificate for one that a public CA wrongly issued in the host's name": func(s *mitm) {
 			cert := s.cert(ca.For(theHost))
 			s.tamper.cert = &cert
 		},
-		"answers MX with his own host": func(s *mitm) {
+		"answers MX with another host": func(s *mitm) {
 			s.forged(theDomain, dns.TypeMX, theDomain+". MX 10 "+attacker+".")
 		},
-		"answers the host's address with his own": func(s *mitm) {
+		"answers the host's address with another": func(s *mitm) {
 			address, _, _ := strings.Cut(s.evil.Addr(), ":")
 			s.forged(theHost, dns.TypeA, theHost+". A "+address)
 		},

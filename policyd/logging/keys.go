@@ -13,8 +13,8 @@ type Key struct {
 // At level info there is one line for each delivery, which begins with
 // delivered, deferred or refused: one message on its way to the recipients of
 // one destination, or several lines where these had different results. A
-// warning always asks for a person; so does an error, sooner. Both are written
-// once, and when they come again only counted: "(same, 214 more)" ends the
+// warning always needs attention; an error needs it sooner. Either is written
+// once, and a repetition only counted: "(same, 214 more)" ends the
 // message of the line that tells the count. Lines that have an id or a queue_id
 // are never held back.
 func Keys() []Key {
@@ -23,16 +23,16 @@ func Keys() []Key {
 		{"id", "our name for the delivery, which the mail server's log and bounces show too; of a policy, the id of the MTA-STS record"},
 		{"queue_id", "the mail server's own name for the message"},
 		{"uid", "the user that handed the message over"},
-		{"pid", "the process that did"},
+		{"pid", "the process that handed it over"},
 		{"transport", "the transport's name"},
 		{"from", "the sender's address; empty for the null sender"},
-		{"to", "the recipients that the line is about, by commas"},
+		{"to", "the recipients that the line is about, separated by commas"},
 		{"size", "of the message, in bytes"},
-		{"folded", "its lines of more than 998 bytes were folded at so many places"},
-		{"stray_cr", "so many of its CRs that no LF follows became blanks"},
-		{"resent", "so many times the message was sent again after a connection that ended before any reply to it: it may be there twice"},
+		{"folded", "at how many places lines of more than 998 bytes were folded"},
+		{"stray_cr", "how many CRs that no LF follows became blanks"},
+		{"resent", "how many times the message was sent again, after a connection ended before any reply to it: it may have arrived twice"},
 		{"dsn", "the status code that the mail server gets, such as 4.7.5"},
-		{"text", "the line for people that it gets"},
+		{"text", "the text that the mail server gets"},
 		{"took", "how long the delivery took; with format json it is took_seconds, a number"},
 		{"cause", "of what was not delivered: dns, connect, tls, policy, limit, remote-4xx, remote-5xx or own"},
 		{"tried", "the hosts that did not take the message before, each with its reason"},
@@ -45,9 +45,9 @@ func Keys() []Key {
 		{"via", "how the message travelled, as in \"192.0.2.1, dane, TLS1.3, reused\""},
 		{"tls_level", "the TLS level reached: none, encrypted or authenticated"},
 		{"mx_level", "the MX level reached: none, mtasts or dnssec"},
-		{"testing", "what an MTA-STS policy in testing mode has against the host"},
+		{"testing", "what an MTA-STS policy in testing mode objects to in the host"},
 		{"tls_error", "why a server that offers STARTTLS got the message in the clear"},
-		{"lines", "lines in a server's greeting and EHLO reply that are no replies, and were skipped"},
+		{"lines", "lines in a server's greeting and EHLO reply that are not replies, and were skipped"},
 		{"first", "the first of them"},
 
 		// What is traced, or logged because of debug: true.
@@ -56,10 +56,10 @@ func Keys() []Key {
 		{"destination", "where the message goes: a domain or a next hop"},
 		{"kind", "what led to the hosts: MX records, the domain's own address, or a next hop"},
 		{"secure", "whether DNSSEC vouches for that"},
-		{"hosts", "the hosts in the order of trying, by commas"},
+		{"hosts", "the hosts in the order of trying, separated by commas"},
 		{"need", "what a host must prove"},
 		{"reason", "why it must, or why a request is refused"},
-		{"refused", "why the host may not even be dialled, or gets nothing after its handshake"},
+		{"refused", "why the host is not dialled, or gets nothing after its handshake"},
 		{"tls", "the version of TLS in a handshake"},
 		{"cipher", "its cipher suite"},
 		{"group", "the group of its key exchange"},
@@ -84,11 +84,11 @@ func Keys() []Key {
 		{"version", "of mxpolicyd"},
 		{"config", "the configuration file"},
 		{"socket", "a socket by its name, or the path of the TLSRPT collector's"},
-		{"client", "who sent a request"},
-		{"said", "what it was told in the end"},
+		{"client", "the client that sent a request"},
+		{"said", "the answer that it got"},
 		{"timeout", "how long deliveries may still take"},
 		{"mistake", "in the configuration: file:line:column: what is wrong and what would be right"},
-		{"warning", "of the configuration: what is right, and hardly meant, with file:line:column where it has one"},
+		{"warning", "of the configuration: what is valid but probably not intended, with file:line:column where it has one"},
 		{"change", "of a setting: its key, the value before and the one now"},
 		{"number", "of changes that are not listed"},
 	}

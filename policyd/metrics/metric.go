@@ -45,11 +45,11 @@ var (
 	buildInfo = Metric{"mxpolicyd_build_info", Gauge, []string{"version", "goversion"},
 		"Always 1. A new version in the labels means that mxpolicyd was upgraded and restarted."}
 	reloadSuccessful = Metric{"mxpolicyd_config_last_reload_successful", Gauge, nil,
-		"1 while the configuration file is in force as it was last read. 0 means that it has a mistake: the one before stays in force, and the log names the line."}
+		"1 while the configuration file is in force as it was last read. 0 means that it has a mistake: the previous one stays in force, and the log names the line."}
 	reloadTime = Metric{"mxpolicyd_config_last_reload_success_timestamp_seconds", Gauge, nil,
 		"When the configuration in force was read, in Unix time."}
 	logMessages = Metric{"mxpolicyd_log_messages_total", Counter, []string{"level"},
-		"Warnings and errors, those included that the log only counts since they repeat another. Each is written for a person: when this rises, read the log."}
+		"Warnings and errors, including repeated ones that the log only counts. Each needs attention: when this rises, read the log."}
 )
 
 // Deliveries. A delivery is one message on its way to the recipients of one
@@ -60,17 +60,17 @@ var (
 	recipients = Metric{"mxpolicyd_recipients_total", Counter, []string{"transport", "result"},
 		"Recipients by result. A rising share of refused ones means bad addresses, or that others do not want our mail."}
 	causes = Metric{"mxpolicyd_recipient_failures_total", Counter, []string{"transport", "result", "cause"},
-		"Recipients that were deferred or refused, by cause: dns, connect, tls, policy, limit (our own limits, pauses and slow-downs), remote-4xx, remote-5xx, own (anything else on our side). Any own asks for a look at the log."}
+		"Recipients that were deferred or refused, by cause: dns, connect, tls, policy, limit (our own limits, pauses and slow-downs), remote-4xx, remote-5xx, own (anything else on our side). When there is any own, look at the log."}
 	deliveryDuration = Metric{"mxpolicyd_delivery_duration_seconds", Histogram, []string{"transport"},
-		"How long deliveries took from start to result, waiting for a place not included. When it rises, the phases tell where the time goes."}
+		"How long deliveries took from start to result, without the wait for a slot. When it rises, the phases show where the time goes."}
 	phaseDuration = Metric{"mxpolicyd_delivery_phase_duration_seconds", Histogram, []string{"transport", "phase"},
-		"Time spent in each phase by the deliveries that came to it. A delivery over an idle connection has no connect, greeting and tls. Rising wait: limits or max_deliveries are too low; dns: the resolver is slow; connect, greeting, tls: the network or other servers are; transaction: other servers take long over a message."}
+		"Time spent in each phase by the deliveries that reached it. A delivery over an idle connection has no connect, greeting and tls. Rising wait: limits or max_deliveries are too low; dns: the resolver is slow; connect, greeting, tls: the network or other servers are; transaction: other servers are slow to accept messages."}
 	security = Metric{"mxpolicyd_delivery_security_total", Counter, []string{"transport", "tls_level", "mx_level", "proof"},
-		"Deliveries of which a server took the message, by the levels that the connection reached and by what proved the server: dane, webpki, pin or none. A falling share of authenticated ones means that certificates, TLSA records or DNSSEC stopped working somewhere; when it falls for all, look at our own resolver."}
+		"Deliveries whose message a server accepted, by the levels that the connection reached and by what proved the server: dane, webpki, pin or none. A falling share of authenticated ones means that certificates, TLSA records or DNSSEC stopped working somewhere; when it falls for all, look at our own resolver."}
 	handshakes = Metric{"mxpolicyd_tls_handshakes_total", Counter, []string{"transport", "version", "group", "hello"},
-		"TLS handshakes with servers that came about and were judged, by version, key exchange (RSA has no forward secrecy) and the hello that it took: full, or a plainer one, classical, compatible, without-sni. TLS 1.0 and 1.1 are those that tls_client.legacy: false would have go in plaintext; mxpolicyd status lists the hosts that need a plainer hello. When many need one at once, something on our own way out breaks TLS."}
+		"TLS handshakes with servers that succeeded and were judged, by version, key exchange (RSA has no forward secrecy) and the hello that it took: full, or a plainer one, classical, compatible, without-sni. TLS 1.0 and 1.1 are those that tls_client.legacy: false would turn into plaintext; mxpolicyd status lists the hosts that need a plainer hello. When many need one at once, something on our own network breaks TLS."}
 	policyFailures = Metric{"mxpolicyd_policy_failures_total", Counter, []string{"policy", "cause", "mode"},
-		"Hosts that failed a policy, enforced (skipped) or testing (used all the same). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
+		"Hosts that failed a policy, enforced (skipped) or testing (used anyway). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
 	changed = Metric{"mxpolicyd_deliveries_changed_total", Counter, []string{"transport", "change"},
 		"Deliveries of messages that SMTP did not allow as they were: folded, a line of more than 998 bytes; stray_cr, a CR that no LF follows, which became a blank. Either breaks a DKIM signature: the log names the messages (folded, stray_cr), and what writes them should be fixed."}
 	resent = Metric{"mxpolicyd_resends_total", Counter, []string{"transport"},
@@ -80,15 +80,15 @@ var (
 // What is under way.
 var (
 	inProgress = Metric{"mxpolicyd_deliveries_in_progress", Gauge, []string{"transport"},
-		"Deliveries under way. When it stays high while few end, servers are slow or do not answer."}
+		"Deliveries in progress. When it stays high while few end, servers are slow or do not answer."}
 	messages = Metric{"mxpolicyd_messages_in_progress", Gauge, nil,
-		"Messages that have a place among max_deliveries. A message takes its place when all of it is there."}
+		"Messages that have a slot of max_deliveries. A message takes its slot when all of it has arrived."}
 	uploads = Metric{"mxpolicyd_uploads_in_progress", Gauge, nil,
-		"Messages that are just coming in from a mail server, or wait for their place. There may be four for each of max_deliveries: when it comes near that, a client stops in the middle of its messages."}
+		"Messages that are coming in from a mail server, or wait for a slot. There are at most four for each of max_deliveries: when it comes near that, a client stalls in the middle of its messages."}
 	maxDeliveries = Metric{"mxpolicyd_max_deliveries", Gauge, nil,
 		"The setting max_deliveries. When the messages in progress come near it, mail waits here, and then at the mail server."}
 	messagesBusy = Metric{"mxpolicyd_messages_busy_total", Counter, nil,
-		"Messages sent back (4.3.2) since no place among max_deliveries came free in five seconds, or too many were just coming in. Any rise means that max_deliveries is too low, or the mail server's concurrency too high."}
+		"Messages deferred (4.3.2) because no slot of max_deliveries became free within five seconds, or too many were coming in. Any rise means that max_deliveries is too low, or the mail server's concurrency too high."}
 )
 
 // Connections.
@@ -96,13 +96,13 @@ var (
 	connectionsOpen = Metric{"mxpolicyd_connections_open", Gauge, []string{"transport"},
 		"SMTP connections that are open, idle ones included. Each is a file descriptor: compare with process_max_fds."}
 	connectionsOpened = Metric{"mxpolicyd_connections_opened_total", Counter, []string{"transport"},
-		"SMTP connections made. When it rises as fast as deliveries do, nothing is used twice: see why connections are retired."}
+		"SMTP connections made. When it rises as fast as deliveries do, nothing is reused: see why connections are retired."}
 	poolIdle = Metric{"mxpolicyd_pool_idle_connections", Gauge, []string{"transport"},
 		"Idle connections that are kept for the next message."}
 	poolReused = Metric{"mxpolicyd_pool_reused_total", Counter, []string{"transport"},
-		"Times that an idle connection was there to be used. Together with the misses it is the pool's hit rate."}
+		"Times that an idle connection was used. With the misses it gives the pool's hit rate."}
 	poolMissed = Metric{"mxpolicyd_pool_missed_total", Counter, []string{"transport"},
-		"Times that there was no idle connection that would do, so that a new one had to be made."}
+		"Times that no idle connection was suitable, so that a new one had to be made."}
 	poolRetired = Metric{"mxpolicyd_pool_retired_total", Counter, []string{"transport", "reason"},
 		"Idle connections closed: idle_time, no message used it for conn_max_idle_time; reuse_limit, it carried conn_reuse_limit messages; count, more than conn_max_idle_count for one domain; total, too many in all; policy, what it proved no longer counts; address, DNS no longer lists its address; closed, the other side closed it first; stopped, its transport was changed or the daemon ended. Much of count or total: raise the limit, it costs handshakes. Much of closed: conn_max_idle_time is longer than other servers wait."}
 )
@@ -110,11 +110,11 @@ var (
 // Limits, and hosts that are spared.
 var (
 	limitWaiting = Metric{"mxpolicyd_limit_waiting", Gauge, []string{"transport", "scope"},
-		"Deliveries that wait for their turn at a limit now."}
+		"Deliveries that wait at a limit now. When it stays high, the limit is too low for the mail there is."}
 	limitWaits = Metric{"mxpolicyd_limit_waits_total", Counter, []string{"transport", "scope"},
-		"Turns at a limit that did not come at once. When it rises, the limit is at work: it slows mail down as it was told to."}
+		"Waits at a limit. When it rises, the limit is at work: it slows mail down as configured."}
 	limitRefused = Metric{"mxpolicyd_limit_refused_total", Counter, []string{"transport", "scope"},
-		"Turns at a limit that did not come in five seconds, so that the mail was deferred (4.4.5). When it rises, the limit is too low for the mail there is."}
+		"Waits at a limit that brought no slot within five seconds, so that the mail was deferred (4.4.5). When it rises, the limit is too low for the mail there is."}
 	deadHosts = Metric{"mxpolicyd_dead_hosts", Gauge, []string{"transport"},
 		"Hosts that cannot be reached now; mail for them is deferred at once. When it jumps, our own network is the first suspect."}
 	slowedHosts = Metric{"mxpolicyd_slowed_hosts", Gauge, []string{"transport"},
@@ -125,39 +125,39 @@ var (
 // are told of all that is remembered or held: see Daemon.memory.
 var (
 	cacheHits = Metric{"mxpolicyd_cache_hits_total", Counter, []string{"cache"},
-		"Questions that the cache answered by itself."}
+		"Look-ups that were answered from the cache."}
 	cacheMisses = Metric{"mxpolicyd_cache_misses_total", Counter, []string{"cache"},
-		"Questions that had to be asked elsewhere while a delivery waited. A falling hit rate means mail to ever new domains, short TTLs, or a cache that is too small: see the evictions."}
+		"Look-ups that had to be made elsewhere while a delivery waited. A falling hit rate means mail to many new domains, short TTLs, or a cache that is too small: see the evictions."}
 	cacheRefreshes = Metric{"mxpolicyd_cache_refreshes_total", Counter, []string{"cache"},
-		"Entries asked for again ahead of their expiry, so that nothing has to wait."}
+		"Entries looked up again before they expire, so that nothing has to wait."}
 	cacheFailures = Metric{"mxpolicyd_cache_failures_total", Counter, []string{"cache"},
-		"Questions asked elsewhere that brought no answer. For dns, see which resolver fails and how; for mtasts, the failures by kind."}
+		"Look-ups that brought no answer. For dns, see which resolver fails and how; for mtasts, the failures by kind."}
 	cacheEvictions = Metric{"mxpolicyd_cache_evictions_total", Counter, []string{"cache"},
-		"Entries that had to make room for others before they expired. A steady rise means that the cache is too small for this host's mail."}
+		"Entries removed to make room for others before they expired. A steady rise means that the cache is too small for this host's mail."}
 	cacheEntries = Metric{"mxpolicyd_cache_entries", Gauge, []string{"cache"},
 		"Entries in the cache now. When it stops growing while evictions rise, the cache is full."}
 	cacheBytes = Metric{"mxpolicyd_cache_bytes", Gauge, []string{"cache"},
 		"Memory that the entries take, or what is held beside the caches: messages, envelopes, and served on disk. When it stays at its bound and evictions rise, the cache is full."}
 	cacheMaxBytes = Metric{"mxpolicyd_cache_max_bytes", Gauge, []string{"cache"},
-		"Memory that the entries may take; beyond it those used last make the others go."}
+		"Memory that the entries may take; beyond it the least recently used are removed."}
 )
 
 // The resolvers of dns.servers.
 var (
 	dnsUp = Metric{"mxpolicyd_dns_server_up", Gauge, []string{"server"},
-		"0 while a resolver did not answer lately and is asked last. With every resolver at 0 no new domain can be delivered to."}
+		"0 while a resolver has not answered lately and is asked last. With every resolver at 0 no mail to a new domain can be delivered."}
 	dnsDuration = Metric{"mxpolicyd_dns_query_duration_seconds", Summary, []string{"server"},
-		"Time that questions to a resolver took, unanswered ones included. A rise makes every first delivery to a domain slower."}
+		"Time that queries to a resolver took, unanswered ones included. A rise makes every first delivery to a domain slower."}
 	dnsAnswers = Metric{"mxpolicyd_dns_answers_total", Counter, []string{"server", "secure"},
-		"Answers of a resolver, by whether it validated them (AD) and is trusted in that. When there are none that are secure, DANE and DNSSEC are out of force: the resolver does not validate, or is not trusted (dns.trust_ad)."}
+		"Answers of a resolver, by whether it validated them (AD) and is trusted in that. When none are secure, DANE and DNSSEC are not in force: the resolver does not validate, or is not trusted (dns.trust_ad)."}
 	dnsFailures = Metric{"mxpolicyd_dns_failures_total", Counter, []string{"server", "kind"},
-		"Questions that a resolver did not answer. timeout and unreachable are about the resolver; servfail is often about the domain asked for, but for all of them at once it is a clock or a trust anchor that is wrong."}
+		"Queries that a resolver did not answer. timeout and unreachable are about the resolver; servfail is often about the queried domain, but for all domains at once the clock or a trust anchor is wrong."}
 )
 
 // MTA-STS, beside its cache.
 var (
 	stsFailures = Metric{"mxpolicyd_mtasts_failures_total", Counter, []string{"failure"},
-		"What went wrong on the way to MTA-STS policies. Deliveries go on with the cached policy, or without one. When sts-webpki-invalid or sts-policy-fetch-error rises for all domains, this host cannot reach HTTPS servers, or its CA bundle is wrong."}
+		"Failures to get MTA-STS policies, by kind. Deliveries go on with the cached policy, or without one. When sts-webpki-invalid or sts-policy-fetch-error rises for all domains, this host cannot reach HTTPS servers, or its CA bundle is wrong."}
 	stsStoreFailures = Metric{"mxpolicyd_mtasts_store_failures_total", Counter, nil,
 		"Policies that could not be read from the cache directory, or written to it. Any rise means a full or read-only disk: after a restart the policies would have to be fetched anew."}
 )
@@ -167,9 +167,9 @@ var (
 	tlsrptSent = Metric{"mxpolicyd_tlsrpt_datagrams_total", Counter, nil,
 		"Deliveries that the TLSRPT collector was told of."}
 	tlsrptLost = Metric{"mxpolicyd_tlsrpt_lost_total", Counter, []string{"reason"},
-		"Deliveries that it was not told of: no_collector, nothing listens at tlsrpt.socket; collector_busy, it does not keep up; queue_full, nor do we; lookup, the domain's TLSRPT record could not be looked up; too_large. The deliveries themselves are not touched."}
+		"Deliveries that it was not told of: no_collector, nothing listens at tlsrpt.socket; collector_busy, it does not keep up; queue_full, nor do we; lookup, the domain's TLSRPT record could not be looked up; too_large. The deliveries themselves are not affected."}
 )
 
 // The socketmap, for those whose Postfix delivers by itself.
 var socketmapLookups = Metric{"mxpolicyd_socketmap_lookups_total", Counter, []string{"reply"},
-	"Questions of Postfix's smtp(8) by what was replied: policy; none, where nothing is to be asked of the domain's servers; temporary, where Postfix then defers the mail. A rise of temporary ones is most often the resolver's doing."}
+	"Look-ups by Postfix's smtp(8), by reply: policy; none, where nothing is required of the domain's servers; temporary, after which Postfix defers the mail. A rise of temporary ones is usually caused by the resolver."}
