@@ -37,7 +37,7 @@ type Question struct {
 	RequireTLS bool
 }
 
-// Errors of a question, for whoever asked it.
+// Errors of a question, for the administrator who asked it.
 var (
 	ErrOtherDomain = errors.New("the recipient is not at the domain that is asked about")
 	ErrNullTo      = errors.New("a recipient has an address")

@@ -28,7 +28,7 @@ func queryOf(q *transport.Question) url.Values {
 }
 
 // questionOf reads a question. A recipient to ask for implies a connection. The
-// error is for whoever asked.
+// error is for the client.
 func questionOf(v url.Values) (*transport.Question, error) {
 	q := &transport.Question{Domain: v.Get("domain"), To: v.Get("to"), From: v.Get("from")}
 	connect, err := isTrue(v, "connect")

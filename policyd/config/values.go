@@ -152,7 +152,7 @@ func size(low, high int64) format[int64] {
 }
 
 // ParseSize reads a size as the configuration has it: bytes, or a number with a
-// unit as in 10MiB. The error is for whoever wrote it.
+// unit as in 10MiB. The error is for its author.
 func ParseSize(s string) (int64, error) { return parseSize(s) }
 
 func parseSize(s string) (int64, error) {

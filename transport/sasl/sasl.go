@@ -9,7 +9,7 @@
 // What leaves over the connection is the password itself with PLAIN and LOGIN,
 // a token with OAUTHBEARER (RFC 7628), a proof that nobody can make anything
 // else of with SCRAM-SHA-256 (RFC 7677), and nothing with EXTERNAL, where the
-// client certificate speaks. Whoever starts an exchange has made sure that the
+// client certificate speaks. The caller of an exchange has made sure that the
 // server is the right one.
 //
 // # The password
@@ -21,7 +21,7 @@
 // # What a server can do
 //
 // A SCRAM server chooses how much work a proof is: fewer than 4096 iterations
-// are refused, because they would make guessing cheap for whoever sees the
+// are refused, because they would make guessing cheap for anyone who sees the
 // exchange, and more than a million, because they would keep us busy. A server
 // that says yes without having proven that it knows the password, too, is not
 // believed.

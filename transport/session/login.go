@@ -172,7 +172,7 @@ type logins struct {
 	good    bool
 	failed  *LoginError // the last one, if it was refused
 	trying  int
-	changed chan struct{} // closed when a login ends; nil: nobody waits
+	changed chan struct{} // closed when a login ends; nil: nothing waits
 }
 
 // refused gives the refusal because of which nobody may try now; nil: one may.
