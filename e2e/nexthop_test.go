@@ -141,3 +141,41 @@ func TestOriginalRecipient(t *testing.T) {
 		}
 	}
 }
+
+// Mail that leads back to this host, or to addresses that are nobody's, ends
+// with a bounce at once: what Exim's own router has self and
+// ignore_target_hosts for.
+func TestRoutesThatLeadNowhere(t *testing.T) {
+	each(t, func(t *testing.T, w *world, m mailServer) {
+		loop := w.newDomain("mxpipe")
+		address, err := w.host(loop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		behaviour := modern(t)
+		behaviour.Hostname = "out.e2e.example" // the daemon's
+		s, err := mx.Start(mx.Options{Addr: address, Behaviour: behaviour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Stop() })
+		nobody := w.newDomain("mxpipe")
+		if err := w.dns.Add(fmt.Sprintf("%[1]s. MX 10 mx.%[1]s.\nmx.%[1]s. A 255.255.255.255\nmx.%[1]s. A 169.254.169.254\n", nobody)); err != nil {
+			t.Fatal(err)
+		}
+		for domain, want := range map[string]string{
+			loop:   "mx." + loop + ": loops back to this host: the server calls itself out.e2e.example, as we do",
+			nobody: "none of the mail servers of " + nobody + " has an address",
+		} {
+			letter := note(unique(t, "author")+"@"+keepDomain, "b@"+domain)
+			m.bounceOf(t, m.submit(t, letter))
+			bounce := m.arrived(t, letter.from)
+			if text := strings.Join(strings.Fields(string(bounce.text)), " "); !strings.Contains(text, want) {
+				t.Errorf("the bounce does not have %q:\n%s", want, bounce.text)
+			}
+		}
+		if c := s.Counters(); c.Verbs["MAIL"] > 0 {
+			t.Errorf("the server that is this host was offered the message: %v", c.Verbs)
+		}
+	})
+}

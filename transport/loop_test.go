@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/relay"
 )
 
 // Dialogues with a server, up to what it says of itself.
@@ -54,6 +55,8 @@ func TestLoopsByName(t *testing.T) {
 		{name: "a next hop by MX", dialogue: greetsAsUs, change: func(e *Envelope) { e.Nexthop = "a.example" }, to: "b@b.example", want: "4.4.6 loops back"},
 		{name: "a next hop that may be this host", dialogue: "S: 220 client.example\nC: EHLO *\nS: 250 client.example\n" + takes,
 			change: func(e *Envelope) { e.Nexthop = "[mx.a.example]" }, want: "2.0.0 mx.a.example"},
+		{name: "a relay that may be this host", dialogue: "S: 220 client.example\nC: EHLO *\nS: 250 client.example\n" + takes,
+			config: func(c *Config) { c.Relay = &relay.Relay{Host: "mx.a.example", Port: c.Port, TLS: relay.NoTLS} }, want: "2.0.0 mx.a.example"},
 
 		{name: "a name that begins as ours", dialogue: "S: 220 client.example.net ESMTP\n" + helloPlain + takes, want: "2.0.0"},
 		{name: "our name in another place", dialogue: "S: 220 mx.a.example client.example\nC: EHLO *\nS: 250-mx.a.example Hello client.example\nS: 250 client.example\n" + takes, want: "2.0.0"},
