@@ -51,7 +51,7 @@ func (n *internet) smtp(t *testing.T, resolver string) *postfix {
 	p, err := preparePostfix(filepath.Join(dir, "smtp"), "smtp", ip, mainCF+fmt.Sprintf(`
 smtp_tcp_port = %d
 default_transport = smtp
-transport_maps = inline:{{%s=keep:}}
+transport_maps = inline:{{%[2]s=keep:}, {ported.example=smtp:ported.example:%[1]d}, {ported-bad.example=smtp:ported-bad.example:%[1]d}}
 `, n.port, keepDomain), "smtp unix - - n - - smtp\n")
 	if err == nil {
 		err = p.run("unshare", "--mount", "--propagation", "private",
@@ -127,6 +127,11 @@ func TestSocketmap(t *testing.T) {
 			log: `TLS is required, but was not offered by host mx1\.sts-plain\.example`},
 		{spec: domainSpec{name: "dane-plain", hosts: []hostSpec{{tlsa: goodTLSA, behaviour: plaintext}}}, answer: `dane-only`, dsn: `4\.7\.4`,
 			log: `TLS is required, but was not offered by host mx1\.dane-plain\.example`},
+		// A next hop with a port, for which Postfix asks as it is written.
+		{spec: unsigned("ported", "enforce", valid), answer: `secure match=mx1\.ported\.example servername=hostname` + modern, to: 1, tls: true,
+			log: `Verified TLS connection established to $`},
+		{spec: unsigned("ported-bad", "enforce", otherName), answer: `secure match=mx1\.ported-bad\.example .*`, dsn: `4\.7\.5`,
+			log: `certificate verification failed for mx1\.ported-bad\.example.*hostname mismatch`},
 		// Each of two hosts as it deserves.
 		{spec: domainSpec{name: "sts-mx", signing: dnssec.Unsigned, policy: "enforce", listed: []string{"mx2.sts-mx.example"}, hosts: []hostSpec{valid, valid}},
 			answer: `secure match=mx2\.sts-mx\.example .*`, to: 2, tls: true, log: `Verified TLS connection established to $`},
