@@ -24,7 +24,7 @@ var oldNames = []string{
 	"forgo", "soften", "Looker", "weighed",
 	// the lab and e2e
 	"Habit", "Habits", "TestHabits", "regime", "newRegime", "logbook", "yard", "newYard", "fates",
-	"allFates", "siege", "besiege",
+	"allFates",
 }
 
 // oldFiles are files and directories that have another name now.
