@@ -87,6 +87,11 @@ func (r *Resolver) remember(ctx context.Context, q question, e *Error) {
 	if errors.As(kept.Err, &last) && (last.mute || now.Sub(kept.Expires) > maxPause) {
 		last = nil // nothing follows from that
 	}
+	if e.Err == errBusy {
+		// Nobody was asked. It says nothing of the next time.
+		e.pause, e.Expires = firstPause, now.Add(firstPause)
+		return
+	}
 	if e.silent() && !e.heard && ctx.Err() == nil && !r.alive(ctx) {
 		e.mute = true
 		e.generation = r.generation.Load()

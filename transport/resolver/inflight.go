@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/net/publicsuffix"
 )
@@ -12,7 +13,9 @@ import (
 // How many questions are under way at once: in all, and about names that one
 // owner has registered. A zone whose servers are silent holds each question for
 // all of its time, so that without the second bound a few hundred names of one
-// hostile zone would keep everybody else from asking.
+// hostile zone would keep everybody else from asking. Those that wait for a
+// place give up when a server would have: where servers answer, a place comes
+// free in no time.
 const (
 	maxAtOnce   = 500
 	maxPerOwner = 50
@@ -22,7 +25,8 @@ var errBusy = errors.New("too many DNS queries in progress, in total or for this
 
 // inFlight gives out the places for questions.
 type inFlight struct {
-	all chan struct{}
+	all     chan struct{}
+	maxWait time.Duration // for a place
 
 	mu     sync.Mutex
 	owners map[string]*ownerPlaces // those with a question under way or waiting
@@ -33,13 +37,16 @@ type ownerPlaces struct {
 	users  int // questions under way or waiting
 }
 
-func newInFlight() *inFlight {
-	return &inFlight{all: make(chan struct{}, maxAtOnce), owners: map[string]*ownerPlaces{}}
+func newInFlight(maxWait time.Duration) *inFlight {
+	return &inFlight{all: make(chan struct{}, maxAtOnce), maxWait: maxWait, owners: map[string]*ownerPlaces{}}
 }
 
 // enter waits for a place for a question about a name. It is given back by
-// leave; without one, because ctx has ended, there is nothing to give back.
+// leave; without one, because ctx has ended or after maxWait, there is nothing
+// to give back.
 func (f *inFlight) enter(ctx context.Context, name string) (leave func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, f.maxWait, errBusy)
+	defer cancel()
 	key := ownerOf(name)
 	owner := f.retain(key)
 	// The owner's place comes first: who waits for it keeps no other out.

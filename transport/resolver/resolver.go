@@ -110,7 +110,7 @@ func New(cfg Config) (*Resolver, error) {
 	for _, s := range left {
 		cfg.Logger.Warn("resolver not used: its answers cannot be trusted like those of the other servers (trust_ad)", "server", s.addr)
 	}
-	r := &Resolver{cfg: cfg, servers: servers, flight: newInFlight()}
+	r := &Resolver{cfg: cfg, servers: servers, flight: newInFlight(cfg.Timeout)}
 	r.cache = cache.New(r.load, cache.Options[question, Answer]{
 		Bytes: cfg.CacheBytes,
 		Cost:  cost,
@@ -276,8 +276,8 @@ func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
 	leave, err := r.flight.enter(ctx, q.name)
 	if err != nil {
 		e := contextError(ctx, q)
-		if e.Kind == Timeout {
-			e.Err = errBusy
+		if errors.Is(err, errBusy) || e.Kind == Timeout {
+			e.Kind, e.Err = Timeout, errBusy
 		}
 		return response{}, e
 	}
