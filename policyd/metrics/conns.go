@@ -13,8 +13,8 @@ const maxConnections = 64
 
 // conns are the connections of one socket. Any local user may open one; when
 // there are too many, the one goes that has been without a request for longest,
-// so that a scraper always comes in, and none takes the daemon's
-// descriptors.
+// and if each has one, that whose answer has not been read for longest: whoever
+// scrapes always comes in, and nobody takes the daemon's descriptors.
 type conns struct {
 	mu   sync.Mutex
 	open map[net.Conn]*conn
@@ -22,7 +22,8 @@ type conns struct {
 
 // conn is an open connection.
 type conn struct {
-	since time.Time // of its last request, or of its beginning
+	// of its last request, its last answer, or its beginning
+	since time.Time
 	busy  bool      // a request is being answered
 }
 
@@ -34,8 +35,8 @@ func (cs *conns) changed(c net.Conn, state http.ConnState) {
 	defer cs.mu.Unlock()
 	switch state {
 	case http.StateNew:
-		if len(cs.open) >= maxConnections && !cs.evict() {
-			c.Close() // all others are being answered
+		if len(cs.open) >= maxConnections {
+			cs.evict()
 		}
 		cs.open[c] = &conn{since: time.Now()}
 	case http.StateClosed, http.StateHijacked:
@@ -43,21 +44,25 @@ func (cs *conns) changed(c net.Conn, state http.ConnState) {
 	}
 }
 
-// evict closes the connection that has been without a request for longest. The
-// caller has mu.
-func (cs *conns) evict() bool {
-	var oldest net.Conn
+// evict closes the connection that is missed least. The caller has mu, and
+// knows that there is one.
+func (cs *conns) evict() {
+	var least net.Conn
 	for c, one := range cs.open {
-		if !one.busy && (oldest == nil || one.since.Before(cs.open[oldest].since)) {
-			oldest = c
+		if least == nil || one.before(cs.open[least]) {
+			least = c
 		}
 	}
-	if oldest == nil {
-		return false
+	delete(cs.open, least)
+	least.Close()
+}
+
+// before reports whether a connection goes before another one does.
+func (c *conn) before(other *conn) bool {
+	if c.busy != other.busy {
+		return other.busy
 	}
-	delete(cs.open, oldest)
-	oldest.Close()
-	return true
+	return c.since.Before(other.since)
 }
 
 // named is for http.Server.ConnContext.

@@ -13,6 +13,8 @@
 package metrics
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -97,13 +99,14 @@ func histogram(d Metric) *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: d.Name, Help: d.Help, Buckets: buckets}, d.Labels)
 }
 
-// errorLog brings what goes wrong with a scrape to the log.
+// errorLog brings what goes wrong with a scrape to the log. That somebody asks
+// and goes away before the answer is no trouble of ours.
 type errorLog struct{ log *slog.Logger }
 
 // Println implements promhttp.Logger.
 func (c errorLog) Println(v ...any) {
 	for _, one := range v {
-		if err, ok := one.(error); ok {
+		if err, ok := one.(error); ok && !errors.Is(err, context.Canceled) {
 			c.log.Error("metrics cannot be served", "error", err)
 		}
 	}
