@@ -77,8 +77,9 @@ func (f *field) ask(ctx context.Context, processes int, domain func(n int) strin
 	})
 }
 
-// hold opens so many connections, says something on each, and keeps them until
-// ctx ends. Those that the daemon closes are opened anew.
+// hold opens so many connections, a tenth of them in each second, says
+// something on each, and keeps them until ctx ends. Those that the daemon closes
+// are opened anew, no faster.
 func hold(ctx context.Context, network, address string, many int, say string) {
 	var all sync.WaitGroup
 	spread := max(1, many/100)
@@ -93,9 +94,11 @@ func hold(ctx context.Context, network, address string, many int, say string) {
 				}
 			}()
 			for ctx.Err() == nil {
+				left := (spread + 9) / 10
 				for i, c := range conns {
-					if ctx.Err() == nil && (c == nil || gone(c)) {
+					if ctx.Err() == nil && left > 0 && (c == nil || gone(c)) {
 						conns[i] = open(network, address, say)
+						left--
 					}
 				}
 				rest(ctx, pause)

@@ -126,7 +126,7 @@ func TestSiege(t *testing.T) {
 	f.daemon.pinged(t)
 
 	table(t, fmt.Sprintf("%v of all attacks at %.0f %%", *siegeTime, *scale*100), [][]string{
-		{"", "RSS", "descriptors", "goroutines", "good messages", "p50", "p99", "longest"},
+		{"", "CPU", "RSS", "descriptors", "goroutines", "good messages", "p50", "p99", "longest"},
 		before.row("before", &peace), worst.row("at the worst", &during), after.row("after", nil),
 	})
 	t.Logf("%d good messages, %d tries were deferred, %d pings for the watchdog", post.sent(), post.deferred.Load(), f.daemon.pings.Load())
@@ -143,7 +143,7 @@ func TestSiege(t *testing.T) {
 
 // TestEachAttack is one after the other, each against a daemon of its own.
 func TestEachAttack(t *testing.T) {
-	rows := [][]string{{"attack", "", "RSS", "descriptors", "goroutines", "good messages", "p50", "p99", "longest"}}
+	rows := [][]string{{"attack", "", "CPU", "RSS", "descriptors", "goroutines", "good messages", "p50", "p99", "longest"}}
 	for _, a := range attacks() {
 		if !chosen(a.name) {
 			continue

@@ -101,7 +101,7 @@
 //
 // Requests and replies are netstrings. A connection may bring any number of
 // requests, also before the replies to earlier ones; they are answered in their
-// order, one after the other. Bounds: 2,000 bytes a request, a minute for it to
+// order, one after the other, and those of a client that has gone are not. Bounds: 2,000 bytes a request, a minute for it to
 // come, a minute for its answer, nine seconds for Postfix to read that. What is
 // no netstring, or too long, is told so and the connection closed.
 package socketmap
@@ -181,7 +181,12 @@ func (s *Server) serve(taking, lookups context.Context, conn net.Conn) {
 			s.closeWith(out, c, err)
 			return
 		}
-		reply := s.answer(lookups, string(text))
+		// The replies that are there already do not wait for one that takes
+		// time, and a client that has gone is noticed then.
+		limited := newTimeout(lookups, lookupTime)
+		limited.waits = out.Flush
+		reply := s.answer(limited, string(text))
+		limited.stop()
 		if s.Counts != nil {
 			s.Counts.add(reply)
 		}
@@ -225,9 +230,7 @@ func (s *Server) answer(ctx context.Context, text string) string {
 		return temporary("there is no transport " + r.transport)
 	}
 	defer t.Release()
-	limited := newTimeout(ctx, lookupTime)
-	defer limited.stop()
-	plan, err := t.Plan(limited, r.domain, r.port)
+	plan, err := t.Plan(ctx, r.domain, r.port)
 	if err != nil {
 		return temporary("4.4.3 " + r.domain + ": " + err.Error())
 	}

@@ -319,6 +319,26 @@ func TestSlowLookup(t *testing.T) {
 	})
 }
 
+// TestGoneBehindSlowLookups: replies do not wait for a look-up that takes time,
+// and when the client has gone its further requests cost nothing.
+func TestGoneBehindSlowLookups(t *testing.T) {
+	b := newBench(t)
+	c := b.connect()
+	slow := make([]string, 50)
+	for i := range slow {
+		slow[i] = "policy slow.example"
+	}
+	if _, err := c.Write(requests(append([]string{"policy dane.example"}, slow...)...)); err != nil {
+		t.Fatal(err)
+	}
+	if got := replies(t, c, 1); got[0] != "OK dane-only" {
+		t.Error(got)
+	}
+	c.Close()
+	b.hold <- struct{}{} // one look-up was under way when it left
+	b.sessions.Wait()    // the others are not waited for
+}
+
 // At the end who waits for nothing is left at once, and a look-up under way is
 // answered, for as long as deliveries may go on.
 func TestEnd(t *testing.T) {

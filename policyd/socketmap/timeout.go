@@ -12,6 +12,9 @@ import (
 type timeout struct {
 	context.Context // the one that it comes from
 	after           time.Duration
+	// waits is called once, when somebody begins to wait; after an error the
+	// context ends. nil: nothing is to be done.
+	waits func() error
 
 	mu      sync.Mutex
 	stopped bool
@@ -29,7 +32,7 @@ func (t *timeout) start() context.Context {
 	defer t.mu.Unlock()
 	if t.timed == nil {
 		t.timed, t.cancel = context.WithTimeout(t.Context, t.after)
-		if t.stopped {
+		if t.stopped || t.waits != nil && t.waits() != nil {
 			t.cancel()
 		}
 	}
