@@ -6,7 +6,7 @@ TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
-.PHONY: burden chaos killmatrix soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: attacks burden chaos killmatrix siege soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -115,6 +115,15 @@ SOAK         ?= 200000
 SOAK_DOMAINS ?= 2000
 soak:
 	go test ./e2e/soak -v -count 1 -timeout 6h -args -messages $(SOAK) -domains $(SOAK_DOMAINS)
+
+# Everybody attacks one mxpolicyd at once, beside ten good messages a second;
+# and each attack alone, with what it costs: before, at the worst, and after.
+SIEGE ?= 5m
+siege:
+	go test ./e2e/siege -run '^TestSiege$$' -v -count 1 -timeout 1h -args -long -scale 1 -peace 1m -siege $(SIEGE)
+
+attacks:
+	go test ./e2e/siege -run '^TestEachAttack$$' -v -count 1 -timeout 2h -args -each all -scale 1 -attack 20s
 
 # A thousand deliveries of 25 MB, held by slow servers: 25 GB of disk, for
 # minutes.

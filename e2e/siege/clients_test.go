@@ -44,9 +44,9 @@ func clients() []attack {
 		},
 		{
 			name: "deaf LMTP", most: 120,
-			does: "500 LMTP connections that send 10,000 commands each and read no reply",
+			does: "500 LMTP connections that send 1,000 commands each and read no reply",
 			run: func(ctx context.Context, f *field) error {
-				hold(ctx, "unix", f.daemon.lmtp, f.n(500), "LHLO x\r\n"+strings.Repeat("RSET\r\n", 10_000))
+				hold(ctx, "unix", f.daemon.lmtp, f.n(500), "LHLO x\r\n"+strings.Repeat("RSET\r\n", 1000))
 				return nil
 			},
 		},
@@ -60,9 +60,9 @@ func clients() []attack {
 		},
 		{
 			name: "deaf metrics", most: 60,
-			does: "500 connections that ask for the metrics a hundred times each and read no answer",
+			does: "100 connections that ask for the metrics ten times each and read no answer",
 			run: func(ctx context.Context, f *field) error {
-				hold(ctx, "tcp", f.daemon.metric, f.n(500), strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 100))
+				hold(ctx, "tcp", f.daemon.metric, f.n(100), strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 10))
 				return nil
 			},
 		},
@@ -76,9 +76,9 @@ func clients() []attack {
 		},
 		{
 			name: "deaf socketmap", most: 60,
-			does: "500 connections that ask the socketmap 10,000 questions each and read no answer",
+			does: "100 connections that ask the socketmap 1,000 questions each and read no answer",
 			run: func(ctx context.Context, f *field) error {
-				hold(ctx, "unix", f.daemon.socketmap, f.n(500), strings.Repeat("22:policy d0.good.example,", 10_000))
+				hold(ctx, "unix", f.daemon.socketmap, f.n(100), strings.Repeat("22:policy d0.good.example,", 1000))
 				return nil
 			},
 		},

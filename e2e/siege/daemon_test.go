@@ -56,32 +56,36 @@ type daemon struct {
 	pipe, lmtp, socketmap, admin, metric string // where it listens
 	log                                  string
 	pings                                atomic.Int64 // for the watchdog
-	late                                 atomic.Int64 // of those, how many came too late
+	late                                 atomic.Int64 // of those, too late
 }
 
-var builds sync.Map // of *sync.Once values: the programs are built once for all tests
-
-func build(t *testing.T) (dir string) {
-	t.Helper()
-	once, _ := builds.LoadOrStore("programs", sync.OnceValues(func() (string, error) {
-		dir, err := os.MkdirTemp("", "siege")
-		if err != nil {
-			return "", err
-		}
-		for _, program := range []string{"mxpolicyd", "mxpipe"} {
-			cmd := exec.Command("go", "build", "-o", filepath.Join(dir, program), "../../cmd/"+program)
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return "", fmt.Errorf("go build: %w\n%s", err, out)
-			}
-		}
-		return dir, nil
-	}))
-	dir, err := once.(func() (string, error))()
-	if err != nil {
-		t.Fatal(err)
+// programs builds both programs, once for all tests. They lie in a directory
+// that TestMain takes away.
+var programs = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "siege"); err != nil {
+		return "", err
 	}
-	return dir
+	for _, program := range []string{"mxpolicyd", "mxpipe"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, program), "../../cmd/"+program)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return dir, fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	}
+	return dir, nil
+})
+
+// run runs the tests, and takes the programs away.
+type run struct{ *testing.M }
+
+// Run implements leaks.Tests.
+func (r run) Run() int {
+	defer func() {
+		if dir, _ := programs(); dir != "" {
+			os.RemoveAll(dir)
+		}
+	}()
+	return r.M.Run()
 }
 
 // watchdog is the unit's WatchdogSec; in a short run it is shorter, so that
@@ -95,10 +99,14 @@ func watchdog() time.Duration {
 
 func startDaemon(t *testing.T, l *lab) *daemon {
 	t.Helper()
-	dir, programs := t.TempDir(), build(t)
+	dir := t.TempDir()
+	built, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
 	at := func(name string) string { return filepath.Join(dir, name) }
 	d := &daemon{
-		mxpipe: filepath.Join(programs, "mxpipe"), pipe: at("pipe.sock"), lmtp: at("lmtp.sock"), socketmap: at("map.sock"), admin: at("admin.sock"),
+		mxpipe: filepath.Join(built, "mxpipe"), pipe: at("pipe.sock"), lmtp: at("lmtp.sock"), socketmap: at("map.sock"), admin: at("admin.sock"),
 		metric: freeAddress(t), log: at("log"),
 	}
 	config := fmt.Appendf(nil, `hostname: out.siege.example
@@ -131,7 +139,7 @@ transports:
 	}
 	defer log.Close()
 	d.listen(t, at("notify"))
-	d.cmd = exec.Command(filepath.Join(programs, "mxpolicyd"), "serve", "-c", at("mxpolicyd.yaml"))
+	d.cmd = exec.Command(filepath.Join(built, "mxpolicyd"), "serve", "-c", at("mxpolicyd.yaml"))
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), unit(t, "Environment"), "NOTIFY_SOCKET="+at("notify"), fmt.Sprintf("WATCHDOG_USEC=%d", watchdog().Microseconds()))
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

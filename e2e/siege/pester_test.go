@@ -28,7 +28,8 @@ func (f *field) mail(ctx context.Context, processes int, text string, to func(n 
 		defer c.Close()
 		stop := context.AfterFunc(ctx, func() { c.Close() })
 		defer stop()
-		_, _ = c.send("s@out.siege.example", to(int(number.Add(1))), text) // the answer is of no interest
+		// The answer is of no interest.
+		_, _ = c.send("s@out.siege.example", to(int(number.Add(1))), text)
 	})
 }
 
@@ -68,18 +69,17 @@ func (f *field) ask(ctx context.Context, processes int, domain func(n int) strin
 		for range 100 {
 			question := "policy " + domain(int(number.Add(1)))
 			fmt.Fprintf(conn, "%d:%s,", len(question), question)
-			if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
+			if n, err := conn.Read(make([]byte, 4096)); n == 0 || err != nil {
 				return
 			}
-			// The rest of the answer is left in the kernel: a client that is too
-			// lazy to read.
+			rest(ctx, pause)
 		}
 	})
 }
 
 // hold opens so many connections, a tenth of them in each second, says
-// something on each, and keeps them until ctx ends. Those that the daemon closes
-// are opened anew, no faster.
+// something on each, and keeps them until ctx ends. Those that the daemon
+// closes are opened anew, no faster.
 func hold(ctx context.Context, network, address string, many int, say string) {
 	var all sync.WaitGroup
 	spread := max(1, many/100)

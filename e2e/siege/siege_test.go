@@ -2,8 +2,9 @@
 // once: mail servers that drip, hang, or send chains, greetings and replies
 // without end; zones whose servers are silent or answer with a thousand
 // records; policy hosts that are silent or huge; local clients that half-send
-// messages, flood LMTP with recipients, and hold connections. Beside it ten good
-// messages a second go to good domains, half of them by LMTP, half by mxpipe.
+// messages, flood LMTP with recipients, and hold connections. Beside it ten
+// good messages a second go to good domains, half of them by LMTP, half by
+// mxpipe.
 //
 // In the end each good message has arrived once, memory stayed below the unit's
 // limit, systemd's watchdog had what it wants to hear, and the daemon is as it
@@ -11,8 +12,9 @@
 //
 // "make test" does it for ten seconds with a twentieth of each attack, "make
 // siege" for five minutes with all of it; then the good messages' slowest
-// hundredth is compared with that of a time of peace, too. "make attacks" has each attack alone,
-// and tells what the daemon needs before, at the worst, and after.
+// hundredth is compared with that of a time of peace, too. "make attacks" has
+// each attack alone, and tells what the daemon needs before, at the worst, and
+// after.
 package siege
 
 import (
@@ -38,7 +40,7 @@ var (
 	long       = flag.Bool("long", false, "compare latencies")
 )
 
-func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(run{m}) }
 
 // attack is something that strangers or local clients do.
 type attack struct {
@@ -136,7 +138,7 @@ func TestSiege(t *testing.T) {
 	if *long && during.p99() > 2*peace.p99() {
 		t.Errorf("p99 is %v, in peace %v", during.p99(), peace.p99())
 	}
-	if text := f.daemon.text(t); strings.Contains(text, "not healthy") || strings.Contains(text, "panic") {
+	if text := f.daemon.text(t); strings.Contains(text, "not healthy") || strings.Contains(text, "panic: ") {
 		t.Errorf("the log says so\n%s", f.daemon.tail())
 	}
 }

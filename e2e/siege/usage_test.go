@@ -58,7 +58,8 @@ func (d *daemon) kernel() (u usage) {
 		}
 	}
 	stat, _ := os.ReadFile(filepath.Join(dir, "stat"))
-	if fields := strings.Fields(string(stat)); len(fields) > 14 { // proc_pid_stat(5): user and system time, in hundredths
+	// proc_pid_stat(5): user and system time, in hundredths
+	if fields := strings.Fields(string(stat)); len(fields) > 14 {
 		for _, ticks := range fields[13:15] {
 			n, _ := strconv.Atoi(ticks)
 			u.cpu += time.Duration(n) * 10 * time.Millisecond

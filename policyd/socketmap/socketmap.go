@@ -101,7 +101,8 @@
 //
 // Requests and replies are netstrings. A connection may bring any number of
 // requests, also before the replies to earlier ones; they are answered in their
-// order, one after the other, and those of a client that has gone are not. Bounds: 2,000 bytes a request, a minute for it to
+// order, one after the other, and those of a client that has gone are not.
+// Bounds: 2,000 bytes a request, a minute for it to
 // come, a minute for its answer, nine seconds for Postfix to read that. What is
 // no netstring, or too long, is told so and the connection closed.
 package socketmap
