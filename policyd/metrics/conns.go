@@ -24,7 +24,7 @@ type conns struct {
 type conn struct {
 	// of its last request, its last answer, or its beginning
 	since time.Time
-	busy  bool      // a request is being answered
+	busy  bool // a request is being answered
 }
 
 type connKey struct{}
