@@ -17,9 +17,7 @@ func historyCommand(load loader) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history [TARGET]",
 		Short: "Show the last deliveries, the newest first; of a domain, a host, a provider or a queue id",
-		Example: "  mxpolicyd history example.org --failed --since 2h\n" +
-			"  mxpolicyd history --summary --since 1h",
-		Args: cobra.MaximumNArgs(1),
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.What, q.Summary = strings.Join(args, ""), summary
 			return ask(cmd, load, asJSON, console.History, func(ctx context.Context, c *admin.Client) (admin.History, error) {
@@ -42,9 +40,7 @@ func suspendCommand(load loader) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "suspend [TARGET]",
 		Short: "Stop mail for a domain, provider:NAME or transport:NAME; without one, tell what is suspended",
-		Example: "  mxpolicyd suspend example.org --for 2h --reason \"their maintenance\"\n" +
-			"  mxpolicyd suspend provider:google",
-		Args: cobra.MaximumNArgs(1),
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, load, asJSON, console.Suspended, func(ctx context.Context, c *admin.Client) (admin.SuspendedList, error) {
 				if len(args) == 0 {
@@ -63,10 +59,9 @@ func suspendCommand(load loader) *cobra.Command {
 func providersCommand(load loader) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "providers [HOST]",
-		Short:   "List the known providers, or tell to which one an MX host belongs",
-		Example: "  mxpolicyd providers example-org.mail.protection.outlook.com",
-		Args:    cobra.MaximumNArgs(1),
+		Use:   "providers [HOST]",
+		Short: "List the known providers, or tell to which one an MX host belongs",
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, load, asJSON, console.Providers, func(ctx context.Context, c *admin.Client) (admin.ProviderList, error) {
 				return c.Providers(ctx, strings.Join(args, ""))
@@ -80,10 +75,9 @@ func providersCommand(load loader) *cobra.Command {
 func resumeCommand(load loader) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "resume TARGET",
-		Short:   "Let mail go again that was suspended",
-		Example: "  mxpolicyd resume example.org",
-		Args:    cobra.ExactArgs(1),
+		Use:   "resume TARGET",
+		Short: "Let mail go again that was suspended",
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, load, asJSON, console.Suspended, func(ctx context.Context, c *admin.Client) (admin.SuspendedList, error) {
 				return c.Resume(ctx, args[0])

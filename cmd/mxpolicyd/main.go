@@ -281,6 +281,7 @@ func command() *cobra.Command {
 			Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "mxpolicyd", version) },
 		},
 	)
+	explainThemselves(root, load)
 	return root
 }
 

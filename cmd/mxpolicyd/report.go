@@ -27,7 +27,6 @@ func reportCommand(load loader) *cobra.Command {
 	list.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	show := &cobra.Command{
 		Use: "show DOMAIN", Short: "Print a domain's report as it is, or would be, sent", Args: cobra.ExactArgs(1),
-		Example: "  mxpolicyd report show example.org --day 2026-11-29",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := load.client()
 			if err != nil {
@@ -43,7 +42,6 @@ func reportCommand(load loader) *cobra.Command {
 	show.Flags().StringVar(&day, "day", "", "of this `DAY`, such as 2026-11-29; today if it is not said")
 	send := &cobra.Command{
 		Use: "send [DOMAIN]", Short: "Send the last whole day's reports, or that of a domain, as far as they are unsent", Args: cobra.MaximumNArgs(1),
-		Example: "  mxpolicyd report send --now example.org",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !now {
 				return errors.New("reports are sent by themselves; --now sends them at once")

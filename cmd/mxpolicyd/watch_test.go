@@ -53,29 +53,33 @@ func (u *until) Write(p []byte) (int, error) {
 	return u.text.Write(p)
 }
 
+// serveAdmin answers at an admin socket for a daemon, until end is called.
+func serveAdmin(t *testing.T, socket string, d admin.Daemon) (end func()) {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	server := admin.New(d, admin.Options{Traces: &transport.Traces{}, Logger: slog.New(slog.DiscardHandler)})
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, context.Background(), l) }()
+	return sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		server.Wait()
+	})
+}
+
 // status --watch goes on until it is interrupted, also while the daemon is
 // restarted; what the daemon says is wrong ends a command.
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "admin.sock")
 	config := file(t, "hostname: client.example\nlisten: {admin: {path: "+socket+"}}\n")
-	serve := func() (end func()) {
-		l, err := net.Listen("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		server := admin.New(idler{}, admin.Options{Traces: &transport.Traces{}, Logger: slog.New(slog.DiscardHandler)})
-		done := make(chan error, 1)
-		go func() { done <- server.Serve(ctx, context.Background(), l) }()
-		return sync.OnceFunc(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-			server.Wait()
-		})
-	}
+	serve := func() (end func()) { return serveAdmin(t, socket, idler{}) }
 	end := serve()
 	defer func() { end() }()
 	ctx, interrupt := context.WithCancel(context.Background())

@@ -16,9 +16,7 @@ func webCommand(load loader) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "web",
 		Short: "Serve a page to look at, while the command runs; the address that it prints works once",
-		Example: "  mxpolicyd web\n" +
-			"  ssh -L 8025:127.0.0.1:8025 mail.example.org mxpolicyd web --listen 127.0.0.1:8025",
-		Args: cobra.NoArgs,
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := load.client()
 			if err != nil {
