@@ -48,6 +48,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/tlsreport"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
@@ -94,6 +95,7 @@ type Daemon struct {
 	tlsReports *tlsreport.Reporter // nil: no daily reports are sent
 	history    *history.History
 	suspended  *suspension.List
+	failing    *fallback.Memory
 	lookups    socketmap.Counts
 	// slots are for all front ends together; max_deliveries is as it was at
 	// start.
@@ -167,7 +169,8 @@ func (d *Daemon) load() error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	d.loadSuspended()
-	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended})
+	d.loadFailing()
+	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended, Failing: d.failing})
 	d.loadHistory()
 	d.loadTLSReports()
 	if err := d.spool.Check(); err != nil {
@@ -191,6 +194,9 @@ func (d *Daemon) load() error {
 func (d *Daemon) close() {
 	if d.runtime != nil {
 		d.runtime.Close()
+	}
+	if d.failing != nil {
+		d.saveFailing()
 	}
 	if d.tlsReports != nil {
 		if err := d.tlsReports.Close(); err != nil {
@@ -297,6 +303,7 @@ func (d *Daemon) maintainServed(ctx context.Context) {
 			d.served.Sweep()
 		case <-pending.C:
 			d.served.WritePending(ctx)
+			d.saveFailing()
 		case <-ctx.Done():
 			return
 		}

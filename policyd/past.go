@@ -8,6 +8,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/history"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
@@ -20,6 +21,21 @@ func (d *Daemon) loadSuspended() {
 	}
 	for _, s := range d.suspended.All() {
 		d.log.Warn("still suspended", "target", s.Target.String(), "text", s.Reason)
+	}
+}
+
+// loadFailing reads which destinations failed before a restart.
+func (d *Daemon) loadFailing() {
+	var err error
+	if d.failing, err = fallback.Open(d.options.Config.StateDir, time.Now); err != nil {
+		d.log.Warn("since when destinations fail is not known; each begins anew", "error", err)
+	}
+}
+
+// saveFailing writes that down.
+func (d *Daemon) saveFailing() {
+	if err := d.failing.Save(); err != nil {
+		d.log.Warn("since when destinations fail is not kept", "error", err)
 	}
 }
 
@@ -70,6 +86,7 @@ func (d *Daemon) newEntry(e *transport.Event, o *transport.Outcome, now time.Tim
 		At: now, Transport: e.Transport, ID: e.Envelope.ID, QueueID: reply.Line(e.Envelope.QueueID),
 		Destination: e.Destination.String(), Sender: reply.Line(e.Envelope.Sender),
 		Code: o.Status.Code.String(), Text: reply.Line(o.Status.Error()), Took: history.Seconds(e.Took),
+		Via: e.Relay,
 	}
 	if e.Destination.Domain == "" && e.Took == 0 {
 		entry.Destination = "" // it has none

@@ -91,6 +91,10 @@ type Config struct {
 	// domains (relay). An override without one has the transport's, unless it
 	// says off or has a nexthop of its own. Default: nil, none.
 	Relay *relay.Relay
+	// FallbackRelay takes mail for destinations whose own hosts could not be
+	// reached, or turned us away, for a while (fallback_relay). Default: nil,
+	// none.
+	FallbackRelay *relay.Fallback
 }
 
 // PolicySet is one mx_auth block. The zero PolicySet has no mechanism at all.

@@ -21,6 +21,10 @@ type Event struct {
 	// the administrator named the destination; the domain's own policies do not
 	// count then
 	Named bool
+	// the relay that the mail went to, host:port; empty: to its own hosts
+	Relay string
+	// it is the one for what the own hosts could not be given
+	Fallback bool
 	// "TLS-Required: No": no policy was asked for
 	TLSRequiredNo bool
 	// Folds and StrayCRs are what the message was changed by (message.Facts).

@@ -2,11 +2,13 @@ package transport
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
+	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
@@ -27,8 +29,15 @@ type Explanation struct {
 	Override string
 	// where the override sends the mail instead; empty: by MX
 	Nexthop string
-	Rules   verdict.Rules // what the transport, or the override, obeys
-	Route   route.Route   // Hosts in the order of trying
+	// the relay that it goes to instead, host:port; empty: to the hosts of its
+	// own domain, or of the next hop
+	Relay string
+	// the one for what these could not be given; empty: none
+	FallbackRelay string
+	// since when it could not; zero: nothing has failed
+	FailingSince time.Time
+	Rules        verdict.Rules // what the transport, or the override, obeys
+	Route        route.Route   // Hosts in the order of trying
 	// the domain's MTA-STS policy; nil: not asked for
 	STS   *policycache.Entry
 	Hosts []HostExplanation // one for each host of the route
@@ -185,11 +194,17 @@ func (t *Transport) Explain(ctx context.Context, q *Question) Explanation {
 	}
 	if o := t.overrideOf(addr.ASCII); o != nil {
 		e.Override = o.match
-		if o.nexthop != (route.Destination{}) {
+		if o.nexthop != (route.Destination{}) && p.via == nil {
 			e.Nexthop = o.nexthop.String()
 		}
 	}
-	e.Rules = p.planner.Rules()
+	e.Rules, e.Relay = p.planner.Rules(), p.relayName()
+	if p.fallback != nil {
+		e.FallbackRelay = p.fallback.relayName()
+		if t.failing != nil {
+			e.FailingSince, _ = t.failing.Since(fallback.Key{Transport: p.cfg.Name, Destination: dest.String()})
+		}
+	}
 	if place, limited := p.limits.KeyState(limit.Destination, dest.String()); limited {
 		e.Limit = &place
 	}
@@ -221,7 +236,9 @@ func (p *profile) explainHost(ctx context.Context, q *Question, target *plan.Tar
 	}
 	e.Idle, e.Hello = p.dialer.IdleCount(h), p.dialer.Hello(h)
 	e.Provider = p.delivery.Traffic.Provider(h.Host.Name)
-	e.Held = p.delivery.Traffic.HostHeld(target, h.Host.Name)
+	if e.Held = p.delivery.Traffic.HostHeld(target, h.Host.Name); e.Held == nil {
+		e.Held = p.dialer.LoginHeld(h)
+	}
 	if q.Depth == Connect && e.Held == nil && h.Verdict.Refusal == nil {
 		envelope, _ := q.envelope() // without one it is asked for nobody
 		e.Probe = p.dialer.Probe(ctx, h, envelope)

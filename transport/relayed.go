@@ -2,8 +2,11 @@ package transport
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/delivery"
+	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/relay"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -33,7 +36,7 @@ func (t *Transport) newRelayed(of *profile, r *relay.Relay, planning plan.Config
 	if err != nil {
 		return nil, err
 	}
-	connect.Relay = session.Relay{TLS: r.TLS, Login: login}
+	connect.Relay = session.Relay{Name: r.String(), TLS: r.TLS, Login: login, Fallback: connect.Relay.Fallback}
 	p := t.assemble(of.cfg, planning, connect, of.delivery.Traffic)
 	p.via, p.delivery.Relay = r, true
 	return &relayed{p, plan.Target{Destination: r.Destination(), Named: true}}, nil
@@ -89,15 +92,62 @@ func (t *Transport) relayFor(dest plan.Target, own string, o *override) *relayed
 
 // relays lists those that are configured.
 func (t *Transport) relays() (list []*relayed) {
-	if t.base.relay != nil {
-		list = append(list, t.base.relay)
-	}
-	for _, o := range t.overrides {
-		if o.relay != nil && o.relay.via != t.base.cfg.Relay {
-			list = append(list, o.relay)
+	add := func(r *relayed) {
+		known := func(other *relayed) bool { return other.via == r.via }
+		if r != nil && !slices.ContainsFunc(list, known) {
+			list = append(list, r)
 		}
 	}
+	add(t.base.relay)
+	for _, o := range t.overrides {
+		add(o.relay)
+	}
 	return list
+}
+
+// relayName names the relay that a profile leads to, host:port; empty: it leads
+// to the domains' own hosts.
+func (p *profile) relayName() string {
+	if p.via == nil {
+		return ""
+	}
+	return p.via.String()
+}
+
+// fallBack notes what a delivery says about its destination, and gives the
+// recipients whose message goes on by the fallback relay; nil: none does.
+func (t *Transport) fallBack(p *targetRcpts, d *delivery.Delivery, m *delivery.Message) *targetRcpts {
+	way := p.profile.fallback
+	if way == nil || t.failing == nil {
+		return nil
+	}
+	rest := p.some(d.Unreached)
+	key := p.failingKey()
+	for i := range p.rcpts {
+		if d.Result(i).Code.Class == status.Success {
+			t.failing.Succeeded(key)
+			break
+		}
+	}
+	if len(rest.rcpts) == 0 {
+		return nil
+	}
+	failed := t.failing.Failed(key)
+	settings := p.profile.cfg.FallbackRelay
+	if m.Demands.RequireTLS || d.Policy() != "" && !settings.Trusted {
+		return nil
+	}
+	d.Waits()
+	if failed < settings.After {
+		return nil
+	}
+	rest.profile, rest.target = way.profile, way.target
+	return rest
+}
+
+// failingKey is what a target is remembered by when it fails.
+func (p *targetRcpts) failingKey() fallback.Key {
+	return fallback.Key{Transport: p.profile.cfg.Name, Destination: p.target.String()}
 }
 
 // suspended says why a relay gets no mail for a recipient now; nil: it may.

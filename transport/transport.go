@@ -38,6 +38,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/delivery"
+	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/plan"
@@ -79,6 +80,9 @@ type Deps struct {
 	// Traffic is what holds mail back or slows it down; its Transport is filled
 	// in from each Config.
 	Traffic Traffic
+	// Failing remembers since when destinations fail, for fallback_relay; nil:
+	// it is not used.
+	Failing *fallback.Memory
 	// Observe is called at the end of each delivery, before its result is
 	// given, by many goroutines at once: it must not wait for anything. nil:
 	// nothing is told.
@@ -101,6 +105,7 @@ type Transport struct {
 	overrides []override
 	log       *slog.Logger
 	traces    *Traces
+	failing   *fallback.Memory
 	observe   func(*Event)
 
 	plans *plan.Cache
@@ -124,6 +129,8 @@ type profile struct {
 	relay    *relayed // where all mail goes instead; nil: nowhere else
 	// that this profile leads to; nil: it leads to the domains' own hosts
 	via *relay.Relay
+	// where mail goes that its own hosts could not be given; nil: nowhere
+	fallback *relayed
 }
 
 type override struct {
@@ -135,7 +142,7 @@ type override struct {
 // New makes a transport. An error means that the Config is impossible; it is
 // for the administrator.
 func New(cfg *Config, deps Deps) (*Transport, error) {
-	t := &Transport{log: deps.Logger, traces: deps.Traces, observe: deps.Observe, plans: plan.NewCache(), hosts: delivery.NewHosts()}
+	t := &Transport{log: deps.Logger, traces: deps.Traces, observe: deps.Observe, failing: deps.Failing, plans: plan.NewCache(), hosts: delivery.NewHosts()}
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
 	t.conns = session.NewConns(t.ctx, deps.Idle)
 	if deps.ReadFile == nil {
@@ -206,9 +213,20 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 	deps.Traffic.Transport = cfg.Name
 	p := t.assemble(cfg, planning, connect, deps.Traffic)
 	if cfg.Relay != nil {
-		p.relay, err = t.newRelayed(p, cfg.Relay, planning, connect, deps)
+		if p.relay, err = t.newRelayed(p, cfg.Relay, planning, connect, deps); err != nil {
+			return nil, err
+		}
 	}
-	return p, err
+	if f := cfg.FallbackRelay; f != nil {
+		connect.Relay.Fallback = true
+		if p.fallback, err = t.newRelayed(p, &f.Relay, planning, connect, deps); err != nil {
+			return nil, err
+		}
+		if p.relay != nil {
+			p.relay.fallback = p.fallback
+		}
+	}
+	return p, nil
 }
 
 // assemble makes a profile of what its rooms need.
@@ -325,6 +343,24 @@ func (t *Transport) Deliver(ctx context.Context, env *Envelope, msg *Message) []
 func (t *Transport) deliver(ctx context.Context, p *targetRcpts, sender address.Address, env *Envelope, msg *Message, results []Result) {
 	m := p.message(env, msg)
 	m.Sender = sender
+	d := t.run(ctx, p, m, env)
+	rest := t.fallBack(p, d, m)
+	if rest == nil {
+		t.end(p, d, m, env, results)
+		return
+	}
+	if own := p.without(rest); len(own.rcpts) > 0 {
+		t.end(own, d, m, env, results)
+	}
+	direct := d.Result(rest.from[0])
+	rest.from = nil
+	m = rest.message(env, msg)
+	m.Sender, m.Direct = sender, direct.Code.String()+" "+reply.Line(direct.Error())
+	t.end(rest, t.run(ctx, rest, m, env), m, env, results)
+}
+
+// run runs one delivery.
+func (t *Transport) run(ctx context.Context, p *targetRcpts, m *delivery.Message, env *Envelope) *delivery.Delivery {
 	m.Log = t.log.With("id", env.ID, "queue_id", env.QueueID, "transport", p.profile.cfg.Name)
 	m.Traced = t.traces.Covers(p.target.Domain)
 	for i := range m.Recipients {
@@ -335,8 +371,14 @@ func (t *Transport) deliver(ctx context.Context, p *targetRcpts, sender address.
 		ID: env.ID, QueueID: env.QueueID, Destination: p.target.String(), Recipients: len(m.Recipients), Since: time.Now(),
 	})()
 	d.Run(ctx)
+	return d
+}
+
+// end gives recipients of a delivery their results, and tells of them.
+func (t *Transport) end(p *targetRcpts, d *delivery.Delivery, m *delivery.Message, env *Envelope, results []Result) {
+	d.Log(p.from)
 	for i, at := range p.indexes {
-		results[at].set(d.Result(i), env.ID)
+		results[at].set(d.Result(p.in(i)), env.ID)
 	}
 	if t.observe == nil {
 		return
@@ -344,14 +386,16 @@ func (t *Transport) deliver(ctx context.Context, p *targetRcpts, sender address.
 	found := d.Found()
 	e := &Event{
 		Envelope: env, Transport: p.profile.cfg.Name, Destination: p.target.Destination, Named: p.target.Named,
+		Relay: p.profile.relayName(), Fallback: m.Direct != "",
 		TLSRequiredNo: m.Demands.TLSRequiredNo,
 		Folds:         m.Facts.Folds, StrayCRs: m.Facts.StrayCRs,
 		Resent: found.Resent, Took: found.Took, Phases: found.Phases, STS: found.STS, Attempts: found.Attempts,
 	}
 	e.Results, e.Outcomes = e.result[:0], e.outcome[:0]
 	for i, at := range p.indexes {
-		e.Results = append(e.Results, d.Result(i).Code)
-		e.Outcomes = append(e.Outcomes, Outcome{env.Recipients[at].Address, d.Result(i)})
+		result := d.Result(p.in(i))
+		e.Results = append(e.Results, result.Code)
+		e.Outcomes = append(e.Outcomes, Outcome{env.Recipients[at].Address, result})
 	}
 	e.Phases[PhaseWait] += max(env.Waited, 0)
 	t.observe(e)
@@ -363,6 +407,32 @@ type targetRcpts struct {
 	target  plan.Target
 	rcpts   []smtp.Recipient
 	indexes []int // in the envelope
+	from    []int // in the delivery that had them; nil: all of its, in order
+}
+
+// in gives the place of a recipient in the delivery.
+func (p *targetRcpts) in(i int) int {
+	if p.from == nil {
+		return i
+	}
+	return p.from[i]
+}
+
+// some gives those of the recipients that are chosen, as a part of the same
+// delivery.
+func (p *targetRcpts) some(chosen func(i int) bool) *targetRcpts {
+	part := &targetRcpts{profile: p.profile, target: p.target}
+	for i := range p.rcpts {
+		if chosen(i) {
+			part.rcpts, part.indexes, part.from = append(part.rcpts, p.rcpts[i]), append(part.indexes, p.indexes[i]), append(part.from, i)
+		}
+	}
+	return part
+}
+
+// without gives those that are not in a part.
+func (p *targetRcpts) without(part *targetRcpts) *targetRcpts {
+	return p.some(func(i int) bool { return !slices.Contains(part.from, i) })
 }
 
 // message makes the message for them.

@@ -23,6 +23,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/script"
 	"github.com/mxpipe/mxpipe/transport/delivery"
+	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
@@ -53,6 +54,7 @@ type lab struct {
 	traces       Traces
 	observe      func(*Event)
 	traffic      delivery.Traffic
+	failing      *fallback.Memory // nil: there is no fallback relay
 	self         route.Self
 	transport    *Transport
 }
@@ -282,6 +284,7 @@ func (l *lab) start(change func(*Config)) {
 		Traces:   &l.traces,
 		Observe:  l.observe,
 		Traffic:  l.traffic,
+		Failing:  l.failing,
 		Logger:   slog.New(slog.NewJSONHandler(&l.journal, nil)),
 	})
 	l.must(err)

@@ -12,6 +12,11 @@ type Explanation struct {
 	Transport string `json:"transport"` // the transport's name
 	Override  string `json:"override,omitempty"`
 	Nexthop   string `json:"nexthop,omitempty"` // that the override names
+	Relay     string `json:"relay,omitempty"`   // host:port
+	// the relay for what its own hosts could not be given, host:port
+	FallbackRelay string `json:"fallback_relay,omitempty"`
+	// since when they could not
+	FailingSince *time.Time `json:"failing_since,omitempty"`
 	// deliverable, undeliverable or unknown
 	Outcome string `json:"outcome"`
 	// a running daemon answered, and knows dead hosts, limits and connections
@@ -146,7 +151,7 @@ type Verdict struct {
 	MXLevel string `json:"mx_level"`
 	Need    string `json:"need"`
 	// that need, or the refusal, comes from: none, dane, mtasts, requiretls,
-	// local_policy, pin
+	// local_policy, pin, relay
 	Rule    string   `json:"rule"`
 	Reason  string   `json:"reason"`
 	Refusal *Problem `json:"refusal,omitempty"` // why it is not even dialled

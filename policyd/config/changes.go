@@ -189,6 +189,11 @@ func (s dump) transport(path string, t *transport.Config) {
 	if t.Relay != nil {
 		s.relay(path+".relay", t.Relay)
 	}
+	if f := t.FallbackRelay; f != nil {
+		s.relay(path+".fallback_relay", &f.Relay)
+		s.put(path+".fallback_relay.after", formatDuration(f.After))
+		s.put(path+".fallback_relay.trusted", strconv.FormatBool(f.Trusted))
+	}
 	order := make([]string, len(t.Overrides))
 	for i, o := range t.Overrides {
 		order[i] = o.Match

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/relay"
@@ -23,6 +24,24 @@ func (d *decoder) relay(v value, t *transport.Config) {
 	if d.relayBlock(v, r, d.relayKeys(r), t) {
 		t.Relay = r
 	}
+}
+
+// fallbackRelay reads a fallback_relay block, or the word off.
+func (d *decoder) fallbackRelay(v value, t *transport.Config) {
+	t.FallbackRelay = nil
+	if v.isOff() || v.node.Value == "none" {
+		return
+	}
+	f := &relay.Fallback{After: 30 * time.Minute}
+	if d.relayBlock(v, &f.Relay, d.fallbackKeys(f), t) {
+		t.FallbackRelay = f
+	}
+}
+
+func (d *decoder) fallbackKeys(f *relay.Fallback) []key {
+	return append(d.relayKeys(&f.Relay),
+		key{"after", set(&f.After, duration(0, 5*24*time.Hour))},
+		key{"trusted", set(&f.Trusted, boolean())})
 }
 
 // relayBlock reads a relay's keys and compares them. ok says that it can be

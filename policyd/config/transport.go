@@ -82,6 +82,7 @@ func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.P
 			v.block(limitsKeys(&t.Limits)...)
 		}},
 		{"relay", func(v value) { d.relay(v, t) }},
+		{"fallback_relay", func(v value) { d.fallbackRelay(v, t) }},
 	}
 }
 

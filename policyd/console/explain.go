@@ -37,7 +37,17 @@ func (p *page) head(e *admin.Explanation) {
 	if e.Nexthop != "" {
 		by += ", next hop " + e.Nexthop
 	}
+	if e.Relay != "" {
+		by += ", relay " + e.Relay
+	}
 	p.item("transport", by)
+	if e.FallbackRelay != "" {
+		text := e.FallbackRelay
+		if e.FailingSince != nil {
+			text += "; own hosts failed first " + p.ago(*e.FailingSince)
+		}
+		p.item("fallback", text)
+	}
 	if e.Route.Kind != "" {
 		p.item("route", routeText(e))
 	}
@@ -82,6 +92,9 @@ func routeText(e *admin.Explanation) string {
 		return "an address literal"
 	default:
 		text = "the host named by the next hop"
+		if e.Relay != "" {
+			text = "the relay"
+		}
 	}
 	if e.Route.Canonical != "" {
 		text += ", alias of " + e.Route.Canonical
@@ -237,7 +250,7 @@ func (p *page) tlsa(h *admin.Host) {
 var sources = map[string]string{
 	"none": " (RFC" + glue + "7435)", "dane": " (RFC" + glue + "7672)", "mtasts": " (RFC" + glue + "8461)",
 	"requiretls": " (RFC" + glue + "8689)", "local_policy": " (mxpolicyd.yaml)",
-	"pin": " (mxpolicyd.yaml)",
+	"pin": " (mxpolicyd.yaml)", "relay": " (mxpolicyd.yaml)",
 }
 
 func (p *page) verdict(h *admin.Host) {

@@ -44,7 +44,11 @@ func (q *Query) matches(e *Entry) bool {
 	case strings.HasPrefix(q.What, "."):
 		return strings.HasSuffix(e.Destination, q.What) || strings.HasSuffix(e.Host, q.What)
 	}
-	return q.What == e.Destination || q.What == e.Host || q.What == e.Provider || q.What == e.QueueID || q.What == e.ID
+	if q.What == e.Destination || q.What == e.Host || q.What == e.Provider || q.What == e.QueueID || q.What == e.ID {
+		return true
+	}
+	// A relay's mail is for many domains.
+	return e.Via != "" && slices.ContainsFunc(e.Recipients, func(r string) bool { return strings.HasSuffix(r, "@"+q.What) })
 }
 
 // Summary is what was seen of one destination or provider.

@@ -43,6 +43,8 @@ func Keys() []Key {
 		{"host", "the mail server's name"},
 		{"address", "its address, or that of one of our own sockets"},
 		{"via", "how the message travelled, as in \"192.0.2.1, dane, TLS1.3, reused\""},
+		{"relay", "the relay that the message went to, host:port"},
+		{"direct", "why the domain's own hosts could not be given what a fallback relay took"},
 		{"tls_level", "the TLS level reached: none, encrypted or authenticated"},
 		{"mx_level", "the MX level reached: none, mtasts or dnssec"},
 		{"testing", "what an MTA-STS policy in testing mode objects to in the host"},

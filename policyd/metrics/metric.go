@@ -28,7 +28,7 @@ type Metric struct {
 func All() []Metric {
 	return slices.Concat(
 		[]Metric{buildInfo, reloadSuccessful, reloadTime, logMessages},
-		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, handshakes, policyFailures, changed, resent},
+		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, handshakes, policyFailures, relayed, changed, resent},
 		[]Metric{inProgress, messages, uploads, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
 		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
@@ -71,6 +71,8 @@ var (
 		"TLS handshakes with servers that succeeded and were judged, by version, key exchange (RSA has no forward secrecy) and the hello that it took: full, or a plainer one, classical, compatible, without-sni. TLS 1.0 and 1.1 are those that tls_client.legacy: false would turn into plaintext; mxpolicyd status lists the hosts that need a plainer hello. When many need one at once, something on our own network breaks TLS."}
 	policyFailures = Metric{"mxpolicyd_policy_failures_total", Counter, []string{"policy", "cause", "mode"},
 		"Hosts that failed a policy, enforced (skipped) or testing (used anyway). When it rises for many domains at once, our resolver, clock or CA bundle is wrong; for few, they are attacked or have made a mistake: the log names them."}
+	relayed = Metric{"mxpolicyd_relayed_total", Counter, []string{"transport", "way", "result"},
+		"Recipients whose mail went to a relay, by way: relay, or fallback_relay for what its own hosts could not be given. When fallback_relay rises, receivers cannot be reached from here or distrust this host: the log tells why (direct)."}
 	changed = Metric{"mxpolicyd_deliveries_changed_total", Counter, []string{"transport", "change"},
 		"Deliveries of messages that SMTP did not allow as they were: folded, a line of more than 998 bytes; stray_cr, a CR that no LF follows, which became a blank. Either breaks a DKIM signature: the log names the messages (folded, stray_cr), and what writes them should be fixed."}
 	resent = Metric{"mxpolicyd_resends_total", Counter, []string{"transport"},

@@ -55,8 +55,8 @@ type Metrics struct {
 	registry    *prometheus.Registry
 	byTransport sync.Map // of *series by name
 
-	deliveries, recipients, causes, security, policyFailures, changed, resent, handshakes *prometheus.CounterVec
-	deliveryDuration, phaseDuration                                                       *prometheus.HistogramVec
+	deliveries, recipients, causes, security, policyFailures, relayed, changed, resent, handshakes *prometheus.CounterVec
+	deliveryDuration, phaseDuration                                                                *prometheus.HistogramVec
 }
 
 // buckets of a delivery's times, in seconds: from a warm connection in the same
@@ -75,6 +75,7 @@ func New(version string, counts func() Counts) *Metrics {
 		policyFailures:   counter(policyFailures),
 		changed:          counter(changed),
 		resent:           counter(resent),
+		relayed:          counter(relayed),
 		handshakes:       counter(handshakes),
 		deliveryDuration: histogram(deliveryDuration),
 		phaseDuration:    histogram(phaseDuration),
@@ -83,7 +84,7 @@ func New(version string, counts func() Counts) *Metrics {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: buildInfo.Name, Help: buildInfo.Help}, buildInfo.Labels)
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 	m.registry.MustRegister(
-		m.deliveries, m.recipients, m.causes, m.security, m.policyFailures, m.changed, m.resent, m.handshakes, m.deliveryDuration, m.phaseDuration, build,
+		m.deliveries, m.recipients, m.causes, m.security, m.policyFailures, m.relayed, m.changed, m.resent, m.handshakes, m.deliveryDuration, m.phaseDuration, build,
 		newCollector(counts),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -77,6 +77,7 @@ type series struct {
 	phases          [transport.Phases]prometheus.Observer
 	folded, strayCR prometheus.Counter
 	resent          prometheus.Counter
+	relayed         [2][results]prometheus.Counter // fallback_relay second
 	security        [verdict.TLSAuthenticated + 1][verdict.MXDNSSEC + 1][proofs]prometheus.Counter
 }
 
@@ -93,6 +94,8 @@ func (m *Metrics) of(name string) *series {
 	for r := range results {
 		s.deliveries[r] = m.deliveries.WithLabelValues(name, r.String())
 		s.recipients[r] = m.recipients.WithLabelValues(name, r.String())
+		s.relayed[0][r] = m.relayed.WithLabelValues(name, "relay", r.String())
+		s.relayed[1][r] = m.relayed.WithLabelValues(name, "fallback_relay", r.String())
 		for _, cause := range outcome.Causes {
 			if r != delivered {
 				s.causes[r][cause] = m.causes.WithLabelValues(name, r.String(), cause.String())
@@ -130,6 +133,12 @@ func (m *Metrics) Observe(e *transport.Event) {
 	for _, code := range e.Results {
 		r := resultOf(code)
 		s.recipients[r].Inc()
+		switch {
+		case e.Fallback:
+			s.relayed[1][r].Inc()
+		case e.Relay != "":
+			s.relayed[0][r].Inc()
+		}
 		worst = max(worst, r)
 	}
 	for i := range e.Outcomes {
@@ -215,6 +224,7 @@ func (m *Metrics) failures() {
 		{verdict.RequireTLS, modeEnforced, [][]verdict.Cause{tls, certificate, {verdict.MXLevelTooLow, verdict.NoExtension}}},
 		{verdict.LocalPolicy, modeEnforced, [][]verdict.Cause{tls, certificate, {verdict.MXLevelTooLow}}},
 		{verdict.Pinned, modeEnforced, [][]verdict.Cause{tls, certificate}},
+		{verdict.Relayed, modeEnforced, [][]verdict.Cause{tls, certificate}},
 	} {
 		for _, causes := range group.causes {
 			for _, c := range causes {

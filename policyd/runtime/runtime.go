@@ -29,6 +29,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/pause"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -49,6 +50,9 @@ type Options struct {
 	Observer func(name string, r *resolver.Resolver) func(*transport.Event)
 	// Suspended is what no transport delivers; nil: nothing.
 	Suspended *suspension.List
+	// Failing remembers since when destinations fail; nil: no fallback relay is
+	// used.
+	Failing *fallback.Memory
 }
 
 // Runtime gives out the transports of the configuration in force.
@@ -57,6 +61,7 @@ type Runtime struct {
 	readOnly  bool
 	observer  func(name string, r *resolver.Resolver) func(*transport.Event)
 	suspended *suspension.List
+	failing   *fallback.Memory
 	pauses    *pause.Pauses
 	traces    transport.Traces
 	resources resources
@@ -80,7 +85,7 @@ type generation struct {
 func New(o Options) *Runtime {
 	return &Runtime{
 		log: o.Logger, readOnly: o.ReadOnly, observer: o.Observer,
-		suspended: o.Suspended, pauses: pause.New(time.Now),
+		suspended: o.Suspended, failing: o.Failing, pauses: pause.New(time.Now),
 		totals: newTotals(), live: map[*liveTransport]struct{}{},
 	}
 }

@@ -66,6 +66,7 @@ func (rt *Runtime) newTransport(inputs transportInputs, idle int, g, old *genera
 	deps := transport.Deps{
 		ReadFile: g.readFile,
 		Resolver: g.resolver.Resolver, Self: inputs.self, Idle: t.idle, Traces: &rt.traces, Logger: rt.log,
+		Failing: rt.failing,
 		Traffic: transport.Traffic{Suspended: rt.suspended, Pauses: rt.pauses, Providers: inputs.receivers.providers, Rules: inputs.receivers.rules},
 		Policies: func(cfg *transport.MTASTS, roots *x509.CertPool) (plan.Policies, error) {
 			c := rt.policyCacheFor(t, *cfg, roots, g, old)
@@ -106,6 +107,9 @@ func digest(cfg *transport.Config, read readFile) (sum [sha256.Size]byte, err er
 		names := append([]string{c.TLSClient.Cert, c.TLSClient.Key}, c.TLSClient.RootCA...)
 		if c.Relay != nil {
 			names = append(names, c.Relay.PasswordFile)
+		}
+		if c.FallbackRelay != nil {
+			names = append(names, c.FallbackRelay.PasswordFile)
 		}
 		for _, name := range names {
 			if name == "" {

@@ -40,6 +40,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -93,7 +94,10 @@ type Message struct {
 
 	Log     *slog.Logger // names the message
 	LogTail []slog.Attr  // what the lines about results tell besides
-	Traced  bool         // its way is logged step by step
+	// why the message did not go directly, by a relay that takes what the
+	// domain's own hosts do not; empty: this is no such relay
+	Direct string
+	Traced bool // its way is logged step by step
 }
 
 // Delivery is a Message on its way.
@@ -106,7 +110,8 @@ type Delivery struct {
 	spared  string   // the provider whose hosts get no more of this message
 	current atomic.Pointer[string]
 	record  *session.Record
-	resends int // of a message that may have arrived already
+	resends int    // of a message that may have arrived already
+	policy  string // that a host is under; empty: none
 	found   Found
 }
 
@@ -164,7 +169,47 @@ func (d *Delivery) Run(ctx context.Context) {
 	}
 	d.run(ctx, left)
 	d.found.Took = time.Since(start)
-	d.logResults()
+}
+
+// Unreached says, after Run, that no host had anything to do with the message
+// for a recipient, so that it may go by another way: none could be reached, or
+// all turned us away. A cut that leaves open whether the message arrived is no
+// such thing.
+func (d *Delivery) Unreached(i int) bool {
+	r := &d.rcpts[i]
+	if r.result.Code.Class == status.Success || !r.result.Unreached {
+		return false
+	}
+	return !slices.ContainsFunc(r.reasons, func(s *status.Error) bool { return !s.Unreached })
+}
+
+// Policy says, after Run, which policy the hosts are under, so that no other
+// way keeps it; empty: none.
+func (d *Delivery) Policy() string { return d.policy }
+
+// notePolicy notes what a host must show.
+func (d *Delivery) notePolicy(h *plan.Host) {
+	switch {
+	case d.policy != "" || d.cfg.Relay:
+	case h.Verdict.Rule != verdict.NoRule:
+		d.policy = h.Verdict.Rule.Name()
+	case h.Verdict.Refusal != nil:
+		d.policy = h.Verdict.Refusal.Rule.Name()
+	case d.cfg.Planner.Rules().MinMX > verdict.MXNone && !d.msg.Demands.TLSRequiredNo:
+		d.policy = verdict.LocalPolicy.Name()
+	}
+}
+
+// Waits has the recipients wait whom Unreached tells of and who were refused
+// for good: another way will take them later.
+func (d *Delivery) Waits() {
+	for i := range d.rcpts {
+		if r := &d.rcpts[i]; d.Unreached(i) {
+			waits := *r.result
+			waits.Code.Class = status.Temporary
+			r.result = &waits
+		}
+	}
 }
 
 func (d *Delivery) run(ctx context.Context, left []*recipient) {

@@ -50,6 +50,7 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 		return d.skipHost(rcpts, h.Err)
 	}
 	d.traceVerdict(h)
+	d.notePolicy(h)
 	if f := h.Verdict.Refusal; f != nil {
 		d.record.Add(session.Attempt{Facts: &h.Facts, Verdict: &h.Verdict, Failure: f})
 		return d.skipHost(rcpts, &status.Error{Code: f.Code, Host: h.Host.Name, Text: f.Text})

@@ -29,12 +29,15 @@ func (g *told) same(o *told) bool {
 	return g.code == o.code && g.host == o.host && g.text == o.text && g.cause == o.cause && g.conn == o.conn
 }
 
-// logResults writes one log line for each group of recipients that share a
-// result.
-func (d *Delivery) logResults() {
+// Log writes, after Run, one log line for each group of recipients that share a
+// result. only names the recipients that it is about; nil: it is about all.
+func (d *Delivery) Log(only []int) {
 	var groups []told
 next:
 	for i := range d.rcpts {
+		if only != nil && !slices.Contains(only, i) {
+			continue
+		}
 		r := &d.rcpts[i]
 		g := told{code: r.result.Code.String(), host: r.result.Host, text: reply.Line(r.result.Error()), cause: outcome.CauseOf(r.result)}
 		if r.conn != nil && r.conn.Host.Host.Name == g.host {
@@ -67,6 +70,9 @@ func (d *Delivery) logResult(g *told) {
 	if c := g.conn; c != nil {
 		attrs = append(attrs, slog.String("address", c.Addr().String()), slog.String("via", c.Via()),
 			slog.String("tls_level", c.Proof().Level().String()), slog.String("mx_level", c.Host.Verdict.MX.String()))
+		if c.Relay() != "" {
+			attrs = append(attrs, slog.String("relay", c.Relay()))
+		}
 		if c.TestingFailure != nil {
 			attrs = append(attrs, slog.String("testing", reply.Line(c.TestingFailure.Text)))
 		}
@@ -84,6 +90,9 @@ func (d *Delivery) logResult(g *told) {
 	// Somebody will wonder about a second copy.
 	if n := d.found.Resent; n > 0 {
 		attrs = append(attrs, slog.Int("resent", n))
+	}
+	if d.msg.Direct != "" {
+		attrs = append(attrs, slog.String("direct", d.msg.Direct))
 	}
 	attrs = append(attrs, d.msg.LogTail...)
 	if tried := d.triedBefore(g.code + " " + g.text); len(tried) > 0 {

@@ -92,7 +92,9 @@ func (t *Traffic) begin(target *plan.Target, provider string) (*pause.Trial, *st
 	trial, err := t.Pauses.Begin(keysOf(target, provider)...)
 	var paused *pause.Paused
 	if errors.As(err, &paused) {
-		return nil, paused.Status()
+		failed := paused.Status()
+		failed.Unreached = true
+		return nil, failed
 	}
 	return trial, nil
 }
@@ -117,6 +119,7 @@ func (v *hostDelivery) heed(permit *limit.HostPermit, trial *pause.Trial, rcpts 
 		}
 		return true
 	}
+	distrusts(rcpts)
 	key := pause.Key{Scope: rule.Scope, Name: v.provider}
 	if rule.Scope == replyrule.Domain {
 		key.Name = v.msg.Target.Domain
@@ -128,16 +131,31 @@ func (v *hostDelivery) heed(permit *limit.HostPermit, trial *pause.Trial, rcpts 
 	return true
 }
 
+// distrusts notes that a temporary reply that a pause follows from is about us,
+// not about the recipients.
+func distrusts(rcpts []*recipient) {
+	for _, r := range rcpts {
+		if said := r.lastReason(); said != nil && said.Code.Class == status.Temporary {
+			said.Unreached = true
+		}
+	}
+}
+
+// lastReason is what the last host said to a recipient; nil: nothing.
+func (r *recipient) lastReason() *status.Error {
+	if r.result == nil && len(r.reasons) > 0 {
+		return r.reasons[len(r.reasons)-1]
+	}
+	return r.result
+}
+
 // rule finds the first reply to a recipient that a rule is about.
 func (v *hostDelivery) rule(rcpts []*recipient) (*replyrule.Rule, string) {
 	if v.cfg.Traffic.Rules == nil {
 		return nil, ""
 	}
 	for _, r := range rcpts {
-		said := r.result
-		if said == nil && len(r.reasons) > 0 {
-			said = r.reasons[len(r.reasons)-1]
-		}
+		said := r.lastReason()
 		if said == nil || said.Code.Class == status.Success || len(said.Text) < 4 {
 			continue
 		}

@@ -37,6 +37,9 @@ type Conn struct {
 // Addr is the remote address.
 func (c *Conn) Addr() netip.Addr { return c.addr }
 
+// Relay names the relay that the connection leads to, host:port; empty: none.
+func (c *Conn) Relay() string { return c.dialer.cfg.Relay.Name }
+
 // Proof is what the server proved.
 func (c *Conn) Proof() *verdict.Proof { return &c.proof }
 
@@ -106,6 +109,9 @@ func (c *Conn) Via() string {
 
 func (c *Conn) describe() string {
 	via := c.addr.String()
+	if c.dialer.cfg.Relay.Fallback {
+		via += ", via relay " + c.Host.Host.Name
+	}
 	switch {
 	case c.proof.TLS == 0 && c.Reused:
 		return via + ", plaintext, reused"

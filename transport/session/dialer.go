@@ -116,8 +116,8 @@ func (d *Dialer) trace(r *Request, addr netip.Addr) func(who, line string) {
 func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error) {
 	start := time.Now()
 	defer func() { r.Budget -= time.Since(start) }()
-	if refused := d.LoginRefused(); refused != nil {
-		return nil, loginError(ctx, r.Host, refused)
+	if held := d.LoginHeld(r.Host); held != nil {
+		return nil, held
 	}
 	attempt, err := d.conns.Dead.Begin(ctx, d.deadKey(r.Host))
 	Spend(&r.Record.Connect, start)

@@ -18,8 +18,10 @@ import (
 
 // Relay is how a Dialer that leads to a relay connects. The zero Relay is none.
 type Relay struct {
-	TLS   relay.TLS
-	Login *Login // nil: nobody logs in
+	Name     string // host:port
+	TLS      relay.TLS
+	Login    *Login // nil: nobody logs in
+	Fallback bool   // it takes what the domains' own hosts do not
 }
 
 // user is whose connections these are, for the pool.
@@ -87,7 +89,7 @@ func (e *LoginError) Error() string {
 }
 
 // loginError makes a host's reason of a login that did not come about.
-func loginError(ctx context.Context, h *plan.Host, err *LoginError) *status.Error {
+func loginError(h *plan.Host, err *LoginError) *status.Error {
 	return &status.Error{Code: codeLogin, Host: h.Host.Name, Err: err}
 }
 
@@ -247,6 +249,15 @@ func (l *logins) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failed = nil
+}
+
+// LoginHeld says why a relay gets no mail now, as it refused the login lately;
+// nil: it may.
+func (d *Dialer) LoginHeld(h *plan.Host) *status.Error {
+	if refused := d.LoginRefused(); refused != nil {
+		return loginError(h, refused)
+	}
+	return nil
 }
 
 // LoginRefused gives the refusal because of which nobody logs in now; nil:

@@ -295,7 +295,7 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 	var login *LoginError
 	switch {
 	case errors.As(err, &login):
-		return loginError(ctx, h, login)
+		return loginError(h, login)
 	case errors.Is(err, limit.ErrBusy):
 		return &status.Error{Code: status.New(status.Temporary, 4, 5), Host: h.Host.Name, Err: err}
 	case errors.As(err, &failed):
@@ -309,14 +309,24 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 			// word must not bounce what may not even be shown to it.
 			code.Class = status.Temporary
 		}
-		return &status.Error{Code: code, Host: h.Host.Name, Text: at.Reply.Text()}
+		return &status.Error{Code: code, Host: h.Host.Name, Text: at.Reply.Text(), Unreached: turnsAway(at.Stage)}
 	case errors.As(err, &at):
-		return &status.Error{Code: decideSession(at).Code, Host: h.Host.Name, Err: at}
+		return &status.Error{Code: decideSession(at).Code, Host: h.Host.Name, Err: at, Unreached: turnsAway(at.Stage) && ctx.Err() == nil}
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case errors.As(err, &dialled) && dialled.Local():
 		// Nothing else is to blame.
 		return &status.Error{Code: status.New(status.Temporary, 3, 0), Host: h.Host.Name, Err: err}
 	}
-	return &status.Error{Code: outcome.ForError(stage, err, 0).Code, Host: h.Host.Name, Err: err}
+	return &status.Error{Code: outcome.ForError(stage, err, 0).Code, Host: h.Host.Name, Err: err, Unreached: stage == outcome.Connect && ctx.Err() == nil}
+}
+
+// turnsAway tells the stages at which a server that fails has heard nothing of
+// a message yet, nor of TLS.
+func turnsAway(stage outcome.Stage) bool {
+	switch stage {
+	case outcome.Connect, outcome.Greeting, outcome.EHLO, outcome.HELO, outcome.EHLOAfterTLS:
+		return true
+	}
+	return false
 }

@@ -108,6 +108,10 @@ type Error struct {
 	Via  string
 	Text string // one line for people, without Host, Via and Code
 	Err  error  // the cause, for errors.Is; may be nil
+	// Unreached says that the host had nothing to do with the message: it could
+	// not be reached, turned everybody away, or distrusts our address. Another
+	// way to the recipients may be taken.
+	Unreached bool
 }
 
 // Error gives the line for people: "host: text". When Text is empty the cause
