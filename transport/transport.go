@@ -516,7 +516,9 @@ func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profil
 	switch {
 	case nexthop != "" && !isOwn(nexthop, own, err):
 		dest.Named = true
-		if dest.Destination, err = route.ParseNexthop(nexthop); err != nil {
+		if dest.Destination, err = route.ParseNexthop(nexthop); err != nil && t.base.relay != nil {
+			return t.base.relay.profile, t.base.relay.target, nil
+		} else if err != nil {
 			return nil, dest, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: "next hop " + quote(nexthop), Err: err}
 		}
 	case rcpt.ASCII == "":

@@ -44,6 +44,7 @@
 //	--size SIZE         of explain: for a message of this size
 //	--requiretls        of explain: for one that demands TLS (RFC 8689)
 //	--way WAY           of setup: pipe, lmtp or, with Postfix, socketmap
+//	--relay-password    of setup: hand over the password of its relay
 //	--dry-run           of setup: show what would change, and change nothing
 //	--undo              of setup: take back what it has changed
 //	--watch             of status: refresh every two seconds
@@ -327,6 +328,7 @@ func serve(ctx context.Context, file string, load loader) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	defer steerHeap()()
+	withoutCore()
 	log := logging.New(cfg.Log, logging.Stderr())
 	log.Info("starting", "version", version, "config", file)
 	again := func() (*config.Config, error) { return config.Reload(file, config.System()) }

@@ -14,7 +14,7 @@ import (
 
 func setupCommand(load loader, file *string) *cobra.Command {
 	var way string
-	var dryRun, undo bool
+	var dryRun, undo, password bool
 	cmd := &cobra.Command{
 		Use:       "setup postfix|exim",
 		Short:     "Tell the mail server to use mxpolicyd, after showing what changes",
@@ -25,13 +25,22 @@ func setupCommand(load loader, file *string) *cobra.Command {
 			m := setup.NewMachine(filepath.Dir(*file))
 			var plan setup.Plan
 			do := m.Do
-			if undo {
+			if password {
+				server = setup.PasswordServer
+			}
+			switch {
+			case undo:
 				back, err := m.Undo(ctx, server)
 				if err != nil {
 					return err
 				}
 				plan, do = back, m.Finish
-			} else {
+			case password:
+				var err error
+				if plan, err = m.Password(ctx, args[0]); err != nil {
+					return err
+				}
+			default:
 				cfg, err := load()
 				if err != nil {
 					return err
@@ -47,7 +56,7 @@ func setupCommand(load loader, file *string) *cobra.Command {
 			}
 			switch {
 			case plan.Empty() && !undo:
-				fmt.Fprintf(out, "%s is set up like this already: nothing changes\n", server)
+				fmt.Fprintf(out, "%s is set up like this already: nothing changes\n%s", server, plan.Next)
 				return nil
 			case dryRun:
 				fmt.Fprintln(out, "nothing was changed (--dry-run)")
@@ -56,15 +65,19 @@ func setupCommand(load loader, file *string) *cobra.Command {
 			if err := do(ctx, plan); err != nil {
 				return err
 			}
-			if undo {
+			switch {
+			case undo:
 				fmt.Fprintf(out, "%s is as it was before\n", server)
-			} else {
+			case password:
+				fmt.Fprintf(out, "done; \"mxpolicyd setup %s --relay-password --undo\" takes it back\n%s", args[0], plan.Next)
+			default:
 				fmt.Fprintf(out, "done; \"mxpolicyd doctor\" looks at it, and \"mxpolicyd setup %s --undo\" takes it back\n", server)
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&way, "way", string(setup.Pipe), "`WAY`: pipe, lmtp or, with Postfix, socketmap")
+	cmd.Flags().BoolVar(&password, "relay-password", false, "write the password of the mail server's relay to a file for mxpolicyd, and say how to name it")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change, and change nothing")
 	cmd.Flags().BoolVar(&undo, "undo", false, "take back what setup has changed")
 	return cmd

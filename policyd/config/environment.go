@@ -53,11 +53,25 @@ func System() Environment {
 		FQDN:           fqdn,
 		StateDirectory: os.Getenv("STATE_DIRECTORY"),
 		ReadFile:       ReadFile,
-		ReadSecret:     func(name string) ([]byte, error) { return readSecret(name, os.Geteuid()) },
+		ReadSecret:     func(name string) ([]byte, error) { return readSecret(name, daemonUser()) },
 		Credentials:    os.Getenv("CREDENTIALS_DIRECTORY"),
 		Group:          findGroup,
 		Addresses:      addresses,
 	}
+}
+
+// daemonUser is whose passwords are read: our own, or for root, which looks at
+// the service's configuration, the service's.
+func daemonUser() int {
+	if uid := os.Geteuid(); uid != 0 {
+		return uid
+	}
+	if account, err := user.Lookup(ServiceUser); err == nil {
+		if uid, err := strconv.Atoi(account.Uid); err == nil {
+			return uid
+		}
+	}
+	return 0
 }
 
 // lookupTime bounds a question to the system's resolver.

@@ -151,6 +151,7 @@ func ourSide(cfg *config.Config, units []Unit) mailserver.Daemon {
 		MaxDeliveries:  cfg.MaxDeliveries,
 	}
 	for _, t := range cfg.Transports {
+		d.Relays = append(d.Relays, relaysOf(t)...)
 		d.Pins = d.Pins || slices.ContainsFunc(t.Overrides, func(o transport.Override) bool { return len(o.Pins) > 0 })
 	}
 	for _, l := range listeners(&cfg.Listen, units) {
@@ -164,6 +165,23 @@ func ourSide(cfg *config.Config, units []Unit) mailserver.Daemon {
 		}
 	}
 	return d
+}
+
+// relaysOf gives the relays of a transport, in the form that a mail server's
+// configuration is held against.
+func relaysOf(t *transport.Config) (list []mailserver.Relay) {
+	add := func(c *transport.Config, all bool) {
+		if r := c.Relay; r != nil {
+			list = append(list, mailserver.Relay{Host: r.Name(), Port: int(r.Port), All: all, Login: len(r.Auth) > 0})
+		}
+	}
+	add(t, true)
+	for _, o := range t.Overrides {
+		if o.Config.Relay != t.Relay {
+			add(o.Config, false)
+		}
+	}
+	return list
 }
 
 // anywhere is a domain that exists nowhere, for the sake of its next hop.

@@ -31,7 +31,7 @@ func (p Plan) Diff() string {
 // heading names what a change is made in.
 func (c Change) heading() string {
 	switch c.Kind {
-	case File:
+	case File, Secret:
 		return c.Name
 	case Member:
 		group, _, _ := strings.Cut(c.Name, ":")
@@ -65,6 +65,8 @@ func (c Change) text(value *string) []string {
 	switch {
 	case value == nil:
 		return nil
+	case c.Kind == Secret:
+		return []string{"(the password, hidden; mode 0600)"}
 	case c.Kind == MainCF:
 		return []string{c.Name + " = " + *value}
 	case c.Kind == File:

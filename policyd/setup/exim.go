@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mxpipe/mxpipe/contrib"
+	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 )
 
 // Exim is Debian's Exim as it is configured.
@@ -159,10 +160,11 @@ func (x Exim) possible(way Way, t Target) error {
 		return refuse("install mxpipe as /usr/bin/mxpipe", "there is no mxpipe that Exim could run")
 	}
 	if smarthost {
-		host, _, _ := strings.Cut(strings.NewReplacer(";", ":").Replace(x.Settings["dc_smarthost"]), ":")
+		host, port := mailserver.Smarthost(x.Settings["dc_smarthost"])
 		for _, key := range x.Passwords {
-			if matched, err := path.Match(strings.ToLower(key), strings.TrimSpace(host)); err == nil && matched {
-				return refuse("leave its mail to Exim's own smtp transport", "the smarthost %s wants a password (passwd.client), which mxpipe does not have", host)
+			if matched, err := path.Match(strings.ToLower(key), host); err == nil && matched && !t.Daemon.HasLogin(host, port) {
+				return refuse(mailserver.WriteRelay("exim", host, port)+"; or leave its mail to Exim's own smtp transport",
+					"the smarthost %s wants a password (passwd.client), which mxpolicyd does not have", host)
 			}
 		}
 	}

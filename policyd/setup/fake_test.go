@@ -131,3 +131,8 @@ func packaged() Target {
 		UserExists: func(string) bool { return true },
 	}
 }
+
+// loginAt is a relay of mxpolicyd.yaml that has a login.
+func loginAt(host string, port int) mailserver.Relay {
+	return mailserver.Relay{Host: host, Port: port, All: true, Login: true}
+}

@@ -69,6 +69,8 @@ func (m Machine) current(ctx context.Context, kind Kind, name string) (*string, 
 		}
 		value := string(text)
 		return &value, err
+	case Secret:
+		return currentSecret(name)
 	case Member:
 		group, user, _ := strings.Cut(name, ":")
 		out, err := m.Run(ctx, "id", "-nG", user)
@@ -101,6 +103,10 @@ func (m Machine) apply(ctx context.Context, c Change) error {
 		if dir := filepath.Dir(c.Name); err == nil && strings.HasSuffix(dir, ".d") {
 			_ = os.Remove(dir) // unless something else is in it
 		}
+	case c.Kind == Secret && c.After != nil:
+		err = writeSecret(c.Name, c.secret)
+	case c.Kind == Secret:
+		err = os.Remove(c.Name)
 	case c.Kind == Member:
 		group, user, _ := strings.Cut(c.Name, ":")
 		if c.After != nil {

@@ -55,6 +55,8 @@ type Change struct {
 	Name   string  `json:"name"`
 	Before *string `json:"before"`
 	After  *string `json:"after"`
+
+	secret string // what After is the fingerprint of
 }
 
 // none reports whether nothing is another.
@@ -78,6 +80,10 @@ type Plan struct {
 	Steps  []Step `json:"steps"`
 	// Notes are what to know of the result, such as settings that lose effect.
 	Notes []finding.Finding `json:"-"`
+	// Next is what to do by hand afterwards; empty: nothing.
+	Next string `json:"-"`
+
+	password bool // the steps of the relay's password are among them
 }
 
 // Undone is the plan that takes this one back.
@@ -215,10 +221,11 @@ func (m Machine) takeBack(ctx context.Context, done, before Plan) error {
 // the same since; what somebody has is in Notes.
 func (m Machine) Undo(ctx context.Context, server string) (Plan, error) {
 	p, err := m.load(server)
-	if err != nil {
+	if p, err = m.withPassword(p, server, err); err != nil {
 		return Plan{}, err
 	}
 	back := p.Undone()
+	back.password = p.password
 	for i := range back.Steps {
 		s := &back.Steps[i]
 		for j := range s.Changes {
@@ -266,6 +273,11 @@ func (m Machine) Finish(ctx context.Context, back Plan) error {
 			if _, err := m.Run(ctx, command...); err != nil {
 				return err
 			}
+		}
+	}
+	if back.password {
+		if err := m.forget(PasswordServer); err != nil {
+			return err
 		}
 	}
 	return m.forget(back.Server)

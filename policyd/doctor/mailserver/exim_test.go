@@ -184,6 +184,28 @@ func TestEximSmarthosts(t *testing.T) {
 	}
 }
 
+// A smarthost that mxpolicyd.yaml has, with a login, is no mistake of Exim's.
+func TestEximSmarthostWithRelay(t *testing.T) {
+	for _, c := range []struct {
+		relay Relay
+		level finding.Level
+		what  string
+	}{
+		{Relay{Host: "smtp.example", Port: 587, Login: true}, finding.OK, ""},
+		{Relay{Host: "other.example", Port: 25, All: true, Login: true}, finding.OK, ""},
+		{Relay{Host: "smtp.example", Port: 587}, finding.Fail, "requires a password"},
+		{Relay{Host: "smtp.example", Port: 25, Login: true}, finding.Fail, "requires a password"},
+	} {
+		x := shippedExim(t)
+		x.Config = change(t, x.Config, "lmtp:\n  driver = accept\n  transport = mxpolicyd_lmtp\n", "")
+		x.Config = change(t, x.Config, "  set = r_nexthop =\n", "  set = r_nexthop = ${sg{${listextract{1}{smtp.example::587}}}{x}{y}}\n")
+		x.Config, x.Passwords = "DCsmarthost=smtp.example::587:other.example\nDCconfig_smarthost=1\n"+x.Config, []string{"*.example"}
+		d := ours
+		d.Relays = []Relay{c.relay}
+		check(t, Exim(d, x), c.level, c.what, "")
+	}
+}
+
 func TestEximCallers(t *testing.T) {
 	x := shippedExim(t)
 	x.Transports = change(t, x.Transports, "user = mxpipe\n  socket", "user = exim\n  group = mail\n  socket")

@@ -35,6 +35,7 @@ type Daemon struct {
 	LMTP           []string // paths of the LMTP sockets
 	Socketmap      []string // where the socketmap answers: paths, and host:port
 	Pins           bool     // an override pins keys
+	Relays         []Relay  // that transports and their overrides have
 	MaxMessageSize int64    // bytes
 	MaxDeliveries  int      // at once
 }

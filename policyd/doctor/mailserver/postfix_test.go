@@ -359,6 +359,40 @@ func TestRelayhosts(t *testing.T) {
 	}
 }
 
+// A relay that mxpolicyd.yaml has is no mistake of Postfix's.
+func TestRelayhostsWithRelays(t *testing.T) {
+	main, master := shipped(t)
+	lmtp := change(t, main, "default_transport = mxpipe", "default_transport = mxlmtp:unix:/run/mxpolicyd/lmtp.sock") + contrib(t, "postfix/main.cf.lmtp")
+	const sasl = "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/etc/postfix/sasl\n"
+	named := Relay{Host: "smtp.example", Port: 587, Login: true}
+	all, open := named, named
+	all.All, open.Login = true, false
+	for _, c := range []struct {
+		name, main string
+		relay      Relay
+		level      finding.Level
+		what, mend string
+	}{
+		{"named", main + "relayhost = [SMTP.Example]:587\n" + sasl, named, finding.OK, "", ""},
+		{"named, without brackets", main + "relayhost = smtp.example:587\n" + sasl, named, finding.OK, "", ""},
+		{"another port", main + "relayhost = [smtp.example]\n" + sasl, named, finding.Fail, `requires a password`, `relay: {host: "smtp.example:25", user: USER`},
+		{"another host", main + "relayhost = [b.example]:587\n" + sasl, named, finding.Fail, `requires a password`, `mxpolicyd setup postfix --relay-password`},
+		{"implicit TLS", main + "relayhost = [b.example]:465\nsmtp_tls_wrappermode = yes\n" + sasl, named, finding.Fail, `requires a password`, `tls: implicit`},
+		{"all", main + "relayhost = [b.example]\n" + sasl, all, finding.OK, "", ""},
+		{"without a login", main + "relayhost = [smtp.example]:587\n" + sasl, open, finding.Fail, `which the relay in mxpolicyd.yaml does not have`, "add user"},
+		{"a port by name", main + "relayhost = [smtp.example]:submission\n" + sasl, named, finding.Fail, `has a port by name`, "postconf -e 'relayhost = [smtp.example]:587'"},
+		{"a port by name, all", main + "relayhost = [smtp.example]:submission\n" + sasl, all, finding.OK, "", ""},
+		{"by LMTP, named", lmtp + "relayhost = [smtp.example]:587\n" + sasl, named, finding.Fail, `LMTP`, "relay: {host"},
+		{"by LMTP, all", lmtp + "relayhost = [smtp.example]:587\n" + sasl, all, finding.OK, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := ours
+			d.Relays = []Relay{c.relay}
+			check(t, Postfix(d, c.main, master+contrib(t, "postfix/master.cf.lmtp")), c.level, c.what, c.mend)
+		})
+	}
+}
+
 func TestNoMXPipeInPostfix(t *testing.T) {
 	check(t, Postfix(ours, "default_transport = smtp\n", "smtp unix - - y - - smtp\nmaildrop unix - n n - - pipe flags=DRhu user=vmail argv=/usr/bin/maildrop\n"),
 		finding.Warn, `not set up to use mxpolicyd`, "contrib/postfix")

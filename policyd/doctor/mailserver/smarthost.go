@@ -3,6 +3,7 @@ package mailserver
 import (
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -74,22 +75,37 @@ func (c eximConfig) smarthost(d Daemon, r *report) {
 		case router.nexthop == "":
 			r.fail(mend, "the router %s sends directly to the recipients' domains, but dc_eximconfig_configtype wants the smarthost", router.name)
 		default:
-			c.password(router, r)
+			c.password(d, router, r)
 		}
 	}
 }
 
-// password tells of a smarthost that wants a password, which mxpipe does not
-// have.
-func (c eximConfig) password(router eximRouter, r *report) {
+// password tells of a smarthost that wants a password, which mxpolicyd.yaml
+// does not have.
+func (c eximConfig) password(d Daemon, router eximRouter, r *report) {
 	hosts, _ := c.macro("DCsmarthost")
-	host, _, _ := strings.Cut(hosts, ":")
-	host = strings.TrimSpace(host)
+	host, port := Smarthost(hosts)
+	if d.HasLogin(host, port) {
+		return
+	}
 	for _, key := range c.passwords {
 		if matched, err := path.Match(strings.ToLower(key), strings.ToLower(host)); err == nil && matched {
-			r.fail("leave mail to Exim's own smtp transport: remove the router "+router.name,
-				"the smarthost %s requires a password (%s in passwd.client), which mxpipe does not have, so the smarthost refuses all mail", host, key)
+			r.fail(write("exim", host, port, port == 465)+"; or leave mail to Exim's own smtp transport: remove the router "+router.name,
+				"the smarthost %s requires a password (%s in passwd.client), which mxpolicyd does not have, so the smarthost refuses all mail", host, key)
 			return
 		}
 	}
+}
+
+// Smarthost reads the first host of a list as Debian's dc_smarthost has it:
+// "host::port; other".
+func Smarthost(list string) (host string, port int) {
+	first, _, _ := strings.Cut(strings.ReplaceAll(list, "::", "\x00"), ";")
+	first, _, _ = strings.Cut(first, ":")
+	host, number, given := strings.Cut(strings.TrimSpace(first), "\x00")
+	port = 25
+	if n, err := strconv.Atoi(strings.TrimSpace(number)); given && err == nil {
+		port = n
+	}
+	return strings.ToLower(strings.TrimSpace(host)), port
 }
