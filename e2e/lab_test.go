@@ -68,7 +68,7 @@ func fit() error {
 	if os.Geteuid() != 0 {
 		return errors.New("these tests run Postfix, which works only for root: run them as root, or \"make unit\" without them")
 	}
-	for _, program := range []string{"postfix", "postconf", "postqueue", "sendmail"} {
+	for _, program := range []string{"postfix", "postconf", "postqueue", "sendmail", "dovecot"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("%w: run \"make needs\", or \"make unit\" without these tests", err)
 		}
