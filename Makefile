@@ -6,7 +6,7 @@ TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
-.PHONY: attacks burden chaos killmatrix siege soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: attacks burden chaos killmatrix receivers siege soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -108,6 +108,12 @@ chaos: needs
 # of.
 killmatrix: needs
 	go test ./e2e -run '^TestKillMatrix$$' -v -count 1 -timeout 1h -args -killmatrix
+
+# Messages to real servers of all makes, cold, warm and over connections that
+# end: what "make test" has, and Haraka from npm.
+receivers:
+	@sh e2e/needs.sh receivers
+	go test ./e2e -run '^TestRealReceivers$$' -v -count 1 -timeout 10m -args -receivers
 
 # Many messages by LMTP to domains that change all the time: what mxpolicyd
 # needs at the start, in the middle and in the end.

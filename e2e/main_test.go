@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 		activate()
 	case "inside":
 		inside()
+	case "rooted":
+		rooted()
 	default:
 		fmt.Fprintln(os.Stderr, "e2e: no such role:", role)
 		os.Exit(1)

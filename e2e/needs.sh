@@ -1,7 +1,8 @@
 #!/bin/sh
 # What the tests drive beside Go: servers for those in e2e/, and what looks at
 # manual pages and packages. With "packages", also what "make packages-test" and
-# no other test needs; with "bench", what "make bench" needs and nothing else.
+# no other test needs; with "receivers", what "make receivers" needs beside; with
+# "bench", what "make bench" needs and nothing else.
 # As root on Debian or Ubuntu this installs what is missing; elsewhere it says
 # what to install and fails.
 set -eu
@@ -21,6 +22,11 @@ apparmor_parser apparmor
 dpkg-deb dpkg
 pgrep procps
 dkimverify python3-dkim
+python3 python3
+'
+[ "${1:-}" != receivers ] || wanted="$wanted"'
+node nodejs
+npm npm
 '
 [ "${1:-}" != packages ] || wanted="$wanted"'
 debootstrap debootstrap
@@ -47,11 +53,35 @@ noexim=
 if [ "${1:-}" != bench ] && { [ ! -x "$exim" ] || ldd "$exim" | grep -q 'not found'; }; then
 	noexim=yes
 fi
-[ -n "$missing$noexim" ] || exit 0
+
+# The receivers whose packages exclude Postfix's too are unpacked likewise, one
+# folder each, with all that their packages depend on and that is not installed:
+# the folder, the program that must be in it, and the package.
+receivers='
+opensmtpd usr/sbin/smtpd opensmtpd
+sendmail usr/libexec/sendmail/sendmail sendmail-bin
+courier usr/sbin/couriertcpd courier-mta
+aiosmtpd usr/lib/python3/dist-packages/aiosmtpd/smtp.py python3-aiosmtpd
+'
+[ "${1:-}" != bench ] || receivers=
+packed=$(echo "$receivers" | while read -r folder program package; do
+	[ -z "$folder" ] || [ -e "$cache/$folder/$program" ] || printf '%s ' "$folder:$package"
+done)
+# Haraka comes from npm, and wants a Node.js of 20 or later.
+haraka=
+haraka_version=3.3.4
+if [ "${1:-}" = receivers ] && [ ! -e "$cache/haraka/node_modules/Haraka/package.json" ]; then
+	haraka=yes
+fi
+[ -n "$missing$noexim$packed$haraka" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 	[ -z "$missing" ] || echo "The tests need these programs: $missing" >&2
 	[ -z "$noexim" ] || echo "The tests need Debian's Exim (exim4-daemon-light, exim4-config) unpacked in $cache/exim." >&2
+	for each in $packed; do
+		echo "The tests need Debian's ${each#*:}, with what it depends on, unpacked in $cache/${each%:*}." >&2
+	done
+	[ -z "$haraka" ] || echo "\"make receivers\" needs Haraka $haraka_version from npm in $cache/haraka." >&2
 	echo "Install them, or run \"make needs\" as root on Debian or Ubuntu. \"make unit\" does without." >&2
 	exit 1
 fi
@@ -73,20 +103,38 @@ if [ -n "$noexim" ]; then
 fi
 # No mail server that somebody uses goes away for the tests' sake.
 # shellcheck disable=SC2086 # a list of words
-apt-get install -y -qq --no-remove --no-upgrade --no-install-recommends $missing >/dev/null
-[ -n "$noexim" ] || exit 0
+[ -z "$missing" ] || apt-get install -y -qq --no-remove --no-upgrade --no-install-recommends $missing >/dev/null
 
-# The folder gets its name when all is in it. An Exim that nobody keeps up to
-# date must not be a setuid program; the tests have their own copy.
-mkdir -p "$cache"
-rm -rf "$cache/exim" "$cache/exim.new"
-mkdir "$cache/exim.new"
-cd "$cache/exim.new"
-apt-get download -qq -o APT::Sandbox::User=root exim4-daemon-light exim4-config
-for package in *.deb; do
-	dpkg -x "$package" .
+# unpack makes the folder $1 of the packages that follow. It gets its name when
+# all is in it. A server that nobody keeps up to date must not be a setuid
+# program; the tests have their own copy where they need one.
+unpack() {
+	folder=$cache/$1
+	shift
+	rm -rf "$folder" "$folder.new"
+	mkdir -p "$folder.new"
+	cd "$folder.new"
+	apt-get download -qq -o APT::Sandbox::User=root "$@"
+	for package in *.deb; do
+		dpkg -x "$package" .
+	done
+	rm -- *.deb
+	find . -type f -perm /6000 -exec chmod ug-s {} +
+	cd /
+	mv "$folder.new" "$folder"
+}
+
+[ -z "$noexim" ] || unpack exim exim4-daemon-light exim4-config
+for each in $packed; do
+	# What would be installed, was this not a simulation. Neither fonts nor
+	# styles of documentation are looked at by anybody.
+	packages=$(apt-get -s -qq install --no-install-recommends "${each#*:}" | sed -n 's/^Inst \([^ ]*\).*/\1/p' | grep -v -e ^fonts- -e sphinx)
+	# shellcheck disable=SC2086 # a list of words
+	unpack "${each%:*}" $packages
 done
-rm -- *.deb
-chmod u-s usr/sbin/exim4
-cd /
-mv "$cache/exim.new" "$cache/exim"
+if [ -n "$haraka" ]; then
+	rm -rf "$cache/haraka" "$cache/haraka.new"
+	mkdir -p "$cache/haraka.new"
+	npm install --prefix "$cache/haraka.new" --ignore-scripts --omit=dev --omit=optional --no-audit --no-fund --loglevel=error "Haraka@$haraka_version" >/dev/null
+	mv "$cache/haraka.new" "$cache/haraka"
+fi

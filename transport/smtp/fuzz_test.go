@@ -275,7 +275,9 @@ func (m *model) final() {
 		m.mu.Unlock()
 	}
 	m.say(reply)
-	if m.dice.roll(16) == 1 {
+	// An end that leaves NOOP without its reply, after one reply too many, is
+	// both too much and too little.
+	if m.dice.roll(16) == 1 && !(m.confirms && m.faults == tooMany) {
 		m.closing = true
 	}
 }
