@@ -154,15 +154,20 @@ func (c *correspondence) end(t *testing.T) {
 	}
 	for _, pid := range owners {
 		syscall.Kill(pid, syscall.SIGSTOP)
+		await(t, "a process that stands still", func() (string, bool) {
+			_, state, _ := stat(pid)
+			return state, state == "T" || state == "Z" || state == ""
+		})
 	}
 	call, to := c.call(t)
+	// A connection that was not yet back among the idle ones has a new one made.
 	await(t, "a message at a frozen server", func() (string, bool) {
 		for _, s := range socketsAt(c.address, tcpEstablished) {
 			if s.unread > 0 {
 				return "", true
 			}
 		}
-		return call.out.String(), false
+		return "", call.ended()
 	})
 	for _, pid := range owners {
 		syscall.Kill(pid, syscall.SIGKILL)

@@ -179,11 +179,9 @@ listen on %s port %s hostname receiver.e2e.example
 action "keep" mda "%s/keep %[3]s/kept x %%{sender} %%{rcpt}" virtual <everyone>
 match from any for any action "keep"
 `, u.ip(), u.port(), u.dir))
-	for path, mode := range map[string]os.FileMode{"var/lib/opensmtpd": 0o755, "var/lib/opensmtpd/empty": 0o755, "var/spool/smtpd": 0o711} {
-		path = filepath.Join(u.dir, path)
-		if err := errors.Join(os.Mkdir(path, mode), os.Chmod(path, mode)); err != nil && !errors.Is(err, fs.ErrExist) {
-			t.Fatal(err)
-		}
+	spool := filepath.Join(u.dir, "var/spool/smtpd")
+	if err := errors.Join(os.MkdirAll(filepath.Join(u.dir, "var/lib/opensmtpd/empty"), 0o755), os.Mkdir(spool, 0o711), os.Chmod(spool, 0o711)); err != nil {
+		t.Fatal(err)
 	}
 	u.begin(t, "/usr/sbin/smtpd", "-d", "-f", "/etc/smtpd.conf")
 	return receiver{count: u.mailbox.count, restart: u.restart}

@@ -27,6 +27,7 @@ type shape struct {
 	extra  string // the reply too many; empty: the one that is due is missing
 	before bool   // it comes before the true one
 	late   bool   // the last reply of the two comes late
+	pause  bool   // what follows the two comes late
 	truth  string // the true reply to the message
 }
 
@@ -36,6 +37,10 @@ func (s shape) String() string {
 		return "sound, " + s.truth
 	case s.extra == "":
 		return "no reply to " + s.at + ", " + s.truth
+	case s.pause && s.before:
+		return fmt.Sprintf("%s before %s's, then a pause, %s", s.extra, s.at, s.truth)
+	case s.pause:
+		return fmt.Sprintf("%s after %s's, then a pause, %s", s.extra, s.at, s.truth)
 	case s.before && s.late:
 		return fmt.Sprintf("%s before %s's, which is late, %s", s.extra, s.at, s.truth)
 	case s.before:
@@ -112,6 +117,9 @@ func shapeCells() (cells []*shapeCell) {
 		}
 		for _, extra := range []string{"250 2.0.0 ok", "550 5.1.1 no", "421 4.3.2 closing"} {
 			shapes = append(shapes, shape{at: "FINAL", extra: extra, before: true, late: true, truth: truth})
+			for _, before := range []bool{true, false} {
+				shapes = append(shapes, shape{at: "FINAL", extra: extra, before: before, pause: true, truth: truth})
+			}
 		}
 	}
 	for i := range shapeModes {
@@ -141,10 +149,8 @@ func knowable(s shape, mode *shapeMode, travel string, warm bool) bool {
 		return false // what is too many may not have arrived yet
 	case travel == inOneTLSWrite && s.at != "FINAL":
 		return false // it would be, as in one segment; this is for time
-	case s.late && !confirms:
+	case (s.late || s.pause) && !confirms:
 		return false // it has gone with what it was told first
-	case s.late && mode.keywords[0] == "CHUNKING" && s.extra[0] == '5' && s.truth[0] == '2':
-		return false // the true reply and NOOP's are two positive ones
 	case s.extra == "" && confirms:
 		// NOOP's reply stands in for it, and NOOP's own may be missing (DESIGN
 		// §7)
@@ -445,6 +451,10 @@ func (x *shapedConn) answer(at, reply string) {
 		x.out = append(x.out, reply)
 	default:
 		x.out = append(x.out, reply, s.extra)
+	}
+	if at == s.at && s.pause {
+		x.flush()
+		time.Sleep(3 * time.Millisecond)
 	}
 	if at == s.at {
 		s.at = "" // once

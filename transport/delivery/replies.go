@@ -65,7 +65,8 @@ var errNoAnswer = errors.New("no reply about this recipient")
 //	MAIL was refused          its reply
 //	this RCPT was refused     its reply
 //	Early                     the refusal that came early
-//	a reply to the message    it; only this can be a success
+//	a reply to the message    it; only this can be a success, and only where
+//	                          each command has its reply
 //	a failure                 temporary
 //	DATA was refused          its reply
 //	421 to another recipient  it: the server goes away
@@ -90,7 +91,7 @@ func decide(report *smtp.Report, i int) (outcome.Decision, string) {
 		return said(outcome.Body, report.Final)
 	case report.Err != nil:
 		return failed(report.Stage, report.Err)
-	case report.Final.Code != 0 && rcpt.Code != 0:
+	case report.Mail.Code != 0 && rcpt.Code != 0 && report.Final.Code != 0 && (report.Ending == smtp.Answered || report.Ending == smtp.Closing):
 		return said(outcome.Final, report.Final)
 	case refused(outcome.DATA, report.Data):
 		return said(outcome.DATA, report.Data)

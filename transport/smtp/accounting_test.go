@@ -162,6 +162,38 @@ func TestConfirm(t *testing.T) {
 	}
 }
 
+// A refusal for good that NOOP confirms is believed after QUIT: the true reply
+// may have come where NOOP's was due, and NOOP's own be late.
+func TestConfirmedRefusal(t *testing.T) {
+	for _, tt := range []struct {
+		name, answer string
+		want         Ending
+	}{
+		{"refused", "C: QUIT\nS: 221 bye", Closing},
+		{"refused, and the end", "C: QUIT\nDROP", Closing},
+		{"taken, and NOOP's reply is late", "C: QUIT\nS: 250 what NOOP gets\nREST", OutOfStep},
+		{"taken, and what comes is no reply", "C: QUIT\nS: what NOOP gets\nREST", OutOfStep},
+	} {
+		for _, mode := range []struct {
+			name, script string
+			chunking     Chunking
+		}{
+			{"one flight", "C: MAIL *\nC: RCPT *\nBDAT\nC: NOOP\nS: 250 ok\nS: 250 ok\n", ChunkingPipelined},
+			{"waiting", "C: MAIL *\nC: RCPT *\nS: 250 ok\nS: 250 ok\nBDAT\nC: NOOP\n", ChunkingWaiting},
+		} {
+			t.Run(mode.name+": "+tt.name, func(t *testing.T) {
+				_, s := begin(t, chunks+mode.script+"S: 550 5.7.1 no\nS: 250 2.0.0 ok\n"+tt.answer)
+				tx := transaction(t, "x\r\n", "b@mx.example")
+				tx.Chunking, tx.Confirm = mode.chunking, true
+				report := send(t, t.Context(), s, tx)
+				if report.Ending != tt.want || (tt.want == Closing) != (report.Final.Code == 550) {
+					t.Errorf("%v, %v, %v", codes(report), report.Ending, report.Err)
+				}
+			})
+		}
+	}
+}
+
 // NOOP is said once a connection, and never after DATA.
 func TestConfirmOnce(t *testing.T) {
 	server, s := begin(t, chunks+`

@@ -95,7 +95,9 @@ type Confirmation uint8
 const (
 	// Unasked: there was no NOOP, or no time to wait for the reply to it.
 	Unasked Confirmation = iota
-	// Confirmed: 2yz. The server counts as we do.
+	// Confirmed: 2yz. The server counts as we do. After a refusal for good QUIT
+	// followed, since a true reply that comes after a false refusal reads like
+	// this one.
 	Confirmed
 	// Unconfirmed: 500, 502, ten seconds of silence, or the end of the
 	// connection, which leave the reply to the message as it is; or, with

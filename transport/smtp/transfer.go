@@ -222,11 +222,17 @@ func (t *transfer) confirmed(asked bool) {
 		t.noop = true
 		r, err = t.ask("NOOP", t.readBrief, silence)
 	} else {
+		if final.Permanent() {
+			t.quitFirst()
+		}
 		return
 	}
 	switch {
 	case err == nil && outcome.ForReply(outcome.RSET, r, 0).Accepted:
 		t.report.Confirmation = Confirmed
+		if final.Permanent() {
+			t.quitFirst()
+		}
 	case err == nil && (r.Code == 500 || r.Code == 502):
 		t.report.Confirmation = Unconfirmed
 	case err != nil && t.raw.over():
@@ -235,6 +241,22 @@ func (t *transfer) confirmed(asked bool) {
 		t.report.Ending, t.report.Confirmation = Closing, Unconfirmed
 	default:
 		t.outOfStep(errOutOfStep("not a reply to NOOP: " + r.Text()))
+	}
+}
+
+// quitFirst says goodbye before a refusal for good is believed. What stood where
+// the reply to NOOP was due may have been the true reply to the message, and the
+// one to NOOP be still on its way: then it comes where that to QUIT is due. The
+// connection carries no further message in any case.
+func (t *transfer) quitFirst() {
+	r, err := t.ask("QUIT", reply.ReadBrief, silence)
+	switch {
+	case err == nil && r.Code != 221:
+		t.outOfStep(errOutOfStep("not a reply to QUIT: " + r.Text()))
+	case err == errUnasked || errors.Is(err, reply.ErrMalformed):
+		t.outOfStep(err)
+	default:
+		t.report.Ending = Closing
 	}
 }
 
