@@ -19,8 +19,8 @@ var allReceivers = flag.Bool("receivers", false, "deliver to Haraka, too")
 type receiver struct {
 	// count tells how many messages it has for a recipient.
 	count func(t *testing.T, to string) int
-	// restart ends it and starts it again. Where each connection has a process of
-	// its own, that may live on until its client is done.
+	// restart ends it and starts it again. Where each connection has a
+	// process of its own, that may live on until its client is done.
 	restart func() error
 	// forks says that each connection has a process of its own.
 	forks bool
@@ -38,9 +38,9 @@ var receivers = map[string]func(t *testing.T, address string) receiver{
 
 // Real servers of all makes, to which messages go in all ways of sending: cold
 // and warm, after the server was started again, and over a connection that ends
-// when the message has left and nothing was said to it. Every message arrives at
-// the first try, and once. With BDAT in one flight the first one has NOOP after
-// it.
+// when the message has left and nothing was said to it. Every message arrives
+// at the first try, and once. With BDAT in one flight the first one has NOOP
+// after it.
 func TestRealReceivers(t *testing.T) {
 	t.Parallel()
 	w := lab(t)
@@ -160,7 +160,7 @@ func (c *correspondence) end(t *testing.T) {
 		})
 	}
 	call, to := c.call(t)
-	// A connection that was not yet back among the idle ones has a new one made.
+	// Where the connection is not among the idle ones again there is a new one.
 	await(t, "a message at a frozen server", func() (string, bool) {
 		for _, s := range socketsAt(c.address, tcpEstablished) {
 			if s.unread > 0 {
@@ -244,7 +244,7 @@ func socketsAt(address, state string) (found []socket) {
 		text, _ := os.ReadFile(table)
 		for line := range strings.Lines(string(text)) {
 			f := strings.Fields(line)
-			// An IPv4 address in a socket for both families has its own at the end.
+			// In a socket for both families it is the end of the address.
 			if len(f) > 9 && strings.HasSuffix(f[1], local) && f[3] == state {
 				_, unread, _ := strings.Cut(f[4], ":")
 				n, _ := strconv.ParseInt(unread, 16, 64)

@@ -106,7 +106,8 @@ func TestLargeMessages(t *testing.T) {
 	body := strings.Repeat("0123456789abcdef\r\n", 5<<20/18)
 	for _, keywords := range []mx.Keyword{mx.AllKeywords, mx.AllKeywords &^ mx.Chunking, mx.Size} {
 		server, s := serve(t, func(h *mx.Behaviour) { h.Keywords = keywords })
-		s.cfg.CommandTimeout, s.cfg.SubmissionTimeout = time.Minute, time.Minute // however busy the host is
+		// However busy the host is.
+		s.cfg.CommandTimeout, s.cfg.SubmissionTimeout = time.Minute, time.Minute
 		tx := transaction(t, body, "a@mx.example")
 		tx.Chunking = ChunkingWaiting
 		for i := range 200 {

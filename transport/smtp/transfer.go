@@ -244,10 +244,10 @@ func (t *transfer) confirmed(asked bool) {
 	}
 }
 
-// quitFirst says goodbye before a refusal for good is believed. What stood where
-// the reply to NOOP was due may have been the true reply to the message, and the
-// one to NOOP be still on its way: then it comes where that to QUIT is due. The
-// connection carries no further message in any case.
+// quitFirst says goodbye before a refusal for good is believed. What stood
+// where the reply to NOOP was due may have been the true reply to the message,
+// and the one to NOOP be still on its way: then it comes where that to QUIT is
+// due. The connection carries no further message in any case.
 func (t *transfer) quitFirst() {
 	r, err := t.ask("QUIT", reply.ReadBrief, silence)
 	switch {
