@@ -136,5 +136,13 @@ attacks:
 burden: needs
 	go test ./e2e -run '^TestHeldDeliveries$$' -v -count 1 -timeout 2h -args -held 1000 -held-size 25000000
 
+# Postfix and mxpolicyd before the same real TLS servers: all of
+# docs/handshakes.md, of which "make test" has a selection.
+# HANDSHAKES=-write-handshakes writes its table.
+.PHONY: handshakes
+handshakes: needs
+	@sh e2e/needs.sh handshakes
+	go test ./e2e -run '^TestHandshakes$$' -v -count 1 -timeout 1h -args -handshakes $(HANDSHAKES)
+
 clean:
 	rm -rf bin dist

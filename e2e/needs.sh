@@ -45,6 +45,49 @@ strace strace
 cache=${MXPIPE_E2E_CACHE:-/var/cache/mxpipe-e2e}
 exim=$cache/exim/usr/sbin/exim4
 
+# OpenSSL of another Debian, unpacked beside this machine's and run with its own
+# libraries: name, suite, packages. Only programs of the tests use it.
+other() {
+	there=$cache/$1
+	[ ! -x "$there/openssl" ] || return 0
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "\"make handshakes\" needs OpenSSL of Debian's $2 in $there: run \"sh e2e/needs.sh handshakes\" as root on Debian." >&2
+		exit 1
+	fi
+	new=$there.new
+	rm -rf "$new"
+	mkdir -p "$new/apt/lists/partial" "$new/apt/cache/archives/partial"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg check-valid-until=no] http://deb.debian.org/debian $2 main" >"$new/apt/sources.list"
+	(
+		cd "$new"
+		apt="apt-get -qq -o Dir::Etc::sourcelist=$new/apt/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$new/apt/lists"
+		apt="$apt -o Dir::Cache=$new/apt/cache -o Dir::State::status=/dev/null -o APT::Sandbox::User=root"
+		$apt update
+		# shellcheck disable=SC2086 # a list of words
+		$apt download $3
+		for package in *.deb; do
+			dpkg -x "$package" .
+		done
+		rm -r -- *.deb apt
+		cat >openssl <<-'END'
+			#!/bin/sh
+			here=$(dirname "$0")
+			libraries=$(echo "$here"/usr/lib/*-linux-gnu*)
+			for loader in "$here"/usr/lib*/ld-linux-*.so.* "$here"/lib*/ld-linux-*.so.*; do
+				[ ! -x "$loader" ] || exec "$loader" --library-path "$libraries" "$here/usr/bin/openssl" "$@"
+			done
+			LD_LIBRARY_PATH=$libraries exec "$here/usr/bin/openssl" "$@"
+		END
+		chmod 755 openssl
+		./openssl version
+	)
+	mv "$new" "$there"
+}
+if [ "${1:-}" = handshakes ]; then
+	other openssl3.5 trixie "openssl libssl3t64 libc6 libzstd1 zlib1g"
+	other openssl1.1 bullseye "openssl libssl1.1"
+fi
+
 missing=$(echo "$wanted" | while read -r command package; do
 	[ -z "$command" ] || command -v "$command" >/dev/null || printf '%s ' "$package"
 done)

@@ -15,6 +15,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
+	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 // tlsServer starts the server of theDomain, with a certificate of an RSA key.
@@ -286,5 +287,49 @@ func TestWrittenSettingsHold(t *testing.T) {
 			l.start(func(c *Config) { everything(c); tt.client(&c.TLSClient) })
 			expect(t, l.send("b@"+theDomain), "2.0.0 plaintext")
 		})
+	}
+}
+
+// A server that wants a client certificate says so in TLS 1.2 within the
+// handshake and in TLS 1.3 after the client is through with it. Both are failed
+// handshakes, told alike.
+func TestServerThatWantsACertificate(t *testing.T) {
+	t.Parallel()
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, signed := range []bool{false, true} {
+			t.Run(fmt.Sprint(tls.VersionName(version), signed), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t)
+				l.tlsServer(func(s *mx.TLS) {
+					s.MaxVersion = version
+					s.Answer = func(_ *tls.ClientHelloInfo, config *tls.Config) error {
+						config.ClientAuth = tls.RequireAnyClientCert
+						return nil
+					}
+				})
+				var attempts []Attempt
+				l.observe = func(e *Event) { attempts = append(attempts, e.Attempts...) }
+				if signed {
+					l.signed(theDomain, "hosts.example")
+					l.tlsa(theHost, ca.TLSA(ca.DANEEE, ca.SPKI, ca.SHA256, l.certificates[theHost].Leaf))
+				}
+				l.start(everything)
+				const reason = "the server asks for a client certificate (remote error: tls: "
+				result := l.send("b@" + theDomain)
+				if !signed {
+					expect(t, result, "2.0.0 plaintext")
+					if err := attempts[len(attempts)-1].TLSErr; err == nil || !strings.Contains(err.Error(), reason) {
+						t.Errorf("TLS failed for: %v", err)
+					}
+					return
+				}
+				if code := result[0].Code.String(); code != "4.7.5" || !strings.Contains(result[0].Text, reason) || !strings.Contains(result[0].Text, "(DANE)") {
+					t.Errorf("%s %s", code, result[0].Text)
+				}
+				if len(attempts) != 1 || attempts[0].Failure == nil || attempts[0].Failure.Cause != verdict.HandshakeFailed {
+					t.Errorf("for reports: %+v", attempts)
+				}
+			})
+		}
 	}
 }

@@ -164,6 +164,7 @@ type Offer struct {
 	Hello
 	Name       string // the host's, as in the SNI
 	ClientCert bool   // a client certificate is configured
+	CertWanted bool   // the server asked for one, and none is
 	// who requires TLS, for people: "MTA-STS", "DANE"; empty: TLS is
 	// opportunistic
 	Rule string
@@ -222,6 +223,14 @@ func (f Fault) version(o Offer) string {
 
 // alert is for a server that refused with an alert (RFC 8446 §6.2).
 func (f Fault) alert(o Offer) string {
+	switch f.Alert {
+	case 40, 42, 43, 44, 45, 46, 48, 49:
+		if o.CertWanted {
+			// It has chosen version and cipher before, so that even 40 is
+			// about this: what OpenSSL says in TLS 1.2 when none comes.
+			return "the server asks for a client certificate"
+		}
+	}
 	switch f.Alert {
 	case 40:
 		return "the server has no TLS cipher, group or signature in common with the hello"

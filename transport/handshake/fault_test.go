@@ -75,6 +75,16 @@ func TestAlerts(t *testing.T) {
 	if got := FaultOf(remote(112)).Sentence(nameless); got != "the server wants a name in the TLS hello" {
 		t.Errorf("without SNI: %q", got)
 	}
+	wanted := modern
+	wanted.CertWanted = true
+	for alert, want := range map[int]string{
+		40: "the server asks for a client certificate", 42: "the server asks for a client certificate", 116: "the server asks for a client certificate",
+		80: "the server's TLS had an internal error",
+	} {
+		if got := FaultOf(remote(alert)).Sentence(wanted); got != want {
+			t.Errorf("alert %d to a client without the certificate that was asked for: %q, want %q", alert, got, want)
+		}
+	}
 	if got := FaultOf(remote(48)).Sentence(certified); got != "the server refuses the client certificate of tls_client" {
 		t.Errorf("with a client certificate: %q", got)
 	}

@@ -187,7 +187,7 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence
 		config, judge := o.tlsConfig(c, hello)
 		if c.session, err = smtp.OpenTLS(ctx, conn.Conn, cfg, config); err == nil {
 			c.proof.Group = c.session.TLS().CurveID
-		} else if errors.As(err, &at) && at.Stage == outcome.Handshake {
+		} else if errors.As(err, &at) && (at.Stage == outcome.Handshake || afterHandshake(at)) {
 			return o.handshakeError(ctx, c, hello, judge, err)
 		}
 	} else {
@@ -249,18 +249,31 @@ func (o *opening) handshakeError(ctx context.Context, c *Conn, hello handshake.H
 	switch {
 	case errors.As(err, &failed):
 		return failed
-	case ctx.Err() != nil || c.session != nil && c.session.TLS() != nil:
+	case ctx.Err() != nil:
+		return err
+	case errors.As(err, &at) && afterHandshake(at):
+		return o.orNoTLS(v, &smtp.Error{Stage: outcome.Handshake, Err: handshake.Error{{Offer: o.cfg.TLS.offer(v, hello, judge), Err: at.Err}}})
+	case c.session != nil && c.session.TLS() != nil:
 		return err
 	case errors.As(err, &at) && at.Stage == outcome.STARTTLS && at.Err == nil:
 		return o.orNoTLS(v, &refusal{at, &handshake.Refused{Code: at.Reply.Code, Text: at.Reply.Text()}})
 	case errors.Is(err, smtp.ErrInjection) || !errors.As(err, &at) || at.Stage != outcome.Handshake:
 		return o.orNoTLS(v, err)
 	}
-	try := handshake.Try{Offer: o.cfg.TLS.offer(v, hello), Err: at.Err}
+	try := handshake.Try{Offer: o.cfg.TLS.offer(v, hello, judge), Err: at.Err}
 	if !judge.judged() && handshake.FaultOf(at.Err).PlainerHelps() {
 		return &helloError{try}
 	}
 	return o.orNoTLS(v, &smtp.Error{Stage: at.Stage, Err: handshake.Error{try}})
+}
+
+// afterHandshake reports whether the server refused the handshake when we were
+// through with it: a client is through with TLS 1.3 before the server has seen
+// its part, so that what the server has against that comes as an alert in the
+// place of its first reply.
+func afterHandshake(at *smtp.Error) bool {
+	return (at.Stage == outcome.EHLOAfterTLS || at.Stage == outcome.Greeting) &&
+		at.Err != nil && handshake.FaultOf(at.Err).Kind == handshake.Alert
 }
 
 // orNoTLS gives a failure of STARTTLS as it is where plaintext will do, and

@@ -100,14 +100,20 @@ func (c *TLS) config(v *verdict.Verdict, p *persistConn, scope string, hello han
 	cfg.ServerName = certName(v.Names[0])
 	cfg.ClientSessionCache = scopedSessions{&p.conns.sessions, scope + " " + v.Host + " " + v.Need.String() + " " + v.TLSA.Fingerprint() + " ", &p.handshake}
 	hello.Apply(cfg)
-	judge := &verifier{c, v, p, hello.Step}
+	judge := &verifier{client: c, verdict: v, conn: p, hello: hello.Step}
 	cfg.VerifyConnection = judge.verify
+	if len(cfg.Certificates) == 0 {
+		cfg.GetClientCertificate = judge.asked
+	}
 	return cfg, judge
 }
 
 // offer is what the words about a failed handshake need to know.
-func (c *TLS) offer(v *verdict.Verdict, hello handshake.Hello) handshake.Offer {
-	return handshake.Offer{Hello: hello, Name: certName(v.Names[0]), ClientCert: len(c.base.Certificates) > 0, Rule: v.Rule.Name()}
+func (c *TLS) offer(v *verdict.Verdict, hello handshake.Hello, judge *verifier) handshake.Offer {
+	return handshake.Offer{
+		Hello: hello, Name: certName(v.Names[0]), Rule: v.Rule.Name(),
+		ClientCert: len(c.base.Certificates) > 0, CertWanted: judge.wanted,
+	}
 }
 
 // verifier is how one handshake is judged.
@@ -116,6 +122,14 @@ type verifier struct {
 	verdict *verdict.Verdict // nil when it was judged
 	conn    *persistConn
 	hello   handshake.Step
+	wanted  bool // the server asked for a client certificate, and there is none
+}
+
+// asked is for tls.Config.GetClientCertificate: a server may ask for a
+// certificate, and do without.
+func (j *verifier) asked(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	j.wanted = true
+	return &tls.Certificate{}, nil
 }
 
 // judged reports whether the server's certificate was judged.
