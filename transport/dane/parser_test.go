@@ -14,6 +14,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -28,7 +29,7 @@ import (
 // tbs is a certificate before it is signed, each part as it is to be written.
 type tbs struct {
 	Version    int `asn1:"explicit,tag:0,default:0"`
-	Serial     *big.Int
+	Serial     asn1.RawValue
 	Algorithm  asn1.RawValue
 	Issuer     asn1.RawValue
 	Validity   asn1.RawValue
@@ -60,11 +61,12 @@ func cnOf(t *testing.T, tag byte, text string) asn1.RawValue {
 	return rawDER(tlv(0x30, tlv(0x31, tlv(0x30, attribute...)...)...))
 }
 
-// Certificates that OpenSSL takes and Go's parser may not. The handshake ends
-// at them before a record can match, whatever its usage: crypto/tls reads all
-// that a server presents. A negative serial number is taken
-// (x509negativeserial); crypto/x509 has no switch for the others, which its
-// readers would have to guess at. They are told to the administrator
+// Certificates that OpenSSL takes and Go's parser may not, one at least for
+// each of its refusals that can be met; OpenSSL verifies them by 3 1 1 as well.
+// The handshake ends at them before a record can match, whatever its usage:
+// crypto/tls reads all that a server presents. A negative serial number is
+// taken (x509negativeserial); crypto/x509 has no switch for the others, which
+// its readers would have to guess at. They are told to the administrator
 // (docs/security.md).
 func TestParserAgainstOpenSSL(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -90,6 +92,16 @@ func TestParserAgainstOpenSSL(t *testing.T) {
 	dnsName := tlv(0x82, []byte(host)...)
 	times := func(from, until []byte) asn1.RawValue { return rawDER(tlv(0x30, append(from, until...)...)) }
 	until := tlv(0x18, []byte("20991231235959Z")...)
+	rawExtension := func(content []byte) asn1.RawValue {
+		return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 3, IsCompound: true, Bytes: tlv(0x30, tlv(0x30, content...)...)}
+	}
+	keyOf := func(algorithm, point []byte) asn1.RawValue {
+		return rawDER(der(t, struct{ Algorithm, Key asn1.RawValue }{rawDER(tlv(0x30, algorithm...)), rawDER(der(t, asn1.BitString{Bytes: point, BitLength: 8 * len(point)}))}))
+	}
+	rsaKey := func(exponent *big.Int, sign int64) []byte {
+		n := new(big.Int).Lsh(big.NewInt(sign), 2047)
+		return der(t, struct{ N, E *big.Int }{n.Add(n, big.NewInt(1)), exponent})
+	}
 	otherKey := func(algorithm []byte) asn1.RawValue {
 		bits := der(t, asn1.BitString{Bytes: bytes.Repeat([]byte{4}, 57), BitLength: 57 * 8})
 		return rawDER(tlv(0x30, append(algorithm, bits...)...))
@@ -97,14 +109,16 @@ func TestParserAgainstOpenSSL(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		change   func(c *tbs)
-		taken    bool // by Go's parser, as we run it
-		openssl  bool // by OpenSSL 3.0
-		mismatch bool // the outer algorithm is another
+		taken    bool                    // by Go's parser, as we run it
+		openssl  bool                    // by OpenSSL 3.0
+		refused  bool                    // by OpenSSL in a handshake
+		mismatch bool                    // the outer algorithm is another
+		outer    func(der []byte) []byte // what becomes of the whole
 	}{
 		{name: "ordinary", change: func(*tbs) {}, taken: true, openssl: true},
-		{name: "negative serial number", change: func(c *tbs) { c.Serial = big.NewInt(-5) }, taken: true, openssl: true},
-		{name: "serial number 0", change: func(c *tbs) { c.Serial = new(big.Int) }, taken: true, openssl: true},
-		{name: "serial number of 64 bytes", change: func(c *tbs) { c.Serial = new(big.Int).Lsh(big.NewInt(1), 511) }, taken: true, openssl: true},
+		{name: "negative serial number", change: func(c *tbs) { c.Serial = rawDER(der(t, big.NewInt(-5))) }, taken: true, openssl: true},
+		{name: "serial number 0", change: func(c *tbs) { c.Serial = rawDER(der(t, new(big.Int))) }, taken: true, openssl: true},
+		{name: "serial number of 64 bytes", change: func(c *tbs) { c.Serial = rawDER(der(t, new(big.Int).Lsh(big.NewInt(1), 511))) }, taken: true, openssl: true},
 		{name: "version 1 without extensions", change: func(c *tbs) { c.Version, c.Extensions = 0, asn1.RawValue{} }, taken: true, openssl: true},
 		{name: "version 4", change: func(c *tbs) { c.Version = 3 }, openssl: true},
 		{name: "the same extension twice", change: func(c *tbs) {
@@ -137,12 +151,117 @@ func TestParserAgainstOpenSSL(t *testing.T) {
 		{name: "key of an unknown curve", change: func(c *tbs) {
 			c.PublicKey = otherKey(tlv(0x30, append(der(t, asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}), der(t, asn1.ObjectIdentifier{1, 3, 36, 3, 3, 2, 8, 1, 1, 7})...)...))
 		}, openssl: true},
+		{name: "version 1 with extensions", change: func(c *tbs) { c.Version = 0 }, taken: true, openssl: true},
+		{name: "serial number of no bytes", change: func(c *tbs) { c.Serial = rawDER(tlv(0x02)) }},
+		{name: "serial number with a byte too many", change: func(c *tbs) { c.Serial = rawDER(tlv(0x02, 0, 0, 5)) }},
+		{name: "an unknown extension critical", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, true, tlv(0x05)))
+		}, taken: true, openssl: true},
+		{name: "critical written as 1", change: func(c *tbs) {
+			c.Extensions = rawExtension(append(append(der(t, skiID), tlv(0x01, 1)...), tlv(0x04, tlv(0x04, 1)...)...))
+		}, openssl: true},
+		{name: "critical written as FALSE", change: func(c *tbs) {
+			c.Extensions = rawExtension(append(append(der(t, skiID), tlv(0x01, 0)...), tlv(0x04, tlv(0x04, 1)...)...))
+		}, taken: true, openssl: true},
+		{name: "key usage malformed", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{2, 5, 29, 15}, false, tlv(0x02, 1)))
+		}, openssl: true},
+		{name: "extended key usage malformed", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{2, 5, 29, 37}, false, tlv(0x02, 1)))
+		}, openssl: true},
+		{name: "certificate policies malformed", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{2, 5, 29, 32}, false, tlv(0x02, 1)))
+		}, openssl: true},
+		{name: "policy constraints malformed", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{2, 5, 29, 36}, false, tlv(0x02, 1)))
+		}, openssl: true},
+		{name: "policy mappings malformed", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{2, 5, 29, 33}, false, tlv(0x02, 1)))
+		}, openssl: true},
+		{name: "inhibit any policy malformed", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{2, 5, 29, 54}, false, tlv(0x04)))
+		}, openssl: true},
+		{name: "CRL distribution points malformed", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{2, 5, 29, 31}, false, tlv(0x02, 1)))
+		}, openssl: true},
+		{name: "authority information access malformed", change: func(c *tbs) { c.Extensions = extensions(extension(aiaID, false, tlv(0x02, 1))) }, openssl: true},
+		{name: "authority key identifier malformed", change: func(c *tbs) { c.Extensions = extensions(extension(akiID, false, tlv(0x02, 1))) }, openssl: true},
+		{name: "subject key identifier malformed", change: func(c *tbs) { c.Extensions = extensions(extension(skiID, false, tlv(0x02, 1))) }, openssl: true},
+		{name: "name constraint on an address of 3 bytes", change: func(c *tbs) {
+			c.Extensions = extensions(extension(constraintsID, true, tlv(0x30, tlv(0xa0, tlv(0x30, tlv(0x87, 1, 2, 3)...)...)...)))
+		}, openssl: true},
+		{name: "a URI in brackets of an address in a name constraint", change: func(c *tbs) {
+			c.Extensions = extensions(extension(constraintsID, true, tlv(0x30, tlv(0xa0, tlv(0x30, tlv(0x86, []byte("192.0.2.1")...)...)...)...)))
+		}, openssl: true},
+		{name: "BMPString of 3 bytes", change: func(c *tbs) { c.Subject = cnOf(t, 0x1e, "\x00ab") }},
+		{name: "IA5String of Latin-1", change: func(c *tbs) { c.Subject = cnOf(t, 0x16, "b\xfccher") }, openssl: true},
+		{name: "NumericString with letters", change: func(c *tbs) { c.Subject = cnOf(t, 0x12, "mail") }, openssl: true},
+		{name: "VisibleString", change: func(c *tbs) { c.Subject = cnOf(t, 0x1a, "mail") }},
+		{name: "GeneralString", change: func(c *tbs) { c.Subject = cnOf(t, 0x1b, "mail") }},
+		{name: "empty issuer", change: func(c *tbs) { c.Issuer = rawDER(tlv(0x30)) }, taken: true, openssl: true},
+		{name: "issuer with an underscore in a PrintableString", change: func(c *tbs) { c.Issuer = cnOf(t, 0x13, "mail_1") }, openssl: true},
+		{name: "UTCTime without a zone", change: func(c *tbs) { c.Validity = times(tlv(0x17, []byte("200101000000")...), until) }, openssl: true},
+		{name: "GeneralizedTime before 2050", change: func(c *tbs) { c.Validity = times(tlv(0x18, []byte("20200101000000Z")...), until) }, taken: true, openssl: true},
+		{name: "GeneralizedTime with a zone", change: func(c *tbs) { c.Validity = times(tlv(0x18, []byte("20200101000000+0100")...), until) }, taken: true, openssl: true},
+		{name: "valid from after until", change: func(c *tbs) { c.Validity = times(until, tlv(0x17, []byte("200101000000Z")...)) }, taken: true, openssl: true},
+		{name: "key compressed", change: func(c *tbs) {
+			point := elliptic.MarshalCompressed(elliptic.P256(), key.X, key.Y)
+			c.PublicKey = keyOf(append(der(t, asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}), der(t, asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7})...), point)
+		}, openssl: true},
+		{name: "RSA key without NULL", change: func(c *tbs) {
+			c.PublicKey = keyOf(der(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}), rsaKey(big.NewInt(65537), 1))
+		}, openssl: true},
+		{name: "RSA modulus negative", change: func(c *tbs) {
+			c.PublicKey = keyOf(append(der(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}), 5, 0), rsaKey(big.NewInt(65537), -1))
+		}, openssl: true},
+		{name: "RSA exponent even", change: func(c *tbs) {
+			c.PublicKey = keyOf(append(der(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}), 5, 0), rsaKey(big.NewInt(65536), 1))
+		}, taken: true, openssl: true},
+		{name: "RSA exponent of 100 bits", change: func(c *tbs) {
+			c.PublicKey = keyOf(append(der(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}), 5, 0), rsaKey(new(big.Int).Lsh(big.NewInt(3), 98), 1))
+		}, openssl: true},
+		{name: "Ed25519 key with NULL", change: func(c *tbs) {
+			c.PublicKey = keyOf(append(der(t, asn1.ObjectIdentifier{1, 3, 101, 112}), 5, 0), bytes.Repeat([]byte{4}, 32))
+		}, openssl: true},
+		{name: "RSA-PSS key", change: func(c *tbs) {
+			c.PublicKey = keyOf(der(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}), rsaKey(big.NewInt(65537), 1))
+		}, taken: true, openssl: true},
+		{name: "length in more bytes than needed", change: func(*tbs) {}, outer: func(b []byte) []byte {
+			return append([]byte{0x30, 0x83, 0, b[2], b[3]}, b[4:]...)
+		}, openssl: true},
+		{name: "length indefinite", change: func(*tbs) {}, outer: func(b []byte) []byte {
+			return append(append([]byte{0x30, 0x80}, b[4:]...), 0, 0)
+		}, openssl: true},
+		{name: "bytes after its end", change: func(*tbs) {}, outer: func(b []byte) []byte { return append(b, 5, 0) }, openssl: true, refused: true},
+		{name: "name constraint with a mask of holes", change: func(c *tbs) {
+			c.Extensions = extensions(extension(constraintsID, true, tlv(0x30, tlv(0xa0, tlv(0x30, tlv(0x87, 10, 0, 0, 0, 255, 0, 255, 0)...)...)...)))
+		}, openssl: true},
+		{name: "name constraint of no domain", change: func(c *tbs) {
+			c.Extensions = extensions(extension(constraintsID, true, tlv(0x30, tlv(0xa0, tlv(0x30, tlv(0x82, []byte("a..test")...)...)...)...)))
+		}, openssl: true},
+		{name: "name constraint of no mail address", change: func(c *tbs) {
+			c.Extensions = extensions(extension(constraintsID, true, tlv(0x30, tlv(0xa0, tlv(0x30, tlv(0x81, []byte("a@@b.test")...)...)...)...)))
+		}, taken: true, openssl: true},
+		{name: "SAN URI not in ASCII", change: func(c *tbs) { c.Extensions = san(tlv(0x86, []byte("http://b\xfccher.test")...)...) }, openssl: true},
+		{name: "policy constraints of 100 bits", change: func(c *tbs) {
+			c.Extensions = extensions(extension(asn1.ObjectIdentifier{2, 5, 29, 36}, false, tlv(0x30, tlv(0x80, bytes.Repeat([]byte{1}, 13)...)...)))
+		}, openssl: true},
+		{name: "key with explicit parameters", change: func(c *tbs) {
+			c.PublicKey = keyOf(append(der(t, asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}), tlv(0x30, tlv(0x02, 1)...)...), bytes.Repeat([]byte{4}, 65))
+		}, openssl: true},
+		{name: "RSA exponent negative", change: func(c *tbs) {
+			c.PublicKey = keyOf(append(der(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}), 5, 0), rsaKey(big.NewInt(-3), 1))
+		}, openssl: true},
+		{name: "a type of attribute with zeros before it", change: func(c *tbs) {
+			attribute := append(tlv(0x06, 0x55, 0x80, 4, 3), tlv(0x0c, []byte("mail")...)...)
+			c.Subject = rawDER(tlv(0x30, tlv(0x31, tlv(0x30, attribute...)...)...))
+		}},
 		{name: "two signature algorithms", change: func(*tbs) {}, mismatch: true, openssl: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			name := der(t, pkix.Name{CommonName: "server"}.ToRDNSequence())
 			c := tbs{
-				Version: 2, Serial: big.NewInt(5), Algorithm: rawDER(ecdsaSHA256), Issuer: rawDER(name), Validity: rawDER(validity),
+				Version: 2, Serial: rawDER(tlv(0x02, 5)), Algorithm: rawDER(ecdsaSHA256), Issuer: rawDER(name), Validity: rawDER(validity),
 				Subject: rawDER(name), PublicKey: rawDER(spki), Extensions: san(dnsName...),
 			}
 			tt.change(&c)
@@ -161,6 +280,10 @@ func TestParserAgainstOpenSSL(t *testing.T) {
 				Signature      asn1.BitString
 			}{rawDER(signed), rawDER(algorithm), asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}})
 
+			if tt.outer != nil {
+				cert = tt.outer(cert)
+			}
+
 			_, err = x509.ParseCertificate(cert)
 			if taken := err == nil; taken != tt.taken {
 				t.Errorf("Go's parser: %v", err)
@@ -171,7 +294,13 @@ func TestParserAgainstOpenSSL(t *testing.T) {
 			if taken := strings.Contains(string(out), "serial="); taken != tt.openssl {
 				t.Errorf("OpenSSL: %v\n%s", err, out)
 			}
-			if !tt.taken || !bytes.Equal(c.PublicKey.FullBytes, spki) {
+			if !tt.openssl || !bytes.Equal(c.PublicKey.FullBytes, spki) {
+				return
+			}
+			if out := askForMatch(t, tls.Certificate{Certificate: [][]byte{cert}, PrivateKey: key}, sha256.Sum256(spki)); strings.Contains(out, "Verification: OK") == tt.refused {
+				t.Errorf("OpenSSL under 3 1 1: %s", out)
+			}
+			if !tt.taken {
 				return
 			}
 			// The match is all that counts (RFC 7672 §3.1.1), through a real
@@ -183,6 +312,33 @@ func TestParserAgainstOpenSSL(t *testing.T) {
 			}
 		})
 	}
+}
+
+// askForMatch has OpenSSL verify a server with a certificate by 3 1 1, and
+// gives what it says.
+func askForMatch(t *testing.T, cert tls.Certificate, spki [sha256.Size]byte) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.Copy(io.Discard, tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{cert}}))
+	}()
+	out, _ := exec.CommandContext(t.Context(), "openssl", "s_client", "-connect", listener.Addr().String(), "-brief", "-verify_return_error",
+		"-no-CAfile", "-no-CApath", "-no-CAstore", "-dane_ee_no_namechecks", "-dane_tlsa_domain", host,
+		"-dane_tlsa_rrdata", fmt.Sprintf("3 1 1 %x", spki)).CombinedOutput()
+	listener.Close()
+	<-done
+	return string(out)
 }
 
 // shakeHands has a server with a certificate verified by a set of records.
