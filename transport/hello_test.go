@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -228,7 +229,7 @@ func TestServerThatAbortsOnTickets(t *testing.T) {
 	}
 }
 
-// A hello that is swallowed costs its silence once, not command_timeout with
+// A hello that is swallowed costs ten seconds once, not command_timeout with
 // each connection.
 func TestSwallowedHello(t *testing.T) {
 	t.Parallel()
@@ -238,9 +239,11 @@ func TestSwallowedHello(t *testing.T) {
 	between(t, fmt.Sprintf("%s:%d", address, l.port), server.Addr(), tamper{breaks: postQuantum, swallow: true})
 	l.dns.Remove(theHost, dns.TypeA)
 	l.zone("%s. A %s", theHost, address)
-	l.start(func(c *Config) { everything(c); c.CommandTimeout = time.Second })
+	l.start(func(c *Config) { everything(c); c.CommandTimeout = time.Hour })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	for range 3 {
-		expect(t, l.send("b@"+theDomain), "2.0.0 TLS1.3")
+		expect(t, l.sendText(ctx, text, "b@"+theDomain), "2.0.0 TLS1.3")
 	}
 	if c := server.Counters(); c.Connections != 4 {
 		t.Errorf("%d connections, want 4 for 3 messages", c.Connections)
