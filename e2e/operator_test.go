@@ -64,6 +64,7 @@ func TestOperatorsDay(t *testing.T) {
 	secure := n.add(t, domainSpec{name: "secure", ttl: 300, hosts: []hostSpec{withDANE}})
 	wrong := n.add(t, domainSpec{name: "wrong", ttl: 300, hosts: []hostSpec{mismatched}})
 	enforced := n.add(t, domainSpec{name: "enforced", ttl: 300, signing: dnssec.Unsigned, hosts: []hostSpec{valid}, policy: "enforce"})
+	late := n.add(t, domainSpec{name: "late", ttl: 300, hosts: []hostSpec{mismatched}})
 	n.add(t, domainSpec{name: "bogus", signing: dnssec.BadSignatures, hosts: []hostSpec{withDANE}})
 	resolver := n.unbound(t).Addr()
 	var err error
@@ -140,6 +141,11 @@ func TestOperatorsDay(t *testing.T) {
 	o.says(0, "cache show enforced.example", "MTA-STS: enforce, id 1", "enforced.example MX: 1 record")
 	o.says(0, "cache flush enforced.example", "flushed: 1 MTA-STS policy, ")
 	o.says(0, "cache show enforced.example", "nothing is cached for enforced.example")
+
+	if r := n.send(t, late, "--queue-id", "4LateMail"); r.exit != 75 {
+		t.Errorf("%s: %v", late.name, r)
+	}
+	o.answers(late.name, "4LateMail")
 
 	// No one but root and the daemon's user may ask.
 	cmd := exec.Command(n.mxpolicyd, "-c", n.d.config, "status")
