@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
@@ -36,10 +35,6 @@ func (l *lab) broken() (connections *atomic.Int64) {
 	return connections
 }
 
-// oneByOne has a host's addresses dialled one after the other, and never two at
-// once: the first one is what is asked about, not who wins a race.
-func (l *lab) oneByOne() { l.transport.conns.Delay = time.Hour }
-
 // A host's family that is broken is tried once, and then not before the other
 // for a while; with a preference for the other it is not even tried.
 func TestBrokenFamilyIsTriedOnce(t *testing.T) {
@@ -50,7 +45,6 @@ func TestBrokenFamilyIsTriedOnce(t *testing.T) {
 		good := l.mx("mx.a.example", nil)
 		l.zone("a.example. MX 10 mx.a.example.\nmx.a.example. AAAA ::1")
 		l.start(func(c *Config) { everything(c); c.ConnReuseLimit, c.Prefer = 0, prefer })
-		l.oneByOne()
 		for range 3 {
 			expect(t, l.send("b@a.example"), "2.0.0")
 		}
@@ -74,7 +68,6 @@ func TestAddressThatTakesNoMailIsTriedOnce(t *testing.T) {
 	good := l.mx("mx.a.example", nil)
 	l.zone("a.example. MX 10 mx.a.example.\nmx.a.example. AAAA ::1")
 	l.start(func(c *Config) { everything(c); c.ConnReuseLimit = 0 })
-	l.oneByOne()
 	for range 3 {
 		expect(t, l.send("b@a.example"), "2.0.0")
 	}

@@ -270,8 +270,6 @@ func (m *matrix) transport(c *cell) *Transport {
 // deliver runs all cells: those that end by themselves a few at a time, and
 // then those that wait all at once.
 func (m *matrix) deliver(cells []*cell) {
-	ctx, cancel := context.WithTimeoutCause(m.t.Context(), 2*time.Minute, ErrTimeout)
-	defer cancel()
 	for _, waits := range []bool{false, true} {
 		var all errgroup.Group
 		all.SetLimit(100)
@@ -283,6 +281,8 @@ func (m *matrix) deliver(cells []*cell) {
 				continue
 			}
 			all.Go(func() error {
+				ctx, cancel := context.WithTimeoutCause(m.t.Context(), 2*time.Minute, ErrTimeout)
+				defer cancel()
 				m.run(ctx, c)
 				return nil
 			})
@@ -338,14 +338,14 @@ func (m *matrix) run(ctx context.Context, c *cell) {
 
 // conversations waits until the cells' servers have played their dialogues.
 func (m *matrix) conversations(cells []*cell, which func(*cell) bool) {
-	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
-	defer cancel()
 	for _, c := range cells {
 		if c.server == nil || !which(c) {
 			continue
 		}
 		for n := 1; n <= c.connections(); n++ {
+			ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 			talk, err := c.server.Wait(ctx, n)
+			cancel()
 			if err == nil {
 				err = talk.Err
 			}
