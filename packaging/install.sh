@@ -45,7 +45,7 @@ done
 
 doc=/usr/share/doc/mxpipe
 file 644 "$built/copyright" $doc/copyright
-for text in "$top/README.md" "$top"/docs/security.md "$top"/docs/handshakes.md "$top"/docs/upgrading.md "$top"/docs/first-message.md; do
+for text in "$top/README.md" "$top"/docs/security.md "$top"/docs/handshakes.md "$top"/docs/upgrading.md "$top"/docs/first-message.md "$top"/docs/questions.md; do
 	file 644 "$text" "$doc/${text##*/}"
 done
 find "$top/contrib" -type f ! -name "*.go" | while read -r text; do
