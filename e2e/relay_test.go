@@ -29,7 +29,7 @@ type submission struct {
 }
 
 // newSubmission gives a name, an address and a certificate.
-func newSubmission(t *testing.T, spec func(name string) ca.Spec) *submission {
+func newSubmission(t *testing.T, spec func(names ...string) ca.Spec) *submission {
 	t.Helper()
 	w := lab(t)
 	s := &submission{name: "smtp." + w.newDomain("relay")}
@@ -40,7 +40,7 @@ func newSubmission(t *testing.T, spec func(name string) ca.Spec) *submission {
 	s.ip, _, _ = strings.Cut(address, ":")
 	dir := folder(t)
 	s.cert, s.key, s.root = filepath.Join(dir, "crt.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "root.pem")
-	cert, err := w.ca.Issue(spec(s.name))
+	cert, err := w.ca.Issue(spec(s.name, s.ip))
 	if err == nil {
 		err = errors.Join(ca.WritePair(cert, s.cert, s.key), w.ca.WriteRoots(s.root), w.dns.Add(fmt.Sprintf("%s. A %s\n", s.name, s.ip)))
 	}
@@ -194,7 +194,7 @@ func passwordIsNowhere(t *testing.T, d *daemon, more ...string) {
 // wrong with one never returns mail.
 func TestRelayPostfixDovecot(t *testing.T) {
 	t.Parallel()
-	s := newSubmission(t, func(name string) ca.Spec { return ca.For(name) })
+	s := newSubmission(t, ca.For)
 	p := s.startPostfix(t, startDovecot(t), "")
 	for _, implicit := range []bool{false, true} {
 		for _, auth := range []string{"plain", "login", "scram-sha-256"} {
@@ -291,7 +291,7 @@ func thousandMessages(t *testing.T, s *submission, p *postfix) {
 // message.
 func TestRelayExpired(t *testing.T) {
 	t.Parallel()
-	s := newSubmission(t, func(name string) ca.Spec { return ca.ExpiredFor(name) })
+	s := newSubmission(t, ca.ExpiredFor)
 	s.startPostfix(t, startDovecot(t), "")
 	for _, implicit := range []bool{false, true} {
 		d := s.daemon(t, implicit, "plain", relayPassword)
@@ -306,11 +306,96 @@ func TestRelayExpired(t *testing.T) {
 	}
 }
 
+// A stock Postfix whose relayhost wants a password is taken over by the
+// commands of mxpolicyd-postfix(7), and nothing is returned at any step.
+func TestRelayTakenOverFromPostfix(t *testing.T) {
+	t.Parallel()
+	s := newSubmission(t, ca.For)
+	p := s.startPostfix(t, startDovecot(t), "")
+	n := newInternet(t)
+	resolver := n.resolver()
+	u := n.unbound(t, resolver)
+	var err error
+	if n.d, err = n.newDaemon(folder(t), settings{}); err != nil {
+		t.Fatal(err)
+	}
+	n.configure(t, u.Addr(), "none", "")
+	if err := n.d.start(n.world, settings{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.d.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	table := filepath.Join(folder(t), "sasl_passwd")
+	relayhost := fmt.Sprintf("[%s]:%d", s.ip, s.port)
+	if err := write(table, relayhost+" bob:"+relayPassword+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	m := n.newDebian(t, resolver, fmt.Sprintf("relayhost = %s\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = texthash:%s\n", relayhost, table))
+	before := m.settings(t)
+	setup := func(args ...string) (string, error) {
+		t.Helper()
+		args = m.within(append([]string{n.mxpolicyd, "setup", "postfix", "-c", n.d.config}, args...)...)
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "MAIL_CONFIG="+m.conf())
+		out, err := cmd.CombinedOutput()
+		if strings.Contains(string(out), "geheim") {
+			t.Errorf("the password is shown: %s", out)
+		}
+		return string(out), err
+	}
+	if out, err := setup(); err == nil || !strings.Contains(out, "--relay-password") || m.settings(t) != before {
+		t.Fatalf("without the relay it is set up: %v %s", err, out)
+	}
+	out, err := setup("--relay-password")
+	if err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	line := regexp.MustCompile(`relay: \{.*\}`).FindString(out)
+	file := filepath.Join(filepath.Dir(n.d.config), "relay.password")
+	// In these tests the daemon runs as a user without a name.
+	if err := os.Chown(file, daemonUser, daemonUser); err != nil || line == "" {
+		t.Fatalf("%v %s", err, out)
+	}
+	n.restart(t, func() {
+		text, failed := os.ReadFile(n.d.config)
+		if err := errors.Join(failed, write(n.d.config, strings.TrimRight(string(text), "\n")+"\n    "+line+"\n")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	m.reloaded(t, func() {
+		if out, err := setup(); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+	})
+	to := unique(t, "b") + "@nosuch.example"
+	if f := m.sent(t, m.submit(t, note("a@"+keepDomain, to)), 1); f.relay != "mxpipe" || !strings.Contains(f.text, "["+s.ip+"]: 250 2.0.0 ") {
+		t.Errorf("sent, but not by the relay: %+v", f)
+	}
+	p.arrived(t, to)
+	p.find(t, `sasl_method=\S+, (sasl_username=bob)`)
+	m.reloaded(t, func() {
+		if out, err := setup("--undo"); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+	})
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) || m.settings(t) != before {
+		t.Errorf("undone, it is not as before: %v\n%s", err, m.settings(t))
+	}
+	log, err := os.ReadFile(m.log)
+	if err != nil || strings.Contains(string(log), "status=bounced") {
+		t.Errorf("mail was returned: %v", err)
+	}
+	passwordIsNowhere(t, n.d)
+}
+
 // Exim's own authenticators, which ask for the user and the password in words
 // of their own.
 func TestRelayExim(t *testing.T) {
 	t.Parallel()
-	s := newSubmission(t, func(name string) ca.Spec { return ca.For(name) })
+	s := newSubmission(t, ca.For)
 	dir := filepath.Join(folder(t), "relay")
 	x, err := unpackExim(dir, fmt.Sprintf("%s:%d", s.ip, s.port))
 	if err != nil {

@@ -61,7 +61,8 @@ func System() Environment {
 }
 
 // daemonUser is whose passwords are read: our own, or for root, which looks at
-// the service's configuration, the service's.
+// the service's configuration, the service's. It is -1 for root where there is
+// no such user, since the daemon may run as any.
 func daemonUser() int {
 	if uid := os.Geteuid(); uid != 0 {
 		return uid
@@ -71,7 +72,7 @@ func daemonUser() int {
 			return uid
 		}
 	}
-	return 0
+	return -1
 }
 
 // lookupTime bounds a question to the system's resolver.
@@ -124,13 +125,14 @@ func ReadFile(name string) ([]byte, error) {
 }
 
 // readSecret reads a file as ReadFile does, if nobody but root and the user can
-// change it, and nobody else can read it but a group that it was given to.
+// change it, and nobody else can read it but a group that it was given to. A
+// user of -1 may be any.
 func readSecret(name string, user int) ([]byte, error) {
 	return readChecked(name, func(info fs.FileInfo) error {
 		stat, isUnix := info.Sys().(*syscall.Stat_t)
 		mode := info.Mode().Perm()
 		switch {
-		case isUnix && stat.Uid != 0 && int(stat.Uid) != user:
+		case isUnix && user >= 0 && stat.Uid != 0 && int(stat.Uid) != user:
 			return fmt.Errorf("it belongs to the user %d, who is neither the daemon's nor root", stat.Uid)
 		case mode&0o004 != 0:
 			return fmt.Errorf("everybody can read it (mode %04o)", mode)
