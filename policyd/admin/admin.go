@@ -69,6 +69,9 @@ const (
 	maxConnections = 16
 	// headTime is how long a request's head may take.
 	headTime = 10 * time.Second
+	// readTime is how long the client may take to read an answer, and to send
+	// what is left of its request, of which nobody reads more.
+	readTime = time.Minute
 	// answerTime is how long an answer may take; profiles, which are told how
 	// long to take, apart.
 	answerTime = 3 * time.Minute
@@ -267,6 +270,8 @@ type Failure struct {
 // write answers. Nothing is left to tell when that fails.
 func write(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")
+	deadline, c := time.Now().Add(readTime), http.NewResponseController(w)
+	_ = errors.Join(c.SetWriteDeadline(deadline), c.SetReadDeadline(deadline))
 	w.WriteHeader(status)
 	_ = Encode(w, value)
 }
