@@ -49,6 +49,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/cache"
+	"github.com/mxpipe/mxpipe/transport/inflight"
 )
 
 // Config says whom a Resolver asks, and how patiently.
@@ -79,10 +80,19 @@ type Resolver struct {
 	cfg     Config
 	servers []*server
 	cache   *cache.Cache[question, Answer]
-	flight  *inFlight
+	flight  *inflight.Places
 	serial  atomic.Uint64 // of the last answer
 	silence
 }
+
+// How many questions are under way at once: in all, and about names of one
+// owner.
+const (
+	maxAtOnce   = 500
+	maxPerOwner = 50
+)
+
+var errBusy = errors.New("too many DNS queries in progress, in total or for this domain")
 
 // question is what is asked for; its name is normal.
 type question struct {
@@ -110,7 +120,7 @@ func New(cfg Config) (*Resolver, error) {
 	for _, s := range left {
 		cfg.Logger.Warn("resolver not used: its answers cannot be trusted like those of the other servers (trust_ad)", "server", s.addr)
 	}
-	r := &Resolver{cfg: cfg, servers: servers, flight: newInFlight(cfg.Timeout)}
+	r := &Resolver{cfg: cfg, servers: servers, flight: inflight.New(maxAtOnce, maxPerOwner, cfg.Timeout)}
 	r.cache = cache.New(r.load, cache.Options[question, Answer]{
 		Bytes: cfg.CacheBytes,
 		Cost:  cost,
@@ -273,10 +283,10 @@ func (r *Resolver) load(ctx context.Context, q question) (Answer, time.Time, err
 
 // ask puts one question to the servers until one of them answers.
 func (r *Resolver) ask(ctx context.Context, q question) (response, *Error) {
-	leave, err := r.flight.enter(ctx, q.name)
+	leave, err := r.flight.Enter(ctx, q.name)
 	if err != nil {
 		e := contextError(ctx, q)
-		if errors.Is(err, errBusy) || e.Kind == Timeout {
+		if errors.Is(err, inflight.ErrBusy) || e.Kind == Timeout {
 			e.Kind, e.Err = Timeout, errBusy
 		}
 		return response{}, e

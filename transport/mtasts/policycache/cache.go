@@ -56,6 +56,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/inflight"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/internal/lru"
 	"github.com/mxpipe/mxpipe/transport/mtasts/store"
@@ -83,9 +84,14 @@ const (
 	// how often policies are looked through for refreshes
 	sweepEvery = time.Minute
 	// fetches at once that look-ups wait for
-	maxFetches    = 100
-	maxRefreshes  = 8 // refreshes at once
-	memoryDefault = 64 << 20
+	maxFetches   = 100
+	maxRefreshes = 8 // refreshes at once
+	// of those fetches, for domains that one owner has registered, whose web
+	// hosts may be silent
+	maxOwnerFetches = 20
+	// of those refreshes, for the same
+	maxOwnerRefreshes = 4
+	memoryDefault     = 64 << 20
 )
 
 // ErrClosed says that Close was called. The caller is shutting down and gives
@@ -154,8 +160,8 @@ type Cache struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // flights and the sweeper
 
-	fetches   chan struct{} // a slot for each fetch at once
-	refreshes chan struct{} // a slot for each refresh at once
+	fetches   *inflight.Places // fetches that look-ups wait for
+	refreshes chan struct{}    // a slot for each refresh at once
 
 	// generation changes with each change of any domain's state.
 	generation atomic.Uint64
@@ -164,6 +170,7 @@ type Cache struct {
 	closed      bool
 	memory      *lru.Map[*state]
 	flights     map[string]*flight
+	refreshing  map[string]int // refreshes under way, by owner
 	stats       Stats
 	storeFailed bool // and that was logged
 }
@@ -183,11 +190,12 @@ func New(cfg Config) *Cache {
 		cfg.Memory = memoryDefault
 	}
 	c := &Cache{
-		cfg:       cfg,
-		fetches:   make(chan struct{}, maxFetches),
-		refreshes: make(chan struct{}, maxRefreshes),
-		memory:    lru.New[*state](cfg.Memory),
-		flights:   make(map[string]*flight),
+		cfg:        cfg,
+		fetches:    inflight.New(maxFetches, maxOwnerFetches, firstWait),
+		refreshes:  make(chan struct{}, maxRefreshes),
+		memory:     lru.New[*state](cfg.Memory),
+		flights:    make(map[string]*flight),
+		refreshing: make(map[string]int),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.work.Go(c.sweep)

@@ -601,6 +601,28 @@ func TestFetchesAtOnceAreBounded(t *testing.T) {
 	})
 }
 
+// One owner of many domains, whose web hosts say nothing, keeps nobody else from
+// getting a first policy.
+func TestHostileZoneKeepsNobodyElseOut(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
+		w.mute = ".hostile.example"
+		var wg sync.WaitGroup
+		for i := range 3 * maxFetches {
+			wg.Go(func() { _, _ = c.Lookup(t.Context(), fmt.Sprintf("d%d.hostile.example", i)) })
+		}
+		synctest.Wait()
+		if w.set(func() {}); w.most != maxOwnerFetches {
+			t.Errorf("%d fetches at once", w.most)
+		}
+		start := time.Now()
+		if e, err := c.Lookup(t.Context(), "other.example"); err != nil || e.State != HasPolicy || time.Since(start) > 0 {
+			t.Errorf("%s, %v after %v", describe(e), err, time.Since(start))
+		}
+		wg.Wait()
+		time.Sleep(2 * time.Minute)
+	})
+}
+
 func TestStats(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		w.look(c)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/inflight"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/store"
 )
@@ -27,6 +28,9 @@ type flight struct {
 func (c *Cache) start(st *state, refresh bool) *flight {
 	f := &flight{st: st, refresh: refresh, waitUntil: time.Now().Add(firstWait), done: make(chan struct{}), ended: make(chan struct{})}
 	c.flights[st.domain] = f
+	if refresh {
+		c.refreshing[inflight.Owner(st.domain)]++
+	}
 	c.work.Go(func() { c.run(f) })
 	return f
 }
@@ -34,6 +38,9 @@ func (c *Cache) start(st *state, refresh bool) *flight {
 // tryRefresh begins a refresh when there is a slot for it; otherwise the
 // sweeper will. The caller holds c.mu.
 func (c *Cache) tryRefresh(st *state) {
+	if c.refreshing[inflight.Owner(st.domain)] >= maxOwnerRefreshes {
+		return
+	}
 	select {
 	case c.refreshes <- struct{}{}:
 		c.start(st, true)
@@ -67,6 +74,11 @@ func (c *Cache) run(f *flight) {
 	}
 	c.mu.Lock()
 	delete(c.flights, f.st.domain)
+	if owner := inflight.Owner(f.st.domain); f.refresh {
+		if c.refreshing[owner]--; c.refreshing[owner] == 0 {
+			delete(c.refreshing, owner)
+		}
+	}
 	c.mu.Unlock()
 	if !told {
 		close(f.done)
@@ -287,18 +299,15 @@ func (c *Cache) countFetch(f *flight) {
 // ask fetches a policy within its bounds.
 func (c *Cache) ask(f *flight) (mtasts.Policy, *mtasts.Error) {
 	if !f.refresh { // a refresh has its slot already
-		// No look-up waits longer for the fetch than this, so it need not
-		// queue longer for its slot.
-		queued := time.NewTimer(firstWait)
-		defer queued.Stop()
-		select {
-		case c.fetches <- struct{}{}:
-			defer func() { <-c.fetches }()
-		case <-queued.C:
+		// No look-up waits longer for the fetch than for its place.
+		leave, err := c.fetches.Enter(c.ctx, f.st.domain)
+		switch {
+		case errors.Is(err, inflight.ErrBusy):
 			return mtasts.Policy{}, &mtasts.Error{Failure: mtasts.FailureFetch, Err: errBusy}
-		case <-c.ctx.Done():
+		case err != nil:
 			return mtasts.Policy{}, &mtasts.Error{Failure: mtasts.FailureFetch, Err: ErrClosed}
 		}
+		defer leave()
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, fetchTimeout)
 	defer cancel()
@@ -392,7 +401,7 @@ func (c *Cache) isDue(st *state, now time.Time) bool {
 func (c *Cache) startRefresh(st *state) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || !c.isDue(st, c.cfg.Now()) {
+	if c.closed || !c.isDue(st, c.cfg.Now()) || c.refreshing[inflight.Owner(st.domain)] >= maxOwnerRefreshes {
 		return false
 	}
 	c.start(st, true)

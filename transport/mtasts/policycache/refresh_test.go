@@ -158,6 +158,27 @@ func TestManyRefreshesAtOnceAreBounded(t *testing.T) {
 	})
 }
 
+// One owner of many domains, whose web hosts say nothing any more, keeps nobody
+// else's policy from being refreshed before it ends.
+func TestHostileRefreshesKeepNobodyElseOut(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world, c *Cache) {
+		for i := range 1000 {
+			if _, err := c.Lookup(t.Context(), fmt.Sprintf("d%d.hostile.example", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Hour)
+		if _, err := c.Lookup(t.Context(), "other.example"); err != nil {
+			t.Fatal(err)
+		}
+		w.set(func() { w.mute = ".hostile.example" })
+		time.Sleep(week*8/10 + 30*time.Minute)
+		if e, err := c.Cached("other.example"); err != nil || time.Until(e.Expires) < week-time.Hour {
+			t.Errorf("%s, %v: it ends in %v", describe(e), err, time.Until(e.Expires))
+		}
+	})
+}
+
 // "The fs cache … survives restarts"
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
