@@ -28,8 +28,9 @@ func (f *field) mail(ctx context.Context, processes int, text string, to func(n 
 		defer c.Close()
 		stop := context.AfterFunc(ctx, func() { c.Close() })
 		defer stop()
+		n := int(number.Add(1))
 		// The answer is of no interest.
-		_, _ = c.send("s@out.siege.example", to(int(number.Add(1))), text)
+		_, _ = c.send(fmt.Sprintf("s@n%d.sender.example", n), to(n), text)
 	})
 }
 

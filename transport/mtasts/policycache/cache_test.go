@@ -601,8 +601,8 @@ func TestFetchesAtOnceAreBounded(t *testing.T) {
 	})
 }
 
-// One owner of many domains, whose web hosts say nothing, keeps nobody else from
-// getting a first policy.
+// One owner of many domains, whose web hosts say nothing, keeps nobody else
+// from getting a first policy.
 func TestHostileZoneKeepsNobodyElseOut(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		w.mute = ".hostile.example"

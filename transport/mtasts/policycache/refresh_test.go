@@ -158,8 +158,8 @@ func TestManyRefreshesAtOnceAreBounded(t *testing.T) {
 	})
 }
 
-// One owner of many domains, whose web hosts say nothing any more, keeps nobody
-// else's policy from being refreshed before it ends.
+// One owner of many domains, whose web hosts say nothing any more, keeps
+// nobody else's policy from being refreshed before it ends.
 func TestHostileRefreshesKeepNobodyElseOut(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world, c *Cache) {
 		for i := range 1000 {
