@@ -426,6 +426,58 @@ func TestConnect(t *testing.T) {
 	}
 }
 
+// A relay that takes the login is a good finding; one that does not, or is
+// another, is told of, and how often it was tried.
+func TestRelays(t *testing.T) {
+	t.Parallel()
+	a, err := ca.New(ca.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := a.Issue(ca.For("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	behaviour := mx.Modern(cert)
+	behaviour.Auth = &mx.Auth{Mechanisms: []string{"PLAIN"}, Users: map[string]string{"bob": "secret-word"}}
+	for _, tt := range []struct {
+		password, roots string
+		level           finding.Level
+		what, mend      string
+		tried           int
+	}{
+		{"secret-word", "roots.pem", finding.OK, "127.0.0.1, webpki, TLS1.3", "", 0},
+		{"other-word", "roots.pem", finding.Fail, ": cannot be used: 4.7.8 [127.0.0.1]: login of bob by PLAIN failed: 535", "correct user", 1},
+		{"secret-word", "", finding.Fail, ": cannot be used: 4.7.5 [127.0.0.1]: relay: ", "name the relay", 0},
+	} {
+		server, err := mx.Start(mx.Options{Behaviour: behaviour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Stop() })
+		p := fit(t)
+		p.must(a.WriteRoots(p.dir + "/roots.pem"))
+		p.must(os.WriteFile(p.dir+"/password", []byte(tt.password+"\n"), 0o600))
+		trust := ""
+		if tt.roots != "" {
+			trust = "tls_client: {root_ca: " + p.dir + "/" + tt.roots + "}, "
+		}
+		p.yaml += "transports: {default: {mx_auth: outbound, " + trust + "relay: {host: '" + server.Addr() + "', user: bob, password_file: " + p.dir + "/password}}}\n"
+		all := p.examine()
+		i := slices.IndexFunc(all, func(f finding.Finding) bool { return strings.HasPrefix(f.What, "relay "+server.Addr()+": ") })
+		if i < 0 {
+			t.Fatalf("%+v", all)
+		}
+		if f := all[i]; f.Level != tt.level || !strings.Contains(f.What, tt.what) || !strings.Contains(f.Mend, tt.mend) || strings.Contains(f.What, "-word") {
+			t.Errorf("%+v, want %s", f, tt.what)
+		}
+		bad(t, all) // looks at their form
+		if c := server.Counters(); c.BadLogins != tt.tried || c.Verbs["MAIL"] != 0 {
+			t.Errorf("%d logins that failed, %+v", c.BadLogins, c.Verbs)
+		}
+	}
+}
+
 // No Postfix is no mistake, and a configuration that cannot be read is one.
 func TestNothingToSee(t *testing.T) {
 	t.Parallel()

@@ -290,5 +290,5 @@ func (p *patient) access(name string, mode os.FileMode) {
 // config reads the patient's configuration.
 func (p *patient) config() (*config.Config, error) {
 	server := p.dns.serve(p.t)
-	return config.Parse("mxpolicyd.yaml", []byte(strings.ReplaceAll(p.yaml, "DNS", `"`+server+`"`)), config.Environment{ReadFile: os.ReadFile})
+	return config.Parse("mxpolicyd.yaml", []byte(strings.ReplaceAll(p.yaml, "DNS", `"`+server+`"`)), config.Environment{ReadFile: os.ReadFile, ReadSecret: os.ReadFile})
 }
