@@ -1,10 +1,10 @@
 #!/bin/sh
 # What the tests drive beside Go: servers for those in e2e/, and what looks at
 # manual pages and packages. With "packages", also what "make packages-test" and
-# no other test needs; with "receivers" and "handshakes", also what the targets of
-# these names need; with "bench", what "make bench" needs and nothing else. As root
-# on Debian or Ubuntu this installs what is missing; elsewhere it says what to
-# install and fails.
+# no other test needs; with "receivers" and "handshakes", also what the targets
+# of these names need; with "bench", what "make bench" needs and nothing else.
+# As root on Debian or Ubuntu this installs what is missing; elsewhere it says
+# what to install and fails.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 

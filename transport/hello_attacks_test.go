@@ -25,6 +25,7 @@ import (
 type hostile struct {
 	// answer is what follows the client's hello; the connection ends after it.
 	answer func(conn net.Conn, hello []byte)
+	offers int // connections that STARTTLS is offered on; 0: all
 	wg     sync.WaitGroup
 	conns  atomic.Int32
 	mails  atomic.Int32 // MAIL commands
@@ -44,11 +45,11 @@ func (l *lab) hostile(answer func(conn net.Conn, hello []byte)) *hostile {
 			if err != nil {
 				return
 			}
-			h.conns.Add(1)
+			n := int(h.conns.Add(1))
 			h.wg.Go(func() {
 				defer conn.Close()
 				defer context.AfterFunc(ctx, func() { conn.Close() })()
-				h.serve(conn)
+				h.serve(conn, h.offers == 0 || n <= h.offers)
 			})
 		}
 	})
@@ -62,7 +63,7 @@ func (l *lab) hostile(answer func(conn net.Conn, hello []byte)) *hostile {
 	return h
 }
 
-func (h *hostile) serve(conn net.Conn) {
+func (h *hostile) serve(conn net.Conn, offersTLS bool) {
 	r := bufio.NewReader(conn)
 	io.WriteString(conn, "220 mx\r\n")
 	for body := false; ; {
@@ -76,7 +77,7 @@ func (h *hostile) serve(conn net.Conn) {
 			body = false
 		case body:
 			continue
-		case strings.HasPrefix(verb, "EHLO"):
+		case strings.HasPrefix(verb, "EHLO") && offersTLS:
 			reply = "250-mx\r\n250 STARTTLS\r\n"
 		case verb == "STARTTLS":
 			io.WriteString(conn, "220 go\r\n")
@@ -190,6 +191,30 @@ func TestHostileHandshakes(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Who breaks the first hello and strips STARTTLS before the next has one
+// message in plaintext, and no more: nothing is remembered of the second hello,
+// which was never made, and the connection is not kept.
+func TestHelloBrokenAndSTARTTLSStripped(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	h := l.hostile(func(net.Conn, []byte) {})
+	h.offers = 1
+	var attempts []Attempt
+	l.observe = func(e *Event) { attempts = append(attempts, e.Attempts...) }
+	l.startPooled(everything)
+	expect(t, l.send("b@"+theDomain), "2.0.0 plaintext")
+	if len(attempts) != 1 || attempts[0].TLSErr == nil {
+		t.Errorf("for reports: %+v", attempts)
+	}
+	if list := l.transport.Snapshot().Hellos; len(list) > 0 {
+		t.Errorf("remembered: %+v", list)
+	}
+	expect(t, l.send("b@"+theDomain), "2.0.0 plaintext")
+	if got := h.conns.Load(); got != 3 {
+		t.Errorf("%d connections for two messages, want 3", got)
 	}
 }
 
