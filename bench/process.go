@@ -22,16 +22,24 @@ type baselines struct{ empty, drain string }
 
 // build makes them. Without a C compiler there is no drain.
 func (b *bench) buildBaselines() (p baselines, err error) {
-	p = baselines{filepath.Join(b.dir, "empty"), filepath.Join(b.dir, "drain")}
+	p.empty = filepath.Join(b.dir, "empty")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p.empty, "./bench/baseline/empty")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return p, fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	if out, err := exec.Command("cc", "-O2", "-static", "-o", p.drain, "bench/baseline/drain/drain.c").CombinedOutput(); err != nil {
-		return p, fmt.Errorf("cc: %w; Debian's packages gcc and libc6-dev have it\n%s", err, out)
+	p.drain, err = b.buildC("drain")
+	return p, err
+}
+
+// buildC makes one of the programs in C.
+func (b *bench) buildC(name string) (string, error) {
+	program := filepath.Join(b.dir, name)
+	source := filepath.Join("bench", "baseline", name, name+".c")
+	if out, err := exec.Command("cc", "-O2", "-static", "-pthread", "-o", program, source).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("cc: %w; Debian's packages gcc and libc6-dev have it\n%s", err, out)
 	}
-	return p, nil
+	return program, nil
 }
 
 // process measures what one call of mxpipe costs, as a process.

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os/exec"
 	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,8 +18,7 @@ import (
 )
 
 // tableClient asks as Postfix does: one question, then its answer
-// (socketmap_table(5)), by system calls that wait. A client that costs more
-// than Postfix's own would measure itself.
+// (socketmap_table(5)), by system calls that wait.
 type tableClient struct {
 	fd    int
 	table string // its name
@@ -77,15 +79,34 @@ type policyServer struct {
 	whole               int64              // bytes of the process
 }
 
-// ask makes a load of look-ups of so many domains, which are all known.
-func (a *policyServer) ask(at, lookups, domains int) load {
-	names := make([]string, domains)
-	for i := range names {
-		names[i] = internet.Domain("dane", i)
+// ask has asker put so many look-ups of domains that are all known, and tells
+// how long that took.
+func (a *policyServer) ask(b *bench, asker string, at, lookups, domains int) (time.Duration, error) {
+	var said bytes.Buffer
+	cmd := exec.CommandContext(b.ctx, asker, a.socket, a.table, strconv.Itoa(at), strconv.Itoa(lookups), strconv.Itoa(domains))
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, fmt.Errorf("asker: %w: %s", err, said.Bytes())
 	}
-	return load{at: at, messages: lookups,
-		client: func() (client, error) { return dialTable(a.socket, a.table) },
-		mail:   func(int) mail { return mail{to: names[rand.IntN(domains)]} }}
+	seconds, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	return time.Duration(seconds * float64(time.Second)), err
+}
+
+// lookups has asker ask once, and notes the rate and the CPU.
+func (a *policyServer) lookups(b *bench, v *speeds, asker string, at, lookups, domains int) error {
+	before, err := a.cpu()
+	if err != nil {
+		return err
+	}
+	took, err := a.ask(b, asker, at, lookups, domains)
+	if err != nil {
+		return err
+	}
+	after, err := a.cpu()
+	v.rate = append(v.rate, float64(lookups)/took.Seconds())
+	v.cpu = append(v.cpu, (after-before).Seconds()*1e6/float64(lookups))
+	return err
 }
 
 // meet looks each domain up once, from one on.
@@ -97,15 +118,21 @@ func (a *policyServer) meet(b *bench, from, to int) error {
 	return err
 }
 
-// few and many are how many domains are looked up.
-const few, many = 30, 10000
+// few and many are how many domains are looked up. A program knows first of
+// them before its memory is measured: what it needs to look things up at all is
+// then there, and what is added is that of the domains.
+const few, first, many = 30, 1000, 10000
 
 // tables measures look-ups of TLS policies.
 func (b *bench) tables() error {
 	s := b.report.Section("Socketmap: TLS policies for Postfix's smtp(8), over a unix socket, domains with DANE",
 		"Each connection waits for its answer, as Postfix's do; all domains are known. The programs are asked in turn, by",
-		"the same client, with the same DNS behind them. postfix-tlspol is configured as it comes, which logs each answer",
-		"(into a file here), and once more without that.")
+		"the same client in C, with the same DNS behind them. postfix-tlspol is configured as it comes, which logs each",
+		"answer (into a file here), and once more without that.")
+	asker, err := b.buildC("asker")
+	if err != nil {
+		return err
+	}
 	d, err := b.startDaemon(layout{transports: []transportConfig{{"default", b.sinks.main.Port(), reuse}}})
 	if err != nil {
 		return err
@@ -137,7 +164,7 @@ func (b *bench) tables() error {
 			return err
 		}
 		for _, at := range counts {
-			if err := b.race(all, at, domains); err != nil {
+			if err := b.race(all, asker, at, domains); err != nil {
 				return err
 			}
 		}
@@ -149,14 +176,14 @@ func (b *bench) tables() error {
 // known has each program look up the domains that it does not know yet, and
 // measures what it needs for them.
 func (b *bench) known(all []*policyServer, domains int) error {
-	from := 0
+	from, to := 0, first
 	if domains > few {
-		from = few
+		from, to = first, domains
 	}
 	for _, a := range all {
 		before, err := measure.MemoryOf(a.pid)
 		if err == nil {
-			err = a.meet(b, from, domains)
+			err = a.meet(b, from, to)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
@@ -165,21 +192,21 @@ func (b *bench) known(all []*policyServer, domains int) error {
 		if err != nil {
 			return err
 		}
-		a.memory, a.whole = float64(after.Resident-before.Resident)/float64(domains-from), after.Resident
+		a.memory, a.whole = float64(after.Resident-before.Resident)/float64(to-from), after.Resident
 	}
 	return nil
 }
 
 // race has the programs answer in turn, round by round. The first round warms
 // up and is not told.
-func (b *bench) race(all []*policyServer, at, domains int) error {
+func (b *bench) race(all []*policyServer, asker string, at, domains int) error {
 	what := named(at, domains)
 	for round := range b.rounds + 1 {
 		for _, a := range all {
 			if round == 0 || a.rates[what] == nil {
 				a.rates[what] = &speeds{}
 			}
-			if err := a.rates[what].add(b, a, a.ask(at, b.amount(20000), domains)); err != nil {
+			if err := a.lookups(b, a.rates[what], asker, at, b.amount(60000), domains); err != nil {
 				return fmt.Errorf("%s, %s: %w", a.name, what, err)
 			}
 			if round == 0 {

@@ -83,7 +83,7 @@ func TestBytesAreThoseOfTheHeap(t *testing.T) {
 		Bytes: 8 << 20, Cost: func(k key, e cache.Entry[string]) int { return len(k.name) + len(e.Value) },
 	})
 	defer c.Close(t.Context())
-	for i := range 30_000 {
+	for i := range 60_000 {
 		if _, err := c.Get(t.Context(), key{fmt.Sprintf("d%06d.example.", i), 1}); err != nil {
 			t.Fatal(err)
 		}

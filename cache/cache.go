@@ -21,11 +21,11 @@
 package cache
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"sync"
 	"time"
 )
@@ -49,10 +49,14 @@ type Options[K comparable, V any] struct {
 	// any number. An entry that takes more than an eighth of it is not kept:
 	// one answer never costs most of the others.
 	Bytes int64
-	// Cost is how many bytes a key and what is kept under it take, what they
-	// point to included; nil means none. What the cache itself needs for an
-	// entry is added.
+	// Cost is how many bytes that take to which a key, and what is kept under
+	// it, point; nil means none. What the cache itself needs for an entry, key
+	// and value among it, is added.
 	Cost func(key K, entry Entry[V]) int
+	// Keep says whether what a flight brought is kept; nil: always. Those who
+	// wait for it get it in any case. What is not kept is in nobody's
+	// place: the entry before it is forgotten.
+	Keep func(key K, entry Entry[V]) bool
 	// Timeout is the deadline of one flight; 0 means one minute.
 	Timeout time.Duration
 	// Refreshes is how many refreshes may be under way at once; 0 means 16.
@@ -122,10 +126,13 @@ type Cache[K comparable, V any] struct {
 	ctx  context.Context
 	stop context.CancelCauseFunc
 
+	begun    time.Time // that the times of items are counted from
+	overhead int64     // what an item takes itself, in bytes
+
 	mu         sync.Mutex
-	entries    map[K]*list.Element // of *item[K, V]
-	used       *list.List          // the last used in front
-	bytes      int64               // what the entries take
+	entries    map[K]*item[K, V]
+	used       item[K, V] // the ring of all: the last used comes next
+	bytes      int64      // what the entries take
 	flights    map[K]*flight[V]
 	running    int // flights, those of flushed keys included
 	refreshing int
@@ -135,12 +142,40 @@ type Cache[K comparable, V any] struct {
 	stats Stats
 }
 
+// item is an entry as it is kept. There may be hundreds of thousands, so it is
+// small.
 type item[K comparable, V any] struct {
-	key     K
-	entry   Entry[V]
-	refresh time.Time // from then on a use starts a refresh
-	cost    int64     // in bytes
-	moved   uint64    // Stats.Hits when it was last put in front
+	next, prev *item[K, V] // in the ring
+	key        K
+	value      V
+	err        *error        // nil: it is no failure
+	expires    time.Duration // since the cache was made
+	refresh    time.Duration // from then on a use starts a refresh
+	cost       uint32        // in bytes
+	// Stats.Hits when it was last put in front, as far as it fits
+	moved uint32
+}
+
+// putAfter puts an item into the ring after another one.
+func (it *item[K, V]) putAfter(other *item[K, V]) {
+	it.prev, it.next = other, other.next
+	it.prev.next, it.next.prev = it, it
+}
+
+// takeOut takes an item out of the ring.
+func (it *item[K, V]) takeOut() {
+	it.prev.next, it.next.prev = it.next, it.prev
+	it.prev, it.next = nil, nil
+}
+
+// slot is how many bytes an entry takes in a map beside its key, with the room
+// that a map leaves.
+const slot = 24
+
+// overheadOf is what an entry takes, what it points to left out.
+func overheadOf[K comparable, V any]() int64 {
+	key := reflect.TypeFor[K]().Size()
+	return int64(reflect.TypeFor[item[K, V]]().Size() + key + key/2 + slot)
 }
 
 type flight[V any] struct {
@@ -170,9 +205,11 @@ func New[K comparable, V any](load Loader[K, V], o Options[K, V]) *Cache[K, V] {
 	}
 	c := &Cache[K, V]{
 		load: load, opts: o,
-		entries: make(map[K]*list.Element), used: list.New(), flights: make(map[K]*flight[V]),
+		begun: o.Now(), overhead: overheadOf[K, V](),
+		entries: make(map[K]*item[K, V]), flights: make(map[K]*flight[V]),
 		idle: make(chan struct{}),
 	}
+	c.used.next, c.used.prev = &c.used, &c.used
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
 	return c
 }
@@ -181,16 +218,34 @@ func New[K comparable, V any](load Loader[K, V], o Options[K, V]) *Cache[K, V] {
 // ctx when that ends first, ErrClosed after Close, and otherwise what the
 // loader returned. Values are shared with other callers: do not change them.
 func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
-	var none V
+	entry, _, err := c.get(ctx, key)
+	return entry.Value, err
+}
+
+// GetEntry is Get, and tells as well until when the answer is kept. The error
+// is the entry's, where there is one.
+func (c *Cache[K, V]) GetEntry(ctx context.Context, key K) (Entry[V], error) {
+	entry, _, err := c.get(ctx, key)
+	return entry, err
+}
+
+// Hit is Get, and tells as well whether the answer was there: it was made
+// before the call then.
+func (c *Cache[K, V]) Hit(ctx context.Context, key K) (value V, hit bool, err error) {
+	entry, hit, err := c.get(ctx, key)
+	return entry.Value, hit, err
+}
+
+func (c *Cache[K, V]) get(ctx context.Context, key K) (entry Entry[V], hit bool, err error) {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return none, ErrClosed
+		return Entry[V]{}, false, ErrClosed
 	}
 	if it := c.hit(key); it != nil {
-		entry := it.entry
+		entry = c.entryOf(it)
 		c.mu.Unlock()
-		return entry.Value, entry.Err
+		return entry, true, entry.Err
 	}
 	c.stats.Misses++
 	f := c.flights[key]
@@ -201,9 +256,9 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 
 	select {
 	case <-f.done:
-		return f.entry.Value, f.entry.Err
+		return f.entry, false, f.entry.Err
 	case <-ctx.Done():
-		return none, context.Cause(ctx)
+		return Entry[V]{}, false, context.Cause(ctx)
 	}
 }
 
@@ -216,30 +271,43 @@ func (c *Cache[K, V]) Peek(key K) (entry Entry[V], ok bool) {
 		return Entry[V]{}, false
 	}
 	if it := c.hit(key); it != nil {
-		return it.entry, true
+		return c.entryOf(it), true
 	}
 	return Entry[V]{}, false
 }
 
-// hit finds an entry that is used now.
-func (c *Cache[K, V]) hit(key K) *item[K, V] {
-	now := c.opts.Now()
-	el := c.entries[key]
-	if el == nil {
+// now is the time as items have it.
+func (c *Cache[K, V]) now() time.Duration { return c.opts.Now().Sub(c.begun) }
+
+// entryOf gives an item as others see it.
+func (c *Cache[K, V]) entryOf(it *item[K, V]) Entry[V] {
+	return Entry[V]{Value: it.value, Err: it.failure(), Expires: c.begun.Add(it.expires)}
+}
+
+// failure is the item's error; nil: it is none.
+func (it *item[K, V]) failure() error {
+	if it.err == nil {
 		return nil
 	}
-	it := el.Value.(*item[K, V])
-	if !now.Before(it.entry.Expires) {
+	return *it.err
+}
+
+// hit finds an entry that is used now.
+func (c *Cache[K, V]) hit(key K) *item[K, V] {
+	now := c.now()
+	it := c.entries[key]
+	if it == nil || now >= it.expires {
 		return nil
 	}
 	c.stats.Hits++
 	// One that is among the first sixteenth is near enough to the front: to
 	// move it would touch its neighbours, wherever in memory they are.
-	if c.stats.Hits-it.moved > uint64(len(c.entries)/16) {
-		it.moved = c.stats.Hits
-		c.used.MoveToFront(el)
+	if hits := uint32(c.stats.Hits); int64(hits-it.moved) > int64(len(c.entries)/16) {
+		it.moved = hits
+		it.takeOut()
+		it.putAfter(&c.used)
 	}
-	if !now.Before(it.refresh) {
+	if now >= it.refresh {
 		c.refreshAhead(key)
 	}
 	return it
@@ -249,8 +317,8 @@ func (c *Cache[K, V]) hit(key K) *item[K, V] {
 func (c *Cache[K, V]) Entry(key K) (Entry[V], bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if it := c.fresh(key, c.opts.Now()); it != nil {
-		return it.entry, true
+	if it := c.fresh(key, c.now()); it != nil {
+		return c.entryOf(it), true
 	}
 	return Entry[V]{}, false
 }
@@ -261,8 +329,8 @@ func (c *Cache[K, V]) Entry(key K) (Entry[V], bool) {
 func (c *Cache[K, V]) Last(key K) (Entry[V], bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if el := c.entries[key]; el != nil {
-		return el.Value.(*item[K, V]).entry, true
+	if it := c.entries[key]; it != nil {
+		return c.entryOf(it), true
 	}
 	return Entry[V]{}, false
 }
@@ -272,7 +340,7 @@ func (c *Cache[K, V]) Last(key K) (Entry[V], bool) {
 func (c *Cache[K, V]) Pending(key K) (since time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.flights[key]; f != nil && c.fresh(key, c.opts.Now()) == nil {
+	if f := c.flights[key]; f != nil && c.fresh(key, c.now()) == nil {
 		return f.begun, true
 	}
 	return time.Time{}, false
@@ -284,11 +352,11 @@ func (c *Cache[K, V]) Pending(key K) (since time.Time, ok bool) {
 func (c *Cache[K, V]) Update(key K, change func(Entry[V]) (Entry[V], bool)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	it := c.fresh(key, c.opts.Now())
+	it := c.fresh(key, c.now())
 	if it == nil {
 		return
 	}
-	if entry, ok := change(it.entry); ok {
+	if entry, ok := change(c.entryOf(it)); ok {
 		c.keep(key, entry)
 	}
 }
@@ -298,10 +366,10 @@ func (c *Cache[K, V]) Update(key K, change func(Entry[V]) (Entry[V], bool)) {
 func (c *Cache[K, V]) Keys() []K {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.opts.Now()
-	keys := make([]K, 0, c.used.Len())
-	for el := c.used.Front(); el != nil; el = el.Next() {
-		if it := el.Value.(*item[K, V]); now.Before(it.entry.Expires) {
+	now := c.now()
+	keys := make([]K, 0, len(c.entries))
+	for it := c.used.next; it != &c.used; it = it.next {
+		if now < it.expires {
 			keys = append(keys, it.key)
 		}
 	}
@@ -313,7 +381,7 @@ func (c *Cache[K, V]) Keys() []K {
 func (c *Cache[K, V]) Flush(key K) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.flush(key, c.opts.Now())
+	return c.flush(key, c.now())
 }
 
 // FlushAll forgets every key that matches, those that have expired and those of
@@ -322,7 +390,7 @@ func (c *Cache[K, V]) Flush(key K) bool {
 func (c *Cache[K, V]) FlushAll(match func(K) bool) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.opts.Now()
+	now := c.now()
 	for key := range c.flights {
 		if match(key) && c.flush(key, now) {
 			n++
@@ -336,7 +404,7 @@ func (c *Cache[K, V]) FlushAll(match func(K) bool) (n int) {
 	return n
 }
 
-func (c *Cache[K, V]) flush(key K, now time.Time) bool {
+func (c *Cache[K, V]) flush(key K, now time.Duration) bool {
 	if f := c.flights[key]; f != nil {
 		f.flushed = true
 		delete(c.flights, key)
@@ -376,21 +444,17 @@ func (c *Cache[K, V]) Close(ctx context.Context) error {
 }
 
 // fresh finds an entry that has not expired.
-func (c *Cache[K, V]) fresh(key K, now time.Time) *item[K, V] {
-	el := c.entries[key]
-	if el == nil {
-		return nil
-	}
-	if it := el.Value.(*item[K, V]); now.Before(it.entry.Expires) {
+func (c *Cache[K, V]) fresh(key K, now time.Duration) *item[K, V] {
+	if it := c.entries[key]; it != nil && now < it.expires {
 		return it
 	}
 	return nil
 }
 
 func (c *Cache[K, V]) drop(key K) {
-	if el := c.entries[key]; el != nil {
-		c.used.Remove(el)
-		c.bytes -= el.Value.(*item[K, V]).cost
+	if it := c.entries[key]; it != nil {
+		it.takeOut()
+		c.bytes -= int64(it.cost)
 		delete(c.entries, key)
 	}
 }
@@ -432,7 +496,11 @@ func (c *Cache[K, V]) land(key K, f *flight[V]) {
 	if f.entry.Err != nil {
 		c.stats.Failures++
 	}
-	if !f.flushed {
+	switch {
+	case f.flushed:
+	case c.opts.Keep != nil && !c.opts.Keep(key, f.entry):
+		c.drop(key)
+	default:
 		c.keep(key, f.entry)
 	}
 	c.running--
@@ -443,32 +511,39 @@ func (c *Cache[K, V]) land(key K, f *flight[V]) {
 
 // keep stores what a flight brought.
 func (c *Cache[K, V]) keep(key K, entry Entry[V]) {
-	now := c.opts.Now()
-	if old := c.fresh(key, now); old != nil && old.entry.Err == nil && entry.Err != nil {
+	now, expires := c.now(), entry.Expires.Sub(c.begun)
+	if old := c.fresh(key, now); old != nil && old.err == nil && entry.Err != nil {
 		// What is there outlives a failed refresh. The next one is tried in
 		// the middle of what is left, so that a dead source is not asked at
 		// every use.
-		old.refresh = now.Add(old.entry.Expires.Sub(now) / 2)
+		old.refresh = now + (old.expires-now)/2
 		return
 	}
 	c.drop(key)
-	life := entry.Expires.Sub(now)
-	if life <= 0 {
+	if expires <= now {
 		return
 	}
-	ahead := time.Duration(rand.Float64() * float64(life/10))
-	it := &item[K, V]{key: key, entry: entry, refresh: entry.Expires.Add(-ahead), cost: overhead, moved: c.stats.Hits}
+	cost := c.overhead
 	if c.opts.Cost != nil {
-		it.cost += int64(max(c.opts.Cost(key, entry), 0))
+		cost += int64(max(c.opts.Cost(key, entry), 0))
 	}
-	if c.opts.Bytes > 0 && it.cost > c.opts.Bytes/8 {
+	if c.opts.Bytes > 0 && cost > c.opts.Bytes/8 {
 		return
 	}
-	c.entries[key] = c.used.PushFront(it)
-	c.bytes += it.cost
+	ahead := time.Duration(rand.Float64() * float64(expires-now) / 10)
+	it := &item[K, V]{
+		key: key, value: entry.Value, expires: expires, refresh: expires - ahead,
+		cost: uint32(min(cost, math.MaxUint32)), moved: uint32(c.stats.Hits),
+	}
+	if entry.Err != nil {
+		it.err = &entry.Err
+	}
+	c.entries[key] = it
+	it.putAfter(&c.used)
+	c.bytes += int64(it.cost)
 	for len(c.entries) > c.opts.Size || c.opts.Bytes > 0 && c.bytes > c.opts.Bytes {
-		last := c.used.Back().Value.(*item[K, V])
-		if now.Before(last.entry.Expires) {
+		last := c.used.prev
+		if now < last.expires {
 			c.stats.Evictions++
 		}
 		c.drop(last.key)

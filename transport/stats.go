@@ -43,6 +43,7 @@ const (
 	MemoryLimits           // the keys of limits, those of overrides included
 	MemorySlowed           // hosts in use, and those that complained
 	MemoryTold             // hosts that the log has told of
+	MemoryAnswers          // what Postfix is told of a domain that it asked for
 	Memories               // how many there are
 )
 
@@ -50,6 +51,7 @@ const (
 func (m Memory) Word() string {
 	return [...]string{
 		"plans", "chains", "tls_sessions", "chunking", "hellos", "dead_hosts", "addresses", "limits", "slowed", "told",
+		"answers",
 	}[m]
 }
 

@@ -293,9 +293,30 @@ func (t *Transport) Close() {
 // The error is the cause of ctx, or says that the transport is closed, or that
 // there is no such domain.
 func (t *Transport) Plan(ctx context.Context, domain string, port uint16) (*plan.Plan, error) {
+	p, dest, err := t.forDomain(domain, port)
+	if err != nil {
+		return nil, err
+	}
+	return p.planner.Plan(ctx, plan.Target{Destination: dest})
+}
+
+// Text gives what a Writer makes of the Plan for a domain. It is the way of
+// those who need no more: a text that is known costs little time, and little
+// memory ([plan.Planner.Text]).
+func (t *Transport) Text(ctx context.Context, domain string, port uint16, w *plan.Writer) (string, error) {
+	p, dest, err := t.forDomain(domain, port)
+	if err != nil {
+		return "", err
+	}
+	return p.planner.Text(ctx, dest.Domain, dest.Port, w)
+}
+
+// forDomain finds the profile for a domain whose hosts are dialled at a port,
+// and the destination.
+func (t *Transport) forDomain(domain string, port uint16) (*profile, route.Destination, error) {
 	dest, err := route.ForDomain(domain)
 	if err != nil || dest.Domain == "" {
-		return nil, route.ErrDomain
+		return nil, dest, route.ErrDomain
 	}
 	p := t.base
 	if o := t.overrideOf(dest.Domain); o != nil {
@@ -304,7 +325,7 @@ func (t *Transport) Plan(ctx context.Context, domain string, port uint16) (*plan
 	if port != p.cfg.Port { // the same plan else
 		dest.Port = port
 	}
-	return p.planner.Plan(ctx, plan.Target{Destination: dest})
+	return p, dest, nil
 }
 
 // Deliver delivers one message and says what became of each recipient, in
@@ -584,6 +605,7 @@ func (t *Transport) Stats() Stats {
 		Dead: conns.Dead, Slowed: t.hosts.Pacer.Slowed(), Pool: conns.Pool,
 	}
 	s.Memory[MemoryPlans], s.Memory[MemoryChunking] = t.plans.Stats().Usage(), t.hosts.Chunking()
+	s.Memory[MemoryAnswers] = t.plans.TextStats().Usage()
 	s.Memory[MemoryChains], s.Memory[MemorySessions] = t.base.dialer.Chains(), t.conns.Sessions()
 	for _, o := range t.overrides {
 		s.Memory[MemoryChains].Add(o.dialer.Chains())

@@ -92,7 +92,7 @@ type texts struct{ *resolver.Resolver }
 // resolver says; its own silence, which its first answer ends, may be asked for
 // again at once.
 func (t texts) TXT(ctx context.Context, name string) (policycache.Answer, error) {
-	a, err := t.Lookup(ctx, name, resolver.TypeTXT)
+	a, err := t.LookupOnce(ctx, name, resolver.TypeTXT)
 	if err != nil {
 		expires := time.Now()
 		var failed *resolver.Error

@@ -127,9 +127,9 @@ const lookupTime = time.Minute
 
 // PlanSource is a transport.
 type PlanSource interface {
-	// Plan gives what awaits mail for a domain whose hosts are dialled at a
-	// port; 0 is the transport's.
-	Plan(ctx context.Context, domain string, port uint16) (*plan.Plan, error)
+	// Text gives what w makes of the plan for mail to a domain whose hosts are
+	// dialled at a port; 0 is the transport's.
+	Text(ctx context.Context, domain string, port uint16, w *plan.Writer) (string, error)
 }
 
 // Transport is a transport that is held for one look-up.
@@ -172,6 +172,7 @@ func (s *Server) serve(taking, lookups context.Context, conn net.Conn) {
 	defer context.AfterFunc(taking, c.end)()
 	in, out := netstring.NewReader(c, maxRequest), bufio.NewWriterSize(c, 4096)
 	var buf []byte
+	limited, flush := newTimeout(lookups, lookupTime), out.Flush
 	for {
 		if !in.Buffered() && out.Flush() != nil {
 			return
@@ -184,8 +185,10 @@ func (s *Server) serve(taking, lookups context.Context, conn net.Conn) {
 		}
 		// The replies that are there already do not wait for one that takes
 		// time, and a client that has gone is noticed then.
-		limited := newTimeout(lookups, lookupTime)
-		limited.waits = out.Flush
+		if !limited.again() {
+			limited = newTimeout(lookups, lookupTime)
+		}
+		limited.waits = flush
 		reply := s.answer(limited, string(text))
 		limited.stop()
 		if s.Counts != nil {
@@ -231,21 +234,25 @@ func (s *Server) answer(ctx context.Context, text string) string {
 		return temporary("there is no transport " + r.transport)
 	}
 	defer t.Release()
-	plan, err := t.Plan(ctx, r.domain, r.port)
+	reply, err := t.Text(ctx, r.domain, r.port, writerOf(r.reports))
 	if err != nil {
 		return temporary("4.4.3 " + r.domain + ": " + err.Error())
 	}
-	reply := replyTo(plan, r.reports)
 	if s.Logger.Enabled(ctx, slog.LevelDebug) {
 		s.Logger.Debug("socketmap", "domain", r.domain, "transport", r.transport, "reply", reply)
 	}
 	return reply
 }
 
-// replyTo is Reply, made once for each plan.
-func replyTo(p *plan.Plan, reports bool) string {
+// writerOf gives what makes the replies of a map.
+func writerOf(reports bool) *plan.Writer {
 	if reports {
-		return p.Text(1, func(p *plan.Plan) string { return Reply(p, true) })
+		return reportWriter
 	}
-	return p.Text(0, func(p *plan.Plan) string { return Reply(p, false) })
+	return policyWriter
 }
+
+var (
+	policyWriter = &plan.Writer{Write: func(p *plan.Plan) string { return Reply(p, false) }}
+	reportWriter = &plan.Writer{Write: func(p *plan.Plan) string { return Reply(p, true) }}
+)

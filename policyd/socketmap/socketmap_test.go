@@ -44,8 +44,8 @@ func newFake() *fake {
 	}}
 }
 
-// Plan implements PlanSource.
-func (f *fake) Plan(ctx context.Context, domain string, port uint16) (*plan.Plan, error) {
+// Text implements PlanSource.
+func (f *fake) Text(ctx context.Context, domain string, port uint16, w *plan.Writer) (string, error) {
 	f.asked.Add(1)
 	if domain == "port.example" && port == 2525 {
 		domain = "dane.example"
@@ -54,13 +54,13 @@ func (f *fake) Plan(ctx context.Context, domain string, port uint16) (*plan.Plan
 		select {
 		case <-f.hold:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return "", context.Cause(ctx)
 		}
 	}
 	if o := f.plans[domain]; o != nil {
-		return o, nil
+		return w.Write(o), nil
 	}
-	return f.plans["open.example"], nil
+	return w.Write(f.plans["open.example"]), nil
 }
 
 func (f *fake) find(name string) (Transport, bool) {

@@ -26,6 +26,18 @@ func newTimeout(ctx context.Context, after time.Duration) *timeout {
 	return &timeout{Context: ctx, after: after}
 }
 
+// again takes a stop back, for the next look-up, and reports whether that can
+// be: nothing has waited for the end.
+func (t *timeout) again() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.timed != nil {
+		return false
+	}
+	t.stopped = false
+	return true
+}
+
 // start starts the timer, unless it has been.
 func (t *timeout) start() context.Context {
 	t.mu.Lock()

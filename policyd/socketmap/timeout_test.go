@@ -55,3 +55,23 @@ func TestTimeoutThatNobodyWaitsFor(t *testing.T) {
 	}
 	ctx.stop()
 }
+
+// One that nothing has waited for serves the next look-up; another does not.
+func TestTimeoutAgain(t *testing.T) {
+	ctx := newTimeout(t.Context(), time.Minute)
+	for range 2 {
+		ctx.stop()
+		if !ctx.again() {
+			t.Fatal("one that nothing waited for cannot be used again")
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		t.Error(err)
+	}
+	done := ctx.Done()
+	ctx.stop()
+	<-done
+	if ctx.again() || ctx.Err() != context.Canceled {
+		t.Errorf("it is to begin again, and %v", ctx.Err())
+	}
+}

@@ -140,6 +140,9 @@ var withUnderscores = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Strict
 // the IDNA2008 lookup rules with the UTS 46 mapping (RFC 5891 §5), which see an
 // underscore as one letter more.
 func ASCIIDomain(domain string) (string, error) {
+	if isPlain(domain) {
+		return domain, nil
+	}
 	domain = strings.TrimSuffix(domain, ".")
 	if !ascii(domain) {
 		// The strict rules forbid underscores, and with them characters that
@@ -170,6 +173,23 @@ func ASCIIDomain(domain string) (string, error) {
 		}
 	}
 	return domain, nil
+}
+
+// isPlain reports whether a domain is in that form already, as nearly all are.
+// It saves every look-up and every recipient the way through the rules above.
+func isPlain(domain string) bool {
+	label := 0
+	for i := range len(domain) {
+		switch c := domain[i]; {
+		case c == '.' && label > 0:
+			label = 0
+		case (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_') && label < 63:
+			label++
+		default:
+			return false
+		}
+	}
+	return label > 0 && len(domain) <= 253
 }
 
 // Literal reads an address literal, "[192.0.2.1]", "[IPv6:2001:db8::1]" or,

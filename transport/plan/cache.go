@@ -17,6 +17,7 @@ const defaultBytes = 64 << 20
 // is safe for concurrent use.
 type Cache struct {
 	plans  *cache.Cache[cacheKey, *Plan]
+	texts  *cache.Cache[textKey, keptText]
 	serial atomic.Uint64 // of the last plan
 }
 
@@ -36,15 +37,20 @@ func newCache(bytes int64) *Cache {
 		// Those of a refresh look the known hosts up too.
 		Timeout: 2 * lookupTimeout,
 	})
+	c.texts = newTexts(c, bytes/2)
 	return c
 }
 
 // Stats gives the counters.
 func (c *Cache) Stats() cache.Stats { return c.plans.Stats() }
 
+// TextStats gives the counters of the texts.
+func (c *Cache) TextStats() cache.Stats { return c.texts.Stats() }
+
 // Close gives up the plans that are being made, and waits for them.
 func (c *Cache) Close() {
-	// The error could only be that of the context, which has no end.
+	// The errors could only be those of the context, which has no end.
+	_ = c.texts.Close(context.Background())
 	_ = c.plans.Close(context.Background())
 }
 
@@ -125,14 +131,21 @@ func (p *Planner) samePolicy(ctx context.Context, plan *Plan) bool {
 			return true
 		}
 	}
-	entry, err := p.cfg.Policies.Lookup(ctx, plan.Target.Domain)
-	if err != nil || !sameEntry(&entry, plan.Policy) {
-		return false
-	}
-	if p.policies != nil {
+	entry, same := p.policyOf(ctx, plan)
+	if same && p.policies != nil {
 		plan.made.policy.Store(&policyValidity{entry.Until, generation})
 	}
-	return true
+	return same
+}
+
+// policyOf looks the policy of a plan up, and reports whether it is still what
+// it was. It is nil where none is asked for.
+func (p *Planner) policyOf(ctx context.Context, plan *Plan) (*policycache.Entry, bool) {
+	if plan.Policy == nil {
+		return nil, true
+	}
+	entry, err := p.cfg.Policies.Lookup(ctx, plan.Target.Domain)
+	return &entry, err == nil && sameEntry(&entry, plan.Policy)
 }
 
 // sameEntry compares what is known of a policy. The same failure may come as a
@@ -151,12 +164,7 @@ func sameEntry(a, b *policycache.Entry) bool {
 // that somebody needed before.
 func (c *Cache) load(ctx context.Context, key cacheKey) (*Plan, time.Time, error) {
 	p := key.planner
-	generation, ok := p.generation()
-	plan, expires := p.lookupRoute(ctx, key.target, anyMessage)
-	plan.generation = generation
-	if ok {
-		plan.expires = expires
-	}
+	plan := p.load(ctx, key.target)
 	if old, known := c.plans.Entry(key); known && plan.Err == nil {
 		plan = p.lookupHosts(ctx, plan, old.Value.knownIn(plan))
 	}
@@ -166,6 +174,17 @@ func (c *Cache) load(ctx context.Context, key cacheKey) (*Plan, time.Time, error
 	}
 	plan.serial = c.serial.Add(1)
 	return plan, plan.expires, nil
+}
+
+// load makes a plan in which nothing is known of the hosts.
+func (p *Planner) load(ctx context.Context, target Target) *Plan {
+	generation, ok := p.generation()
+	plan, expires := p.lookupRoute(ctx, target, anyMessage)
+	plan.generation = generation
+	if ok {
+		plan.expires = expires
+	}
+	return plan
 }
 
 // knownIn lists the hosts of another plan for the same target that are known in
@@ -208,7 +227,7 @@ func (p *Planner) keep(plan *Plan, add func(*Plan) *Plan) *Plan {
 
 // planSize, routeHostSize and hostSize are what the structs take in memory, in
 // bytes, with some room.
-const planSize, routeHostSize, hostSize = 768 + texts*maxText, 72, 1024
+const planSize, routeHostSize, hostSize = 768, 72, 1024
 
 // cost is about what a plan takes in memory, in bytes.
 func (p *Plan) cost() int {

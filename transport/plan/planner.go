@@ -26,6 +26,11 @@
 // or a changed policy, and what is asked for often is refreshed ahead of its
 // expiry. A warm plan asks no DNS cache for ten answers.
 //
+// Who wants no more of a whole plan than a text, as Postfix does that asks for
+// a domain's policy, gets it from [Planner.Text]. The text is kept by the same
+// rules, and in place of the plan: it takes a few hundred bytes, where the plan
+// takes thousands.
+//
 // # What fails
 //
 // A policy or a record that cannot be looked up is a fact like any other, and
@@ -83,8 +88,14 @@ type Planner struct {
 	cfg      Config
 	resolver route.Resolver
 	finder   *route.Finder
-	// policies are cfg.Policies, if they tell when they change.
-	policies interface{ Generation() uint64 }
+	policies changing // cfg.Policies, if they tell when they change
+	sources  sources
+}
+
+// changing is what tells when it changes.
+type changing interface {
+	Generation() uint64
+	Unchanged(domain string, serial uint64) bool
 }
 
 // New makes a Planner.
@@ -92,7 +103,7 @@ func New(cfg Config) *Planner {
 	if cfg.HostTimeout <= 0 || cfg.HostTimeout > lookupTimeout {
 		cfg.HostTimeout = lookupTimeout
 	}
-	policies, _ := cfg.Policies.(interface{ Generation() uint64 })
+	policies, _ := cfg.Policies.(changing)
 	return &Planner{
 		cfg: cfg, resolver: cfg.Resolver, policies: policies,
 		finder: route.New(route.Config{Resolver: cfg.Resolver, Self: cfg.Self, ForceIPv4: cfg.ForceIPv4, Port: cfg.Port}),
@@ -105,9 +116,9 @@ func (p *Planner) Rules() verdict.Rules { return p.cfg.Rules }
 // recording gives the same planner with a resolver that records.
 func (p *Planner) recording() (*Planner, *recordingResolver) {
 	recorder := &recordingResolver{Resolver: p.cfg.Resolver}
-	other := *p
-	other.resolver, other.finder = recorder, p.finder.WithResolver(recorder)
-	return &other, recorder
+	return &Planner{
+		cfg: p.cfg, policies: p.policies, resolver: recorder, finder: p.finder.WithResolver(recorder),
+	}, recorder
 }
 
 // Target is where mail is to go. It is comparable.
@@ -147,29 +158,7 @@ type Plan struct {
 // made is what is found out about a plan after it was made. A plan itself never
 // changes.
 type made struct {
-	texts  [texts]atomic.Pointer[string]
 	policy atomic.Pointer[policyValidity]
-}
-
-// texts is how many texts are kept with a plan, and maxText how long each may
-// be, in bytes: a plan's cost has room for them.
-const texts, maxText = 2, 256
-
-// Text gives a text that was made of the whole plan, such as an answer in some
-// protocol, and keeps it with the plan: make is called when it is not known
-// yet, for i from 0 on, below 2. A long one is not kept.
-func (p *Plan) Text(i int, make func(*Plan) string) string {
-	if p.made == nil {
-		return make(p)
-	}
-	if known := p.made.texts[i].Load(); known != nil {
-		return *known
-	}
-	text := make(p)
-	if len(text) <= maxText {
-		p.made.texts[i].Store(&text)
-	}
-	return text
 }
 
 // Order gives the indexes of the route's hosts in the order of trying: those of

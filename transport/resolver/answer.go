@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/cache"
 )
 
 // Existence is what an Answer says about the records asked for.
@@ -43,8 +45,32 @@ type Answer struct {
 	Records Records   // of the type asked for; nil unless Existence is Exists
 	Omitted int       // how many records there are beyond those in Records
 	Expires time.Time // when it is asked for again
-	// of the exchange with a server that brought it; no two have the same
-	Serial uint64
+}
+
+// kept is what the cache has of an Answer: what the question, and the time at
+// which it is asked again, do not tell.
+type kept struct {
+	records   Records
+	canonical *string // nil: the name that was asked for
+	omitted   uint32
+	existence Existence
+	secure    bool
+}
+
+// answerOf gives the Answer to a question from what the cache has of it; there
+// is none beside an error.
+func answerOf(q question, e cache.Entry[kept]) Answer {
+	if e.Err != nil {
+		return Answer{}
+	}
+	a := Answer{
+		Name: q.name, Type: q.qtype, Canonical: q.name, Existence: e.Value.existence, Secure: e.Value.secure,
+		Records: e.Value.records, Omitted: int(e.Value.omitted), Expires: e.Expires,
+	}
+	if e.Value.canonical != nil {
+		a.Canonical = *e.Value.canonical
+	}
+	return a
 }
 
 // Len is how many records there are.

@@ -78,7 +78,7 @@ func TestParseResponse(t *testing.T) {
 			msg.Answer = append(msg.Answer, records(t, line)...)
 		}
 		msg.Ns = records(t, tc.ns...)
-		got, err := parseResponse(msg, question{"x.example.", TypeA})
+		got, err := parseResponse(msg, question{name: "x.example.", qtype: TypeA})
 		if err != tc.err || !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s:\n got %v, %v\nwant %v, %v", tc.what, got, err, tc.want, tc.err)
 		}
@@ -184,7 +184,7 @@ func TestFromResolvConf(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	kept := map[Type]int{TypeMX: maxMXs, TypeA: maxAddrs, TypeAAAA: maxAddrs, TypeTLSA: maxTLSAs, TypeTXT: maxTexts, TypeCNAME: maxNames, TypePTR: maxNames}
 	query := func(qtype Type) *dns.Msg {
-		query := newQuery(question{"x.example.", qtype})
+		query := newQuery(question{name: "x.example.", qtype: qtype})
 		query.Id = 0x1234
 		return query
 	}
@@ -219,7 +219,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte{0x12, 0x34, 0x81, 0x85, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		for qtype, most := range kept {
-			answerIsSound(t, in, query(qtype), question{"x.example.", qtype}, most)
+			answerIsSound(t, in, query(qtype), question{name: "x.example.", qtype: qtype}, most)
 		}
 	})
 }

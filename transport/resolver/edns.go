@@ -43,7 +43,7 @@ func (r *Resolver) askServer(ctx context.Context, s *server, q question) (respon
 	if failed == nil || !refusesEDNS(failed.Kind) || s.gaveAD.Load() {
 		return p, failed
 	}
-	root := question{".", Type(dns.TypeSOA)}
+	root := question{name: ".", qtype: Type(dns.TypeSOA)}
 	got, err := exchange(ctx, udp, s.addr, newQuery(root), r.cfg.Timeout)
 	if err != nil || !refusesEDNS(kindOfRcode(got.msg.Rcode)) {
 		return p, failed

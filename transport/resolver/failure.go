@@ -107,7 +107,7 @@ func (r *Resolver) remember(ctx context.Context, q question, e *Error) {
 // alive asks the servers for something that all of them know.
 func (r *Resolver) alive(ctx context.Context) bool {
 	for _, s := range r.servers {
-		if _, err := exchange(ctx, udp, s.addr, newQuery(question{".", Type(dns.TypeSOA)}), min(aliveTime, r.cfg.Timeout)); err == nil {
+		if _, err := exchange(ctx, udp, s.addr, newQuery(question{name: ".", qtype: Type(dns.TypeSOA)}), min(aliveTime, r.cfg.Timeout)); err == nil {
 			r.spoke()
 			return true
 		}

@@ -76,7 +76,7 @@ func ProbeServers(ctx context.Context, cfg Config, name string) ([]Probe, error)
 
 // ask fills in what the server shows.
 func (p *Probe) ask(ctx context.Context, cfg *Config, name string) {
-	q := question{name, Type(dns.TypeSOA)}
+	q := question{name: name, qtype: Type(dns.TypeSOA)}
 	got, err := exchange(ctx, udp, p.Server, newQuery(q), cfg.Timeout)
 	if err == nil {
 		start := time.Now()
@@ -108,7 +108,7 @@ func (p *Probe) ask(ctx context.Context, cfg *Config, name string) {
 		return
 	}
 	if p.AD && p.Counts {
-		broken := question{BrokenName, Type(dns.TypeA)}
+		broken := question{name: BrokenName, qtype: Type(dns.TypeA)}
 		got, err := exchange(ctx, udp, p.Server, newQuery(broken), cfg.Timeout)
 		p.Broken = err == nil && got.msg.Rcode == dns.RcodeSuccess && len(got.msg.Answer) > 0
 	}

@@ -148,20 +148,17 @@ func sizeOf[T any](list []T, each func(T) int) int {
 	return n
 }
 
-// cost is how many bytes an entry of the cache takes beside what the cache
-// itself needs.
-func cost(q question, e cache.Entry[Answer]) int {
-	// The question is the key of a map, and is in the entry too.
-	n := 2*int(reflect.TypeFor[question]().Size()) + int(reflect.TypeFor[Answer]().Size()) + len(q.name) + alloc
+// cost is how many bytes that takes to which an entry of the cache points.
+func cost(q question, e cache.Entry[kept]) int {
+	n := len(q.name) + alloc
 	if e.Err != nil {
 		return n + failureBytes
 	}
-	a := &e.Value
-	if a.Canonical != q.name {
-		n += len(a.Canonical) + alloc
+	if c := e.Value.canonical; c != nil {
+		n += int(reflect.TypeFor[string]().Size()) + len(*c) + 2*alloc
 	}
-	if a.Records != nil {
-		n += a.Records.bytes()
+	if e.Value.records != nil {
+		n += e.Value.records.bytes()
 	}
 	return n
 }

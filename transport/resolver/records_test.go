@@ -16,7 +16,7 @@ import (
 // them, and reads them.
 func overWire(t testing.TB, qtype Type, rrs ...dns.RR) response {
 	t.Helper()
-	q := question{"x.example.", qtype}
+	q := question{name: "x.example.", qtype: qtype}
 	query := newQuery(q)
 	msg := new(dns.Msg).SetReply(query)
 	msg.Answer = rrs

@@ -43,7 +43,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -79,9 +78,8 @@ type Config struct {
 type Resolver struct {
 	cfg     Config
 	servers []*server
-	cache   *cache.Cache[question, Answer]
+	cache   *cache.Cache[question, kept]
 	flight  *inflight.Places
-	serial  atomic.Uint64 // of the last answer
 	silence
 }
 
@@ -98,6 +96,7 @@ var errBusy = errors.New("too many DNS queries in progress, in total or for this
 type question struct {
 	name  string
 	qtype Type
+	once  bool // that there are no records is not kept
 }
 
 // New makes a Resolver, which must be closed. An error means that the list of
@@ -121,10 +120,13 @@ func New(cfg Config) (*Resolver, error) {
 		cfg.Logger.Warn("resolver not used: its answers cannot be trusted like those of the other servers (trust_ad)", "server", s.addr)
 	}
 	r := &Resolver{cfg: cfg, servers: servers, flight: inflight.New(maxAtOnce, maxPerOwner, cfg.Timeout)}
-	r.cache = cache.New(r.load, cache.Options[question, Answer]{
+	r.cache = cache.New(r.load, cache.Options[question, kept]{
 		Bytes: cfg.CacheBytes,
 		Cost:  cost,
-		Now:   cfg.Now,
+		Keep: func(q question, e cache.Entry[kept]) bool {
+			return !q.once || e.Err != nil || e.Value.existence == Exists
+		},
+		Now: cfg.Now,
 		// Every server times out in every round, by UDP and then by TCP,
 		// and once more when it is asked whether it is there at all. (One
 		// that refuses EDNS is not silent, and is asked twice more.)
@@ -147,6 +149,20 @@ func (r *Resolver) Close() {
 // on for others and for the cache. What Answer points to is shared: do not
 // change it.
 func (r *Resolver) Lookup(ctx context.Context, name string, qtype Type) (Answer, error) {
+	return r.lookup(ctx, name, qtype, false)
+}
+
+// LookupOnce is Lookup for a caller that keeps itself what an answer says,
+// until it expires: that there are no records is not kept twice. Records are,
+// to be looked at, and failures are remembered as always.
+func (r *Resolver) LookupOnce(ctx context.Context, name string, qtype Type) (Answer, error) {
+	if a, ok, err := r.Known(name, qtype); ok {
+		return a, err
+	}
+	return r.lookup(ctx, name, qtype, true)
+}
+
+func (r *Resolver) lookup(ctx context.Context, name string, qtype Type, once bool) (Answer, error) {
 	normal, err := normalName(name)
 	if err != nil {
 		return Answer{}, &Error{Name: name, Type: qtype, Kind: BadName, Err: err}
@@ -154,11 +170,11 @@ func (r *Resolver) Lookup(ctx context.Context, name string, qtype Type) (Answer,
 	if !qtype.known() {
 		return Answer{}, &Error{Name: name, Type: qtype, Kind: BadName, Err: errType}
 	}
-	q := question{normal, qtype}
+	q := question{name: normal, qtype: qtype, once: once}
 	for {
-		a, err := r.cache.Get(ctx, q)
+		entry, err := r.cache.GetEntry(ctx, q)
 		if err == nil {
-			return a, nil
+			return answerOf(q, entry), nil
 		}
 		var e *Error
 		if !errors.As(err, &e) {
@@ -182,7 +198,8 @@ func (r *Resolver) Known(name string, qtype Type) (a Answer, ok bool, err error)
 	if err != nil {
 		return Answer{}, false, nil
 	}
-	entry, ok := r.cache.Peek(question{normal, qtype})
+	q := question{name: normal, qtype: qtype}
+	entry, ok := r.cache.Peek(q)
 	if !ok {
 		return Answer{}, false, nil
 	}
@@ -190,7 +207,20 @@ func (r *Resolver) Known(name string, qtype Type) (a Answer, ok bool, err error)
 	if errors.As(entry.Err, &e) && r.outdated(e) {
 		return Answer{}, false, nil
 	}
-	return entry.Value, true, entry.Err
+	return answerOf(q, entry), true, entry.Err
+}
+
+// Drop forgets an answer, for who keeps what is made of it until it expires: it
+// is asked for again when it is next wanted. Failures stay.
+func (r *Resolver) Drop(name string, qtype Type) {
+	normal, err := normalName(name)
+	if err != nil {
+		return
+	}
+	q := question{name: normal, qtype: qtype}
+	if entry, ok := r.cache.Entry(q); ok && entry.Err == nil {
+		r.cache.Flush(q)
+	}
 }
 
 // Pending reports whether a question has been put to the servers that none of
@@ -200,7 +230,7 @@ func (r *Resolver) Pending(name string, qtype Type) (so time.Duration, ok bool) 
 	if err != nil {
 		return 0, false
 	}
-	since, ok := r.cache.Pending(question{normal, qtype})
+	since, ok := r.cache.Pending(question{name: normal, qtype: qtype})
 	if !ok {
 		return 0, false
 	}
@@ -212,7 +242,7 @@ func (r *Resolver) Cached() []Answer {
 	var list []Answer
 	for _, q := range r.cache.Keys() {
 		if e, ok := r.cache.Entry(q); ok && e.Err == nil {
-			list = append(list, e.Value)
+			list = append(list, answerOf(q, e))
 		}
 	}
 	return list
@@ -253,30 +283,32 @@ func (r *Resolver) Flush(domain string) int {
 func (r *Resolver) Stats() cache.Stats { return r.cache.Stats() }
 
 // load answers a question from the servers, for the cache.
-func (r *Resolver) load(ctx context.Context, q question) (Answer, time.Time, error) {
-	a := Answer{Name: q.name, Type: q.qtype, Canonical: q.name, Secure: true}
-	ttl, aliases := maxTTL, 0
+func (r *Resolver) load(ctx context.Context, q question) (kept, time.Time, error) {
+	a := kept{secure: true}
+	canonical, ttl, aliases := q.name, maxTTL, 0
 	for {
-		p, err := r.ask(ctx, question{a.Canonical, q.qtype})
+		p, err := r.ask(ctx, question{name: canonical, qtype: q.qtype})
 		if err != nil {
 			// The caller knows the name that it asked for.
 			err.Name = q.name
 			r.remember(ctx, q, err)
-			return Answer{}, err.Expires, err
+			return kept{}, err.Expires, err
 		}
-		a.Canonical, a.Existence = p.canonical, p.existence
-		a.Records, a.Omitted = p.records, p.omitted
-		a.Secure = a.Secure && p.secure
+		canonical = p.canonical
+		a.existence = p.existence
+		a.records, a.omitted = p.records, uint32(p.omitted)
+		a.secure = a.secure && p.secure
 		ttl, aliases = min(ttl, p.ttl), aliases+p.aliases
 		if !p.unfinished {
-			a.Expires = r.cfg.Now().Add(ttl)
-			a.Serial = r.serial.Add(1)
-			return a, a.Expires, nil
+			if canonical != q.name {
+				a.canonical = &canonical
+			}
+			return a, r.cfg.Now().Add(ttl), nil
 		}
 		if aliases > maxAliases {
 			err := &Error{Name: q.name, Type: q.qtype, Kind: Malformed, Err: errAliases}
 			r.remember(ctx, q, err)
-			return Answer{}, err.Expires, err
+			return kept{}, err.Expires, err
 		}
 	}
 }

@@ -456,6 +456,66 @@ func TestFlushIsByDomain(t *testing.T) {
 	}
 }
 
+// That there are no records is not kept for a caller that keeps it itself;
+// records and failures are, and what is in the cache already is the answer.
+func TestLookupOnce(t *testing.T) {
+	s := lab(t, zone)
+	s.SetFault("long.example.org", dns.TypeA, labdns.ServFail)
+	r := open(t, resolver.Config{Attempts: 1}, s)
+	for range 2 {
+		none, err := r.LookupOnce(t.Context(), "mx.example.org", resolver.TypeTXT)
+		if err != nil || none.Existence != resolver.NoData || !none.Expires.After(time.Now()) {
+			t.Errorf("%+v, %v", none, err)
+		}
+		some, err := r.LookupOnce(t.Context(), "mx.example.org", resolver.TypeA)
+		if err != nil || some.Len() == 0 || some.Name != "mx.example.org." {
+			t.Errorf("%+v, %v", some, err)
+		}
+		if _, err := r.LookupOnce(t.Context(), "long.example.org", resolver.TypeA); err == nil {
+			t.Error("no failure")
+		}
+	}
+	if left := r.Cached(); len(left) != 1 || left[0].Type != resolver.TypeA {
+		t.Errorf("kept: %+v", left)
+	}
+	if n := s.Queries("mx.example.org", dns.TypeTXT).UDP; n != 2 {
+		t.Errorf("asked %d times", n)
+	}
+	for _, name := range []string{"mx.example.org", "long.example.org"} {
+		if n := s.Queries(name, dns.TypeA).UDP; n != 1 {
+			t.Errorf("%s was asked for %d times", name, n)
+		}
+	}
+	first := lookup(t, r, "example.org", dns.TypeMX)
+	if again, err := r.LookupOnce(t.Context(), "example.org", resolver.TypeMX); err != nil || !again.Expires.Equal(first.Expires) {
+		t.Errorf("%+v, %v, and not what the cache has", again, err)
+	}
+}
+
+// What somebody made something of, and keeps, is dropped; a failure is not.
+func TestDrop(t *testing.T) {
+	s := lab(t, zone)
+	s.SetFault("long.example.org", dns.TypeA, labdns.ServFail)
+	r := open(t, resolver.Config{Attempts: 1}, s)
+	for range 2 {
+		lookup(t, r, "example.org", dns.TypeMX)
+		lookup(t, r, "mx.example.org", dns.TypeA)
+		fails(t, r, "long.example.org", dns.TypeA)
+		for _, name := range []string{"example.org", "nobody.example", "a..b"} {
+			r.Drop(name, resolver.TypeMX)
+		}
+		r.Drop("long.example.org", resolver.TypeA)
+	}
+	if left := r.Cached(); len(left) != 1 || left[0].Type != resolver.TypeA {
+		t.Errorf("kept: %+v", left)
+	}
+	for name, want := range map[string]int{"example.org": 2, "mx.example.org": 1, "long.example.org": 1} {
+		if n := s.Queries(name, dns.TypeANY).UDP; n != want {
+			t.Errorf("%s was asked for %d times, want %d", name, n, want)
+		}
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	for _, servers := range [][]string{nil, {""}, {"127.0.0.1:"}, {"127.0.0.1:0"}, {"127.0.0.1:x"}, {"[::1"}, {"a b"}, {"::1:53:x"}} {
 		if r, err := resolver.New(resolver.Config{Servers: servers}); err == nil {

@@ -118,8 +118,7 @@ func (c *Cache) Flush(domain string) error {
 		default:
 		}
 	}
-	c.generation.Add(1)
 	// What could not be removed is not loaded again.
-	st.knowledge = knowledge{used: st.used, loaded: err != nil}
+	st.knowledge = knowledge{used: st.used, serial: c.generation.Add(1), loaded: err != nil}
 	return err
 }

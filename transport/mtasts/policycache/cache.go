@@ -217,6 +217,23 @@ func (c *Cache) Close() {
 // or a policy that came, a failure, a flush.
 func (c *Cache) Generation() uint64 { return c.generation.Load() }
 
+// Unchanged reports whether a look-up would still say of a domain what an Entry
+// with that Serial says, but for the time, which that Entry has, and counts as
+// a look-up if so. It is for those who made something of the Entry when others'
+// entries have changed Generation since. The domain is that of the Entry.
+func (c *Cache) Unchanged(domain string, serial uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st, ok := c.memory.Get(domain)
+	if !ok || serial == 0 || st.serial != serial || c.closed {
+		return false
+	}
+	c.stats.Lookups++
+	c.stats.Hits++
+	st.used = c.cfg.Now()
+	return true
+}
+
 // Lookup gives a domain's policy as of now. It waits only when memory does not
 // know, and at most firstWait. The error is that of the context, or ErrClosed;
 // everything that went wrong with the policy itself is in the Entry. A name

@@ -449,7 +449,7 @@ func TestPolicyThatEndsPolicies(t *testing.T) {
 				w.wantNone(w.look(c), NoPolicy, mtasts.FailureNone)
 				w.wantCalls(0, 0)
 				// It holds for its life, and for five minutes at least.
-				for time.Sleep(ttl); last.MaxAge > 0 && c.cfg.Now().Before(c.memoryOf(domain).ended); time.Sleep(ttl) {
+				for time.Sleep(ttl); last.MaxAge > 0 && c.cfg.Now().Before(c.memoryOf(domain).more.ended); time.Sleep(ttl) {
 					w.wantNone(w.look(c), NoPolicy, mtasts.FailureNone)
 				}
 				w.set(func() { w.fetched = 0 })

@@ -109,17 +109,18 @@ func (c *Cache) load(st *state) {
 	jitter := c.cfg.Jitter()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.generation.Add(1)
+	st.serial = c.generation.Add(1)
 	st.loaded = err == nil
-	switch {
-	case err == nil:
-		st.unread = nil
-	case st.unread == nil || st.unread.Err.Error() != err.Error():
-		st.unread = &mtasts.Error{Failure: mtasts.FailureStore, Err: err}
-	}
 	if err != nil {
+		if d := st.change(); d.unread == nil || d.unread.Err.Error() != err.Error() {
+			d.unread = &mtasts.Error{Failure: mtasts.FailureStore, Err: err}
+		}
 		c.stats.Failures[mtasts.FailureStore]++
+		c.memory.Put(st.domain, st, st.cost())
 		return
+	}
+	if st.more != nil {
+		st.more.unread = nil
 	}
 	if !ok || cached.Domain != st.domain || cached.Policy.Mode == mtasts.ModeNone {
 		return
@@ -169,16 +170,18 @@ func (c *Cache) checkRecord(st *state) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.cfg.Now()
-	c.generation.Add(1)
+	st.serial = c.generation.Add(1)
 	c.stats.RecordChecks++
-	st.record, st.recordID, st.problem = known, rec.ID, problem
+	if st.noteRecord(known, rec.ID, problem); st.more != nil {
+		c.memory.Put(st.domain, st, st.cost())
+	}
 	if known == recordUnknown {
 		st.recheck = recheckAfter(now, answer)
 	} else {
 		st.recheck = latest(now.Add(minRecordTTL), earliest(answer.Expires, now.Add(maxRecordTTL)))
 	}
-	if known == recordAbsent && !st.valid(now) {
-		st.failure = nil // of a policy that is no more promised
+	if known == recordAbsent && !st.valid(now) && st.more != nil {
+		st.more.failure = nil // of a policy that is no more promised
 	}
 	if problem != nil {
 		c.stats.Failures[problem.Failure]++
@@ -190,7 +193,8 @@ func (c *Cache) checkRecord(st *state) {
 func (c *Cache) sameFailure(st *state, answer Answer, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if st.record != recordUnknown || st.problem == nil || !errors.Is(err, st.problem.Err) {
+	problem := st.details().problem
+	if st.record != recordUnknown || problem == nil || !errors.Is(err, problem.Err) {
 		return false
 	}
 	st.recheck = recheckAfter(c.cfg.Now(), answer)
@@ -220,17 +224,18 @@ func (c *Cache) plan(f *flight) (job, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st, now := f.st, c.cfg.Now()
+	d := st.details()
 	switch {
 	case c.closed:
 	case !f.refresh && st.wantsFetch(now):
 		if st.mayWait(now) {
-			return jobQuiet, st.recordID
+			return jobQuiet, d.recordID
 		}
-		return jobUrgent, st.recordID
-	case f.refresh && st.recordID != "":
-		return jobUrgent, st.recordID
-	case f.refresh && st.policy != nil:
-		return jobUrgent, st.policy.ID
+		return jobUrgent, d.recordID
+	case f.refresh && d.recordID != "":
+		return jobUrgent, d.recordID
+	case f.refresh && d.policy != nil:
+		return jobUrgent, d.policy.ID
 	}
 	return jobNone, ""
 }
@@ -257,10 +262,12 @@ func (c *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write fu
 	fetched := store.Policy{Domain: st.domain, ID: id, Fetched: now.UTC().Truncate(time.Second), Policy: policy}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.generation.Add(1)
+	st.serial = c.generation.Add(1)
 	c.countFetch(f)
 	f.fetched = true
-	st.failure, st.failedID = nil, ""
+	if st.more != nil {
+		st.more.failure, st.more.failedID = nil, ""
+	}
 	if policy.Mode == mtasts.ModeNone || policy.MaxAge == 0 {
 		st.end(id, policy.MaxAge, now)
 		write = func() error { return c.cfg.Store.Remove(fetched.Domain) }
@@ -277,13 +284,13 @@ func (c *Cache) notePolicy(f *flight, id string, policy mtasts.Policy) (write fu
 func (c *Cache) noteFailure(f *flight, id string, failure *mtasts.Error) (until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.generation.Add(1)
+	f.st.serial = c.generation.Add(1)
 	c.countFetch(f)
 	c.stats.Failures[failure.Failure]++
 	now := c.cfg.Now()
 	f.st.fail(id, failure, now)
 	if f.st.valid(now) {
-		return f.st.ends
+		return f.st.more.ends
 	}
 	return time.Time{}
 }
@@ -394,7 +401,7 @@ func (c *Cache) due() []*state {
 
 // isDue decides about one domain. The caller holds c.mu.
 func (c *Cache) isDue(st *state, now time.Time) bool {
-	return st.valid(now) && !now.Before(st.refresh) && now.Sub(st.used) < keepWarm && c.flights[st.domain] == nil
+	return st.valid(now) && !now.Before(st.more.refresh) && now.Sub(st.used) < keepWarm && c.flights[st.domain] == nil
 }
 
 // startRefresh begins a refresh that has its slot, if it is still due.

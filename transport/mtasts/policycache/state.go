@@ -74,6 +74,9 @@ type Entry struct {
 	// beside a policy, and beside NoPolicy when a record is there that does
 	// not count. nil when all is well.
 	Err *mtasts.Error
+	// Serial changes whenever what is known of the domain does; see
+	// [Cache.Unchanged]. 0: nothing is.
+	Serial uint64
 	// Until is when a look-up may say something else by the mere passing of
 	// time, or has something to do; before, it does not unless
 	// [Cache.Generation] changes. The zero time: at once.
@@ -113,16 +116,25 @@ type state struct {
 	knowledge
 }
 
-// knowledge is what is known of the domain; a flush takes it away.
+// knowledge is what is known of the domain; a flush takes it away. Of most
+// domains nothing is known but that there is no record.
 type knowledge struct {
-	used   time.Time     // by a look-up
-	loaded bool          // the store answered, or what it holds is superseded
-	unread *mtasts.Error // why it did not answer when it was last asked
+	used    time.Time // by a look-up
+	recheck time.Time // when the record may be asked for again
+	serial  uint64    // of the last change: the Cache's generation then
+	record  record
+	loaded  bool     // the store answered, or what it holds is superseded
+	more    *details // nil: nothing
+}
 
-	record   record
+// details is what is known of a domain that has, or had, a record or a policy,
+// or of which something could not be known.
+type details struct {
+	// why the store did not answer when it was last asked
+	unread *mtasts.Error
+
 	recordID string        // of a present record
 	problem  *mtasts.Error // with the record
-	recheck  time.Time     // when the record may be asked for again
 
 	policy *store.Policy // the cached policy, never of mode none
 	ends   time.Time     // when it does
@@ -138,28 +150,57 @@ type knowledge struct {
 	retry    time.Time     // when that id may be fetched again
 }
 
+// details gives what is known besides, to be read.
+func (k *knowledge) details() *details {
+	if k.more == nil {
+		return &details{}
+	}
+	return k.more
+}
+
+// change gives the same, to be changed.
+func (k *knowledge) change() *details {
+	if k.more == nil {
+		k.more = &details{}
+	}
+	return k.more
+}
+
+// stateSize and detailsSize are what the structs take, with their places in
+// memory's maps and lists.
+const (
+	stateSize   = 96 + 260
+	detailsSize = 192
+)
+
 // cost is about what the state takes in memory, in bytes.
 func (st *state) cost() int64 {
-	cost := int64(500 + len(st.domain))
-	if st.policy != nil {
-		cost += st.policy.Cost()
+	cost := int64(stateSize + len(st.domain))
+	if st.more != nil {
+		cost += detailsSize
+		if st.more.policy != nil {
+			cost += st.more.policy.Cost()
+		}
 	}
 	return cost
 }
 
 // valid reports whether a cached policy is in force.
-func (st *state) valid(now time.Time) bool { return st.policy != nil && now.Before(st.ends) }
+func (st *state) valid(now time.Time) bool {
+	return st.more != nil && st.more.policy != nil && now.Before(st.more.ends)
+}
 
 // expire drops a policy whose time is over. One whose end was put forward,
 // because the clock was behind when it was loaded, is loaded again: with the
 // clock right again, the store may say otherwise.
 func (st *state) expire(now time.Time) {
-	if st.policy == nil || st.valid(now) {
+	d := st.more
+	if d == nil || d.policy == nil || st.valid(now) {
 		return
 	}
-	st.policy = nil
-	if st.clamped {
-		st.loaded, st.clamped = false, false
+	d.policy = nil
+	if d.clamped {
+		st.loaded, d.clamped = false, false
 	}
 }
 
@@ -168,7 +209,7 @@ func (st *state) need(now time.Time) need {
 	switch {
 	case !st.loaded || !now.Before(st.recheck) || st.wantsFetch(now):
 		return needCheck
-	case st.valid(now) && !now.Before(st.refresh):
+	case st.valid(now) && !now.Before(st.more.refresh):
 		return needRefresh
 	}
 	return needNothing
@@ -178,57 +219,69 @@ func (st *state) need(now time.Time) need {
 // that wait for it: there is a policy to go on with, and the id's first fetch,
 // which they did wait for, failed.
 func (st *state) mayWait(now time.Time) bool {
-	return st.valid(now) && st.failedID == st.recordID
+	return st.valid(now) && st.more.failedID == st.more.recordID
 }
 
 // wantsFetch decides whether the record that is there calls for a fetch now.
 func (st *state) wantsFetch(now time.Time) bool {
+	d := st.details()
 	switch {
 	case st.record != recordPresent:
 		return false
-	case st.valid(now) && st.policy.ID == st.recordID:
+	case st.valid(now) && d.policy.ID == d.recordID:
 		return false
-	case st.endedID == st.recordID && now.Before(st.ended):
+	case d.endedID == d.recordID && now.Before(d.ended):
 		return false
 	}
-	return st.failedID != st.recordID || !now.Before(st.retry)
+	return d.failedID != d.recordID || !now.Before(d.retry)
+}
+
+// noteRecord takes note of what the DNS says of the record.
+func (st *state) noteRecord(known record, id string, problem *mtasts.Error) {
+	st.record = known
+	if st.more != nil || id != "" || problem != nil {
+		d := st.change()
+		d.recordID, d.problem = id, problem
+	}
 }
 
 // keep takes a policy into the state: at a fetch, or from the store.
 func (st *state) keep(p store.Policy, now time.Time, jitter float64) {
-	from := p.Fetched
-	st.clamped = from.After(now.Add(time.Second))
-	if st.clamped {
+	d, from := st.change(), p.Fetched
+	d.clamped = from.After(now.Add(time.Second))
+	if d.clamped {
 		from = now
 	}
-	st.policy, st.ends = &p, from.Add(p.Policy.MaxAge)
-	st.refresh = from.Add(time.Duration(float64(p.Policy.MaxAge) * (0.7 + 0.2*jitter)))
-	if st.clamped {
-		st.refresh = now
+	d.policy, d.ends = &p, from.Add(p.Policy.MaxAge)
+	d.refresh = from.Add(time.Duration(float64(p.Policy.MaxAge) * (0.7 + 0.2*jitter)))
+	if d.clamped {
+		d.refresh = now
 	}
-	st.endedID = ""
-	st.loaded, st.unread = true, nil
+	d.endedID = ""
+	st.loaded, d.unread = true, nil
 }
 
 // end takes note that the domain's policy says that there is none. That holds
 // for the policy's life, and at least for as long as after a failure.
 func (st *state) end(id string, maxAge time.Duration, now time.Time) {
-	st.policy, st.clamped = nil, false
-	st.loaded, st.unread = true, nil
-	st.endedID, st.ended = id, now.Add(max(maxAge, backOff))
+	d := st.change()
+	d.policy, d.clamped = nil, false
+	st.loaded, d.unread = true, nil
+	d.endedID, d.ended = id, now.Add(max(maxAge, backOff))
 }
 
 // fail takes note of a failed fetch.
 func (st *state) fail(id string, failure *mtasts.Error, now time.Time) {
-	st.failure = failure
+	d := st.change()
+	d.failure = failure
 	if errors.Is(failure, errBusy) {
 		return // not the domain's fault: no back-off
 	}
-	st.failedID, st.retry = id, now.Add(backOff)
+	d.failedID, d.retry = id, now.Add(backOff)
 	if st.valid(now) {
-		pause := max(backOff, min(maxRefresh, st.ends.Sub(now)/10))
-		if next := now.Add(pause); st.refresh.Before(next) {
-			st.refresh = next
+		pause := max(backOff, min(maxRefresh, d.ends.Sub(now)/10))
+		if next := now.Add(pause); d.refresh.Before(next) {
+			d.refresh = next
 		}
 	}
 }
@@ -239,15 +292,15 @@ func (st *state) until(now time.Time) time.Time {
 	if !st.loaded || st.need(now) != needNothing {
 		return time.Time{}
 	}
-	end := st.recheck
-	if st.policy != nil {
-		end = earliest(end, earliest(st.ends, st.refresh))
+	end, d := st.recheck, st.details()
+	if d.policy != nil {
+		end = earliest(end, earliest(d.ends, d.refresh))
 	}
-	if st.record == recordPresent && st.failedID == st.recordID && now.Before(st.retry) {
-		end = earliest(end, st.retry)
+	if st.record == recordPresent && d.failedID == d.recordID && now.Before(d.retry) {
+		end = earliest(end, d.retry)
 	}
-	if st.record == recordPresent && st.endedID == st.recordID && now.Before(st.ended) {
-		end = earliest(end, st.ended)
+	if st.record == recordPresent && d.endedID == d.recordID && now.Before(d.ended) {
+		end = earliest(end, d.ended)
 	}
 	return end
 }
@@ -255,21 +308,22 @@ func (st *state) until(now time.Time) time.Time {
 // entry tells what is known. It is called when nothing need be checked, and
 // when no more can be waited for.
 func (st *state) entry(now time.Time) Entry {
-	e := Entry{Domain: st.domain, RecordID: st.recordID, Err: st.failure, Until: st.until(now)}
-	if st.problem != nil {
-		e.Err = st.problem
+	d := st.details()
+	e := Entry{Domain: st.domain, RecordID: d.recordID, Err: d.failure, Serial: st.serial, Until: st.until(now)}
+	if d.problem != nil {
+		e.Err = d.problem
 	}
 	switch {
 	case st.valid(now):
 		e.State, e.Source = HasPolicy, SourceCache
-		e.Policy, e.ID, e.Fetched, e.Expires = st.policy.Policy, st.policy.ID, st.policy.Fetched, st.ends
-	case st.unread != nil:
+		e.Policy, e.ID, e.Fetched, e.Expires = d.policy.Policy, d.policy.ID, d.policy.Fetched, d.ends
+	case d.unread != nil:
 		// A cached policy outlives a missing record, so that no record proves
 		// nothing while the store may hold one.
 		if e.Err == nil {
-			e.Err = st.unread
+			e.Err = d.unread
 		}
-	case st.record == recordAbsent, st.record == recordPresent && st.endedID == st.recordID && now.Before(st.ended):
+	case st.record == recordAbsent, st.record == recordPresent && d.endedID == d.recordID && now.Before(d.ended):
 		e.State = NoPolicy
 	}
 	return e

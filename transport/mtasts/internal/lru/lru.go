@@ -11,7 +11,6 @@
 package lru
 
 import (
-	"container/list"
 	"iter"
 	"math/bits"
 
@@ -29,44 +28,57 @@ const classes = 65
 // locks.
 type Map[V any] struct {
 	limit, cost int64
-	byKey       map[string]*list.Element // of *entry[V]
-	holders     map[string]*holder
-	// of *holder by class, the last used in front
-	bySize [classes]list.List
+	byKey       map[string]*entry[V]
+	holders     map[string]*holder[V]
+	bySize      [classes]*holder[V] // by class, the one last used
 }
 
-// holder is a registrable domain with the entries below it.
-type holder struct {
-	domain  string
-	cost    int64
-	class   int
-	entries list.List     // of *entry[V], the last used in front
-	at      *list.Element // in bySize[class]
+// holder is a registrable domain with the entries below it. The holders of a
+// class are a ring: from the last used to the one before that, and so on.
+type holder[V any] struct {
+	next, prev *holder[V]
+	domain     string
+	cost       int64
+	class      int
+	newest     *entry[V] // the last used
 }
 
+// entry is in the ring of its holder's.
 type entry[V any] struct {
-	key    string
-	value  V
-	cost   int64
-	holder *holder
+	next, prev *entry[V]
+	key        string
+	value      V
+	cost       int64
+	holder     *holder[V]
 }
 
 // New makes a Map whose entries cost at most limit together. The entry last put
 // stays whatever it costs.
 func New[V any](limit int64) *Map[V] {
-	return &Map[V]{limit: limit, byKey: make(map[string]*list.Element), holders: make(map[string]*holder)}
+	return &Map[V]{limit: limit, byKey: make(map[string]*entry[V]), holders: make(map[string]*holder[V])}
 }
 
 // Get finds an entry and marks it as used.
 func (m *Map[V]) Get(key string) (value V, ok bool) {
-	el, ok := m.byKey[key]
+	e, ok := m.byKey[key]
 	if !ok {
 		return value, false
 	}
-	e := el.Value.(*entry[V])
-	e.holder.entries.MoveToFront(el)
-	m.bySize[e.holder.class].MoveToFront(e.holder.at)
+	m.use(e)
 	return e.value, true
+}
+
+// use marks an entry as used, and its holder.
+func (m *Map[V]) use(e *entry[V]) {
+	h := e.holder
+	if h.newest != e {
+		h.takeOut(e)
+		h.put(e)
+	}
+	if m.bySize[h.class] != h {
+		m.takeOut(h)
+		m.put(h)
+	}
 }
 
 // Put adds or replaces an entry, marks it as used, and forgets others while
@@ -76,13 +88,15 @@ func (m *Map[V]) Put(key string, value V, cost int64) {
 	domain := registrable.Domain(key)
 	h := m.holders[domain]
 	if h == nil {
-		h = &holder{domain: domain}
-		h.at = m.bySize[0].PushFront(h)
+		h = &holder[V]{domain: domain}
+		m.put(h)
 		m.holders[domain] = h
 	}
-	m.byKey[key] = h.entries.PushFront(&entry[V]{key, value, cost, h})
+	e := &entry[V]{key: key, value: value, cost: cost, holder: h}
+	m.byKey[key] = e
+	h.put(e)
 	m.count(h, cost)
-	m.bySize[h.class].MoveToFront(h.at)
+	m.use(e)
 	for m.cost > m.limit && len(m.byKey) > 1 {
 		m.Delete(m.victim(key))
 	}
@@ -92,9 +106,16 @@ func (m *Map[V]) Put(key string, value V, cost int64) {
 // the holder that holds most, of which kept is none.
 func (m *Map[V]) victim(kept string) string {
 	for class := classes - 1; class >= 0; class-- {
-		for at := m.bySize[class].Back(); at != nil; at = at.Prev() {
-			if e := at.Value.(*holder).entries.Back().Value.(*entry[V]); e.key != kept {
+		newest := m.bySize[class]
+		if newest == nil {
+			continue
+		}
+		for h := newest.prev; ; h = h.prev {
+			if e := h.newest.prev; e.key != kept {
 				return e.key
+			}
+			if h == newest {
+				break
 			}
 		}
 	}
@@ -103,28 +124,76 @@ func (m *Map[V]) victim(kept string) string {
 
 // Delete forgets an entry, if it is there.
 func (m *Map[V]) Delete(key string) {
-	el, ok := m.byKey[key]
+	e, ok := m.byKey[key]
 	if !ok {
 		return
 	}
-	e := el.Value.(*entry[V])
-	e.holder.entries.Remove(el)
+	h := e.holder
+	h.takeOut(e)
 	delete(m.byKey, key)
-	m.count(e.holder, -e.cost)
-	if e.holder.entries.Len() == 0 {
-		m.bySize[e.holder.class].Remove(e.holder.at)
-		delete(m.holders, e.holder.domain)
+	m.count(h, -e.cost)
+	if h.newest == nil {
+		m.takeOut(h)
+		delete(m.holders, h.domain)
 	}
 }
 
 // count adds to what a holder holds, and puts it among its like.
-func (m *Map[V]) count(h *holder, cost int64) {
+func (m *Map[V]) count(h *holder[V], cost int64) {
 	m.cost += cost
 	h.cost += cost
 	if class := bits.Len64(uint64(h.cost / little)); class != h.class {
-		m.bySize[h.class].Remove(h.at)
+		m.takeOut(h)
 		h.class = class
-		h.at = m.bySize[class].PushFront(h)
+		m.put(h)
+	}
+}
+
+// put puts a holder among its like, as the one last used.
+func (m *Map[V]) put(h *holder[V]) {
+	newest := m.bySize[h.class]
+	m.bySize[h.class] = h
+	if newest == nil {
+		h.next, h.prev = h, h
+		return
+	}
+	h.next, h.prev = newest, newest.prev
+	h.next.prev, h.prev.next = h, h
+}
+
+// takeOut takes a holder from among its like.
+func (m *Map[V]) takeOut(h *holder[V]) {
+	if h.next == h {
+		m.bySize[h.class] = nil
+		return
+	}
+	h.next.prev, h.prev.next = h.prev, h.next
+	if m.bySize[h.class] == h {
+		m.bySize[h.class] = h.next
+	}
+}
+
+// put puts an entry among the holder's, as the one last used.
+func (h *holder[V]) put(e *entry[V]) {
+	newest := h.newest
+	h.newest = e
+	if newest == nil {
+		e.next, e.prev = e, e
+		return
+	}
+	e.next, e.prev = newest, newest.prev
+	e.next.prev, e.prev.next = e, e
+}
+
+// takeOut takes an entry from among the holder's.
+func (h *holder[V]) takeOut(e *entry[V]) {
+	if e.next == e {
+		h.newest = nil
+		return
+	}
+	e.next.prev, e.prev.next = e.prev, e.next
+	if h.newest == e {
+		h.newest = e.next
 	}
 }
 
@@ -138,8 +207,8 @@ func (m *Map[V]) Cost() int64 { return m.cost }
 // must not change meanwhile.
 func (m *Map[V]) All() iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
-		for key, el := range m.byKey {
-			if !yield(key, el.Value.(*entry[V]).value) {
+		for key, e := range m.byKey {
+			if !yield(key, e.value) {
 				return
 			}
 		}

@@ -123,7 +123,10 @@ func TestMapCounts(t *testing.T) {
 		}
 		held := 0
 		for _, h := range m.holders {
-			held += h.entries.Len()
+			held++
+			for e := h.newest.next; e != h.newest; e = e.next {
+				held++
+			}
 		}
 		if held != n {
 			t.Fatalf("%d entries with holders of %d", held, n)
