@@ -85,7 +85,7 @@ var (
 
 // ours reports whether an error is one of these.
 func ours(err error) bool {
-	for _, e := range []error{errStopping, errStalled, intake.ErrStalled, intake.ErrSlow, errErrors, errBroken, errLongLine, errHugeChunk} {
+	for _, e := range []error{errStopping, errStalled, intake.ErrStalled, intake.ErrSlow, errErrors, errBroken, errNested, errLongLine, errHugeChunk} {
 		if errors.Is(err, e) {
 			return true
 		}

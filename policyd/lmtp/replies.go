@@ -120,6 +120,9 @@ func (c *conn) goodbye(err error) {
 		text = "421 4.3.0 a message was abandoned: reconnect"
 	case errors.Is(err, errLongLine):
 		text = fmt.Sprintf("421 4.5.2 command line longer than %d bytes", maxLine)
+	case errors.Is(err, errNested):
+		c.flush() // the reply to MAIL
+		return
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return
 	default:

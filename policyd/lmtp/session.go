@@ -20,6 +20,7 @@ type session struct {
 	*Server
 	conn *conn
 	env  transport.Envelope
+	open bool // MAIL was accepted, and what it began has not ended
 	// names are the recipients as the library spells them.
 	names []string
 	// transfer is the one that goes on. The library itself does not wait for
@@ -33,8 +34,14 @@ func (s *Server) session(c *smtp.Conn) (smtp.Session, error) {
 	return &session{Server: s, conn: c.Conn().(*conn), held: s.Envelope()}, nil
 }
 
-// Mail begins a message.
+// Mail begins a message. In the middle of another one it ends the connection:
+// the library would keep the recipients of the one before, answer for them as
+// if they had got the message, and put those that follow among them.
 func (s *session) Mail(from string, o *smtp.MailOptions) error {
+	if s.open {
+		s.conn.err = errNested
+		return errNested
+	}
 	if limit := s.Spool.Max(); s.conn.size > limit {
 		return &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 3, 4},
 			Message: fmt.Sprintf("the message is larger than max_message_size (%d bytes)", limit)}
@@ -52,9 +59,13 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 		Ret:        string(o.Return),
 		EnvID:      short(xtext(s.conn.param)),
 	}
-	s.names = nil
+	s.names, s.open = nil, true
 	return nil
 }
+
+// errNested is the reply to MAIL in the middle of a message (RFC 5321
+// §4.1.4).
+var errNested = &smtp.SMTPError{Code: 421, EnhancedCode: smtp.EnhancedCode{4, 5, 1}, Message: "MAIL in the middle of a message: reconnect"}
 
 // short gives a parameter's value, unless it is too long to be one.
 func short(value string) string {
@@ -126,7 +137,7 @@ func (s *session) Reset() {
 
 // forget lets the envelope go.
 func (s *session) forget() {
-	s.env, s.names = transport.Envelope{}, nil
+	s.env, s.names, s.open = transport.Envelope{}, nil, false
 	s.held.End()
 }
 

@@ -57,8 +57,13 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 	case d.Detach():
 		s.conn.unconfirmed = append(s.conn.unconfirmed, owing)
 	}
-	return nil
+	return errNoResult
 }
+
+// errNoResult is the reply for a recipient of the library's whom we do not
+// know, which would be a defect of ours. Without it the library would say that
+// the message was delivered.
+var errNoResult = replyTo(status.New(status.Temporary, 3, 0), "nothing was done for this recipient")
 
 // receive reads the message.
 func (s *session) receive(upload *intake.Upload, r io.Reader) (*spool.Message, error) {

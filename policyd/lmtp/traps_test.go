@@ -59,6 +59,36 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
+// MAIL in the middle of a message ends the connection: neither are recipients
+// of the message before told that they got this one, nor do they get it.
+func TestNestedMail(t *testing.T) {
+	for name, begin := range map[string][]string{
+		"after RCPT":               envelope("a"),
+		"after MAIL":               envelope("a")[:1],
+		"after a chunk of no size": append(envelope("a"), "BDAT -1 LAST"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t, nil)
+			c := b.connect()
+			c.say(begin...)
+			for range begin {
+				if line := c.line(); !strings.HasPrefix(line, "250 ") && !strings.HasPrefix(line, "501 ") {
+					t.Fatalf("%q", line)
+				}
+			}
+			c.say(append(envelope("c"), "DATA", "x", ".")...)
+			c.want("421 4.5.1 MAIL in the middle of a message", "")
+			b.WantCalls()
+			c = b.connect()
+			c.mail("d")
+			c.want("250 2.0.0 <d@example.net>")
+			c.mail("e")
+			c.want("250 2.0.0 <e@example.net>")
+			b.WantCalls("d@example.net", "e@example.net")
+		})
+	}
+}
+
 // Who says in advance that it will be too large need not send it.
 func TestTooLargeInAdvance(t *testing.T) {
 	b := serve(t, nil)
