@@ -74,33 +74,26 @@ var ErrNone = errors.New("no mechanism in common")
 type Credentials struct {
 	User  string
 	order []Mechanism
-	// secret stands behind a pointer of a type of its own: fmt follows no
-	// pointer inside a value, and the type has words of its own.
-	secret *secret
-	hide   *mask
-	keys   *scramKeys
+	// What knows the password stands behind functions: package fmt follows
+	// pointers, but shows nothing of a function.
+	secret       func() string
+	hide         func(text string) string
+	conversation func(user string) (*scram.ClientConversation, error)
 }
-
-// secret is a password or a token.
-type secret string
-
-// String and GoString keep it to itself.
-func (*secret) String() string   { return "(hidden)" }
-func (*secret) GoString() string { return "(hidden)" }
 
 // New makes credentials. With [External] the password may be empty, and the
 // user, who may be empty too, is whom to act as.
 func New(user, password string, order []Mechanism) *Credentials {
-	s := secret(password)
+	keys := &scramKeys{password: password}
 	return &Credentials{
-		User: user, order: slices.Clone(order), secret: &s,
-		hide: newMask(user, password), keys: &scramKeys{},
+		User: user, order: slices.Clone(order), secret: func() string { return password },
+		hide: newMask(user, password).apply, conversation: keys.begin,
 	}
 }
 
 // Hide takes the password out of a text, in each form in which it may have been
 // sent, and parts of it of eight bytes and more.
-func (c *Credentials) Hide(text string) string { return c.hide.apply(text) }
+func (c *Credentials) Hide(text string) string { return c.hide(text) }
 
 // Server is the one that is logged in at, for OAUTHBEARER.
 type Server struct {
@@ -131,11 +124,11 @@ func (c *Credentials) Order() string {
 }
 
 func (c *Credentials) exchange(m Mechanism, at Server) (Exchange, error) {
-	password := string(*c.secret)
+	password := c.secret()
 	e := Exchange{Mechanism: m}
 	switch m {
 	case SCRAMSHA256:
-		conversation, err := c.keys.conversation(c.User, password)
+		conversation, err := c.conversation(c.User)
 		if err != nil {
 			return Exchange{}, err
 		}
@@ -144,7 +137,7 @@ func (c *Credentials) exchange(m Mechanism, at Server) (Exchange, error) {
 	case Plain:
 		e.Client = sasl.NewPlainClient("", c.User, password)
 	case Login:
-		e.Client = &loginClient{user: c.User, password: c.secret}
+		e.Client = &loginClient{user: c.User, password: password}
 	case OAuthBearer:
 		e.Client = sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: c.User, Token: password, Host: at.Host, Port: int(at.Port)})
 	case External:
@@ -169,16 +162,19 @@ const maxConversations = 100
 // scramKeys remembers what the password comes to with a server's salt, which
 // takes some milliseconds to find.
 type scramKeys struct {
+	password string
+
 	mu     sync.Mutex
 	client *scram.Client
 	used   int
 }
 
-func (k *scramKeys) conversation(user, password string) (*scram.ClientConversation, error) {
+// begin begins an exchange.
+func (k *scramKeys) begin(user string) (*scram.ClientConversation, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.client == nil || k.used >= maxConversations {
-		client, err := scram.SHA256.NewClient(user, password, "")
+		client, err := scram.SHA256.NewClient(user, k.password, "")
 		if err != nil {
 			// What is wrong with a password is told without a character of it.
 			return nil, errors.New("user or password has characters that SCRAM does not allow (RFC 4013)")
@@ -230,7 +226,7 @@ func checkIterations(challenge string) error {
 // servers are not agreed on either.
 type loginClient struct {
 	user     string
-	password *secret
+	password string
 	asked    int
 }
 
@@ -250,5 +246,5 @@ func (l *loginClient) Next(challenge []byte) ([]byte, error) {
 		return []byte(l.user), nil
 	}
 	l.asked = 2
-	return []byte(*l.password), nil
+	return []byte(l.password), nil
 }
