@@ -135,7 +135,7 @@ func TestDocumentsNameWhatIsThere(t *testing.T) {
 			}
 		}
 	})
-	for _, document := range []string{"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/reliability.md", "docs/security.md", "docs/performance.md"} {
+	for _, document := range []string{"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/reliability.md", "docs/bounds.md", "docs/security.md", "docs/performance.md"} {
 		for _, word := range named(read(t, document)) {
 			if regexp.MustCompile(`^(Test|Fuzz|Benchmark)\w+$`).MatchString(word) && !tests[word] {
 				t.Errorf("%s names %s, and there is no such test", document, word)

@@ -90,3 +90,27 @@ func TestDrippingServersAreLeft(t *testing.T) {
 		})
 	}
 }
+
+// Of one message at most 20 destinations are worked on at once.
+func TestDestinationsAtOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	gate := make(chan struct{})
+	server := l.mx("mx1.a.example", func(h *mx.Behaviour) { h.At = map[mx.Stage]mx.Action{mx.StageMAIL: {Hold: gate}} })
+	var to, want []string
+	for i := range 50 {
+		l.zone("d%d.example. MX 10 mx1.a.example.", i)
+		to, want = append(to, fmt.Sprintf("b@d%d.example", i)), append(want, "2.0.0 ")
+	}
+	l.start(nil)
+	done := make(chan []Result)
+	go func() { done <- l.send(to...) }()
+	if err := server.WaitUntil(t.Context(), func(c mx.Counters) bool { return c.Verbs["MAIL"] == 20 }); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.transport.Stats().Deliveries; n != 20 {
+		t.Errorf("%d destinations at once", n)
+	}
+	close(gate)
+	expect(t, <-done, want...)
+}

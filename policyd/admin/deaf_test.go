@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -13,10 +14,17 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/memnet"
+	"github.com/mxpipe/mxpipe/transport"
 )
 
 // talkative is a daemon with much to tell.
 type talkative struct{ Daemon }
+
+// Explain waits for ever.
+func (talkative) Explain(ctx context.Context, _ string, _ *transport.Question) (*Explanation, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
 
 func (talkative) Status() Status { return Status{Warnings: []string{strings.Repeat("x", 1<<20)}} }
 
@@ -59,5 +67,18 @@ func TestDeafClients(t *testing.T) {
 		cancel()
 		served.Wait()
 		s.Wait()
+	})
+}
+
+// An answer that does not come is given up after three minutes.
+func TestAnswerTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(talkative{}, Options{Logger: slog.New(slog.DiscardHandler)})
+		start := time.Now()
+		w := httptest.NewRecorder()
+		s.http.Handler.ServeHTTP(w, httptest.NewRequest("GET", "/v1/explain?domain=example.org", nil))
+		if took := time.Since(start); took != 3*time.Minute || w.Code != http.StatusInternalServerError {
+			t.Errorf("%d after %v", w.Code, took)
+		}
 	})
 }

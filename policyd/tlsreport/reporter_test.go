@@ -92,6 +92,21 @@ func observe(r *Reporter, domain string, p Policy, f *Failure, n int) {
 	}
 }
 
+// TestQueueIsBounded: sessions that come faster than they are counted are left
+// out, and nobody waits.
+func TestQueueIsBounded(t *testing.T) {
+	r := open(t, config("", records{}, &post{}))
+	r.mu.Lock() // the one that counts them waits with the first
+	observe(r, "example.org", sts, nil, 10_000)
+	r.mu.Unlock()
+	if n := r.Stats().Dropped; n != 10_000-8192 && n != 10_000-8193 {
+		t.Errorf("%d of 10,000 were left out", n)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // abandon ends a Reporter as kill -9 does: nothing is written any more.
 func abandon(r *Reporter) {
 	r.cancel()

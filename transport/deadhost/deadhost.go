@@ -64,6 +64,9 @@ type Options struct {
 	Size int
 }
 
+// defaultSize is Options.Size where that is 0.
+const defaultSize = 50_000
+
 // Hosts is what is known of hosts. It is safe for concurrent use. There is
 // nothing to stop.
 type Hosts struct {
@@ -100,7 +103,7 @@ func New(o Options) *Hosts {
 	o.Wait = cmp.Or(o.Wait, 10*time.Second)
 	o.Longest = max(cmp.Or(o.Longest, time.Minute), o.Wait)
 	o.Fresh = cmp.Or(o.Fresh, time.Minute)
-	o.Size = cmp.Or(o.Size, 50_000)
+	o.Size = cmp.Or(o.Size, defaultSize)
 	return &Hosts{o: o, byName: make(map[string]*host)}
 }
 
