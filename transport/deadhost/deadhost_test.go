@@ -76,6 +76,12 @@ type tally struct {
 	texts                              sync.Map
 }
 
+// raise makes most at least n, whoever else does so too.
+func raise(most *atomic.Int64, n int64) {
+	for was := most.Load(); was < n && !most.CompareAndSwap(was, n); was = most.Load() {
+	}
+}
+
 // deliver starts n deliveries to a host that answers after so long, or never
 // when that is more than the time-out.
 func (c *tally) deliver(ctx context.Context, h *deadhost.Hosts, n int, answersAfter time.Duration) {
@@ -85,7 +91,7 @@ func (c *tally) deliver(ctx context.Context, h *deadhost.Hosts, n int, answersAf
 			p, err := h.Begin(ctx, host)
 			if err != nil {
 				c.fast.Add(1)
-				c.slowest.Store(max(c.slowest.Load(), int64(time.Since(start))))
+				raise(&c.slowest, int64(time.Since(start)))
 				c.texts.Store(err.Error(), true)
 				return
 			}
