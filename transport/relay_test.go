@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"crypto/tls"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -119,7 +120,13 @@ func TestRelayMustProveItself(t *testing.T) {
 		"unknown authority": {func(l *lab, h *mx.Behaviour) {
 			h.TLS.Certificate = issue(l.t, l.strangers, ca.For("smtp.relay.example"))
 		}, "4.7.5 relay: "},
-		"injection":              {func(_ *lab, h *mx.Behaviour) { h.TLS.Inject = "235 welcome\r\n" }, "4.7.5 "},
+		"injection": {func(_ *lab, h *mx.Behaviour) { h.TLS.Inject = "235 welcome\r\n" }, "4.7.5 "},
+		"wants a certificate": {func(_ *lab, h *mx.Behaviour) {
+			h.TLS.Answer = func(_ *tls.ClientHelloInfo, config *tls.Config) error {
+				config.ClientAuth = tls.RequireAnyClientCert
+				return nil
+			}
+		}, "4.7.5 the server asks for a client certificate"},
 		"no AUTH":                {func(_ *lab, h *mx.Behaviour) { h.Auth.Mechanisms = nil }, "4.7.8 login of bob failed: the server does not offer AUTH"},
 		"other mechanisms":       {func(_ *lab, h *mx.Behaviour) { h.Auth.Mechanisms = []string{"CRAM-MD5"} }, "4.7.8 login of bob failed: the server offers CRAM-MD5"},
 		"wrong password":         {func(_ *lab, h *mx.Behaviour) { h.Auth.Users = nil }, "4.7.8 login of bob by SCRAM-SHA-256 failed: 535 5.7.8"},
