@@ -56,9 +56,9 @@ func historyOptions(cfg *config.Config) history.Options {
 	return history.Options{Entries: cfg.History.Entries, Memory: int(cfg.History.Memory), Addresses: cfg.History.Addresses}
 }
 
-// remember adds a delivery to the history: an entry for each result that its
-// recipients had.
-func (d *Daemon) remember(e *transport.Event) {
+// addToHistory adds a delivery to the history: an entry for each result that
+// its recipients had.
+func (d *Daemon) addToHistory(e *transport.Event) {
 	now := time.Now()
 	var entries []history.Entry
 	for i := range e.Outcomes {

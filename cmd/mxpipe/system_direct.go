@@ -12,8 +12,8 @@ import (
 //go:noescape
 func syscall5(number, a1, a2, a3, a4, a5 uintptr) (result int)
 
-// outcome splits what a system call returns.
-func outcome(result int) (n int, err errno) {
+// splitResult splits what a system call returns.
+func splitResult(result int) (n int, err errno) {
 	if result < 0 {
 		return 0, errno(-result)
 	}
@@ -21,15 +21,15 @@ func outcome(result int) (n int, err errno) {
 }
 
 func read(fd int, p []byte) (n int, err errno) {
-	return outcome(syscall5(sysRead, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0))
+	return splitResult(syscall5(sysRead, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0))
 }
 
 func readAt(fd int, p []byte, offset int64) (n int, err errno) {
-	return outcome(syscall5(sysPread64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(offset), 0))
+	return splitResult(syscall5(sysPread64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(offset), 0))
 }
 
 func write(fd int, p []byte) (n int, err errno) {
-	return outcome(syscall5(sysWrite, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0))
+	return splitResult(syscall5(sysWrite, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0))
 }
 
 func closeFD(fd int) { syscall5(sysClose, uintptr(fd), 0, 0, 0, 0) }
@@ -39,11 +39,11 @@ func getppid() int { return syscall5(sysGetppid, 0, 0, 0, 0, 0) }
 // openFile opens a file for reading. The path ends with a NUL.
 func openFile(path []byte) (fd int, err errno) {
 	dir := atFDCWD
-	return outcome(syscall5(sysOpenat, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(path))), oRdonly|oCloexec, 0, 0))
+	return splitResult(syscall5(sysOpenat, uintptr(dir), uintptr(unsafe.Pointer(unsafe.SliceData(path))), oRdonly|oCloexec, 0, 0))
 }
 
 func pidfdOpen(pid int) (fd int, err errno) {
-	return outcome(syscall5(sysPidfdOpen, uintptr(pid), 0, 0, 0, 0))
+	return splitResult(syscall5(sysPidfdOpen, uintptr(pid), 0, 0, 0, 0))
 }
 
 // timespec is struct timespec; timeval has the same shape.
@@ -52,18 +52,18 @@ type timespec struct{ sec, part int }
 // ready looks at descriptors as poll(2) does, and waits for nothing.
 func ready(fds []pollFD) (n int, err errno) {
 	var none timespec
-	return outcome(syscall5(sysPpoll, uintptr(unsafe.Pointer(unsafe.SliceData(fds))), uintptr(len(fds)), uintptr(unsafe.Pointer(&none)), 0, 0))
+	return splitResult(syscall5(sysPpoll, uintptr(unsafe.Pointer(unsafe.SliceData(fds))), uintptr(len(fds)), uintptr(unsafe.Pointer(&none)), 0, 0))
 }
 
 // poll waits for so many milliseconds at most. It tells the runtime that it
 // blocks, so that nothing watches over it meanwhile.
 func poll(fds []pollFD, milliseconds int64) (n int, err errno) {
 	limit := timespec{int(milliseconds / 1000), int(milliseconds % 1000 * 1_000_000)}
-	return outcome(blocking5(sysPpoll, uintptr(unsafe.Pointer(unsafe.SliceData(fds))), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0))
+	return splitResult(blocking5(sysPpoll, uintptr(unsafe.Pointer(unsafe.SliceData(fds))), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0))
 }
 
 func unixSocket() (fd int, err errno) {
-	return outcome(syscall5(sysSocket, afUnix, sockStream|oCloexec|oNonblock, 0, 0, 0))
+	return splitResult(syscall5(sysSocket, afUnix, sockStream|oCloexec|oNonblock, 0, 0, 0))
 }
 
 // sockaddrUnix is struct sockaddr_un.
@@ -73,13 +73,13 @@ type sockaddrUnix struct {
 }
 
 func connect(fd int, to *sockaddrUnix) errno {
-	_, err := outcome(syscall5(sysConnect, uintptr(fd), uintptr(unsafe.Pointer(to)), unsafe.Sizeof(*to), 0, 0))
+	_, err := splitResult(syscall5(sysConnect, uintptr(fd), uintptr(unsafe.Pointer(to)), unsafe.Sizeof(*to), 0, 0))
 	return err
 }
 
 // connectInTurn is connect for a socket that blocks.
 func connectInTurn(fd int, to *sockaddrUnix) errno {
-	_, err := outcome(blocking5(sysConnect, uintptr(fd), uintptr(unsafe.Pointer(to)), unsafe.Sizeof(*to), 0, 0))
+	_, err := splitResult(blocking5(sysConnect, uintptr(fd), uintptr(unsafe.Pointer(to)), unsafe.Sizeof(*to), 0, 0))
 	return err
 }
 
@@ -87,12 +87,12 @@ func connectInTurn(fd int, to *sockaddrUnix) errno {
 // instead of returning EAGAIN at once.
 func blockInTurns(fd int, microseconds int64) errno {
 	limit := timespec{int(microseconds / 1_000_000), int(microseconds % 1_000_000)}
-	if _, err := outcome(syscall5(sysSetsockopt, uintptr(fd), solSocket, soSndtimeo, uintptr(unsafe.Pointer(&limit)), unsafe.Sizeof(limit))); err != 0 {
+	if _, err := splitResult(syscall5(sysSetsockopt, uintptr(fd), solSocket, soSndtimeo, uintptr(unsafe.Pointer(&limit)), unsafe.Sizeof(limit))); err != 0 {
 		return err
 	}
-	flags, err := outcome(syscall5(sysFcntl, uintptr(fd), fGetfl, 0, 0, 0))
+	flags, err := splitResult(syscall5(sysFcntl, uintptr(fd), fGetfl, 0, 0, 0))
 	if err == 0 {
-		_, err = outcome(syscall5(sysFcntl, uintptr(fd), fSetfl, uintptr(flags&^oNonblock), 0, 0))
+		_, err = splitResult(syscall5(sysFcntl, uintptr(fd), fSetfl, uintptr(flags&^oNonblock), 0, 0))
 	}
 	return err
 }
@@ -122,7 +122,7 @@ func send(fd int, pieces ...[]byte) (n int, err errno) {
 		parts[i] = iovec{unsafe.Pointer(unsafe.SliceData(p)), uintptr(len(p))}
 	}
 	header := msghdr{parts: unsafe.Pointer(&parts), count: uintptr(len(pieces))}
-	return outcome(syscall5(sysSendmsg, uintptr(fd), uintptr(unsafe.Pointer(&header)), msgDontwait|msgNosignal, 0, 0))
+	return splitResult(syscall5(sysSendmsg, uintptr(fd), uintptr(unsafe.Pointer(&header)), msgDontwait|msgNosignal, 0, 0))
 }
 
 // forbidCore keeps a crash from leaving the message in a core file. The limit

@@ -82,8 +82,8 @@ func (p *Planner) generation() (n uint64, ok bool) {
 	return g.Generation(), true
 }
 
-// holds reports whether all that the DNS said for a plan still counts.
-func (p *Planner) holds(plan *Plan) bool {
+// stillCurrent reports whether all that the DNS said for a plan still counts.
+func (p *Planner) stillCurrent(plan *Plan) bool {
 	generation, _ := p.generation()
 	return time.Now().Before(plan.expires) && generation == plan.generation
 }
@@ -101,7 +101,7 @@ func (p *Planner) get(ctx context.Context, target Target) (*Plan, error) {
 			// It was made for this call, or beside it. To hold it against a
 			// policy that is on its way would have it made for ever.
 			return plan, nil
-		case p.holds(plan) && p.samePolicy(ctx, plan):
+		case p.stillCurrent(plan) && p.samePolicy(ctx, plan):
 			return plan, nil
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
@@ -213,7 +213,7 @@ func (p *Planner) keep(plan *Plan, add func(*Plan) *Plan) *Plan {
 			return e, false
 		}
 		more := add(e.Value)
-		if !p.holds(more) {
+		if !p.stillCurrent(more) {
 			return e, false
 		}
 		kept = more

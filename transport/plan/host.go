@@ -52,7 +52,7 @@ func shuffleGroups[T any](list []T, alike func(a, b T) bool) {
 // from the plan, where it is known and still holds, or looked up.
 func (p *Planner) Host(ctx context.Context, plan *Plan, i int, demands verdict.Demands) *Host {
 	h := plan.Hosts[i]
-	if h == nil || !p.holds(plan) {
+	if h == nil || !p.stillCurrent(plan) {
 		h = p.lookupHosts(ctx, plan, []int{i}).Hosts[i]
 	}
 	if h.Err != nil || !demands.RequireTLS {

@@ -166,7 +166,7 @@ type dropper interface {
 func (p *Planner) whole(ctx context.Context, target Target) (*Plan, *policycache.Entry) {
 	known, ok := p.cfg.Cache.plans.Entry(cacheKey{p, target})
 	plan := known.Value
-	if ok && p.holds(plan) {
+	if ok && p.stillCurrent(plan) {
 		policy, same := p.policyOf(ctx, plan)
 		if same {
 			return p.lookupHosts(ctx, plan, plan.unknown()), policy

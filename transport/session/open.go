@@ -80,7 +80,7 @@ func (o *opening) open(ctx context.Context, c *Conn, conn *limitedConn) (err err
 	var tries handshake.Error
 	for i, hello := range hellos {
 		if i > 0 {
-			conn, err = o.again(ctx, c)
+			conn, err = o.redial(ctx, c)
 		}
 		silence := maxSilence
 		if i == len(hellos)-1 && floor == handshake.Required {
@@ -124,8 +124,8 @@ func (o *opening) open(ctx context.Context, c *Conn, conn *limitedConn) (err err
 	return o.inTheClear(ctx, c, tries)
 }
 
-// again makes another connection to the same address.
-func (o *opening) again(ctx context.Context, c *Conn) (*limitedConn, error) {
+// redial makes another connection to the same address.
+func (o *opening) redial(ctx context.Context, c *Conn) (*limitedConn, error) {
 	c.proof, c.handshake = verdict.Proof{}, 0
 	c.permit.Release()
 	conn, _, err := o.dial(ctx, []netip.Addr{c.addr})
@@ -141,7 +141,7 @@ func (o *opening) again(ctx context.Context, c *Conn) (*limitedConn, error) {
 func (o *opening) inTheClear(ctx context.Context, c *Conn, why error) error {
 	o.probe.noTLS(why)
 	c.TLSErr = why
-	conn, err := o.again(ctx, c)
+	conn, err := o.redial(ctx, c)
 	if err != nil {
 		return err
 	}
