@@ -217,6 +217,11 @@ func (x *exim) setup(t *testing.T, args ...string) (said string, err error) {
 	if err := errors.Join(failed, write(config, string(text))); err != nil {
 		t.Fatal(err)
 	}
+	return x.setupBy(w, config, args...)
+}
+
+// setupBy is the same with a configuration of the test's own.
+func (x *exim) setupBy(w *world, config string, args ...string) (said string, err error) {
 	cmd := x.inside(w.mxpolicyd, append([]string{"setup", "exim", "-c", config}, args...)...)
 	cmd.Env = append(cmd.Env, "PATH="+filepath.Join(x.dir, "bin")+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()

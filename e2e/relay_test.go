@@ -391,6 +391,66 @@ func TestRelayTakenOverFromPostfix(t *testing.T) {
 	passwordIsNowhere(t, n.d)
 }
 
+// A stock Exim whose smarthost wants a password is taken over by the commands
+// of mxpolicyd-exim(7), and nothing is returned at any step.
+func TestRelayTakenOverFromExim(t *testing.T) {
+	t.Parallel()
+	w := lab(t)
+	s := newSubmission(t, ca.For)
+	p := s.startPostfix(t, startDovecot(t), "")
+	x := debianExim(t, fmt.Sprintf("dc_eximconfig_configtype='smarthost'\ndc_use_split_config='true'\ndc_smarthost='%s::%d'\n", s.name, s.port))
+	if err := write(filepath.Join(x.dir, "etc/exim4/passwd.client"), "*.example:bob:"+relayPassword+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, settings{transport: fmt.Sprintf("    tls_client: {root_ca: %s}", s.root)})
+	before := x.parts(t)
+	setup := func(args ...string) (string, error) {
+		t.Helper()
+		out, err := x.setupBy(w, d.config, args...)
+		if strings.Contains(out, "geheim") {
+			t.Errorf("the password is shown: %s", out)
+		}
+		return out, err
+	}
+	if out, err := setup(); err == nil || !strings.Contains(out, "--relay-password") || x.parts(t) != before {
+		t.Fatalf("without the relay it is set up: %v %s", err, out)
+	}
+	out, err := setup("--relay-password")
+	line := regexp.MustCompile(`relay: \{.*\}`).FindString(out)
+	if err != nil || line == "" {
+		t.Fatalf("%v %s", err, out)
+	}
+	file := filepath.Join(filepath.Dir(d.config), "relay.password")
+	text, err := os.ReadFile(d.config)
+	// In these tests the daemon runs as a user without a name.
+	err = errors.Join(err, os.Chown(file, daemonUser, daemonUser), write(d.config, strings.TrimRight(string(text), "\n")+"\n    "+line+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	d.logged(t, `configuration reloaded`)
+	if out, err := setup(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	x.serve(t)
+	to := unique(t, "b") + "@nosuch.example"
+	id := x.submit(t, note("a@debian.e2e.example", to))
+	if h := x.sent(t, id, 1); h.relay != "mxpipe" || !strings.Contains(h.text, s.name+": 250 2.0.0 ") {
+		t.Errorf("sent, but not by the relay: %+v", h)
+	}
+	p.arrived(t, to)
+	p.find(t, `sasl_method=\S+, (sasl_username=bob)`)
+	if out, err := setup("--undo"); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) || x.parts(t) != before {
+		t.Errorf("undone, it is not as before: %v", err)
+	}
+	passwordIsNowhere(t, d)
+}
+
 // Exim's own authenticators, which ask for the user and the password in words
 // of their own.
 func TestRelayExim(t *testing.T) {
