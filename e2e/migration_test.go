@@ -367,6 +367,7 @@ func TestMigration(t *testing.T) {
 			if missing != nil {
 				t.Error("MIGRATION.md does not set smtp_tls_policy_maps")
 			}
+			m.misses(t)
 			// And back, as it says.
 			m.reloaded(t, func() {
 				for line := range strings.Lines(strings.ReplaceAll(c.lines, "ADDRESS", m.from.address)) {
@@ -377,6 +378,31 @@ func TestMigration(t *testing.T) {
 			m.flows(t, true)
 			m.wantDoctor(t, m.world, m.d.config, foreign)
 		})
+	}
+}
+
+// misses leaves out what the documented commands set, one thing after the
+// other, and asserts that the doctor names that and nothing else.
+func (m *migration) misses(t *testing.T) {
+	t.Helper()
+	whole := m.settings(t)
+	at := "smtp_tls_policy_maps=socketmap:inet:" + m.address + ":"
+	for _, c := range []struct{ change, back, want string }{
+		{"-X smtp_dns_support_level", "smtp_dns_support_level=dnssec", "fail Postfix, smtp_tls_policy_maps: without DNSSEC look-ups"},
+		{"-X smtp_tls_security_level", "smtp_tls_security_level=dane", "warn Postfix, smtp_tls_policy_maps: domains without a policy get no TLS"},
+		{"-e smtp_tls_security_level=may", "smtp_tls_security_level=dane", "warn Postfix, smtp_tls_policy_maps: TLSA records of hosts from an unsigned MX set"},
+		{"-X smtp_tls_mandatory_protocols", "smtp_tls_mandatory_protocols=!SSLv2, !SSLv3, !TLSv1, !TLSv1.1", "warn Postfix, smtp_tls_policy_maps: TLS 1.0 and 1.1 count"},
+		{"-e " + at + "policies", at + "policy", `fail Postfix, smtp_tls_policy_maps: mxpolicyd has no map "policies"`},
+		{"-e " + at + "policy@nosuch", at + "policy", `fail Postfix, smtp_tls_policy_maps: mxpolicyd has no transport "nosuch"`},
+	} {
+		flag, setting, _ := strings.Cut(c.change, " ")
+		m.command(t, "postconf", flag, setting)
+		m.wantDoctor(t, m.world, m.d.config, c.want)
+		m.command(t, "postconf", "-e", c.back)
+	}
+	m.wantDoctor(t, m.world, m.d.config)
+	if got := m.settings(t); got != whole {
+		t.Errorf("it is\n%s\nand was\n%s", got, whole)
 	}
 }
 
@@ -472,4 +498,23 @@ func TestDoctorOnDebian(t *testing.T) {
 	}
 	m.command(t, "postconf", "-e", "smtp_tls_policy_maps=socketmap:unix:"+m.d.socketmap()+":policy")
 	m.wantDoctor(t, m.world, m.d.config, "smtp runs in the chroot", "relay runs in the chroot")
+	// One in the chroot that is for a group which Postfix's user is not in.
+	inside := filepath.Join(m.dir, "queue", "mxpolicyd")
+	if err := errors.Join(os.Mkdir(inside, 0o755), os.Chown(inside, daemonUser, daemonUser)); err != nil {
+		t.Fatal(err)
+	}
+	socket := func(mode string) {
+		m.restart(t, func() {
+			err = write(m.d.config, strings.Replace(string(text), fmt.Sprintf("{address: %q}", m.address),
+				fmt.Sprintf("{path: %s/socketmap.sock, mode: %q}", inside, mode), 1))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.command(t, "postconf", "-e", "smtp_tls_policy_maps=socketmap:unix:mxpolicyd/socketmap.sock:policy")
+	socket("0660")
+	m.wantDoctor(t, m.world, m.d.config, "runs as postfix with groups postfix, but "+inside)
+	socket("0666")
+	m.wantDoctor(t, m.world, m.d.config)
 }
