@@ -453,11 +453,7 @@ func TestEnded(t *testing.T) {
 		for name, hello := range map[string]string{"plain": chunks, "TLS": shakes + "S: 250-mx\nS: 250-CHUNKING\nS: 250 PIPELINING\n"} {
 			t.Run(tt.name+" "+name, func(t *testing.T) {
 				server, conn := play(t, hello+tt.dialogue)
-				cfg := config()
-				if tt.name == "silence" {
-					cfg.CommandTimeout = 100 * time.Millisecond
-				}
-				s, err := Open(t.Context(), conn, cfg)
+				s, err := Open(t.Context(), conn, config())
 				if err == nil {
 					err = s.Hello(t.Context())
 				}
@@ -468,6 +464,9 @@ func TestEnded(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer s.Close()
+				if tt.name == "silence" {
+					s.cfg.CommandTimeout = 100 * time.Millisecond
+				}
 				tx := transaction(t, "x\r\n", "b@mx.example")
 				tx.Chunking = ChunkingPipelined
 				report := send(t, t.Context(), s, tx)

@@ -47,8 +47,9 @@ func play(t *testing.T, dialogue string) (*script.Server, net.Conn) {
 	return server, conn
 }
 
+// config is for tests in which no time runs out, however busy the host is.
 func config() Config {
-	return Config{Hostname: "client.example", CommandTimeout: 10 * time.Second, SubmissionTimeout: 10 * time.Second}
+	return Config{Hostname: "client.example", CommandTimeout: 2 * time.Minute, SubmissionTimeout: 2 * time.Minute}
 }
 
 // begin opens a session and greets the server.
@@ -317,7 +318,7 @@ func TestGreetings(t *testing.T) {
 		{"421 greeting", "S: 421 busy\nEND", outcome.Greeting, 421, nil},
 		{"greeting cut off", `RAW "220 mx"` + "\nDROP", outcome.Greeting, 0, nil},
 		{"no greeting", "DROP", outcome.Greeting, 0, nil},
-		{"garbage", "S: SSH-2.0-OpenSSH\nREST", outcome.Greeting, 0, reply.ErrMalformed},
+		{"garbage", "S: SSH-2.0-OpenSSH\nMARK said\nREST", outcome.Greeting, 0, reply.ErrMalformed},
 		{"endless line", `RAW "220 "` + "\n" + `ENDLESS "xxxxxxxx"`, outcome.Greeting, 0, reply.ErrTooLong},
 		{"endless reply", `ENDLESS "220-x\r\n"`, outcome.Greeting, 0, reply.ErrTooLong},
 		{"EHLO 421", "S: 220 mx\nC: EHLO *\nS: 421 busy\nEND", outcome.EHLO, 421, nil},
@@ -328,7 +329,10 @@ func TestGreetings(t *testing.T) {
 			server, conn := play(t, tt.dialogue)
 			cfg := config()
 			if tt.name == "garbage" { // a reply may still come after it
-				cfg.CommandTimeout = 50 * time.Millisecond
+				cfg.CommandTimeout = 200 * time.Millisecond
+				if err := server.WaitMark(t.Context(), "said"); err != nil {
+					t.Fatal(err)
+				}
 			}
 			s, err := Open(t.Context(), conn, cfg)
 			if err == nil {
@@ -361,10 +365,15 @@ func TestCancel(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			body := strings.Repeat("x\r\n", 10<<20)
 			tx := transaction(t, body, "b@mx.example")
-			commands := make(chan struct{})
+			commands, sent := make(chan struct{}), make(chan struct{})
 			go func() {
 				defer close(commands)
 				for {
+					select {
+					case <-sent: // too early
+						return
+					default:
+					}
 					c := server.Conversations()[0]
 					if got := len(c.Commands); got > 0 && (c.Commands[got-1] == "DATA" || strings.HasPrefix(tt.name, "waiting for MAIL") && strings.HasPrefix(c.Commands[got-1], "MAIL")) {
 						cancel(why)
@@ -374,6 +383,7 @@ func TestCancel(t *testing.T) {
 				}
 			}()
 			report := send(t, ctx, s, tx)
+			close(sent)
 			<-commands
 			if !errors.Is(report.Err, why) || report.Final.Code != 0 {
 				t.Errorf("%v at %v, want the cause", report.Err, report.Stage)
