@@ -1,6 +1,7 @@
 package lmtp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -65,6 +66,8 @@ func (c *conn) judge(line []byte) []byte {
 		c.finishBDAT()
 	}
 	switch {
+	case bytes.HasPrefix(line, failure):
+		return append([]byte("451 4.3.0 "), line[len(failure):]...)
 	case results:
 		c.refused = 0
 	case string(line[:3]) == "354":
@@ -75,6 +78,11 @@ func (c *conn) judge(line []byte) []byte {
 	}
 	return line
 }
+
+// failure begins the library's reply for an error that is no reply, such as the
+// end of the connection in the middle of a chunk: never a reason to bounce. No
+// result of a delivery has both of its codes.
+var failure = []byte("554 5.0.0 ")
 
 // toTemporary makes a refusal temporary whose reason is a parameter of MAIL or
 // RCPT: the mail server has had it from somebody who understood it, and the

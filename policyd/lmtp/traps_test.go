@@ -89,6 +89,25 @@ func TestNestedMail(t *testing.T) {
 	}
 }
 
+// A message that is cut off does not bounce, for a client that still listens.
+func TestCutOffIsTemporary(t *testing.T) {
+	for name, start := range map[string]string{
+		"DATA":         "DATA\r\nabc",
+		"chunk":        "BDAT 100\r\nabc",
+		"last chunk":   "BDAT 100 LAST\r\nabc",
+		"second chunk": "BDAT 3\r\nabcBDAT 100 LAST\r\nabc",
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t, nil)
+			said := b.talk([]byte("LHLO x\r\n" + strings.Join(envelope("a"), "\r\n") + "\r\n" + start))
+			if strings.Contains(said, "\n5") || strings.Contains(said, "\n250 2.0.0 <") {
+				t.Errorf("said %q", said)
+			}
+			b.WantCalls()
+		})
+	}
+}
+
 // Who says in advance that it will be too large need not send it.
 func TestTooLargeInAdvance(t *testing.T) {
 	b := serve(t, nil)
