@@ -56,7 +56,8 @@ func zones() []attack {
 			},
 		},
 		{
-			name: "made-up names", most: 100,
+			// Answers have 128 MiB, plans 64 MiB, histories and keys the rest.
+			name: "made-up names", most: 400,
 			does: "mail, 200 recipients each, to names that do not exist, of 200 bytes, with a sender domain each",
 			run: func(ctx context.Context, f *field) error {
 				long := strings.Repeat(strings.Repeat("a", 60)+".", 3)
