@@ -13,12 +13,12 @@ import (
 
 var socketUnits = []string{"mxpolicyd.socket", "mxpolicyd-lmtp.socket", "mxpolicyd-socketmap.socket", "mxpolicyd-admin.socket"}
 
-// call runs mxpipe as the mail server would; its recipient leads nowhere, so
-// that the daemon's own answer comes back.
+// call runs mxpipe as the mail server would; nothing listens at its next hop,
+// so that the daemon's own answer comes back.
 func (m *machine) call(t *testing.T, wait string) {
 	t.Helper()
 	out, _ := m.try("sh", "-c", "printf 'Subject: x\\n\\nx\\n' | setpriv --reuid=mxpipe --regid=mxpipe --init-groups "+
-		"mxpipe -f a@sender.example -- b@[127.0.0.2]; echo exit $?")
+		"mxpipe --nexthop [127.0.0.2]:9 -f a@sender.example -- b@recipient.example; echo exit $?")
 	if !strings.Contains(out, "exit 75\n") || !strings.HasPrefix(out, wait) {
 		t.Fatalf("mxpipe said %q, want exit status 75 and a line that starts with %q", out, wait)
 	}
@@ -123,7 +123,7 @@ func TestMistake(t *testing.T) {
 	}
 	m.file(t, "/etc/mxpolicyd/mxpolicyd.yaml", "hostnam: x\n")
 	out, _ := m.try("sh", "-c", "printf 'Subject: x\\n\\nx\\n' | setpriv --reuid=mxpipe --regid=mxpipe --init-groups "+
-		"mxpipe --timeout 6s -f a@sender.example -- b@[127.0.0.2]; echo exit $?")
+		"mxpipe --timeout 6s --nexthop [127.0.0.2]:9 -f a@sender.example -- b@recipient.example; echo exit $?")
 	if !strings.HasSuffix(out, "exit 75\n") {
 		t.Errorf("mxpipe said %q", out)
 	}
