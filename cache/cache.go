@@ -108,10 +108,6 @@ func (u *Usage) Add(o Usage) {
 // Usage gives the present size alone.
 func (s Stats) Usage() Usage { return Usage{s.Entries, s.Bytes, s.MaxBytes} }
 
-// overhead is what an entry takes beside its key and value, in bytes: its
-// places in the map and in the list, and its own fields.
-const overhead = 256
-
 // Entry is what a cache holds under a key.
 type Entry[V any] struct {
 	Value   V

@@ -1,7 +1,6 @@
 package siege
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -162,6 +161,3 @@ func (l *lab) mailTo(domain string, hosts ...string) error {
 	}
 	return l.dns.Add(zone)
 }
-
-// certificate makes a certificate for a name.
-func (l *lab) certificate(name string) (tls.Certificate, error) { return l.ca.Issue(ca.For(name)) }
