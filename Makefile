@@ -22,7 +22,7 @@ dashboard: needs
 
 # Unit tests, the seeds of the fuzz targets, the lab, and the real servers.
 test: needs lint
-	$(call TOOL,gotestsum) --format pkgname-and-test-fails --hide-summary=output -- -race -timeout 10m ./...
+	$(call TOOL,gotestsum) --format pkgname-and-test-fails --hide-summary=output -- -race -timeout 15m ./...
 	go -C bench/plot test .
 
 # The same without real mail servers.

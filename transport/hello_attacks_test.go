@@ -25,7 +25,7 @@ import (
 type hostile struct {
 	// answer is what follows the client's hello; the connection ends after it.
 	answer func(conn net.Conn, hello []byte)
-	offers int // connections that STARTTLS is offered on; 0: all
+	offers atomic.Int32 // connections that STARTTLS is offered on; 0: all
 	wg     sync.WaitGroup
 	conns  atomic.Int32
 	mails  atomic.Int32 // MAIL commands
@@ -49,7 +49,8 @@ func (l *lab) hostile(answer func(conn net.Conn, hello []byte)) *hostile {
 			h.wg.Go(func() {
 				defer conn.Close()
 				defer context.AfterFunc(ctx, func() { conn.Close() })()
-				h.serve(conn, h.offers == 0 || n <= h.offers)
+				most := int(h.offers.Load())
+				h.serve(conn, most == 0 || n <= most)
 			})
 		}
 	})
@@ -201,7 +202,7 @@ func TestHelloBrokenAndSTARTTLSStripped(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	h := l.hostile(func(net.Conn, []byte) {})
-	h.offers = 1
+	h.offers.Store(1)
 	var attempts []Attempt
 	l.observe = func(e *Event) { attempts = append(attempts, e.Attempts...) }
 	l.startPooled(everything)

@@ -222,17 +222,13 @@ func (t *transfer) confirmed(asked bool) {
 		t.noop = true
 		r, err = t.ask("NOOP", t.readBrief, silence)
 	} else {
-		if final.Permanent() {
-			t.quitFirst()
-		}
+		t.quitFirst()
 		return
 	}
 	switch {
 	case err == nil && outcome.ForReply(outcome.RSET, r, 0).Accepted:
 		t.report.Confirmation = Confirmed
-		if final.Permanent() {
-			t.quitFirst()
-		}
+		t.quitFirst()
 	case err == nil && (r.Code == 500 || r.Code == 502):
 		t.report.Confirmation = Unconfirmed
 	case err != nil && t.raw.over():
@@ -247,8 +243,12 @@ func (t *transfer) confirmed(asked bool) {
 // quitFirst says goodbye before a refusal for good is believed. What stood
 // where the reply to NOOP was due may have been the true reply to the message,
 // and the one to NOOP be still on its way: then it comes where that to QUIT is
-// due. The connection carries no further message in any case.
+// due. The connection carries no further message in any case. Where nobody was
+// accepted the reply to the message decides nothing.
 func (t *transfer) quitFirst() {
+	if !t.report.Final.Permanent() || t.report.Accepted() == 0 {
+		return
+	}
 	r, err := t.ask("QUIT", reply.ReadBrief, silence)
 	switch {
 	case err == nil && r.Code != 221:
