@@ -104,6 +104,9 @@ func (c *Cache) Flush(domain string) error {
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	c.flights[name].forget() // before the store is, which it may be writing to
+	c.mu.Unlock()
 	err = c.cfg.Store.Remove(name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,13 +114,7 @@ func (c *Cache) Flush(domain string) error {
 		return nil
 	}
 	st := c.remembered(name)
-	if f := c.flights[name]; f != nil {
-		select {
-		case <-f.done:
-			f.flushed = true
-		default:
-		}
-	}
+	c.flights[name].forget()
 	// What could not be removed is not loaded again.
 	st.knowledge = knowledge{used: st.used, serial: c.generation.Add(1), loaded: err != nil}
 	return err

@@ -48,6 +48,19 @@ func (c *Cache) tryRefresh(st *state) {
 	}
 }
 
+// forget notes that a flight's outcome is flushed, if it has told it. A nil
+// flight has none. The caller holds the cache's lock.
+func (f *flight) forget() {
+	if f == nil {
+		return
+	}
+	select {
+	case <-f.done:
+		f.flushed = true
+	default:
+	}
+}
+
 // run does a flight's work in its order. One that has told its outcome, and
 // has nothing left to do, is not among the flights any more: a look-up that
 // asks for more than that came to begins another.
@@ -73,6 +86,12 @@ func (c *Cache) run(f *flight) {
 		c.noteStore(write())
 	}
 	c.mu.Lock()
+	if f.flushed {
+		// Meanwhile, and what was written may have been written after that.
+		c.mu.Unlock()
+		c.noteStore(c.cfg.Store.Remove(f.st.domain))
+		c.mu.Lock()
+	}
 	delete(c.flights, f.st.domain)
 	if owner := inflight.Owner(f.st.domain); f.refresh {
 		if c.refreshing[owner]--; c.refreshing[owner] == 0 {
