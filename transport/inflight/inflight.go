@@ -14,11 +14,10 @@ package inflight
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/net/publicsuffix"
+	"github.com/mxpipe/mxpipe/transport/registrable"
 )
 
 // ErrBusy says that no place came free in time.
@@ -52,7 +51,7 @@ func New(all, perOwner int, maxWait time.Duration) *Places {
 func (p *Places) Enter(ctx context.Context, name string) (leave func(), err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.maxWait, ErrBusy)
 	defer cancel()
-	key := Owner(name)
+	key := registrable.Domain(name)
 	o := p.retain(key)
 	select {
 	case o.places <- struct{}{}:
@@ -93,15 +92,4 @@ func (p *Places) release(key string) {
 	if o.users--; o.users == 0 {
 		delete(p.owners, key)
 	}
-}
-
-// Owner gives the registrable domain of a name, under which one owner has all
-// the names.
-func Owner(name string) string {
-	name = strings.TrimSuffix(name, ".")
-	domain, err := publicsuffix.EffectiveTLDPlusOne(name)
-	if err != nil {
-		return name // it is a public suffix, or the root
-	}
-	return domain
 }

@@ -48,13 +48,3 @@ func TestPlaces(t *testing.T) {
 		}
 	})
 }
-
-func TestOwner(t *testing.T) {
-	for name, want := range map[string]string{
-		"mx.example.org": "example.org", "example.org.": "example.org", "a.b.example.co.uk": "example.co.uk", "co.uk": "co.uk", "": "", "local": "local",
-	} {
-		if got := Owner(name); got != want {
-			t.Errorf("%q: %q, want %q", name, got, want)
-		}
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/inflight"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/mtasts/store"
+	"github.com/mxpipe/mxpipe/transport/registrable"
 )
 
 // flight is the one piece of work under way for a domain: a check of store,
@@ -29,7 +30,7 @@ func (c *Cache) start(st *state, refresh bool) *flight {
 	f := &flight{st: st, refresh: refresh, waitUntil: time.Now().Add(firstWait), done: make(chan struct{}), ended: make(chan struct{})}
 	c.flights[st.domain] = f
 	if refresh {
-		c.refreshing[inflight.Owner(st.domain)]++
+		c.refreshing[registrable.Domain(st.domain)]++
 	}
 	c.work.Go(func() { c.run(f) })
 	return f
@@ -38,7 +39,7 @@ func (c *Cache) start(st *state, refresh bool) *flight {
 // tryRefresh begins a refresh when there is a slot for it; otherwise the
 // sweeper will. The caller holds c.mu.
 func (c *Cache) tryRefresh(st *state) {
-	if c.refreshing[inflight.Owner(st.domain)] >= maxOwnerRefreshes {
+	if c.refreshing[registrable.Domain(st.domain)] >= maxOwnerRefreshes {
 		return
 	}
 	select {
@@ -93,7 +94,7 @@ func (c *Cache) run(f *flight) {
 		c.mu.Lock()
 	}
 	delete(c.flights, f.st.domain)
-	if owner := inflight.Owner(f.st.domain); f.refresh {
+	if owner := registrable.Domain(f.st.domain); f.refresh {
 		if c.refreshing[owner]--; c.refreshing[owner] == 0 {
 			delete(c.refreshing, owner)
 		}
@@ -427,7 +428,7 @@ func (c *Cache) isDue(st *state, now time.Time) bool {
 func (c *Cache) startRefresh(st *state) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || !c.isDue(st, c.cfg.Now()) || c.refreshing[inflight.Owner(st.domain)] >= maxOwnerRefreshes {
+	if c.closed || !c.isDue(st, c.cfg.Now()) || c.refreshing[registrable.Domain(st.domain)] >= maxOwnerRefreshes {
 		return false
 	}
 	c.start(st, true)

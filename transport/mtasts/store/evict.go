@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mxpipe/mxpipe/transport/mtasts/internal/registrable"
+	"github.com/mxpipe/mxpipe/transport/registrable"
 )
 
 // stored is a file of ours.

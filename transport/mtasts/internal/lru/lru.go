@@ -14,7 +14,7 @@ import (
 	"iter"
 	"math/bits"
 
-	"github.com/mxpipe/mxpipe/transport/mtasts/internal/registrable"
+	"github.com/mxpipe/mxpipe/transport/registrable"
 )
 
 // little is the cost up to which all holders are alike.

@@ -12,6 +12,11 @@ func TestDomain(t *testing.T) {
 		"co.uk":                   "co.uk",
 		"localhost":               "localhost",
 		"someone.github.io":       "someone.github.io",
+		"mx.example.org":          "example.org",
+		"example.org.":            "example.org",
+		"a.b.example.co.uk":       "example.co.uk",
+		"local":                   "local",
+		"":                        "",
 	} {
 		if got := Domain(domain); got != want {
 			t.Errorf("%s: %s, want %s", domain, got, want)
