@@ -140,7 +140,7 @@ var withUnderscores = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Strict
 // the IDNA2008 lookup rules with the UTS 46 mapping (RFC 5891 §5), which see an
 // underscore as one letter more.
 func ASCIIDomain(domain string) (string, error) {
-	if isPlain(domain) {
+	if IsPlain(domain) {
 		return domain, nil
 	}
 	domain = strings.TrimSuffix(domain, ".")
@@ -175,9 +175,11 @@ func ASCIIDomain(domain string) (string, error) {
 	return domain, nil
 }
 
-// isPlain reports whether a domain is in that form already, as nearly all are.
-// It saves every look-up and every recipient the way through the rules above.
-func isPlain(domain string) bool {
+// IsPlain reports whether a domain is in the form of ASCIIDomain already, as
+// nearly all are: lower-case letters, digits, hyphens and underscores, within
+// the bounds of RFC 1035 §2.3.4, and no dot at the end. It saves every look-up
+// and every recipient the way through the rules.
+func IsPlain(domain string) bool {
 	label := 0
 	for i := range len(domain) {
 		switch c := domain[i]; {

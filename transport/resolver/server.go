@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/transport/address"
 )
 
 // TrustAD says whose AD flag counts (RFC 4035 §4.9.3): a stub resolver may
@@ -175,23 +177,9 @@ func throughWire(name string) (string, error) {
 }
 
 // isPlain reports whether a name is in its one form already but for the dot at
-// its end, as nearly all are: lower-case letters, digits, hyphens and
-// underscores, within the bounds. It saves every look-up in the cache the way
-// through the wire form.
+// its end, as nearly all are. It saves every look-up in the cache the way
+// through the wire form, in which there is one byte more before the first
+// label, and one at the end.
 func isPlain(name string) bool {
-	name = strings.TrimSuffix(name, ".")
-	label := 0
-	for i := range len(name) {
-		switch c := name[i]; {
-		case c == '.' && label > 0:
-			label = 0
-		case (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_') && label < 63:
-			label++
-		default:
-			return false
-		}
-	}
-	// In the wire form there is one byte more before the first label, and
-	// one at the end.
-	return label > 0 && len(name) <= 253
+	return address.IsPlain(strings.TrimSuffix(name, "."))
 }
