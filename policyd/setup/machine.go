@@ -129,18 +129,23 @@ func writeFile(path, text string) error {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		return os.WriteFile(path, []byte(text), info.Mode().Perm())
 	}
-	return replace(path, text, 0o644)
+	return replace(path, text, func(f *os.File) error { return f.Chmod(0o644) })
 }
 
-// replace writes a file under another name first.
-func replace(path, text string, mode fs.FileMode) error {
+// replace writes a file under another name first. It is the writer's alone,
+// mode 0600, before equip makes it anything else; nil: it stays so.
+func replace(path, text string, equip func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if equip != nil {
+		err = equip(f)
+	}
 	if err == nil {
+		_, err = f.WriteString(text)
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
@@ -178,7 +183,7 @@ func (m Machine) save(p Plan) error {
 	if err := os.MkdirAll(m.Records, 0o755); err != nil {
 		return err
 	}
-	return replace(m.record(p.Server), string(text)+"\n", 0o600)
+	return replace(m.record(p.Server), string(text)+"\n", nil)
 }
 
 // forget removes a record.

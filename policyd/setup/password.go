@@ -171,31 +171,21 @@ func currentSecret(name string) (*string, error) {
 }
 
 // writeSecret writes a file that only the daemon's user may read, whole or not
-// at all. Where that user does not exist it is for whoever writes it.
+// at all. Where that user does not exist it belongs to the one that writes it.
 func writeSecret(name, text string) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	// 0600
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	if account, unknown := user.Lookup(config.ServiceUser); unknown == nil && os.Geteuid() == 0 {
+	return replace(name, text, func(f *os.File) error {
+		account, unknown := user.Lookup(config.ServiceUser)
+		if unknown != nil || os.Geteuid() != 0 {
+			return nil
+		}
 		uid, errUID := strconv.Atoi(account.Uid)
 		gid, errGID := strconv.Atoi(account.Gid)
-		if err = errors.Join(errUID, errGID); err == nil {
-			err = f.Chown(uid, gid)
+		if err := errors.Join(errUID, errGID); err != nil {
+			return err
 		}
-	}
-	if err == nil {
-		_, err = f.WriteString(text)
-	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+		return f.Chown(uid, gid)
+	})
 }
