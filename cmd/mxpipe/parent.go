@@ -59,23 +59,24 @@ const unseen = 100
 // read before the parent's id: if the id is still the same afterwards, the flag
 // was that of our parent, and not of a newer process with its id.
 func (p *parent) gone(buf []byte) bool {
-	if p.lost {
-		return true
-	}
-	dying, seen := exiting(p.readStat(buf))
+	yes, seen := p.leaving(buf)
 	if !seen {
 		// What this wait returns does not matter: the id decides.
 		fds := [...]pollFD{{fd: int32(p.fd), events: pollIn}}
 		poll(fds[:], unseen)
+		return p.replaced()
 	}
-	return dying || p.replaced()
+	return yes
 }
 
-// leaving reports what can be known without a wait of whether the parent has
-// died or is about to, in buf as gone does.
-func (p *parent) leaving(buf []byte) bool {
-	dying, _ := exiting(p.readStat(buf))
-	return dying || p.lost || p.replaced()
+// leaving reports what can be known of that without a wait; seen is false where
+// /proc does not show the parent. It works in buf too.
+func (p *parent) leaving(buf []byte) (yes, seen bool) {
+	if p.lost {
+		return true, true
+	}
+	dying, seen := exiting(p.readStat(buf))
+	return dying || p.replaced(), seen
 }
 
 // readStat reads /proc/PID/stat into buf and returns what it has read: nothing

@@ -149,7 +149,7 @@ func (s *session) answer() (wire.Answer, error) {
 		if _, _, err := s.wait(0, pollIn, "the daemon's answer"); err != nil {
 			return wire.Answer{}, err
 		}
-		if s.parent.leaving(s.stat[:]) {
+		if gone, _ := s.parent.leaving(s.stat[:]); gone {
 			return wire.Answer{}, errOrphan
 		}
 		n, failure := read(s.socket, s.reply[have:])
