@@ -73,7 +73,7 @@ func (t *Transport) login(r *relay.Relay, read func(name string) ([]byte, error)
 // override's relay comes before the transport's.
 func (t *Transport) relayFor(dest plan.Target, own string, o *override) *relayed {
 	if dest.Named {
-		for _, r := range t.relays() {
+		for _, r := range t.relays {
 			if r.via.Is(dest.Destination, t.base.cfg.Port) {
 				return r
 			}
@@ -90,19 +90,13 @@ func (t *Transport) relayFor(dest plan.Target, own string, o *override) *relayed
 	return t.base.relay
 }
 
-// relays lists those that are configured.
-func (t *Transport) relays() (list []*relayed) {
-	add := func(r *relayed) {
-		known := func(other *relayed) bool { return other.via == r.via }
-		if r != nil && !slices.ContainsFunc(list, known) {
-			list = append(list, r)
-		}
+// addRelay adds one that is configured; overrides that have the transport's
+// relay add none.
+func (t *Transport) addRelay(r *relayed) {
+	known := func(other *relayed) bool { return other.via == r.via }
+	if !slices.ContainsFunc(t.relays, known) {
+		t.relays = append(t.relays, r)
 	}
-	add(t.base.relay)
-	for _, o := range t.overrides {
-		add(o.relay)
-	}
-	return list
 }
 
 // relayName names the relay that a profile leads to, host:port; empty: it leads

@@ -111,7 +111,9 @@ type Transport struct {
 	plans *plan.Cache
 	conns *session.Conns
 	// by relay; not changed after New
-	logins     map[*relay.Relay]*session.Login
+	logins map[*relay.Relay]*session.Login
+	// those that are configured, the transport's first; not changed after New
+	relays     []*relayed
 	hosts      *delivery.Hosts
 	inProgress inProgress
 
@@ -216,6 +218,7 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 		if p.relay, err = t.newRelayed(p, cfg.Relay, planning, connect, deps); err != nil {
 			return nil, err
 		}
+		t.addRelay(p.relay)
 	}
 	if f := cfg.FallbackRelay; f != nil {
 		connect.Relay.Fallback = true

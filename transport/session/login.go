@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -145,7 +146,7 @@ func (o *opening) logIn(ctx context.Context, c *Conn, login *Login) error {
 		return err
 	}
 	failed = &LoginError{User: credentials.User, Mechanism: exchange.Mechanism.String(), Refused: time.Now()}
-	if failed.Said = reply.Line(status.Words(orElse(at.Err, errReply(at.Reply.Text())))); at.Reply.Code == 421 {
+	if failed.Said = reply.Line(status.Words(cmp.Or(at.Err, error(errReply(at.Reply.Text()))))); at.Reply.Code == 421 {
 		failed.Refused = time.Time{} // it has no time for anybody
 	}
 	return failed
@@ -155,13 +156,6 @@ func (o *opening) logIn(ctx context.Context, c *Conn, login *Login) error {
 type errReply string
 
 func (e errReply) Error() string { return string(e) }
-
-func orElse(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
-}
 
 // loggedIn is the outcome of a login that went well.
 var loggedIn = &LoginError{}
