@@ -266,7 +266,7 @@ func TestFailedRefreshKeepsWhatIsGood(t *testing.T) {
 	})
 }
 
-// raise makes most at least n, whoever else does so too.
+// raise makes most at least n, though others do so at the same time.
 func raise(most *atomic.Int64, n int64) {
 	for was := most.Load(); was < n && !most.CompareAndSwap(was, n); was = most.Load() {
 	}

@@ -138,7 +138,7 @@ func formatDuration(d time.Duration) string {
 func size(low, high int64) format[int64] {
 	want := fmt.Sprintf("a size from %s to %s", bytesText(low), bytesText(high))
 	return format[int64]{want, func(s string) (int64, error) {
-		n, err := parseSize(s)
+		n, err := ParseSize(s)
 		switch {
 		case err != nil:
 			return 0, err
@@ -153,9 +153,7 @@ func size(low, high int64) format[int64] {
 
 // ParseSize reads a size as the configuration has it: bytes, or a number with a
 // unit as in 10MiB. The error is for its author.
-func ParseSize(s string) (int64, error) { return parseSize(s) }
-
-func parseSize(s string) (int64, error) {
+func ParseSize(s string) (int64, error) {
 	end := 0
 	for end < len(s) && s[end] >= '0' && s[end] <= '9' {
 		end++

@@ -13,8 +13,8 @@ const maxConnections = 64
 
 // conns are the connections of one socket. Any local user may open one; when
 // there are too many, the one goes that has been without a request for longest,
-// and if each has one, that whose answer has not been read for longest: whoever
-// scrapes always comes in, and nobody takes the daemon's descriptors.
+// and if each has one, that whose answer has not been read for longest: a
+// scraper always comes in, and nobody takes the daemon's descriptors.
 type conns struct {
 	mu   sync.Mutex
 	open map[net.Conn]*conn

@@ -15,7 +15,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/memnet"
 )
 
-// Whoever scrapes comes in although others have asked for so much that they are
+// A scraper comes in although others have asked for so much that they are
 // being answered all the time: the connection goes that is without a request,
 // and then the one whose answer is not read for longest.
 func TestDeafConnections(t *testing.T) {

@@ -76,7 +76,7 @@ type tally struct {
 	texts                              sync.Map
 }
 
-// raise makes most at least n, whoever else does so too.
+// raise makes most at least n, though others do so at the same time.
 func raise(most *atomic.Int64, n int64) {
 	for was := most.Load(); was < n && !most.CompareAndSwap(was, n); was = most.Load() {
 	}

@@ -109,7 +109,7 @@ func TestRateNumbers(t *testing.T) {
 	}
 }
 
-// raise makes most at least n, whoever else does so too.
+// raise makes most at least n, though others do so at the same time.
 func raise(most *atomic.Int32, n int32) {
 	for was := most.Load(); was < n && !most.CompareAndSwap(was, n); was = most.Load() {
 	}

@@ -267,7 +267,7 @@ func (f *facts) oracle(ctx context.Context, domain string, dane bool, policies *
 	return b.String()
 }
 
-// Whatever expires, changes, fails or is flushed, and whoever else has plans
+// Whatever expires, changes, fails or is flushed, and while others have plans
 // made: a text that was kept is what it would be, were it made now.
 func TestTextIsNeverOutdated(t *testing.T) {
 	spared := 0
