@@ -43,7 +43,7 @@ func Open(dir string, o Options) (*History, error) {
 		if !h.o.Addresses {
 			e.hide()
 		}
-		h.add(e)
+		h.add(&e)
 	}
 	h.file = &file{dir: dir}
 	return h, h.file.rewrite(h)
@@ -83,8 +83,8 @@ func (f *file) append(h *History, e *Entry) {
 // rewrite writes what is remembered, and nothing else.
 func (f *file) rewrite(h *History) error {
 	var b bytes.Buffer
-	for i := range h.count {
-		text, err := json.Marshal(h.at(i))
+	for e := range h.kept.all() {
+		text, err := json.Marshal(e)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@
 package history
 
 import (
+	"encoding/binary"
 	"math"
 	"strconv"
 	"strings"
@@ -69,21 +70,6 @@ func (s *Seconds) UnmarshalJSON(text []byte) error {
 // Failed reports whether the recipients do not have the message.
 func (e *Entry) Failed() bool { return !strings.HasPrefix(e.Code, "2") }
 
-// size is what an entry costs, in bytes: the struct, and what it points to.
-func (e *Entry) size() int {
-	n := 400
-	for _, s := range []string{
-		e.Transport, e.ID, e.QueueID, e.Destination, e.Provider, e.Host, e.Address, e.Source, e.Sender,
-		e.Code, e.Text, e.TLS, e.TLSLevel, e.MXLevel, e.Via,
-	} {
-		n += len(s)
-	}
-	for _, r := range e.Recipients {
-		n += 16 + len(r)
-	}
-	return n + 40*len(e.Phases)
-}
-
 // Options bound a History.
 type Options struct {
 	Entries   int  // at most; 0: 10,000
@@ -112,10 +98,8 @@ const (
 type History struct {
 	mu      sync.Mutex
 	o       Options
-	entries []Entry // a ring
-	first   int
-	count   int
-	bytes   int
+	kept    records
+	scratch []byte // of the record that is being made
 	total   uint64 // since New
 	file    *file  // nil: not kept
 }
@@ -130,11 +114,12 @@ func (h *History) SetOptions(o Options) {
 	defer h.mu.Unlock()
 	forget := h.o.Addresses && !o.Addresses
 	h.o = o.filled()
-	for i := range h.count {
-		if e := h.at(i); forget {
-			h.bytes -= e.size()
+	if forget {
+		before := h.kept
+		h.kept = records{}
+		for e := range before.all() {
 			e.hide()
-			h.bytes += e.size()
+			h.add(e)
 		}
 	}
 	h.trim(0)
@@ -151,7 +136,7 @@ func (h *History) Add(e Entry) {
 	if !h.o.Addresses {
 		e.hide()
 	}
-	h.add(e)
+	h.add(&e)
 	h.total++
 	if h.file != nil {
 		h.file.append(h, &e)
@@ -210,16 +195,11 @@ func cutLast(s string, c byte) (before, after string, ok bool) {
 	return s, "", false
 }
 
-// add puts an entry into the ring. The caller holds h.mu.
-func (h *History) add(e Entry) {
-	size := e.size()
-	h.trim(size)
-	if h.count == len(h.entries) {
-		h.grow()
-	}
-	h.entries[(h.first+h.count)%len(h.entries)] = e
-	h.count++
-	h.bytes += size
+// add remembers an entry. The caller holds h.mu.
+func (h *History) add(e *Entry) {
+	h.scratch = appendRecord(h.scratch[:0], e)
+	h.trim(len(h.scratch))
+	h.kept.put(h.scratch)
 }
 
 // trim lets the oldest go until there is room for one of size more.
@@ -227,27 +207,19 @@ func (h *History) trim(size int) {
 	more := 0
 	if size > 0 {
 		more = 1
+		size += binary.MaxVarintLen64
 	}
-	for h.count > 0 && (h.count+more > h.o.Entries || h.bytes+size > h.o.Memory) {
-		e := &h.entries[h.first]
-		h.bytes -= e.size()
-		*e = Entry{}
-		h.first = (h.first + 1) % len(h.entries)
-		h.count--
+	for h.kept.count > 0 && (h.kept.count+more > h.o.Entries || h.kept.bytes+size > h.o.Memory) {
+		h.kept.drop()
 	}
 }
 
-// grow doubles the ring, up to the number of entries that may be kept.
-func (h *History) grow() {
-	ring := make([]Entry, min(max(2*len(h.entries), 64), max(h.o.Entries, h.count+1)))
-	for i := range h.count {
-		ring[i] = *h.at(i)
-	}
-	h.entries, h.first = ring, 0
+// now gives what is remembered at this moment, to be read without h.mu.
+func (h *History) now() records {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.kept.copy()
 }
-
-// at gives the entry i, the oldest being 0.
-func (h *History) at(i int) *Entry { return &h.entries[(h.first+i)%len(h.entries)] }
 
 // Stats say how much is remembered.
 type Stats struct {
@@ -260,5 +232,5 @@ type Stats struct {
 func (h *History) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Stats{h.count, h.o.Entries, h.bytes, h.o.Memory, h.total}
+	return Stats{h.kept.count, h.o.Entries, h.kept.bytes, h.o.Memory, h.total}
 }

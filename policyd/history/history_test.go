@@ -1,10 +1,12 @@
 package history
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -47,8 +49,10 @@ func TestBounds(t *testing.T) {
 		}
 	}
 	sum := 0
+	var prefix [binary.MaxVarintLen64]byte
 	for _, e := range first(h.Find(Query{})) {
-		sum += e.size()
+		n := len(appendRecord(nil, &e))
+		sum += n + binary.PutUvarint(prefix[:], uint64(n))
 		if len(e.Text) > 500 || len(e.Recipients) > 20 {
 			t.Fatal(len(e.Text), len(e.Recipients))
 		}
@@ -67,6 +71,47 @@ func TestBounds(t *testing.T) {
 }
 
 func first(list []Entry, _ int) []Entry { return list }
+
+// An entry comes back as it went in, whatever is in it and however many there
+// are.
+func TestRecords(t *testing.T) {
+	full := entry(7)
+	full.Address, full.Source, full.TLS, full.TLSLevel, full.MXLevel, full.Via = "192.0.2.1", "192.0.2.9", "TLS1.3", "authenticated", "dnssec", "relay.example"
+	full.Reused, full.Count, full.Recipients = true, 3, []string{"a@b", "", "\x00\xff\n"}
+	full.Phases = []Phase{{"dns", 1}, {"send", Seconds(time.Hour)}}
+	full.Text = strings.Repeat("x", 300)
+	want := []Entry{{At: noon}, full, {At: noon, Took: -5, Count: -1}}
+	var r records
+	for range 1000 {
+		for i := range want {
+			r.put(appendRecord(nil, &want[i]))
+		}
+	}
+	for i := range 2000 {
+		if n := 3000 - i; r.count != n {
+			t.Fatalf("%d, want %d", r.count, n)
+		}
+		r.drop()
+	}
+	i := 2000
+	for got := range r.all() {
+		if want := want[i%3]; !got.At.Equal(want.At) {
+			t.Fatalf("%v, want %v", got.At, want.At)
+		} else if got.At = want.At; !reflect.DeepEqual(*got, want) {
+			t.Fatalf("%+v, want %+v", *got, want)
+		}
+		i++
+	}
+	if i != 3000 {
+		t.Error(i)
+	}
+	for r.count > 0 {
+		r.drop()
+	}
+	if r.bytes != 0 || len(r.pages) != 0 {
+		t.Error(r.bytes, len(r.pages))
+	}
+}
 
 func TestFind(t *testing.T) {
 	h := New(Options{})

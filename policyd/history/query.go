@@ -20,17 +20,15 @@ type Query struct {
 // Find gives the entries that match, the newest first, and how many more there
 // are than the limit lets through.
 func (h *History) Find(q Query) (list []Entry, more int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for i := h.count - 1; i >= 0; i-- {
-		e := h.at(i)
-		switch {
-		case !q.matches(e):
-		case q.Limit > 0 && len(list) == q.Limit:
-			more++
-		default:
+	kept := h.now()
+	for e := range kept.all() {
+		if q.matches(e) {
 			list = append(list, *e)
 		}
+	}
+	slices.Reverse(list)
+	if q.Limit > 0 && len(list) > q.Limit {
+		list, more = slices.Clone(list[:q.Limit]), len(list)-q.Limit
 	}
 	return list, more
 }
@@ -77,13 +75,11 @@ const (
 // Summarise gives a summary for each destination, or provider, among the
 // entries that match, the one with most failures first.
 func (h *History) Summarise(q Query, by Group) []Summary {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	kept := h.now()
 	index := map[string]int{}
 	var list []Summary
 	var took [][]Seconds
-	for i := range h.count {
-		e := h.at(i)
+	for e := range kept.all() {
 		if !q.matches(e) {
 			continue
 		}
@@ -140,9 +136,8 @@ func (h *History) Minutes(now time.Time, n int) []Minute {
 	for i := range list {
 		list[i].At = start.Add(time.Duration(i) * time.Minute)
 	}
-	h.mu.Lock()
-	for i := range h.count {
-		e := h.at(i)
+	kept := h.now()
+	for e := range kept.all() {
 		m := int(e.At.Sub(start) / time.Minute)
 		if e.At.Before(start) || m >= n {
 			continue
@@ -157,7 +152,6 @@ func (h *History) Minutes(now time.Time, n int) []Minute {
 		}
 		took[m] = append(took[m], e.Took)
 	}
-	h.mu.Unlock()
 	for i, t := range took {
 		if len(t) > 0 {
 			slices.Sort(t)
@@ -176,11 +170,10 @@ type Level struct {
 // Levels counts the delivered entries that match by the levels of TLS and MX
 // that they reached, the most frequent first.
 func (h *History) Levels(q Query) []Level {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	kept := h.now()
 	counts := map[string]int{}
-	for i := range h.count {
-		if e := h.at(i); q.matches(e) && !e.Failed() {
+	for e := range kept.all() {
+		if q.matches(e) && !e.Failed() {
 			counts[cmp.Or(e.TLSLevel, "none")+", MX "+cmp.Or(e.MXLevel, "none")]++
 		}
 	}
