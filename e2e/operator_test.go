@@ -104,9 +104,9 @@ func TestOperatorsDay(t *testing.T) {
 		}
 	})
 	o.says(0, "explain secure.example --connect", "secure.example: would be delivered (no recipient was asked for; --to does)\n", "the certificate matches 3 1 1 ", "MX dnssec, TLS authenticated")
-	o.says(1, "explain wrong.example --connect", "wrong.example: would be deferred\n", "answer     4.7.5 mx1.wrong.example: DANE: no TLSA record matches")
+	o.says(1, "explain wrong.example --connect", "wrong.example: would be deferred: 4.7.5 mx1.wrong.example: DANE: no TLSA record matches")
 	o.says(0, "explain enforced.example --connect", "enforce, id 1", "the policy lists this host", "(RFC 8461)")
-	o.says(2, "explain bogus.example", "bogus.example: cannot be determined\n", "SERVFAIL")
+	o.says(2, "explain bogus.example", "bogus.example: cannot be determined: 4.4.3 the mail servers of bogus.example cannot be looked up: ", "SERVFAIL")
 	o.says(0, "trace enforced.example --for 5m", "enforced.example: traced for 5m")
 	for _, c := range []struct {
 		to   *domain

@@ -102,7 +102,7 @@ func TestStatus(t *testing.T) {
 	if err != nil || e.Hosts[0].Dead == nil || e.Forecast() != transport.Undeliverable {
 		t.Errorf("%+v, %v", e, err)
 	}
-	want(t, plain(console.Explanation, e), "all-down.example: would be deferred\n  answer     4.4.1 ", "could not be reached")
+	want(t, plain(console.Explanation, e), "all-down.example: would be deferred: 4.4.1 mx.all-down.example: ", "connection refused (not tried since ", "next attempt in ", "could not be reached")
 	close(gate)
 	want(t, answer(conn), "2.0.0 ")
 

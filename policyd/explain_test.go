@@ -221,7 +221,7 @@ func TestExplanationTexts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			screen := console.Screen{Width: 80, Now: time.Now()}
+			screen := console.Screen{Width: 80, Height: 24, Now: time.Now()}
 			if e.MTASTS != nil && e.MTASTS.Fetched != nil {
 				screen.Now = *e.MTASTS.Fetched
 			}

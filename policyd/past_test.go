@@ -52,7 +52,7 @@ func TestSuspend(t *testing.T) {
 	for _, target := range []string{"dane-ee.example", "provider:dane-ee.example", "transport:default", "default"} {
 		before := time.Now()
 		suspend(target)
-		want(t, o.to("dane-ee.example"), "4.3.2 ", "is suspended until ", ": their maintenance")
+		want(t, o.to("dane-ee.example"), "4.3.2 ", "is suspended: their maintenance (mxpolicyd) (until ")
 		if n := server.Counters().Connections; n != 0 {
 			t.Fatalf("%s: %d connections", target, n)
 		}

@@ -156,9 +156,7 @@ func (h *HostExplanation) reason() *status.Error {
 	case h.Held != nil:
 		return h.Held
 	case h.Dead != nil:
-		dead := *h.Dead
-		dead.Host = "the host"
-		return &status.Error{Code: outcome.ForError(outcome.Connect, &dead, 0).Code, Host: h.Host.Name, Err: &dead}
+		return session.DeadError(h.Host.Name, h.Dead)
 	case h.Probe != nil:
 		return h.Probe.Err
 	}

@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/base32"
 	"io"
@@ -65,26 +64,38 @@ type Result struct {
 	Text string
 }
 
+// moreInLog stands before the id in a refusal. It is longer than pflogsumm's
+// line (66 characters) with what stands before it, and has no colon.
+const moreInLog = "what else mxpolicyd knows of this delivery is in its log, under "
+
 // set fills the result in. The text ends with our delivery's id, by which the
-// log of mxpolicyd tells the whole story. In a failure it stands in brackets of
-// its own, after those that say who spoke (the remote address, or mxpolicyd):
-// reports such as pflogsumm's read a reason up to the first closing bracket, so
-// that equal reasons are one there.
+// log of mxpolicyd tells the whole story.
+//
+// Reports such as pflogsumm's group by the reason, so whatever differs from one
+// message to the next stands where they cut. Of a deferral that is after the
+// first closing bracket, which says who spoke. Of a bounce they take all, then
+// leave out what is before a colon until little is left, and cut that in the
+// end: there a sentence keeps the id out.
 func (r *Result) set(s *status.Error, id string) {
 	r.Code = s.Code
-	text := reply.Line(s.Error())
-	switch {
-	case s.Code.Class != status.Success:
-		address, how, _ := strings.Cut(s.Via, ", ")
-		if how != "" {
-			how += ", "
-		}
-		r.Text = text + " (" + cmp.Or(address, "mxpolicyd") + ") (" + how + "id=" + id + ")"
-	case s.Via != "":
-		r.Text = text + " (" + s.Via + ", id=" + id + ")"
-	default:
-		r.Text = text + " (id=" + id + ")"
+	text, id := reply.Line(s.Error()), "id="+id+")"
+	who := " (mxpolicyd) ("
+	if s.Via != "" {
+		who = " (remote) ("
 	}
+	switch s.Code.Class {
+	case status.Success:
+		who = " ("
+	case status.Permanent:
+		r.Text = text + who + moreInLog + id
+		return
+	}
+	for _, more := range []string{s.Moment, s.Via} {
+		if more != "" {
+			who += reply.Clean(more) + ", "
+		}
+	}
+	r.Text = text + who + id
 }
 
 // NewID makes a name for a delivery: short, so that it fits a log line, and

@@ -53,7 +53,10 @@ c.example. MX 10 mx.other.example.`)
 		t.Errorf("the receiver's other host got %d connections", n)
 	}
 	r := l.send("b@b.example")
-	expect(t, r, "4.4.5 provider big is paused until ")
+	expect(t, r, "4.4.5 provider big is paused, because of: ")
+	if text := r[0].Text; !strings.Contains(text, " (mxpolicyd) (until ") {
+		t.Error(text)
+	}
 	if text := r[0].Text; !strings.Contains(text, "because of: 421 4.7.0 come back later, … (…)") {
 		t.Error(text)
 	}

@@ -259,7 +259,7 @@ func problem(err *status.Error) *Problem {
 	if err == nil {
 		return nil
 	}
-	return &Problem{err.Code.String(), clean(err.Error()), outcome.CauseOf(err).String()}
+	return &Problem{err.Code.String(), clean(err.Error()), outcome.CauseOf(err).String(), clean(err.Moment)}
 }
 
 // moment is a time for JSON; nil for none.

@@ -1,6 +1,9 @@
 package admin
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
@@ -54,6 +57,23 @@ type Problem struct {
 	// as in the log: dns, connect, tls, policy, limit, remote-4xx, remote-5xx
 	// or own
 	Cause string `json:"cause,omitempty"`
+	// what is true of it only now, such as when the host is tried again
+	Moment string `json:"moment,omitempty"`
+}
+
+// String writes it in one line.
+func (p *Problem) String() string {
+	if p.Moment == "" {
+		return p.Status + " " + p.Text
+	}
+	return p.Status + " " + p.Text + " (" + p.Moment + ")"
+}
+
+// of leaves a host's name out of a problem's text, where it is named already.
+func (p *Problem) of(host string) *Problem {
+	short := *p
+	short.Text = strings.TrimPrefix(p.Text, host+": ")
+	return &short
 }
 
 // Route is how the hosts were found.
@@ -237,4 +257,95 @@ func forecastNamed(word string) transport.Forecast {
 		}
 	}
 	return transport.Unknown
+}
+
+// Notes tells what is not as it should be although mail goes: what is wrong
+// with the DNS for any domain, with the domain's policy, and with the hosts up
+// to the one that would get a message.
+func (e *Explanation) Notes() (notes []string) {
+	if e.Forecast() != transport.Deliverable {
+		return nil
+	}
+	notes = slices.Clone(e.Warnings)
+	if m := e.MTASTS; m != nil && m.Error != "" {
+		notes = append(notes, "MTA-STS: "+m.Failure+": "+m.Error)
+	}
+	for i := range e.Hosts {
+		h := &e.Hosts[i]
+		if h.Forecast() == transport.Deliverable {
+			return append(notes, h.notes()...)
+		}
+		if p := h.problem(); p != nil {
+			notes = append(notes, h.Name+" is skipped: "+p.of(h.Name).String())
+		}
+	}
+	return notes
+}
+
+// problem is why a message would not go to the host; nil: not known.
+func (h *Host) problem() *Problem {
+	switch {
+	case h.Error != nil:
+		return h.Error
+	case h.Verdict != nil && h.Verdict.Refusal != nil:
+		return h.Verdict.Refusal
+	case h.Held != nil:
+		return h.Held
+	case h.Dead != nil:
+		return &Problem{Status: "4.4.1", Text: h.Dead.Text}
+	case h.Connection != nil:
+		return h.Connection.Error
+	}
+	return nil
+}
+
+// notes tells what is not as it should be of a host that takes mail.
+func (h *Host) notes() (notes []string) {
+	add := func(text string) { notes = append(notes, h.Name+": "+text) }
+	if h.Verdict != nil && h.Verdict.Noted != "" {
+		add(h.Verdict.Noted)
+	}
+	c := h.Connection
+	if c == nil {
+		return notes
+	}
+	if family := h.DeadFamily(); family != "" {
+		add("no " + family + " address takes mail; mail goes by the other family")
+	}
+	if c.TLSError != "" {
+		add("in plaintext, as STARTTLS failed: " + c.TLSError)
+	}
+	if c.TestingError != "" {
+		add(c.TestingError)
+	}
+	if c.TLSError == "" && c.Hello != "" && c.Hello != "full" {
+		add("a plainer TLS hello is needed: " + fmt.Sprintf("%s, %s", c.Hello, c.TLSVersion))
+	}
+	return notes
+}
+
+// DeadFamily is the family of addresses, IPv4 or IPv6, of which none takes
+// mail, while one of the other family does; empty: there is none.
+func (h *Host) DeadFamily() string {
+	if h.Connection == nil {
+		return ""
+	}
+	var good, bad [2]int // of IPv4, IPv6
+	for _, a := range h.Connection.Addresses {
+		six := 0
+		if strings.Contains(a.Address, ":") {
+			six = 1
+		}
+		if a.Error == nil {
+			good[six]++
+		} else {
+			bad[six]++
+		}
+	}
+	for six, family := range [...]string{"IPv4", "IPv6"} {
+		if bad[six] > 0 && good[six] == 0 && good[1-six] > 0 {
+			return family
+		}
+	}
+	return ""
 }

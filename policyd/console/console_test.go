@@ -80,6 +80,7 @@ func TestColourAddsNothing(t *testing.T) {
 	findings := []finding.Finding{{What: "good"}, {Level: finding.Warn, What: "bad", Mend: "mend it"}, {Level: finding.Fail, What: "worse " + strings.Repeat("and worse ", 20), Mend: strings.Repeat("long ", 40)}}
 	for _, text := range []func(Screen) string{
 		func(s Screen) string { return Explanation(s, e) },
+		func(s Screen) string { return Findings(s, &findings) },
 		func(s Screen) string { s.Height = 24; return Findings(s, &findings) },
 	} {
 		plain, coloured := text(Screen{Width: 80, Now: now}), text(Screen{Width: 80, Now: now, Colour: true})
@@ -98,7 +99,10 @@ func TestColourAddsNothing(t *testing.T) {
 			}
 		}
 	}
-	if got := Findings(Screen{Width: 80}, &findings); !strings.HasPrefix(got, "ok    good\nwarn  bad\n      fix: mend it\nfail  worse and worse") || strings.Count(got, "\n") != 6 || !strings.HasSuffix(got, "\n1 warning, 1 failure\n") {
+	// A finding is broken between words, its fix is not.
+	got := Findings(Screen{Width: 80}, &findings)
+	worse := "worse and worse and worse and worse and worse and worse and worse and\n      worse and worse"
+	if !strings.HasPrefix(got, "ok    good\nwarn  bad\n      fix: mend it\nfail  "+worse) || !strings.HasSuffix(got, "\n      fix: "+findings[2].Mend+"\n1 warning, 1 failure\n") {
 		t.Error(got)
 	}
 }

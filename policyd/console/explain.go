@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -23,10 +24,7 @@ func Explanation(s Screen, e *admin.Explanation) string {
 // head writes what is true of the domain as a whole.
 func (p *page) head(e *admin.Explanation) {
 	c, said := outcome(e)
-	p.hang(e.Domain+": ", bold, c, said)
-	if e.Error != nil {
-		p.coloured("answer", c, e.Error.Status+" "+strings.TrimPrefix(e.Error.Text, e.Domain+": "))
-	}
+	p.headline(e.Domain+": ", c, said)
 	for _, w := range e.Warnings {
 		p.coloured("warning", red, w)
 	}
@@ -55,7 +53,7 @@ func (p *page) head(e *admin.Explanation) {
 		p.item("dropped", fmt.Sprintf("%s (%d) %s", d.Host, d.Preference, d.Reason))
 	}
 	if e.Held != nil {
-		p.coloured("held", red, e.Held.Status+" "+e.Held.Text)
+		p.coloured("held", red, e.Held.String())
 	}
 	p.policy(e)
 	if l := e.Limit; l != nil && (l.Open > 0 || l.Waiting > 0 || l.Rate > 0 && l.Tokens < 1) {
@@ -63,8 +61,38 @@ func (p *page) head(e *admin.Explanation) {
 	}
 }
 
-// outcome says what would become of a message.
+// headline writes what a text comes to. Away from a terminal it is one line,
+// however long, so that head(1) and grep(1) have all of it.
+func (p *page) headline(head string, c colour, said string) {
+	width := p.Width
+	if p.Height == 0 {
+		p.Width = math.MaxInt
+	}
+	p.hang(head, bold, c, said)
+	p.Width = width
+}
+
+// outcome says what would become of a message, and why.
 func outcome(e *admin.Explanation) (colour, string) {
+	c, said := forecast(e)
+	if e.Error != nil {
+		short := *e.Error
+		short.Text = strings.TrimPrefix(short.Text, e.Domain+": ")
+		return c, said + ": " + short.String()
+	}
+	notes := e.Notes()
+	if len(notes) == 0 {
+		return c, said
+	}
+	said += "; but " + notes[0]
+	if more := len(notes) - 1; more > 0 {
+		said += fmt.Sprintf(" (and %d more, below)", more)
+	}
+	return yellow, said
+}
+
+// forecast says what would become of a message.
+func forecast(e *admin.Explanation) (colour, string) {
 	switch {
 	case e.Forecast() == transport.Deliverable && e.To != "":
 		return green, "would be delivered (" + e.To + " is taken; the message itself can still be refused)"
@@ -182,7 +210,7 @@ func (p *page) host(e *admin.Explanation, h *admin.Host) {
 		p.item("provider", h.Provider)
 	}
 	if h.Held != nil {
-		p.coloured("held", red, h.Held.Status+" "+h.Held.Text)
+		p.coloured("held", red, h.Held.String())
 	}
 	if h.Dead != nil {
 		p.coloured("dead", red, strings.TrimPrefix(h.Dead.Text, h.Name+" "))
@@ -353,23 +381,13 @@ func (p *page) connection(h *admin.Host) {
 // tried writes what became of a host's addresses, where it is not the same for
 // all, and which family is dead.
 func (p *page) tried(h *admin.Host, c *admin.Connection) {
-	good := map[bool]int{}
-	bad := map[bool]int{}
 	for _, a := range c.Addresses {
-		six := strings.Contains(a.Address, ":")
-		if a.Error == nil {
-			good[six]++
-			continue
-		}
-		bad[six]++
-		if c.Error == nil || len(c.Addresses) > 1 {
+		if a.Error != nil && (c.Error == nil || len(c.Addresses) > 1) {
 			p.coloured("no use", yellow, a.Address+": "+a.Error.Status+" "+strings.TrimPrefix(a.Error.Text, h.Name+": "))
 		}
 	}
-	for six, family := range map[bool]string{false: "IPv4", true: "IPv6"} {
-		if bad[six] > 0 && good[six] == 0 && good[!six] > 0 {
-			p.coloured("", yellow, "no "+family+" address of this host will do; mail goes by the other family")
-		}
+	if family := h.DeadFamily(); family != "" {
+		p.coloured("", yellow, "no "+family+" address of this host will do; mail goes by the other family")
 	}
 }
 

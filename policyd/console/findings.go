@@ -2,18 +2,13 @@ package console
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
 )
 
 // Findings writes what a doctor found, each with its fix in one line below,
-// which is never broken, so that it can be copied. Away from a terminal a
-// finding is one line too, for grep(1).
+// which is never broken, so that it can be copied.
 func Findings(s Screen, list *[]finding.Finding) string {
-	if s.Height == 0 {
-		s.Width = math.MaxInt
-	}
 	p := &page{Screen: s}
 	var number [finding.Fail + 1]int
 	for _, f := range *list {

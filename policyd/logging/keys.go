@@ -33,6 +33,7 @@ func Keys() []Key {
 		{"resent", "how many times the message was sent again, after a connection ended before any reply to it: it may have arrived twice"},
 		{"dsn", "the status code that the mail server gets, such as 4.7.5"},
 		{"text", "the text that the mail server gets"},
+		{"moment", "what is true of the reason only now, such as when the host is tried again"},
 		{"took", "how long the delivery took; with format json it is took_seconds, a number"},
 		{"cause", "of what was not delivered: dns, connect, tls, policy, limit, remote-4xx, remote-5xx or own"},
 		{"tried", "the hosts that did not take the message before, each with its reason"},

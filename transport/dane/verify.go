@@ -9,6 +9,8 @@ import (
 	"crypto/sha512"
 	"crypto/x509"
 	"time"
+
+	"github.com/mxpipe/mxpipe/transport/certerror"
 )
 
 // Bounds on the work of one Verify. A real chain has three to five
@@ -232,12 +234,13 @@ func findPaths(shown []*shownCert, ends anchors, now time.Time) ([][]*x509.Certi
 			between.AddCert(c.Certificate)
 		}
 	}
-	return shown[0].Verify(x509.VerifyOptions{
+	paths, err := shown[0].Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: between,
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
+	return paths, certerror.Words(err)
 }
 
 // match tells which record a path ended at.

@@ -60,15 +60,28 @@ func (d *Dead) Error() string {
 	if d.Cause != "" {
 		text += " (" + d.Cause + ")"
 	}
+	return text + ", " + d.next()
+}
+
+// Moment says since when, and until when, no mail is sent there: what differs
+// from one message to the next.
+func (d *Dead) Moment() string {
+	since := span(d.now.Sub(d.Since))
+	if d.Failures == 0 {
+		return "for " + since
+	}
+	return "not tried since " + since + ", " + d.next()
+}
+
+// next says when it is tried again.
+func (d *Dead) next() string {
 	switch {
 	case d.Trying:
-		text += ", being tried again now"
+		return "being tried again now"
 	case d.Until.After(d.now):
-		text += ", next attempt in " + span(d.Until.Sub(d.now))
-	default:
-		text += ", to be tried again with the next message"
+		return "next attempt in " + span(d.Until.Sub(d.now))
 	}
-	return text
+	return "to be tried again with the next message"
 }
 
 // span is a duration in whole seconds, rounded up.

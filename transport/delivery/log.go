@@ -19,6 +19,7 @@ const maxTried = 8 << 10
 // told is what a log line tells: a result that some recipients share.
 type told struct {
 	code, host, text string
+	moment           string // what is true of the reason only now
 	cause            outcome.Cause
 	conn             *session.Conn // nil: the result is from elsewhere
 	to               []string
@@ -26,7 +27,7 @@ type told struct {
 
 // same reports whether two recipients share a result.
 func (g *told) same(o *told) bool {
-	return g.code == o.code && g.host == o.host && g.text == o.text && g.cause == o.cause && g.conn == o.conn
+	return g.code == o.code && g.host == o.host && g.text == o.text && g.moment == o.moment && g.cause == o.cause && g.conn == o.conn
 }
 
 // Log writes, after Run, one log line for each group of recipients that share a
@@ -39,7 +40,7 @@ next:
 			continue
 		}
 		r := &d.rcpts[i]
-		g := told{code: r.result.Code.String(), host: r.result.Host, text: reply.Line(r.result.Error()), cause: outcome.CauseOf(r.result)}
+		g := told{code: r.result.Code.String(), host: r.result.Host, text: reply.Line(r.result.Error()), moment: reply.Line(r.result.Moment), cause: outcome.CauseOf(r.result)}
 		if r.conn != nil && r.conn.Host.Host.Name == g.host {
 			g.conn = r.conn
 		}
@@ -66,6 +67,9 @@ func (d *Delivery) logResult(g *told) {
 		slog.Int64("size", d.msg.Facts.Size), slog.Duration("took", d.found.Took.Round(time.Millisecond)))
 	if g.cause != outcome.NoCause {
 		attrs = append(attrs, slog.String("cause", g.cause.String()))
+	}
+	if g.moment != "" {
+		attrs = append(attrs, slog.String("moment", g.moment))
 	}
 	if c := g.conn; c != nil {
 		attrs = append(attrs, slog.String("address", c.Addr().String()), slog.String("via", c.Via()),

@@ -17,10 +17,12 @@
 package dial
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -205,7 +207,11 @@ func (e *Error) Error() string {
 	if e.Cause != nil {
 		b.WriteString(reason(e.Cause))
 	}
-	for i, a := range e.Attempts {
+	// Which of them ended first differs from one delivery to the next.
+	attempts := slices.SortedFunc(slices.Values(e.Attempts), func(a, b Attempt) int {
+		return cmp.Or(b.Addr.BitLen()-a.Addr.BitLen(), a.Addr.Compare(b.Addr))
+	})
+	for i, a := range attempts {
 		text := netip.AddrPortFrom(a.Addr, e.Port).String() + ": " + reason(a.Err)
 		if b.Len()+len(text) > maxText {
 			b.WriteString("; and " + strconv.Itoa(len(e.Attempts)-i) + " more addresses")

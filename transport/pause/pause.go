@@ -60,16 +60,21 @@ type Paused struct {
 
 // Error says how long, and why.
 func (p *Paused) Error() string {
-	until := "until " + p.Until.UTC().Format("2006-01-02 15:04:05 UTC")
+	return p.Key.String() + " is paused " + p.moment() + ", because of: " + p.Reply
+}
+
+func (p *Paused) moment() string {
 	if p.Trying {
-		until = "while one message tries whether it is over"
+		return "while one message tries whether it is over"
 	}
-	return p.Key.String() + " is paused " + until + ", because of: " + p.Reply
+	return "until " + p.Until.UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
 // Status is what a delivery is told: temporary, 4.4.5.
 func (p *Paused) Status() *status.Error {
-	return &status.Error{Code: status.New(status.Temporary, 4, 5), Text: p.Error()}
+	return &status.Error{
+		Code: status.New(status.Temporary, 4, 5), Text: p.Key.String() + " is paused, because of: " + p.Reply, Moment: p.moment(),
+	}
 }
 
 // Max is how many keys are remembered; beyond it the longest unused goes.

@@ -18,6 +18,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -121,12 +122,11 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 	}
 	attempt, err := d.conns.Dead.Begin(ctx, d.deadKey(r.Host))
 	Spend(&r.Record.Connect, start)
-	if err != nil {
-		var dead *deadhost.Dead
-		if errors.As(err, &dead) {
-			// the reason names it, and our key for it is not to be read
-			dead.Host = "the host"
-		}
+	var dead *deadhost.Dead
+	switch {
+	case errors.As(err, &dead):
+		return nil, DeadError(r.Host.Host.Name, dead)
+	case err != nil:
 		return nil, hostError(ctx, r.Host, outcome.Connect, err)
 	}
 	defer attempt.Abandoned()
@@ -141,7 +141,7 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 	failed := outcome.MostTemporary(reasons)
 	if ctx.Err() == nil {
 		said := *failed
-		said.Host = ""        // as above
+		said.Host = ""        // which our key names
 		attempt.Failed(&said) // unless it greeted, which was said already
 	}
 	return nil, failed
@@ -150,6 +150,15 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 // deadKey is what a host is remembered by when it cannot be reached.
 func (d *Dialer) deadKey(h *plan.Host) string {
 	return d.cfg.Name + " " + h.Host.Name + ":" + strconv.Itoa(int(h.Port))
+}
+
+// DeadError is a host's reason where it is not even tried: the one for which it
+// was found dead, and the moment.
+func DeadError(host string, dead *deadhost.Dead) *status.Error {
+	return &status.Error{
+		Code: outcome.ForError(outcome.Connect, dead, 0).Code, Host: host,
+		Text: cmp.Or(dead.Cause, "no answer to the attempt that is under way"), Moment: dead.Moment(), Unreached: true,
+	}
 }
 
 // DeadState tells whether mail for a host fails fast now; nil: it does not.

@@ -83,15 +83,16 @@ func (e *LoginError) Error() string {
 		b.WriteString(" by " + e.Mechanism)
 	}
 	b.WriteString(" failed: " + e.Said)
-	if e.again {
-		b.WriteString(" (not tried again before " + e.Refused.Add(loginPause).UTC().Format("15:04:05") + " UTC)")
-	}
 	return b.String()
 }
 
 // loginError makes a host's reason of a login that did not come about.
 func loginError(h *plan.Host, err *LoginError) *status.Error {
-	return &status.Error{Code: codeLogin, Host: h.Host.Name, Err: err}
+	e := &status.Error{Code: codeLogin, Host: h.Host.Name, Err: err}
+	if err.again {
+		e.Moment = "not tried again before " + err.Refused.Add(loginPause).UTC().Format("15:04:05 UTC")
+	}
+	return e
 }
 
 // login logs in where that is wanted. The connection is closed on error.

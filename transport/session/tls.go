@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/certerror"
 	"github.com/mxpipe/mxpipe/transport/handshake"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -194,7 +195,7 @@ func (c *TLS) webPKI(v *verdict.Verdict, chain []*x509.Certificate, now time.Tim
 	}
 	paths, err := chain[0].Verify(options)
 	if err != nil {
-		return nil, err
+		return nil, certerror.Words(err)
 	}
 	c.chains.add(key, paths[0])
 	return paths, nil

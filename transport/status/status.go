@@ -106,8 +106,12 @@ type Error struct {
 	Host string // the remote host it is about; empty when it is about none
 	// how the host was reached, as in "192.0.2.1, dane, TLS1.3"; may be empty
 	Via  string
-	Text string // one line for people, without Host, Via and Code
-	Err  error  // the cause, for errors.Is; may be nil
+	Text string // one line for people, without Host, Via, Moment and Code
+	// Moment is what is true of it only now, such as when the host is tried
+	// again; may be empty. It is told apart from the reason, so that equal
+	// reasons read alike in every message.
+	Moment string
+	Err    error // the cause, for errors.Is; may be nil
 	// Unreached says that the host had nothing to do with the message: it could
 	// not be reached, turned everybody away, or distrusts our address. Another
 	// way to the recipients may be taken.

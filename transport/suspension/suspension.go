@@ -62,14 +62,14 @@ type Suspension struct {
 
 // Err is what a delivery is told: temporary, 4.3.2, with the reason.
 func (s *Suspension) Err() *status.Error {
-	text := s.Target.String() + " is suspended"
+	e := &status.Error{Code: status.New(status.Temporary, 3, 2), Text: s.Target.String() + " is suspended"}
 	if !s.Until.IsZero() {
-		text += " until " + s.Until.UTC().Format("2006-01-02 15:04 UTC")
+		e.Moment = "until " + s.Until.UTC().Format("2006-01-02 15:04 UTC")
 	}
 	if s.Reason != "" {
-		text += ": " + s.Reason
+		e.Text += ": " + s.Reason
 	}
-	return &status.Error{Code: status.New(status.Temporary, 3, 2), Text: text}
+	return e
 }
 
 const (

@@ -46,8 +46,8 @@ func TestSuspend(t *testing.T) {
 		for _, q := range []struct{ transport, domain, provider, want string }{
 			{"default", "example.org", "", "example.org is suspended: the reason"},
 			{"default", "sub.example.org", "", ""},
-			{"default", "example.net", "google", "provider:google is suspended until 2026-11-30 13:00 UTC: the reason"},
-			{"bulk", "example.net", "", "transport:bulk is suspended until 2026-11-30 14:00 UTC: the reason"},
+			{"default", "example.net", "google", "provider:google is suspended: the reason, until 2026-11-30 13:00 UTC"},
+			{"bulk", "example.net", "", "transport:bulk is suspended: the reason, until 2026-11-30 14:00 UTC"},
 			{"default", "example.net", "microsoft", ""},
 			{"", "", "", ""},
 		} {
@@ -57,7 +57,9 @@ func TestSuspend(t *testing.T) {
 				if err.Code != status.New(status.Temporary, 3, 2) {
 					t.Error(err.Code)
 				}
-				got = err.Text
+				if got = err.Text; err.Moment != "" {
+					got += ", " + err.Moment
+				}
 			}
 			if got != q.want {
 				t.Errorf("%+v: %q", q, got)

@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport/certerror"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 )
 
@@ -159,7 +160,7 @@ func (c *Client) connect(ctx context.Context, host string) (net.Conn, error) {
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, &stepError{step: "TLS handshake with " + host, err: err}
+		return nil, &stepError{step: "TLS handshake with " + host, err: certerror.Words(err)}
 	}
 	return secured{conn, raw}, nil
 }
