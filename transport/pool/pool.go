@@ -51,6 +51,7 @@ type Conn interface {
 // Key names the host that a connection leads to. Connections with equal keys
 // are offered to the same deliveries. Which of the host's addresses it was and
 // what it proved is the connection's own matter, and judged by Get's fits.
+// Package session makes the key (idle.go).
 type Key struct {
 	Transport string // whose settings the connection was made with
 	Host      string // the MX host's name, or an address literal
