@@ -24,8 +24,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"math/rand/v2"
-	"reflect"
 	"sync"
 	"time"
 )
@@ -66,48 +64,6 @@ type Options[K comparable, V any] struct {
 	Now func() time.Time
 }
 
-// Stats are a cache's counters since it was made, and its present size.
-type Stats struct {
-	Hits      uint64 // Get answered by an entry
-	Misses    uint64 // Get that had to wait for a flight
-	Refreshes uint64 // flights begun ahead of expiry
-	Failures  uint64 // flights, refreshes included, that ended in an error
-	Evictions uint64 // entries that made room for others before they expired
-	// entries now, expired ones that nothing asked for included
-	Entries  int
-	Bytes    int64 // what they take, by Options.Cost
-	MaxBytes int64 // what they may take; 0: there is no such bound
-}
-
-// Add adds the counters of another cache, and its size.
-func (s *Stats) Add(o Stats) {
-	s.Hits += o.Hits
-	s.Misses += o.Misses
-	s.Refreshes += o.Refreshes
-	s.Failures += o.Failures
-	s.Evictions += o.Evictions
-	s.Entries += o.Entries
-	s.Bytes += o.Bytes
-	s.MaxBytes += o.MaxBytes
-}
-
-// Usage is how much of its bound something takes that remembers.
-type Usage struct {
-	Entries  int
-	Bytes    int64 // that they take
-	MaxBytes int64 // that they may take
-}
-
-// Add adds what another one takes.
-func (u *Usage) Add(o Usage) {
-	u.Entries += o.Entries
-	u.Bytes += o.Bytes
-	u.MaxBytes += o.MaxBytes
-}
-
-// Usage gives the present size alone.
-func (s Stats) Usage() Usage { return Usage{s.Entries, s.Bytes, s.MaxBytes} }
-
 // Entry is what a cache holds under a key.
 type Entry[V any] struct {
 	Value   V
@@ -136,50 +92,6 @@ type Cache[K comparable, V any] struct {
 	// closed when the cache is closed and no flight runs
 	idle  chan struct{}
 	stats Stats
-}
-
-// item is an entry as it is kept. There may be hundreds of thousands, so it is
-// small.
-type item[K comparable, V any] struct {
-	next, prev *item[K, V] // in the ring
-	key        K
-	value      V
-	err        *error        // nil: it is no failure
-	expires    time.Duration // since the cache was made
-	refresh    time.Duration // from then on a use starts a refresh
-	cost       uint32        // in bytes
-	// Stats.Hits when it was last put in front, as far as it fits
-	moved uint32
-}
-
-// putAfter puts an item into the ring after another one.
-func (it *item[K, V]) putAfter(other *item[K, V]) {
-	it.prev, it.next = other, other.next
-	it.prev.next, it.next.prev = it, it
-}
-
-// takeOut takes an item out of the ring.
-func (it *item[K, V]) takeOut() {
-	it.prev.next, it.next.prev = it.next, it.prev
-	it.prev, it.next = nil, nil
-}
-
-// slot is how many bytes an entry takes in a map beside its key, with the room
-// that a map leaves.
-const slot = 24
-
-// overheadOf is what an entry takes, what it points to left out.
-func overheadOf[K comparable, V any]() int64 {
-	key := reflect.TypeFor[K]().Size()
-	return int64(reflect.TypeFor[item[K, V]]().Size() + key + key/2 + slot)
-}
-
-type flight[V any] struct {
-	begun   time.Time
-	done    chan struct{}
-	refresh bool
-	flushed bool // the key was flushed: what lands is not kept
-	entry   Entry[V]
 }
 
 // New makes a cache. It must be closed.
@@ -452,96 +364,5 @@ func (c *Cache[K, V]) drop(key K) {
 		it.takeOut()
 		c.bytes -= int64(it.cost)
 		delete(c.entries, key)
-	}
-}
-
-func (c *Cache[K, V]) refreshAhead(key K) {
-	if c.flights[key] != nil || c.refreshing >= c.opts.Refreshes {
-		return
-	}
-	c.stats.Refreshes++
-	c.refreshing++
-	c.begin(key, true)
-}
-
-// begin starts a key's flight. The caller holds the lock.
-func (c *Cache[K, V]) begin(key K, refresh bool) *flight[V] {
-	f := &flight[V]{begun: c.opts.Now(), done: make(chan struct{}), refresh: refresh}
-	c.flights[key] = f
-	c.running++
-	go func() {
-		ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timeout)
-		defer cancel()
-		f.entry.Value, f.entry.Expires, f.entry.Err = c.load(ctx, key)
-		c.land(key, f)
-	}()
-	return f
-}
-
-func (c *Cache[K, V]) land(key K, f *flight[V]) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	// A waiter goes on when what it gets is kept, not before.
-	defer close(f.done)
-	if c.flights[key] == f {
-		delete(c.flights, key)
-	}
-	if f.refresh {
-		c.refreshing--
-	}
-	if f.entry.Err != nil {
-		c.stats.Failures++
-	}
-	switch {
-	case f.flushed:
-	case c.opts.Keep != nil && !c.opts.Keep(key, f.entry):
-		c.drop(key)
-	default:
-		c.keep(key, f.entry)
-	}
-	c.running--
-	if c.closed && c.running == 0 {
-		close(c.idle)
-	}
-}
-
-// keep stores what a flight brought.
-func (c *Cache[K, V]) keep(key K, entry Entry[V]) {
-	now, expires := c.now(), entry.Expires.Sub(c.begun)
-	if old := c.fresh(key, now); old != nil && old.err == nil && entry.Err != nil {
-		// What is there outlives a failed refresh. The next one is tried in
-		// the middle of what is left, so that a dead source is not asked at
-		// every use.
-		old.refresh = now + (old.expires-now)/2
-		return
-	}
-	c.drop(key)
-	if expires <= now {
-		return
-	}
-	cost := c.overhead
-	if c.opts.Cost != nil {
-		cost += int64(max(c.opts.Cost(key, entry), 0))
-	}
-	if c.opts.Bytes > 0 && cost > c.opts.Bytes/8 {
-		return
-	}
-	ahead := time.Duration(rand.Float64() * float64(expires-now) / 10)
-	it := &item[K, V]{
-		key: key, value: entry.Value, expires: expires, refresh: expires - ahead,
-		cost: uint32(min(cost, math.MaxUint32)), moved: uint32(c.stats.Hits),
-	}
-	if entry.Err != nil {
-		it.err = &entry.Err
-	}
-	c.entries[key] = it
-	it.putAfter(&c.used)
-	c.bytes += int64(it.cost)
-	for len(c.entries) > c.opts.Size || c.opts.Bytes > 0 && c.bytes > c.opts.Bytes {
-		last := c.used.prev
-		if now < last.expires {
-			c.stats.Evictions++
-		}
-		c.drop(last.key)
 	}
 }
