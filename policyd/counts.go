@@ -45,6 +45,7 @@ func (d *Daemon) memory(totals *runtime.Totals) (all []admin.Memory) {
 	add("pauses", d.runtime.Pauses().Usage())
 	add("suspended", d.suspended.Usage())
 	add("failing", d.failing.Usage())
+	add("sources", d.daily.Usage())
 	past := d.history.Stats()
 	if d.tlsReports != nil {
 		add("tls_reports", d.tlsReports.Usage())

@@ -50,6 +50,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/resolver"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
 
@@ -96,6 +97,7 @@ type Daemon struct {
 	history    *history.History
 	suspended  *suspension.List
 	failing    *fallback.Memory
+	daily      *source.Daily
 	lookups    socketmap.Counts
 	// slots are for all front ends together; max_deliveries is as it was at
 	// start.
@@ -170,7 +172,8 @@ func (d *Daemon) load() error {
 	}
 	d.loadSuspended()
 	d.loadFailing()
-	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended, Failing: d.failing})
+	d.loadDaily()
+	d.runtime = runtime.New(runtime.Options{Logger: d.log, Observer: d.observer, Suspended: d.suspended, Failing: d.failing, Daily: d.daily})
 	d.loadHistory()
 	d.loadTLSReports()
 	if err := d.spool.Check(); err != nil {
@@ -197,6 +200,9 @@ func (d *Daemon) close() {
 	}
 	if d.failing != nil {
 		d.saveFailing()
+	}
+	if d.daily != nil {
+		d.saveDaily()
 	}
 	if d.tlsReports != nil {
 		if err := d.tlsReports.Close(); err != nil {
@@ -304,6 +310,7 @@ func (d *Daemon) maintainServed(ctx context.Context) {
 		case <-pending.C:
 			d.served.WritePending(ctx)
 			d.saveFailing()
+			d.saveDaily()
 		case <-ctx.Done():
 			return
 		}

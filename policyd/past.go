@@ -10,6 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/fallback"
 	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
 
@@ -36,6 +37,21 @@ func (d *Daemon) loadFailing() {
 func (d *Daemon) saveFailing() {
 	if err := d.failing.Save(); err != nil {
 		d.log.Warn("since when destinations fail is not kept", "error", err)
+	}
+}
+
+// loadDaily reads how much sources sent on this day before a restart.
+func (d *Daemon) loadDaily() {
+	var err error
+	if d.daily, err = source.OpenDaily(d.options.Config.StateDir, time.Now); err != nil {
+		d.log.Warn("how much each source sent today is not known; each begins the day anew", "error", err)
+	}
+}
+
+// saveDaily writes that down.
+func (d *Daemon) saveDaily() {
+	if err := d.daily.Save(); err != nil {
+		d.log.Warn("how much each source sent today is not kept", "error", err)
 	}
 }
 

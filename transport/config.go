@@ -12,6 +12,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/relay"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -34,6 +35,9 @@ type Config struct {
 	// each family (local_ip). Default: empty, which leaves the choice to the
 	// kernel.
 	LocalIP []netip.Addr
+	// Sources is a pool of addresses to leave from, each with its own name in
+	// EHLO (sources), in the place of LocalIP. Default: nil, none.
+	Sources *source.Config
 	// ForceIPv4 leaves IPv6 addresses out (force_ipv4). Default: false.
 	ForceIPv4 bool
 	// Prefer is the family that is dialled first (prefer): any, ipv4 or ipv6.

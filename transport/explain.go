@@ -54,6 +54,9 @@ type HostExplanation struct {
 	Facts     verdict.Facts
 	Verdict   verdict.Verdict
 	Provider  string // that it belongs to
+	// what the message would leave from; empty: there is no pool, or none of it
+	// is left
+	Source string
 	// its provider is suspended or paused; nil: it is not
 	Held *status.Error
 	// mail for it fails fast now, and why; nil: it does not
@@ -232,16 +235,21 @@ func (p *profile) explainHost(ctx context.Context, q *Question, target *plan.Tar
 	if h.Err != nil {
 		return e
 	}
-	e.Idle, e.Hello = p.dialer.IdleCount(h), p.dialer.Hello(h)
-	e.Provider = p.delivery.Traffic.Provider(h.Host.Name)
-	if e.Held = p.delivery.Traffic.HostHeld(target, h.Host.Name); e.Held == nil {
+	e.Hello, e.Provider = p.dialer.Hello(h), p.delivery.Traffic.Provider(h.Host.Name)
+	sender, _ := address.Parse(q.From) // one that is none is the null sender
+	from, held := p.delivery.LookSource(target, sender, h)
+	if e.Held = p.delivery.Traffic.HostHeld(target, h.Host.Name, from.From()); e.Held == nil {
+		e.Held = held
+	}
+	if e.Held == nil {
 		e.Held = p.dialer.LoginHeld(h)
 	}
+	e.Source, e.Idle = from.From(), p.dialer.IdleCount(h, from)
 	if q.Depth == Connect && e.Held == nil && h.Verdict.Refusal == nil {
 		envelope, _ := q.envelope() // without one it is asked for nobody
-		e.Probe = p.dialer.Probe(ctx, h, envelope)
+		e.Probe = p.dialer.Probe(ctx, h, from, envelope)
 	}
-	e.Dead = p.dialer.DeadState(h)
+	e.Dead = p.dialer.DeadState(h, from)
 	return e
 }
 

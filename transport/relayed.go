@@ -37,7 +37,7 @@ func (t *Transport) newRelayed(of *profile, r *relay.Relay, planning plan.Config
 		return nil, err
 	}
 	connect.Relay = session.Relay{Name: r.String(), TLS: r.TLS, Login: login, Fallback: connect.Relay.Fallback}
-	p := t.assemble(of.cfg, planning, connect, of.delivery.Traffic)
+	p := t.assemble(of.cfg, planning, connect, of.delivery.Traffic, of.sources)
 	p.via, p.delivery.Relay = r, true
 	return &relayed{p, plan.Target{Destination: r.Destination(), Named: true}}, nil
 }

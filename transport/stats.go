@@ -9,6 +9,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/session"
+	"github.com/mxpipe/mxpipe/transport/source"
 )
 
 // Stats are what a transport counts beside its events: since it was made, and
@@ -82,6 +83,8 @@ type Snapshot struct {
 	// hosts that need a plainer TLS hello than the first
 	Hellos []Hello
 	Limits []LimitState // one for each scope that has a limit
+	// what mail leaves from, in the order of the configuration; nil: no pool
+	Sources []SourceState
 }
 
 // Hello is a host that needs a plainer TLS hello than the first.
@@ -99,6 +102,12 @@ type InProgress struct {
 
 // IdleHost is how many idle connections there are to one host.
 type IdleHost = session.IdleHost
+
+// SourceState is a source at a moment.
+type SourceState struct {
+	Override string // that it belongs to; empty: the transport itself
+	source.State
+}
 
 // LimitState is what a limit has to do.
 type LimitState struct {

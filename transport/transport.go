@@ -47,6 +47,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/route"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -80,6 +81,9 @@ type Deps struct {
 	// Traffic is what holds mail back or slows it down; its Transport is filled
 	// in from each Config.
 	Traffic Traffic
+	// Daily counts the messages of sources that have a daily bound; nil: each
+	// pool counts by itself, and forgets it at its end.
+	Daily *source.Daily
 	// Failing remembers since when destinations fail, for fallback_relay; nil:
 	// it is not used.
 	Failing *fallback.Memory
@@ -127,6 +131,7 @@ type profile struct {
 	planner  *plan.Planner
 	dialer   *session.Dialer
 	limits   *limit.Limits
+	sources  *source.Pool // nil: there is no pool
 	delivery delivery.Config
 	relay    *relayed // where all mail goes instead; nil: nowhere else
 	// that this profile leads to; nil: it leads to the domains' own hosts
@@ -190,8 +195,8 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 		return nil, err
 	}
 	planning.Resolver, planning.Self, planning.ForceIPv4, planning.Port = deps.Resolver, deps.Self, cfg.ForceIPv4, cfg.Port
-	planning.Self.Names = append([]string{cfg.Hostname}, deps.Self.Names...)
-	planning.Self.LocalIP = cfg.LocalIP
+	planning.Self.Names = slices.Concat([]string{cfg.Hostname}, cfg.Sources.Hostnames(), deps.Self.Names)
+	planning.Self.LocalIP = slices.Concat(cfg.LocalIP, cfg.Sources.Addrs())
 	planning.HostTimeout, planning.Cache = cfg.ConnectTimeout, t.plans
 	planning.Rules.DNSSEC, planning.Rules.DANE, planning.Rules.MTASTS = cfg.MXAuth.DNSSEC, cfg.MXAuth.DANE, cfg.MXAuth.MTASTS != nil
 	if local := cfg.MXAuth.Local; local != nil {
@@ -213,7 +218,7 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 		Debug: cfg.Debug, TLS: client, Limits: limits,
 	}
 	deps.Traffic.Transport = cfg.Name
-	p := t.assemble(cfg, planning, connect, deps.Traffic)
+	p := t.assemble(cfg, planning, connect, deps.Traffic, t.sourcesOf(cfg, deps))
 	if cfg.Relay != nil {
 		if p.relay, err = t.newRelayed(p, cfg.Relay, planning, connect, deps); err != nil {
 			return nil, err
@@ -233,14 +238,26 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 }
 
 // assemble makes a profile of what its rooms need.
-func (t *Transport) assemble(cfg *Config, planning plan.Config, connect session.Config, traffic Traffic) *profile {
-	p := &profile{cfg: cfg, planner: plan.New(planning), dialer: session.New(connect, t.conns), limits: connect.Limits}
+func (t *Transport) assemble(cfg *Config, planning plan.Config, connect session.Config, traffic Traffic, sources *source.Pool) *profile {
+	p := &profile{cfg: cfg, sources: sources, planner: plan.New(planning), dialer: session.New(connect, t.conns), limits: connect.Limits}
 	p.delivery = delivery.Config{
 		Planner: p.planner, Dialer: p.dialer, Limits: p.limits, Conns: t.conns, Hosts: t.hosts,
-		Traffic:  traffic,
+		Traffic: traffic, Sources: sources,
 		Chunking: cfg.Chunking.use(), ConnectTimeout: cfg.ConnectTimeout, End: t.ctx,
 	}
 	return p
+}
+
+// sourcesOf makes the pool of sources, or gives that of the transport where an
+// override has the same; nil: there is none.
+func (t *Transport) sourcesOf(cfg *Config, deps Deps) *source.Pool {
+	switch {
+	case cfg.Sources == nil:
+		return nil
+	case t.base != nil && t.base.sources != nil && reflect.DeepEqual(cfg.Sources, t.base.cfg.Sources):
+		return t.base.sources
+	}
+	return source.New(cfg.Sources, source.Options{Daily: deps.Daily, Logger: deps.Logger.With("transport", cfg.Name)})
 }
 
 // demands reads what the message itself asks for: the envelope's REQUIRETLS,
@@ -462,7 +479,7 @@ func (p *targetRcpts) without(part *targetRcpts) *targetRcpts {
 // message makes the message for them.
 func (p *targetRcpts) message(env *Envelope, msg *Message) *delivery.Message {
 	m := &delivery.Message{
-		Target: p.target, Recipients: p.rcpts, Content: msg.Content, Facts: msg.Facts,
+		Target: p.target, Name: cmp.Or(env.QueueID, env.ID), Recipients: p.rcpts, Content: msg.Content, Facts: msg.Facts,
 		Demands:  p.profile.demands(env, msg),
 		EightBit: env.EightBit, SMTPUTF8: env.SMTPUTF8, Ret: env.Ret, EnvID: env.EnvID,
 		Refused: refusal(p.profile.cfg, env, msg),
@@ -638,6 +655,7 @@ func (t *Transport) Snapshot() Snapshot {
 	s := Snapshot{
 		Name: t.base.cfg.Name, InProgress: t.inProgress.list(), Dead: t.conns.DeadHosts(), Slowed: t.hosts.Pacer.List(), Hellos: t.conns.Hellos.List(),
 		Idle: t.conns.Stats().Pool, IdleHosts: t.conns.IdleHosts(), Limits: limitStates("", t.base.limits),
+		Sources: t.sources(),
 	}
 	for _, o := range t.overrides {
 		if o.limits != t.base.limits {
@@ -645,6 +663,25 @@ func (t *Transport) Snapshot() Snapshot {
 		}
 	}
 	return s
+}
+
+// sources gives what mail leaves from: the transport's pool, then those of
+// overrides that have their own.
+func (t *Transport) sources() (all []SourceState) {
+	add := func(override string, p *source.Pool) {
+		for _, s := range p.States() {
+			all = append(all, SourceState{override, s})
+		}
+	}
+	if t.base.sources != nil {
+		add("", t.base.sources)
+	}
+	for _, o := range t.overrides {
+		if o.sources != nil && o.sources != t.base.sources {
+			add(o.match, o.sources)
+		}
+	}
+	return all
 }
 
 // FlushHellos forgets what was found out about TLS hellos with the hosts that

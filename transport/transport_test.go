@@ -30,6 +30,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/source"
 )
 
 func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
@@ -55,6 +56,7 @@ type lab struct {
 	observe      func(*Event)
 	traffic      delivery.Traffic
 	failing      *fallback.Memory // nil: there is no fallback relay
+	daily        *source.Daily    // nil: in memory
 	self         route.Self
 	transport    *Transport
 }
@@ -285,6 +287,7 @@ func (l *lab) start(change func(*Config)) {
 		Observe:  l.observe,
 		Traffic:  l.traffic,
 		Failing:  l.failing,
+		Daily:    l.daily,
 		Logger:   slog.New(slog.NewJSONHandler(&l.journal, nil)),
 	})
 	l.must(err)

@@ -168,6 +168,7 @@ func (s dump) transport(path string, t *transport.Config) {
 	s.policies(path+".mx_auth", t.MXAuth)
 	s.put(path+".hostname", t.Hostname)
 	s.put(path+".local_ip", joined(t.LocalIP, netip.Addr.String))
+	s.sources(path+".sources", t.Sources)
 	s.put(path+".force_ipv4", strconv.FormatBool(t.ForceIPv4))
 	s.put(path+".prefer", t.Prefer.String())
 	s.put(path+".port", strconv.Itoa(int(t.Port)))

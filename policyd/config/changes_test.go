@@ -38,6 +38,13 @@ func TestChanges(t *testing.T) {
 			"transports: {default: {overrides: [{match: b.example}, {match: a.example, port: 27}]}}", []string{
 				`transports.default.overrides: "a.example b.example" -> "b.example a.example"`,
 				`transports.default.overrides[a.example].port: "26" -> "27"`}},
+		{"transports: {default: {sources: {pool: [{ip: 192.0.2.1}, {ip: 192.0.2.2, daily: 5}]}}}",
+			"transports: {default: {sources: {by: message, pool: [{ip: 192.0.2.2, hostname: a.example}, {ip: [2001:db8::1, 192.0.2.1], weight: 2}]}}}", []string{
+				`transports.default.sources.by: "sender" -> "message"`,
+				`transports.default.sources.pool[192.0.2.1].ip: "192.0.2.1" -> "2001:db8::1 192.0.2.1"`,
+				`transports.default.sources.pool[192.0.2.1].weight: "1" -> "2"`,
+				`transports.default.sources.pool[192.0.2.2].daily: "5" -> ""`,
+				`transports.default.sources.pool[192.0.2.2].hostname: "" -> "a.example"`}},
 	}
 	for _, tt := range tests {
 		var got []string

@@ -17,6 +17,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pin"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
@@ -276,6 +277,13 @@ func TestValues(t *testing.T) {
 		{"transports: {default: {chunking: waiting, quarantine_header: 'X-Spam:  yes '}}", bare(func(t *transport.Config) {
 			t.Chunking, t.QuarantineHeader = transport.ChunkingWaiting, "X-Spam: yes"
 		})},
+		{"transports: {default: {sources: {by: message, pool: [{ip: 192.0.2.1, hostname: OUT1.example.org, weight: 3}, {ip: ['2001:db8::2', 192.0.2.2], daily: 5000}]}}}", bare(func(t *transport.Config) {
+			t.Sources = &source.Config{By: source.ByMessage, Pool: []source.Source{
+				{IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Hostname: "out1.example.org", Weight: 3},
+				{IPs: []netip.Addr{netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("192.0.2.2")}, Daily: 5000},
+			}}
+		})},
+		{"transports: {default: {sources: off, local_ip: []}}", bare(func(*transport.Config) {})},
 		{"transports: {default: {prefer: ipv4}}", bare(func(t *transport.Config) { t.Prefer = transport.IPv4 })},
 		{"transports: {default: {prefer: ipv6}}", bare(func(t *transport.Config) { t.Prefer = transport.IPv6 })},
 		{"transports: {default: {prefer: any}}", bare(func(*transport.Config) {})},

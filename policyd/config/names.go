@@ -115,8 +115,8 @@ func nexthop() format[string] {
 	}}
 }
 
-// source is the form of an address to connect from.
-func source() format[netip.Addr] {
+// sourceAddr is the form of an address to connect from.
+func sourceAddr() format[netip.Addr] {
 	return format[netip.Addr]{"an address of this host such as 192.0.2.1 or 2001:db8::1", func(s string) (netip.Addr, error) {
 		addr, err := netip.ParseAddr(s)
 		switch {

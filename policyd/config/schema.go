@@ -129,6 +129,8 @@ func (d *decoder) elsewhere(name string) (known, where string) {
 		{"in transports.NAME", d.transportKeys(&t, nil, "")},
 		{"in transports.NAME", []key{{name: "overrides"}}},
 		{"in transports.NAME.overrides", overrideKeys(&transport.Override{})},
+		{"in transports.NAME.sources", []key{{name: "pool"}}},
+		{"in transports.NAME.sources.pool", []key{{name: "daily"}, {name: "weight"}}},
 		{"in providers.NAME", providerKeys(&provider.Provider{})},
 		{"in replies", replyKeys(&replyrule.Rule{})},
 		{"in replies.do", replyActionKeys(&replyrule.Rule{})},

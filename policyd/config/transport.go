@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/tls"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -58,6 +57,7 @@ func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.P
 		{"mx_auth", mxAuth(&t.MXAuth, sets, state)},
 		{"hostname", set(&t.Hostname, hostname())},
 		{"local_ip", localIP(&t.LocalIP)},
+		{"sources", func(v value) { sources(v, t) }},
 		{"force_ipv4", set(&t.ForceIPv4, boolean())},
 		{"prefer", set(&t.Prefer, oneOf(choice[transport.Family]{"any", transport.AnyFamily}, choice[transport.Family]{"ipv4", transport.IPv4}, choice[transport.Family]{"ipv6", transport.IPv6}))},
 		{"port", set(&t.Port, port())},
@@ -83,30 +83,6 @@ func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.P
 		}},
 		{"relay", func(v value) { d.relay(v, t) }},
 		{"fallback_relay", func(v value) { d.fallbackRelay(v, t) }},
-	}
-}
-
-// localIP reads one source address or one of each family.
-func localIP(into *[]netip.Addr) func(value) {
-	return func(v value) {
-		var addrs []netip.Addr
-		setList(&addrs, 2, source())(v)
-		if len(addrs) == 2 && addrs[0].Is4() == addrs[1].Is4() {
-			v.wrong("%s and %s are of the same family; expected at most one address of each family", addrs[0], addrs[1])
-			return
-		}
-		*into = addrs
-	}
-}
-
-// checkSource compares local_ip and prefer with force_ipv4 where the block
-// touches either.
-func checkSource(seen map[string]value, t *transport.Config) {
-	if at, touched := firstOf(seen, "force_ipv4", "local_ip"); touched && t.ForceIPv4 && len(t.LocalIP) == 1 && t.LocalIP[0].Is6() {
-		at.wrong("force_ipv4 cannot be used with local_ip %s; expected an IPv4 local_ip, or force_ipv4: false", t.LocalIP[0])
-	}
-	if at, touched := firstOf(seen, "prefer", "force_ipv4"); touched && t.ForceIPv4 && t.Prefer == transport.IPv6 {
-		at.wrong("force_ipv4 cannot be used with prefer: ipv6; expected prefer: any, or force_ipv4: false")
 	}
 }
 

@@ -43,6 +43,7 @@ func Keys() []Key {
 		// A host, and the connection to it.
 		{"host", "the mail server's name"},
 		{"address", "its address, or that of one of our own sockets"},
+		{"source", "our own address that the message left from, or that cannot be used, where there is a pool of them"},
 		{"via", "how the message travelled, as in \"192.0.2.1, dane, TLS1.3, reused\""},
 		{"relay", "the relay that the message went to, host:port"},
 		{"direct", "why the domain's own hosts could not be given what a fallback relay took"},

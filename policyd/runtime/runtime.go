@@ -33,6 +33,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/pause"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/suspension"
 )
 
@@ -53,6 +54,9 @@ type Options struct {
 	// Failing remembers since when destinations fail; nil: no fallback relay is
 	// used.
 	Failing *fallback.Memory
+	// Daily counts the messages of sources; nil: each transport does so by
+	// itself.
+	Daily *source.Daily
 }
 
 // Runtime gives out the transports of the configuration in force.
@@ -62,6 +66,7 @@ type Runtime struct {
 	observer  func(name string, r *resolver.Resolver) func(*transport.Event)
 	suspended *suspension.List
 	failing   *fallback.Memory
+	daily     *source.Daily
 	pauses    *pause.Pauses
 	traces    transport.Traces
 	resources resources
@@ -85,7 +90,7 @@ type generation struct {
 func New(o Options) *Runtime {
 	return &Runtime{
 		log: o.Logger, readOnly: o.ReadOnly, observer: o.Observer,
-		suspended: o.Suspended, failing: o.Failing, pauses: pause.New(time.Now),
+		suspended: o.Suspended, failing: o.Failing, daily: o.Daily, pauses: pause.New(time.Now),
 		totals: newTotals(), live: map[*liveTransport]struct{}{},
 	}
 }

@@ -66,7 +66,7 @@ func (rt *Runtime) newTransport(inputs transportInputs, idle int, g, old *genera
 	deps := transport.Deps{
 		ReadFile: g.readFile,
 		Resolver: g.resolver.Resolver, Self: inputs.self, Idle: t.idle, Traces: &rt.traces, Logger: rt.log,
-		Failing: rt.failing,
+		Failing: rt.failing, Daily: rt.daily,
 		Traffic: transport.Traffic{Suspended: rt.suspended, Pauses: rt.pauses, Providers: inputs.receivers.providers, Rules: inputs.receivers.rules},
 		Policies: func(cfg *transport.MTASTS, roots *x509.CertPool) (plan.Policies, error) {
 			c := rt.policyCacheFor(t, *cfg, roots, g, old)

@@ -52,6 +52,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -66,6 +67,7 @@ type Config struct {
 	// what deliveries of the transport remember of hosts
 	Hosts    *Hosts
 	Traffic  Traffic       // what holds mail back or slows it down
+	Sources  *source.Pool  // what mail leaves from; nil: Dialer's own addresses
 	Chunking smtp.Chunking // the most that is made of CHUNKING
 	Relay    bool          // the target is a relay
 	// for the look-ups of one host and TCP to all of its addresses together
@@ -80,6 +82,7 @@ type Config struct {
 type Message struct {
 	Target     plan.Target
 	Sender     address.Address
+	Name       string // the mail server's, or ours, where it keeps a source
 	Recipients []smtp.Recipient
 	// Facts.Size bytes in canonical form (package message)
 	Content io.ReaderAt

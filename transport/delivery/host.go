@@ -9,6 +9,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/pause"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
@@ -35,9 +36,11 @@ type hostDelivery struct {
 	host     *plan.Host
 	conn     *session.Conn // nil: none
 	provider string
-	answered bool // the server has replied to a transaction
-	chunked  bool // the last message over it went by BDAT
-	maxRcpts int  // recipients that one transaction takes
+	trial    *pause.Trial // of what was paused; nil: nothing was
+	not      []string     // sources that will not do
+	answered bool         // the server has replied to a transaction
+	chunked  bool         // the last message over it went by BDAT
+	maxRcpts int          // recipients that one transaction takes
 }
 
 // tryHost offers the message to one host and gives back the recipients for
@@ -59,8 +62,13 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 	if provider == d.spared {
 		return rcpts // it has said that it is enough
 	}
-	trial, held := d.cfg.Traffic.begin(&d.msg.Target, provider)
+	from, held := d.takeSource(h, provider)
 	if held != nil {
+		return d.skipHost(rcpts, held)
+	}
+	trial, held := d.cfg.Traffic.begin(&d.msg.Target, provider, from.From())
+	if held != nil {
+		from.Unsent()
 		return d.skipHost(rcpts, held)
 	}
 	wait := time.Now()
@@ -68,16 +76,18 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 	d.addPhase(PhaseWait, wait)
 	if err != nil {
 		trial.Abandoned()
+		from.Unsent()
 		return d.skipHost(rcpts, waitError(ctx, err, h.Host.Name))
 	}
-	v := &hostDelivery{Delivery: d, host: h, provider: provider, maxRcpts: maxRcptsPerTx}
+	v := &hostDelivery{Delivery: d, host: h, provider: provider, trial: trial, maxRcpts: maxRcptsPerTx}
 	v.request = session.Request{
-		Host: h, TLSRequiredNo: d.msg.Demands.TLSRequiredNo, Destination: d.msg.Target.String(),
+		Host: h, Source: from, TLSRequiredNo: d.msg.Demands.TLSRequiredNo, Destination: d.msg.Target.String(),
 		Budget: d.budget(time.Since(start), last),
 		Log:    d.msg.Log, Traced: d.msg.Traced, Record: d.record,
 	}
 	left := v.run(ctx, rcpts)
-	if v.heed(&permit, trial, rcpts) {
+	v.request.Source.Unsent()
+	if v.heed(&permit, v.trial, rcpts) {
 		d.spared = provider
 	}
 	permit.Release(len(left) < len(rcpts))
@@ -143,6 +153,9 @@ func (v *hostDelivery) getConn(ctx context.Context, idle bool) (failed *status.E
 		}
 	}
 	v.conn, failed = v.cfg.Dialer.Connect(ctx, &v.request)
+	for failed != nil && v.otherSource(failed) {
+		v.conn, failed = v.cfg.Dialer.Connect(ctx, &v.request)
+	}
 	return failed
 }
 
@@ -169,6 +182,7 @@ func (v *hostDelivery) transact(ctx context.Context, rcpts []*recipient) (nextHo
 	}
 	v.answered = v.answered || report.Mail.Code != 0
 	nextHost, nextTx, state := v.applyReplies(v.conn, rcpts, report)
+	v.noteSent(rcpts)
 	if ctx.Err() == nil && v.goesOn(report) {
 		v.resends++
 		nextHost = v.sendOn(rcpts)
@@ -227,7 +241,7 @@ func (v *hostDelivery) sendOn(rcpts []*recipient) []*recipient {
 // before the next host. Each address counts (RFC 5321 §5.1), where no one was
 // accepted or the server had nothing of the message.
 func (v *hostDelivery) otherAddr(report *smtp.Report) bool {
-	if len(v.request.Avoid)+1 >= len(v.host.Addresses.Addrs) {
+	if len(v.request.Avoid)+1 >= len(v.request.Source.Reaches(v.host.Addresses.Addrs)) {
 		return false
 	}
 	if report.Ending == smtp.Ended {

@@ -74,6 +74,9 @@ func (d *Delivery) logResult(g *told) {
 	if c := g.conn; c != nil {
 		attrs = append(attrs, slog.String("address", c.Addr().String()), slog.String("via", c.Via()),
 			slog.String("tls_level", c.Proof().Level().String()), slog.String("mx_level", c.Host.Verdict.MX.String()))
+		if c.Source() != "" {
+			attrs = append(attrs, slog.String("source", c.Local().String()))
+		}
 		if c.Relay() != "" {
 			attrs = append(attrs, slog.String("relay", c.Relay()))
 		}

@@ -46,8 +46,9 @@ func (t *Traffic) TargetHeld(target *plan.Target) *status.Error {
 }
 
 // HostHeld says why a host gets no mail of a target now, for its provider's
-// suspension or a pause; nil: it may. It changes nothing.
-func (t *Traffic) HostHeld(target *plan.Target, host string) *status.Error {
+// suspension or a pause; nil: it may. from names the source that the mail
+// leaves from, empty where there is no pool. It changes nothing.
+func (t *Traffic) HostHeld(target *plan.Target, host, from string) *status.Error {
 	name := t.Provider(host)
 	if held := t.suspended(name); held != nil {
 		return held
@@ -55,7 +56,7 @@ func (t *Traffic) HostHeld(target *plan.Target, host string) *status.Error {
 	if t.Pauses == nil {
 		return nil
 	}
-	if p := t.Pauses.State(keysOf(target, name)...); p != nil {
+	if p := t.Pauses.State(keysOf(target, name, from)...); p != nil {
 		return p.Status()
 	}
 	return nil
@@ -71,25 +72,26 @@ func (t *Traffic) suspended(provider string) *status.Error {
 	return nil
 }
 
-// keysOf gives what a pause of mail to a provider's host can hold for.
-func keysOf(target *plan.Target, provider string) []pause.Key {
+// keysOf gives what a pause of mail from a source to a provider's host can hold
+// for.
+func keysOf(target *plan.Target, provider, from string) []pause.Key {
 	return []pause.Key{
 		{Scope: replyrule.Provider, Name: provider},
 		{Scope: replyrule.Domain, Name: target.Domain},
-		{Scope: replyrule.SourceIP, Name: provider},
+		{Scope: replyrule.SourceIP, Name: provider, Source: from},
 	}
 }
 
-// begin asks for leave to try a host. The trial, which may be nil, is to be
-// ended; the error is why the host gets no mail now.
-func (t *Traffic) begin(target *plan.Target, provider string) (*pause.Trial, *status.Error) {
+// begin asks for leave to try a host from a source. The trial, which may be
+// nil, is to be ended; the error is why the host gets no mail now.
+func (t *Traffic) begin(target *plan.Target, provider, from string) (*pause.Trial, *status.Error) {
 	if held := t.suspended(provider); held != nil {
 		return nil, held
 	}
 	if t.Pauses == nil {
 		return nil, nil
 	}
-	trial, err := t.Pauses.Begin(keysOf(target, provider)...)
+	trial, err := t.Pauses.Begin(keysOf(target, provider, from)...)
 	var paused *pause.Paused
 	if errors.As(err, &paused) {
 		failed := paused.Status()
@@ -121,8 +123,11 @@ func (v *hostDelivery) heed(permit *limit.HostPermit, trial *pause.Trial, rcpts 
 	}
 	distrusts(rcpts)
 	key := pause.Key{Scope: rule.Scope, Name: v.provider}
-	if rule.Scope == replyrule.Domain {
+	switch rule.Scope {
+	case replyrule.Domain:
 		key.Name = v.msg.Target.Domain
+	case replyrule.SourceIP:
+		key.Source = v.request.Source.From()
 	}
 	if v.cfg.Traffic.Pauses.Pause(key, rule.Pause, said) {
 		v.msg.Log.Warn("a receiver asks for a pause of "+rule.Pause.String(), "host", v.host.Host.Name, "target", key.String(), "text", said)

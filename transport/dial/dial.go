@@ -176,7 +176,7 @@ func TCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn
 	conn, err := dialer.DialTCP(ctx, "tcp", from, remote)
 	if err != nil {
 		if what := localTrouble(err, local); what != "" {
-			return nil, &LocalError{what, err}
+			return nil, &LocalError{What: what, Err: err, Source: local.IsValid() && sourceFails(err)}
 		}
 		return nil, err // not a *net.TCPConn of nil in a net.Conn
 	}

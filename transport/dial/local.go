@@ -11,6 +11,9 @@ import (
 type LocalError struct {
 	What string // in words
 	Err  error  // of the operating system
+	// Source says that it lies with the source address, so that another one
+	// may do.
+	Source bool
 }
 
 // Error says what is wrong with this host.
@@ -28,6 +31,23 @@ func (e *Error) Local() bool {
 		}
 	}
 	return e.Cause == nil && len(e.Attempts) > 0
+}
+
+// SourceFailed reports whether every attempt failed for the source address.
+func (e *Error) SourceFailed() bool {
+	for _, a := range e.Attempts {
+		var ours *LocalError
+		if !errors.As(a.Err, &ours) || !ours.Source {
+			return false
+		}
+	}
+	return e.Cause == nil && len(e.Attempts) > 0
+}
+
+// sourceFails reports whether an error of the operating system lies with the
+// source address.
+func sourceFails(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EINVAL)
 }
 
 // localTrouble says what is wrong with this host when it could not begin a

@@ -52,7 +52,7 @@ func TestLocalTrouble(t *testing.T) {
 
 // Only when nothing else was met is it our trouble alone.
 func TestLocal(t *testing.T) {
-	local := &LocalError{"no port", syscall.EADDRNOTAVAIL}
+	local := &LocalError{What: "no port", Err: syscall.EADDRNOTAVAIL}
 	at := func(errs ...error) (list []Attempt) {
 		for i, err := range errs {
 			list = append(list, Attempt{netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), err})

@@ -43,7 +43,7 @@ type Key struct {
 // String is the key for status and log: "provider google", "source_ip
 // 192.0.2.1 at google".
 func (k Key) String() string {
-	if k.Scope == replyrule.SourceIP {
+	if k.Scope == replyrule.SourceIP && k.Source != "" {
 		return k.Scope.String() + " " + k.Source + " at " + k.Name
 	}
 	return k.Scope.String() + " " + k.Name

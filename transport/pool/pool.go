@@ -57,6 +57,8 @@ type Key struct {
 	Host      string // the MX host's name, or an address literal
 	Port      uint16
 	User      string // who logged in over it; empty: nobody
+	Source    string // that it was made from; empty: there is no pool
+	Hostname  string // that EHLO said
 }
 
 // Fit is what a delivery thinks of an idle connection.

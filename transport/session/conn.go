@@ -37,6 +37,12 @@ type Conn struct {
 // Addr is the remote address.
 func (c *Conn) Addr() netip.Addr { return c.addr }
 
+// Local is our own address; not valid where the connection has none.
+func (c *Conn) Local() netip.Addr { return c.local }
+
+// Source names the source that it was made from; empty: there is no pool.
+func (c *Conn) Source() string { return c.source }
+
 // Relay names the relay that the connection leads to, host:port; empty: none.
 func (c *Conn) Relay() string { return c.dialer.cfg.Relay.Name }
 

@@ -35,6 +35,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/reply"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -52,7 +53,7 @@ type Config struct {
 	// Name is that of the settings. A connection made under one name is used
 	// under no other.
 	Name     string
-	Hostname string // for EHLO
+	Hostname string // for EHLO, of what has no name of its own
 	// OwnNames are this host's. A server that calls itself by one is this
 	// host.
 	OwnNames []string
@@ -90,6 +91,9 @@ type Request struct {
 	// Avoid are addresses to which no connection will do. Connect adds those
 	// that did not come as far as a transaction.
 	Avoid []netip.Addr
+	// Source is what the connection is made from; nil: the Config's LocalIPs,
+	// and its Hostname.
+	Source *source.Choice
 	// PutOff is how many addresses answered but did not have the message for
 	// now; Connect counts them too, up to MaxAddrs.
 	PutOff int
@@ -98,6 +102,25 @@ type Request struct {
 	Log    *slog.Logger // for the dialogue
 	Traced bool         // the dialogue is logged, as with Config.Debug
 	Record *Record      // what is found is written there
+}
+
+// Addrs are the host's addresses that can be reached from the source.
+func (r *Request) Addrs() []netip.Addr { return r.Source.Reaches(r.Host.Addrs()) }
+
+// hostname is what EHLO says over a connection from a source.
+func (d *Dialer) hostname(from *source.Choice) string {
+	if from == nil {
+		return d.cfg.Hostname
+	}
+	return cmp.Or(from.Hostname, d.cfg.Hostname)
+}
+
+// localIPs are the addresses that a connection from a source is made from.
+func (d *Dialer) localIPs(from *source.Choice) []netip.Addr {
+	if from == nil {
+		return d.cfg.LocalIPs
+	}
+	return from.IPs
 }
 
 // trace gives what logs the dialogue over a connection; nil: it is not logged.
@@ -120,7 +143,7 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 	if held := d.LoginHeld(r.Host); held != nil {
 		return nil, held
 	}
-	attempt, err := d.conns.Dead.Begin(ctx, d.deadKey(r.Host))
+	attempt, err := d.conns.Dead.Begin(ctx, d.deadKey(r.Host, r.Source))
 	Spend(&r.Record.Connect, start)
 	var dead *deadhost.Dead
 	switch {
@@ -147,9 +170,14 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 	return nil, failed
 }
 
-// deadKey is what a host is remembered by when it cannot be reached.
-func (d *Dialer) deadKey(h *plan.Host) string {
-	return d.cfg.Name + " " + h.Host.Name + ":" + strconv.Itoa(int(h.Port))
+// deadKey is what a host is remembered by when it cannot be reached from a
+// source. From another one it may be.
+func (d *Dialer) deadKey(h *plan.Host, from *source.Choice) string {
+	key := d.cfg.Name
+	if from != nil {
+		key += " from " + from.Name
+	}
+	return key + " " + h.Host.Name + ":" + strconv.Itoa(int(h.Port))
 }
 
 // DeadError is a host's reason where it is not even tried: the one for which it
@@ -161,8 +189,11 @@ func DeadError(host string, dead *deadhost.Dead) *status.Error {
 	}
 }
 
-// DeadState tells whether mail for a host fails fast now; nil: it does not.
-func (d *Dialer) DeadState(h *plan.Host) *deadhost.Dead { return d.conns.Dead.State(d.deadKey(h)) }
+// DeadState tells whether mail for a host from a source fails fast now; nil: it
+// does not.
+func (d *Dialer) DeadState(h *plan.Host, from *source.Choice) *deadhost.Dead {
+	return d.conns.Dead.State(d.deadKey(h, from))
+}
 
 // Hello gives the hello with which TLS begins at a host.
 func (d *Dialer) Hello(h *plan.Host) handshake.Step {
@@ -192,8 +223,8 @@ type opening struct {
 // a transaction, and gives the reasons of those that did not.
 func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 	var reasons []*status.Error
-	left := slices.DeleteFunc(o.Host.Addrs(), func(a netip.Addr) bool { return slices.Contains(o.Avoid, a) })
-	history, key := o.conns.History, o.deadKey(o.Host)
+	left := slices.DeleteFunc(o.Addrs(), func(a netip.Addr) bool { return slices.Contains(o.Avoid, a) })
+	history, key := o.conns.History, o.deadKey(o.Host, o.Source)
 	for _, a := range o.Avoid {
 		history.Failed(key, a)
 	}
@@ -213,7 +244,7 @@ func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 		}
 		c := &Conn{
 			Host: o.Host, dialer: o.Dialer, destination: o.Destination, permit: conn.permit,
-			persistConn: &persistConn{addr: addr, local: localAddr(conn), tlsRequiredNo: o.TLSRequiredNo, conns: o.conns},
+			persistConn: &persistConn{addr: addr, local: localAddr(conn), source: o.Source.From(), hostname: o.hostname(o.Source), tlsRequiredNo: o.TLSRequiredNo, conns: o.conns},
 		}
 		if err = o.open(ctx, c, conn); err == nil {
 			err = o.login(ctx, c)
@@ -266,7 +297,7 @@ func (o *opening) dial(ctx context.Context, addrs []netip.Addr) (*limitedConn, n
 	defer Spend(&o.Record.Connect, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, o.budget)
 	defer cancel()
-	dialer := dial.Dialer{LocalIPs: o.cfg.LocalIPs, Prefer: o.cfg.Prefer, First: o.first, Delay: o.conns.Delay}
+	dialer := dial.Dialer{LocalIPs: o.localIPs(o.Source), Prefer: o.cfg.Prefer, First: o.first, Delay: o.conns.Delay}
 	dialer.Connect = func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
 		permit, err := o.acquireAddr(ctx, remote.Addr())
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/pool"
 	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -50,7 +51,9 @@ type persistConn struct {
 	session *smtp.Session
 	addr    netip.Addr
 	local   netip.Addr
-	proof   verdict.Proof
+	// the source that it was made from, and what EHLO said
+	source, hostname string
+	proof            verdict.Proof
 	// tlsRequiredNo: it was opened for a message with "TLS-Required: No", and
 	// serves only such.
 	tlsRequiredNo bool
@@ -90,17 +93,18 @@ func (c *persistConn) fits(h *plan.Host, tlsRequiredNo bool) pool.Fit {
 	return pool.Use
 }
 
-// poolKey is what the idle connections to a host are kept by.
-func (d *Dialer) poolKey(h *plan.Host) pool.Key {
-	return pool.Key{Transport: d.cfg.Name, Host: h.Host.Name, Port: h.Port, User: d.cfg.Relay.user()}
+// poolKey is what the idle connections to a host are kept by, that were made
+// from a source by its name, and with a name in EHLO.
+func (d *Dialer) poolKey(h *plan.Host, source, hostname string) pool.Key {
+	return pool.Key{Transport: d.cfg.Name, Host: h.Host.Name, Port: h.Port, User: d.cfg.Relay.user(), Source: source, Hostname: hostname}
 }
 
-// IdleCount is how many idle connections there are to a host.
-func (d *Dialer) IdleCount(h *plan.Host) int {
+// IdleCount is how many idle connections there are to a host from a source.
+func (d *Dialer) IdleCount(h *plan.Host, from *source.Choice) int {
 	if d.conns.idle == nil {
 		return 0
 	}
-	return d.conns.idle.pool.Count(d.poolKey(h))
+	return d.conns.idle.pool.Count(d.poolKey(h, from.From(), d.hostname(from)))
 }
 
 // Idle gives an idle connection that the host's verdict is satisfied with; nil
@@ -128,7 +132,7 @@ func (d *Dialer) getIdle(r *Request) *Conn {
 	if d.conns.idle == nil || d.cfg.ReuseLimit == 0 {
 		return nil
 	}
-	p, ok := d.conns.idle.pool.Get(d.poolKey(r.Host), func(p *persistConn) pool.Fit {
+	p, ok := d.conns.idle.pool.Get(d.poolKey(r.Host, r.Source.From(), d.hostname(r.Source)), func(p *persistConn) pool.Fit {
 		if slices.Contains(r.Avoid, p.addr) {
 			return pool.Skip
 		}
@@ -155,7 +159,7 @@ func (c *Conn) putIdle() {
 	if !d.cfg.Debug {
 		c.session.Trace(nil) // its end concerns no message
 	}
-	d.conns.idle.pool.Put(d.poolKey(c.Host), c.destination, c.persistConn, pool.Limits{
+	d.conns.idle.pool.Put(d.poolKey(c.Host, c.source, c.hostname), c.destination, c.persistConn, pool.Limits{
 		IdleCount: d.cfg.IdleCount, IdleTime: d.cfg.IdleTime, Uses: d.cfg.ReuseLimit,
 	})
 }

@@ -175,7 +175,7 @@ func (o *opening) noTLS(ctx context.Context, c *Conn, err error) error {
 func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence time.Duration, hello handshake.Hello) (err error) {
 	defer Spend(&o.Record.Greeting, time.Now())
 	cfg := smtp.Config{
-		Hostname: o.cfg.Hostname, OwnNames: o.cfg.OwnNames,
+		Hostname: c.hostname, OwnNames: o.cfg.OwnNames,
 		CommandTimeout:    o.cfg.CommandTimeout,
 		SubmissionTimeout: o.cfg.SubmissionTimeout,
 		HandshakeSilence:  silence,
@@ -332,6 +332,16 @@ func hostError(ctx context.Context, h *plan.Host, stage outcome.Stage, err error
 		return &status.Error{Code: status.New(status.Temporary, 3, 0), Host: h.Host.Name, Err: err}
 	}
 	return &status.Error{Code: outcome.ForError(stage, err, 0).Code, Host: h.Host.Name, Err: err, Unreached: stage == outcome.Connect && ctx.Err() == nil}
+}
+
+// SourceFailed says why no connection could be made from the source, where that
+// is why a host did not have the message; nil: it is not.
+func SourceFailed(reason *status.Error) error {
+	var dialled *dial.Error
+	if errors.As(reason.Err, &dialled) && dialled.SourceFailed() {
+		return dialled.Attempts[0].Err
+	}
+	return nil
 }
 
 // turnsAway tells the stages at which a server that fails has heard nothing of

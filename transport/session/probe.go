@@ -15,6 +15,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
 	"github.com/mxpipe/mxpipe/transport/smtp"
+	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/status"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -85,14 +86,14 @@ const (
 	maxProbed, probedAtOnce = 16, 4
 )
 
-// Probe connects to each address of a host, and asks there for a recipient if
-// tx says for whom: no message is sent, so its Content is not needed. Whether
-// the host is dead by what deliveries saw makes no difference; a host that
-// answers is not dead any more.
-func (d *Dialer) Probe(ctx context.Context, h *plan.Host, tx *smtp.Transaction) *Probe {
+// Probe connects to each address of a host that a source reaches, and asks
+// there for a recipient if tx says for whom: no message is sent, so its Content
+// is not needed. Whether the host is dead by what deliveries saw makes no
+// difference; a host that answers is not dead any more.
+func (d *Dialer) Probe(ctx context.Context, h *plan.Host, from *source.Choice, tx *smtp.Transaction) *Probe {
 	ctx, cancel := context.WithTimeout(ctx, min(d.cfg.ConnectTimeout, probeTimeout))
 	defer cancel()
-	addrs := dial.Order(h.Addrs(), d.cfg.Prefer, d.conns.History.First(d.deadKey(h)))
+	addrs := dial.Order(from.Reaches(h.Addrs()), d.cfg.Prefer, d.conns.History.First(d.deadKey(h, from)))
 	addrs = addrs[:min(len(addrs), maxProbed)]
 	if len(addrs) == 0 {
 		return &Probe{Err: hostError(ctx, h, outcome.Connect, dial.ErrNoAddress)}
@@ -102,7 +103,7 @@ func (d *Dialer) Probe(ctx context.Context, h *plan.Host, tx *smtp.Transaction) 
 	all.SetLimit(probedAtOnce)
 	for i, a := range addrs {
 		all.Go(func() error {
-			probes[i] = d.probeAddr(ctx, h, a, tx)
+			probes[i] = d.probeAddr(ctx, &Request{Host: h, Source: from}, a, tx)
 			return nil
 		})
 	}
@@ -122,11 +123,12 @@ func (d *Dialer) Probe(ctx context.Context, h *plan.Host, tx *smtp.Transaction) 
 }
 
 // probeAddr connects to one address.
-func (d *Dialer) probeAddr(ctx context.Context, h *plan.Host, addr netip.Addr, tx *smtp.Transaction) *Probe {
+func (d *Dialer) probeAddr(ctx context.Context, r *Request, addr netip.Addr, tx *smtp.Transaction) *Probe {
+	h := r.Host
 	only := *h
 	only.Addresses.Addrs = []netip.Addr{addr}
 	seen := &Probe{}
-	r := &Request{Host: &only, Log: slog.New(slog.DiscardHandler), Record: &Record{}}
+	r.Host, r.Log, r.Record = &only, slog.New(slog.DiscardHandler), &Record{}
 	o := opening{
 		Dialer: d, Request: r, attempt: &deadhost.Attempt{},
 		probe: seen, budget: min(d.cfg.ConnectTimeout, probeTimeout),
@@ -139,7 +141,7 @@ func (d *Dialer) probeAddr(ctx context.Context, h *plan.Host, addr netip.Addr, t
 		}
 		return seen
 	}
-	d.conns.Dead.Answered(d.deadKey(h))
+	d.conns.Dead.Answered(d.deadKey(h, r.Source))
 	seen.Addr, seen.Via, seen.Extensions, seen.Proof = c.addr, c.Via(), c.Extensions(), c.proof
 	if c.TestingFailure != nil {
 		seen.Note = c.TestingFailure.Text
