@@ -49,8 +49,8 @@ func helloAt(t *testing.T, server *mx.Server) string {
 }
 
 // Mail of a sender's domain keeps its source: address and name agree with each
-// other, in the log, in what is told of the delivery and in the explanation, and
-// no idle connection of one source carries the mail of another.
+// other, in the log, in what is told of the delivery and in the explanation,
+// and no idle connection of one source carries the mail of another.
 func TestSources(t *testing.T) {
 	l := newLab(t)
 	server := l.mx("mx.a.example", nil)
@@ -142,9 +142,9 @@ func TestSourceNamesAreOurs(t *testing.T) {
 	expect(t, l.send("b@b.example"), "5.4.6")
 }
 
-// A source sends no more on a day than it may, also over a restart; what is over
-// goes to the others, and waits when none is left. What no server took does not
-// count.
+// A source sends no more on a day than it may, also over a restart; what is
+// over goes to the others, and waits when none is left. What no server took
+// does not count.
 func TestSourceDaily(t *testing.T) {
 	l := newLab(t)
 	dir := t.TempDir()
@@ -199,8 +199,8 @@ func TestSourceDaily(t *testing.T) {
 	}
 }
 
-// An address that this host lacks is left out, and warned of; the mail goes from
-// another. When none is left that is our own trouble, and no fault of the
+// An address that this host lacks is left out, and warned of; the mail goes
+// from another. When none is left that is our own trouble, and no fault of the
 // host's.
 func TestSourceNotHere(t *testing.T) {
 	l := newLab(t)
@@ -301,7 +301,8 @@ func TestSourcePaused(t *testing.T) {
 	expect(t, l.send("b@b.example"), "2.0.0")
 	own := helloAt(t, other)
 	expect(t, l.send("b@a.example"), "4.7.1 mx.big.example: 450 4.7.1")
-	expect(t, l.send("b@a.example"), "4.7.1 mx.big.example: 450 4.7.1") // from the other
+	// the second is from the other source
+	expect(t, l.send("b@a.example"), "4.7.1 mx.big.example: 450 4.7.1")
 	connections := big.Counters().Connections
 	r := l.send("b@a.example")
 	expect(t, r, "4.4.5 source_ip 127.9.0.")
@@ -336,7 +337,8 @@ func TestOneSourceBlocked(t *testing.T) {
 	})
 	l.zone("a.example. MX 10 mx.a.example.")
 	l.start(l.leavesFrom(source.ByMessage, loopbackSources()...))
-	expect(t, l.send("b@a.example"), "5.7.1 listed at bl.example") // the rule changes no result
+	// the rule changes no result
+	expect(t, l.send("b@a.example"), "5.7.1 listed at bl.example")
 	blocked := l.traffic.Pauses.List()[0].Key.Source
 	for i := range 20 {
 		expect(t, l.sendAs(func(e *Envelope) { e.QueueID = fmt.Sprint(i) }, "b@a.example"), "2.0.0")

@@ -129,7 +129,7 @@ func hostOf(from *transport.HostExplanation, all *transport.Explanation) Host {
 		h.Listed = &listed
 	}
 	h.Verdict = verdictOf(&from.Verdict)
-	h.Held, h.Provider = problem(from.Held), clean(from.Provider)
+	h.Held, h.Provider, h.Source = problem(from.Held), clean(from.Provider), from.Source
 	h.Dead = deadOf(from.Dead, from.Host.Name)
 	if from.Hello != handshake.Full {
 		h.Hello = from.Hello.String()

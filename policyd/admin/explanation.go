@@ -138,8 +138,10 @@ type Host struct {
 	// its provider is suspended or paused
 	Held     *Problem `json:"held,omitempty"`
 	Provider string   `json:"provider,omitempty"`
-	Dead     *Dead    `json:"dead,omitempty"`
-	Idle     int      `json:"idle_connections,omitempty"`
+	// that the mail would leave from
+	Source string `json:"source,omitempty"`
+	Dead   *Dead  `json:"dead,omitempty"`
+	Idle   int    `json:"idle_connections,omitempty"`
 	// with which TLS begins, where that is not the full one
 	Hello      string      `json:"hello,omitempty"`
 	Connection *Connection `json:"connection,omitempty"`

@@ -83,6 +83,21 @@ type Transport struct {
 	Slowed     []Slowed     `json:"slowed"`
 	Hellos     []Hello      `json:"hellos"`
 	Limits     []LimitState `json:"limits"`
+	Sources    []Source     `json:"sources"` // that mail leaves from
+}
+
+// Source is an address that mail leaves from, of a pool.
+type Source struct {
+	Override  string   `json:"override,omitempty"`
+	Name      string   `json:"name"` // the first of Addresses that is IPv4
+	Addresses []string `json:"addresses"`
+	Hostname  string   `json:"hostname,omitempty"` // in EHLO
+	Weight    int      `json:"weight"`
+	Daily     int      `json:"daily,omitempty"` // messages on one UTC day
+	// on this UTC day, where there is a bound
+	Sent int `json:"sent"`
+	// why it, or one of its addresses, is left out
+	Out string `json:"out,omitempty"`
 }
 
 // Delivery is the recipients of one message at one destination.
@@ -132,7 +147,7 @@ type LimitState struct {
 func NewTransport(from transport.Snapshot) Transport {
 	t := Transport{
 		Name: from.Name, Idle: from.Idle.Idle, Reused: from.Idle.Reused, Missed: from.Idle.Missed,
-		Deliveries: []Delivery{}, Hosts: []Idle{}, Dead: []Dead{}, Slowed: []Slowed{}, Hellos: []Hello{}, Limits: []LimitState{},
+		Deliveries: []Delivery{}, Hosts: []Idle{}, Dead: []Dead{}, Slowed: []Slowed{}, Hellos: []Hello{}, Limits: []LimitState{}, Sources: []Source{},
 	}
 	for _, u := range from.InProgress {
 		t.Deliveries = append(t.Deliveries, Delivery{u.ID, clean(u.QueueID), clean(u.Destination), clean(u.Host), u.Recipients, u.Since.UTC()})
@@ -148,6 +163,13 @@ func NewTransport(from transport.Snapshot) Transport {
 	}
 	for _, h := range from.Hellos {
 		t.Hellos = append(t.Hellos, Hello{clean(h.Host), h.Floor.String(), h.Step.String(), h.Until.UTC()})
+	}
+	for _, s := range from.Sources {
+		one := Source{s.Override, s.Name, []string{}, s.Hostname, s.Weight, s.Daily, s.Sent, clean(s.Out)}
+		for _, ip := range s.IPs {
+			one.Addresses = append(one.Addresses, ip.String())
+		}
+		t.Sources = append(t.Sources, one)
 	}
 	for _, l := range from.Limits {
 		t.Limits = append(t.Limits, LimitState{l.Override, l.Scope.Word(), l.Keys, l.Open, l.Waiting, l.Late})

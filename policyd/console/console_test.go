@@ -132,6 +132,27 @@ func TestStatusInPlace(t *testing.T) {
 	}
 }
 
+// Each source is told with what keeps mail from it, as far as there is room.
+func TestStatusSources(t *testing.T) {
+	st := admin.Status{Transports: []admin.Transport{{Name: "default", Sources: []admin.Source{
+		{Name: "192.0.2.1", Addresses: []string{"192.0.2.1", "2001:db8::1"}, Hostname: "out1.example.org", Weight: 3},
+		{Override: "a.example", Name: "192.0.2.2", Addresses: []string{"192.0.2.2"}, Weight: 1, Daily: 50, Sent: 50},
+		{Name: "192.0.2.3", Addresses: []string{"192.0.2.3"}, Weight: 1, Out: "gone"},
+	}}}}
+	text := Status(Screen{Width: 200}, &st)
+	for _, want := range []string{
+		"192.0.2.1, 2001:db8::1 as out1.example.org, weight 3\n", "192.0.2.2, of a.example, weight 1, 50 of 50 messages sent today (UTC)\n", "192.0.2.3, weight 1; left out: gone\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	st.Transports[0].Sources = make([]admin.Source, 1000)
+	if text := Status(Screen{Width: 200}, &st); strings.Count(text, "weight") != 20 || !strings.Contains(text, "and 980 more") {
+		t.Errorf("%d sources", strings.Count(text, "weight"))
+	}
+}
+
 func TestSize(t *testing.T) {
 	for bytes, want := range map[int64]string{
 		0: "0 B", 999: "999 B", 1000: "1.0 KiB", 1024: "1.0 KiB", 10 << 10: "10 KiB", 999 << 10: "999 KiB", 128 << 20: "128 MiB", 5 << 40: "5.0 TiB", 1 << 60: "1048576 TiB",

@@ -206,6 +206,9 @@ func (p *page) host(e *admin.Explanation, h *admin.Host) {
 		p.item("MTA-STS", "the policy "+listed)
 	}
 	p.verdict(h)
+	if h.Source != "" {
+		p.item("source", h.Source)
+	}
 	if h.Provider != "" && h.Provider != h.Name {
 		p.item("provider", h.Provider)
 	}

@@ -95,6 +95,7 @@ func (p *page) cut() string {
 const (
 	maxDeliveries = 10
 	maxHosts      = 5
+	maxSources    = 20
 )
 
 func (p *page) transport(t *admin.Transport) {
@@ -143,12 +144,42 @@ func (p *page) transport(t *admin.Transport) {
 		}
 		p.item("TLS hello", fmt.Sprintf("%s: %s, TLS %s, for %s more", h.Host, h.Hello, h.Floor, span(h.Until.Sub(p.Now))))
 	}
+	for i := range t.Sources {
+		if i == maxSources {
+			p.item("", fmt.Sprintf("and %d more", len(t.Sources)-i))
+			break
+		}
+		p.source(&t.Sources[i])
+	}
 	for _, l := range t.Limits {
 		scope := l.Scope
 		if l.Override != "" {
 			scope += " of " + l.Override
 		}
 		p.item("limit", fmt.Sprintf("%s: %s%d in use, %d waiting, %d deferred by limit", scope, tracked(l), l.Open, l.Waiting, l.Late))
+	}
+}
+
+// source writes an address that mail leaves from.
+func (p *page) source(s *admin.Source) {
+	text := strings.Join(s.Addresses, ", ")
+	if s.Hostname != "" {
+		text += " as " + s.Hostname
+	}
+	if s.Override != "" {
+		text += ", of " + s.Override
+	}
+	text += ", weight " + strconv.Itoa(s.Weight)
+	if s.Daily > 0 {
+		text += fmt.Sprintf(", %d of %d messages sent today (UTC)", s.Sent, s.Daily)
+	}
+	switch {
+	case s.Out != "":
+		p.coloured("source", red, text+"; left out: "+s.Out)
+	case s.Daily > 0 && s.Sent >= s.Daily:
+		p.coloured("source", yellow, text)
+	default:
+		p.item("source", text)
 	}
 }
 
