@@ -15,6 +15,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
+	"github.com/mxpipe/mxpipe/transport/status"
 )
 
 // A shape is what a server's replies to one message look like. One reply is too
@@ -29,6 +30,12 @@ type shape struct {
 	late   bool   // the last reply of the two comes late
 	pause  bool   // what follows the two comes late
 	truth  string // the true reply to the message
+	// The server is one reply behind: what follows the reply too many waits for
+	// the command after the one that it is due to.
+	behind  bool
+	uncoded bool // it says no enhanced codes
+	// the recipient that it takes is the last one
+	last bool
 }
 
 func (s shape) String() string {
@@ -37,6 +44,15 @@ func (s shape) String() string {
 		return "sound, " + s.truth
 	case s.extra == "":
 		return "no reply to " + s.at + ", " + s.truth
+	case s.behind:
+		codes, who := "codes", "first"
+		if s.uncoded {
+			codes = "no codes"
+		}
+		if s.last {
+			who = "last"
+		}
+		return fmt.Sprintf("%s before %s's, one behind, %s, taken %s, %s", s.extra, s.at, codes, who, s.truth)
 	case s.pause && s.before:
 		return fmt.Sprintf("%s before %s's, then a pause, %s", s.extra, s.at, s.truth)
 	case s.pause:
@@ -89,18 +105,32 @@ type shapeCell struct {
 	mode   *shapeMode
 	travel string
 	warm   bool // the shape is that of the second message over the connection
+	// the connection is fresh, and the host is trusted after another
+	trusted bool
 }
 
 func (c *shapeCell) String() string {
 	conn := "fresh"
 	if c.warm {
 		conn = "warm"
+	} else if c.trusted {
+		conn = "trusted"
 	}
 	return fmt.Sprintf("%s, %s, %s: %v", c.mode.name, conn, c.travel, c.shape)
 }
 
 func (c *shapeCell) domain() string { return fmt.Sprintf("d%d.example", c.number) }
-func (c *shapeCell) tls() bool      { return strings.Contains(c.travel, "TLS") }
+
+// recipients are one whom the server takes, and one whom it does not.
+func (c *shapeCell) recipients() []string {
+	taken, nobody := "taken@"+c.domain(), "nobody@"+c.domain()
+	if c.last {
+		return []string{nobody, taken}
+	}
+	return []string{taken, nobody}
+}
+
+func (c *shapeCell) tls() bool { return strings.Contains(c.travel, "TLS") }
 
 // shapeCells generates the table.
 func shapeCells() (cells []*shapeCell) {
@@ -130,12 +160,52 @@ func shapeCells() (cells []*shapeCell) {
 					if !knowable(s, mode, travel, warm) {
 						continue
 					}
-					cells = append(cells, &shapeCell{len(cells), s, mode, travel, warm})
+					cells = append(cells, &shapeCell{number: len(cells), shape: s, mode: mode, travel: travel, warm: warm})
+				}
+			}
+		}
+		for _, s := range shapesBehind() {
+			for _, trusted := range []bool{false, true} {
+				if knowableBehind(s, mode, trusted) {
+					cells = append(cells, &shapeCell{number: len(cells), shape: s, mode: mode, travel: inOneSegment, warm: !trusted, trusted: trusted})
 				}
 			}
 		}
 	}
 	return cells
+}
+
+// shapesBehind are those of a server that is one reply behind.
+func shapesBehind() (shapes []shape) {
+	for _, truth := range []string{"250 2.0.0 taken", "451 4.7.1 later", "550 5.7.1 no"} {
+		for _, at := range []string{"MAIL", "RCPT", "FINAL"} {
+			for _, extra := range []string{"250 2.0.0 stray", "250 2.1.5 ok", "354 go", "450 4.2.0 later", "550 5.1.1 no"} {
+				for _, uncoded := range []bool{false, true} {
+					for _, last := range []bool{false, true} {
+						shapes = append(shapes, shape{at: at, extra: extra, before: true, behind: true, uncoded: uncoded, last: last, truth: truth})
+					}
+				}
+			}
+		}
+	}
+	return shapes
+}
+
+// knowableBehind says whether a client that says no NOOP can find out that the
+// server is one reply behind. A second word to the message itself that accepts
+// it cannot be found out, nor, after DATA, one that refuses it; nor can one to
+// another command where nothing tells the replies to recipients from those to
+// messages: no enhanced code, and no message before on this connection
+// (docs/reliability.md).
+func knowableBehind(s shape, mode *shapeMode, trusted bool) bool {
+	addressed := !s.uncoded && (strings.HasPrefix(s.extra, "250 2.1.") || strings.HasPrefix(s.extra, "550 5.1."))
+	switch {
+	case s.at != "FINAL":
+		return !s.uncoded || !trusted
+	case s.extra[0] == '2', s.extra[0] == '5' && !mode.chunked():
+		return addressed
+	}
+	return true
 }
 
 // knowable says whether a client can find out that something is wrong, and
@@ -194,10 +264,23 @@ func TestReplyShapes(t *testing.T) {
 			}
 			defer s.stop()
 			deliver := func() []Result {
-				return transports[c.mode.chunking].Deliver(t.Context(), envelope("taken@"+c.domain(), "nobody@"+c.domain()), msg(t, text))
+				results := transports[c.mode.chunking].Deliver(t.Context(), envelope(c.recipients()...), msg(t, text))
+				if c.last {
+					results[0], results[1] = results[1], results[0]
+				}
+				return results
 			}
-			if c.warm {
+			switch {
+			case c.behind:
+				// To one recipient: an uncoded refusal in a host's first
+				// message ends the connection.
+				results := transports[c.mode.chunking].Deliver(t.Context(), envelope("taken@"+c.domain()), msg(t, text))
+				s.judge(t, "the message before", append(results, Result{Code: status.New(status.Permanent, 1, 1)}))
+			case c.warm:
 				s.judge(t, "the message before", deliver())
+			}
+			if c.trusted {
+				s.drop()
 			}
 			s.apply()
 			s.judge(t, "the message", deliver())
@@ -215,6 +298,8 @@ type shaped struct {
 	cert     tls.Certificate
 	listener net.Listener
 	wg       sync.WaitGroup
+	// what comes late comes when it is closed; nil: some time later
+	goOn chan struct{}
 
 	mu   sync.Mutex
 	next bool // the shape is that of the next message
@@ -222,6 +307,7 @@ type shaped struct {
 	// judgement
 	taken   int
 	rounds  int
+	datas   int // messages by DATA
 	open    map[net.Conn]bool
 	stopped bool
 }
@@ -264,6 +350,17 @@ func (s *shaped) stop() {
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
+}
+
+// drop closes the connections that there are, and waits until the client must
+// have seen it.
+func (s *shaped) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.open {
+		conn.Close()
+		delete(s.open, conn)
+	}
 }
 
 // apply has the next message get the shape.
@@ -313,6 +410,7 @@ type shapedConn struct {
 	*shaped
 	conn  *smtpconn.Conn
 	out   []string // replies that wait for the end of the flight
+	due   int      // commands that the client waits for the replies to
 	shape shape    // of the message under way
 	rcpts int      // asked for
 	ok    int      // accepted
@@ -355,6 +453,9 @@ func (x *shapedConn) serve() {
 			}
 			x.answer(at, reply)
 		case "DATA":
+			x.mu.Lock()
+			x.datas++
+			x.mu.Unlock()
 			if x.ok == 0 {
 				x.answer("", "554 5.5.1 no recipients")
 				continue
@@ -403,7 +504,7 @@ func (x *shapedConn) begin() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.rcpts, x.ok = 0, 0
-	x.shape = shape{truth: "250 2.0.0 taken"}
+	x.shape = shape{truth: "250 2.0.0 taken", uncoded: x.cell.uncoded}
 	if x.next {
 		x.next = false
 		x.shape = x.cell.shape
@@ -416,6 +517,10 @@ func (x *shapedConn) data() bool {
 		line, err := x.conn.ReadLine(2000)
 		if err != nil || string(line) == ".\r\n" {
 			return err == nil
+		}
+		if len(x.out) > 0 { // it is behind with its 354
+			x.due = len(x.out)
+			x.flush()
 		}
 	}
 }
@@ -437,6 +542,7 @@ func (x *shapedConn) final() {
 // answer gives the reply to a command, in the shape that it has.
 func (x *shapedConn) answer(at, reply string) {
 	s := &x.shape
+	x.due++
 	switch {
 	case at == "" || at != s.at:
 		x.out = append(x.out, reply)
@@ -446,7 +552,7 @@ func (x *shapedConn) answer(at, reply string) {
 		x.out = append(x.out, s.extra)
 		if s.late {
 			x.flush()
-			time.Sleep(3 * time.Millisecond)
+			x.wait()
 		}
 		x.out = append(x.out, reply)
 	default:
@@ -461,10 +567,27 @@ func (x *shapedConn) answer(at, reply string) {
 	}
 }
 
+// wait is for what comes late.
+func (x *shapedConn) wait() {
+	if x.goOn != nil {
+		<-x.goOn
+		return
+	}
+	time.Sleep(3 * time.Millisecond)
+}
+
 // flush sends what waits.
 func (x *shapedConn) flush() {
-	for i := range x.out {
-		x.out[i] += "\r\n"
+	var behind []string
+	if x.shape.behind && len(x.out) > x.due {
+		x.out, behind = x.out[:x.due], x.out[x.due:]
+	}
+	defer func() { x.out, x.due = behind, 0 }()
+	for i, reply := range x.out {
+		if x.shape.uncoded {
+			reply = withoutCode(reply)
+		}
+		x.out[i] = reply + "\r\n"
 	}
 	switch {
 	case len(x.out) == 0:
@@ -477,5 +600,13 @@ func (x *shapedConn) flush() {
 	default:
 		x.conn.Write([]byte(strings.Join(x.out, "")))
 	}
-	x.out = nil
+}
+
+// withoutCode takes the enhanced code out of a reply.
+func withoutCode(reply string) string {
+	code, text, _ := strings.Cut(reply, " ")
+	if enhanced, rest, ok := strings.Cut(text, " "); ok && strings.Count(enhanced, ".") == 2 {
+		text = rest
+	}
+	return code + " " + text
 }

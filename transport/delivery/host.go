@@ -148,7 +148,11 @@ func (v *hostDelivery) getConn(ctx context.Context, idle bool) (failed *status.E
 		return nil
 	}
 	if idle {
-		if v.conn, failed = v.cfg.Dialer.Idle(ctx, &v.request); v.conn != nil || failed != nil {
+		v.conn, failed = v.cfg.Dialer.Idle(ctx, &v.request)
+		if v.request.OutOfStep {
+			v.cfg.Hosts.chunking.distrust(v.host.Host.Name)
+		}
+		if v.conn != nil || failed != nil {
 			return failed
 		}
 	}

@@ -79,6 +79,13 @@ func (h *chunkingHosts) set(host string, is chunking) {
 	}
 }
 
+// distrust has a host that was trusted given DATA.
+func (h *chunkingHosts) distrust(host string) {
+	if h.get(host) == trusted {
+		h.set(host, givenData)
+	}
+}
+
 // Chunking tells how much is remembered of hosts' BDAT.
 func (h *Hosts) Chunking() cache.Usage {
 	c := &h.chunking

@@ -99,9 +99,12 @@ type Request struct {
 	PutOff int
 	// what is left of connect_timeout; Connect takes from it
 	Budget time.Duration
-	Log    *slog.Logger // for the dialogue
-	Traced bool         // the dialogue is logged, as with Config.Debug
-	Record *Record      // what is found is written there
+	// OutOfStep: an idle connection was found over which the server had said
+	// something unasked; Idle notes it.
+	OutOfStep bool
+	Log       *slog.Logger // for the dialogue
+	Traced    bool         // the dialogue is logged, as with Config.Debug
+	Record    *Record      // what is found is written there
 }
 
 // Addrs are the host's addresses that can be reached from the source.

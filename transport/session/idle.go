@@ -136,7 +136,9 @@ func (d *Dialer) getIdle(r *Request) *Conn {
 		if slices.Contains(r.Avoid, p.addr) {
 			return pool.Skip
 		}
-		return p.fits(r.Host, r.TLSRequiredNo)
+		fit := p.fits(r.Host, r.TLSRequiredNo)
+		r.OutOfStep = r.OutOfStep || fit == pool.Gone && p.session.OutOfStep()
+		return fit
 	})
 	if !ok {
 		return nil

@@ -141,9 +141,10 @@ func TestPipelinedRefusals(t *testing.T) {
 		{"all refused, BDAT (RFC 3030 §4.2)", ChunkingPipelined, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 0, 554}, true},
 		{"all refused, DATA (RFC 2920 §3.1)", ChunkingOff, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 554, 0}, false},
 		{"all refused, BDAT waiting", ChunkingWaiting, nil, []string{"no1@x", "no2@x"}, []int{250, 550, 550, 0, 0}, false},
+		// QUIT has to show that the 554 is the last word
 		{"message refused, BDAT", ChunkingPipelined, func(h *mx.Behaviour) {
 			h.At = map[mx.Stage]mx.Action{mx.StageFinal: {Reply: "554 5.7.1 spam"}}
-		}, []string{"a@x"}, []int{250, 250, 0, 554}, false},
+		}, []string{"a@x"}, []int{250, 250, 0, 554}, true},
 		{"421 at the second recipient", ChunkingPipelined, func(h *mx.Behaviour) {
 			h.At = map[mx.Stage]mx.Action{mx.StageRCPT: {Reply: "421 4.3.2 closing", Skip: 1}}
 		}, []string{"a@x", "b@x", "c@x"}, []int{250, 250, 421, 0, 0, 0}, true},

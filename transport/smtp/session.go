@@ -83,13 +83,14 @@ type Config struct {
 
 // Session is one SMTP connection.
 type Session struct {
-	cfg  Config
-	raw  *deadlineConn
-	conn net.Conn // raw, or the TLS connection over it
-	r    lazyReader
-	ext  Extensions
-	tls  *tls.Conn // conn, or nil when there is no TLS
-	noop bool      // NOOP was said after a message, which is not done twice
+	cfg     Config
+	raw     *deadlineConn
+	conn    net.Conn // raw, or the TLS connection over it
+	r       lazyReader
+	ext     Extensions
+	tls     *tls.Conn // conn, or nil when there is no TLS
+	noop    bool      // NOOP was said after a message, which is not done twice
+	manners manners
 	// strict: no line is skipped any more that is no reply. It would hide
 	// what a man in the middle put before the handshake, and under PIPELINING
 	// it might be the answer to something.
@@ -284,6 +285,19 @@ func (s *Session) Stale() bool {
 	s.r.borrow()
 	defer s.r.giveBack()
 	return s.unasked() != nil
+}
+
+// OutOfStep reports whether an idle session is stale because the server has
+// said something that is no 4yz, its goodbye: most likely the late reply to a
+// command that it had answered before, so that it counts otherwise than we do.
+func (s *Session) OutOfStep() bool {
+	s.r.borrow()
+	defer s.r.giveBack()
+	if s.unasked() != errUnasked {
+		return false
+	}
+	code, _ := s.r.Peek(min(3, s.r.Buffered()))
+	return len(code) > 0 && code[0] != '4'
 }
 
 // Reset ends a failed transaction (RFC 5321 §4.1.1.5).

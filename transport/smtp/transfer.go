@@ -24,6 +24,8 @@ type transfer struct {
 	// all of it fits into one write, which no reply has to be read for
 	brief   bool
 	confirm bool // NOOP follows the chunk
+	// NOOP was answered after the message, by what is no reply to RCPT
+	sure    bool
 	leaving bool // the last reply was 421
 	stopped bool // further replies are due that nothing waits for
 
@@ -219,16 +221,14 @@ func (t *transfer) confirmed(asked bool) {
 	if t.ext.Pipelining {
 		r, err = t.readReply(silence)
 	} else if final.Class() == 2 {
-		t.noop = true
-		r, err = t.ask("NOOP", t.readBrief, silence)
+		r, err = t.sayNOOP()
 	} else {
-		t.quitFirst()
 		return
 	}
 	switch {
 	case err == nil && outcome.ForReply(outcome.RSET, r, 0).Accepted:
 		t.report.Confirmation = Confirmed
-		t.quitFirst()
+		t.sure = !aboutAddress(r)
 	case err == nil && (r.Code == 500 || r.Code == 502):
 		t.report.Confirmation = Unconfirmed
 	case err != nil && t.raw.over():
@@ -240,59 +240,78 @@ func (t *transfer) confirmed(asked bool) {
 	}
 }
 
-// quitFirst says goodbye before a refusal for good is believed. What stood
-// where the reply to NOOP was due may have been the true reply to the message,
-// and the one to NOOP be still on its way: then it comes where that to QUIT is
-// due. The connection carries no further message in any case. Where nobody was
-// accepted the reply to the message decides nothing.
-func (t *transfer) quitFirst() {
-	if !t.report.Final.Permanent() || t.report.Accepted() == 0 {
-		return
-	}
-	r, err := t.ask("QUIT", reply.ReadBrief, silence)
-	switch {
-	case err == nil && r.Code != 221:
-		t.outOfStep(errOutOfStep("not a reply to QUIT: " + r.Text()))
-	case err == errUnasked || errors.Is(err, reply.ErrMalformed):
-		t.outOfStep(err)
-	default:
-		t.report.Ending = Closing
-	}
-}
-
 // addUp looks whether the replies that were believed so far can be: as many as
-// there were commands, and none that contradicts another.
+// there were commands, and in their order.
 func (t *transfer) addUp() {
 	r := t.report
-	switch {
-	case t.stopped || r.Ending != Answered && r.Ending != Closing && r.Ending != Early:
-		return
-	case r.Ending == Early:
-		if t.unasked() == errUnasked {
-			t.outOfStep(errUnasked)
-		}
+	if t.stopped || r.Ending != Answered && r.Ending != Closing && r.Ending != Early {
 		return
 	}
-	accepted := r.Accepted()
-	final := outcome.ForReply(outcome.Final, r.Final, 1).Accepted
-	switch {
-	case refused(outcome.MAIL, r.Mail) && (accepted > 0 || r.Data.Code == 354 || final):
-		t.outOfStep(errOutOfStep("the sender was refused and the rest accepted"))
-		return
-	case accepted == 0 && final:
-		t.outOfStep(errOutOfStep("every recipient was refused and the message accepted"))
+	order, why := t.manners.order(r, t.confirm)
+	if order == impossible && r.Ending != Early {
+		t.outOfStep(errOutOfStep(why))
 		return
 	}
 	switch err := t.unasked(); {
 	case err == errUnasked:
 		t.outOfStep(err)
+		return
+	case r.Ending == Early:
+		return
 	case err != nil && r.Ending == Answered && r.Final.Code != 0:
 		r.Ending = Closing // with the reply it went
 	}
+	if order == doubted {
+		t.assure(why)
+	}
+	if r.Final.Class() == 2 { // and not out of step
+		t.manners.learn(r)
+	}
 }
 
-func refused(stage outcome.Stage, r reply.Reply) bool {
-	return r.Code != 0 && !outcome.ForReply(stage, r, 1).Accepted
+// assure has the server show that it has no more to say to the transaction,
+// whose replies are in doubt. The reply to NOOP shows it where all were
+// accepted: what stands in its place is the true one to the message, or that to
+// NOOP, and either accepts. A refusal needs QUIT, whose reply nothing can be
+// taken for, since a recipient who was accepted may stand in the place of one
+// who was not. The end of the connection will do for it as well: all has been
+// said. NOOP is not said twice on a connection, nor after DATA.
+func (t *transfer) assure(why string) {
+	took := t.report.Final.Class() == 2
+	enough := took && t.report.Accepted() == len(t.report.Rcpts)
+	if enough && t.sure {
+		return
+	}
+	if enough && t.chunked && !t.noop && t.report.Ending == Answered {
+		r, err := t.sayNOOP()
+		if err == nil && !outcome.ForReply(outcome.RSET, r, 0).Accepted {
+			err = errOutOfStep("not a reply to NOOP: " + r.Text())
+		}
+		if err != nil {
+			t.outOfStep(err)
+			return
+		}
+		if t.sure = !aboutAddress(r); t.sure {
+			return
+		}
+	}
+	r, err := t.ask("QUIT", reply.ReadBrief, silence)
+	switch {
+	case err == nil && r.Code == 221, err != nil && !took && ended(err) && !t.raw.over():
+		t.report.Ending = Closing
+	case err == nil:
+		t.outOfStep(errOutOfStep("not a reply to QUIT: " + r.Text()))
+	case err == errUnasked || errors.Is(err, reply.ErrMalformed):
+		t.outOfStep(err)
+	default:
+		t.outOfStep(errOutOfStep(why))
+	}
+}
+
+// sayNOOP says NOOP after a message whose replies are all there.
+func (t *transfer) sayNOOP() (reply.Reply, error) {
+	t.noop = true
+	return t.ask("NOOP", t.readBrief, silence)
 }
 
 // outOfStep notes that the replies do not add up, so that none of them counts.
