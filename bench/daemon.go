@@ -146,13 +146,3 @@ func (d *daemon) tail() string {
 func (d *daemon) lmtp(transport string) string {
 	return filepath.Join(d.dir, "lmtp-"+transport+".sock")
 }
-
-// freePort finds a port that is free on every address of loopback.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp4", "0.0.0.0:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}

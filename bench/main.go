@@ -30,6 +30,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/bench/internet"
 	"github.com/mxpipe/mxpipe/bench/report"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // bench is one run.
@@ -201,7 +202,7 @@ func (b *bench) bring(programs ...string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(b.dir, name), program, 0o755); err != nil {
+		if err := forks.WriteFile(filepath.Join(b.dir, name), program, 0o755); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/bench/measure"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // postfix is a Postfix of our own, beside any that the machine has. What is
@@ -23,6 +24,7 @@ import (
 type postfix struct {
 	*child
 	dir     string
+	port    *ports.Reservation
 	address string
 	log     *os.File // read on from where the last look ended
 	rest    []byte   // of a line
@@ -79,11 +81,11 @@ func (b *bench) startPostfix(main, master string) (*postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := ports.Reserve()
 	if err != nil {
 		return nil, err
 	}
-	p := &postfix{dir: dir, address: fmt.Sprintf("127.0.0.1:%d", port)}
+	p := &postfix{dir: dir, port: port, address: fmt.Sprintf("127.0.0.1:%d", port.Port())}
 	owner, err := user.Lookup("postfix")
 	if err != nil {
 		return nil, err
@@ -147,6 +149,7 @@ func (p *postfix) stop() {
 	if p.log != nil {
 		p.log.Close()
 	}
+	p.port.Release()
 }
 
 // submit puts messages on hold, each to its own domain by turns.

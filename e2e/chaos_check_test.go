@@ -145,8 +145,7 @@ func cutOffReason(f attempt, told string) string {
 // toldOf gathers the lines of mxpolicyd's log by the queue ids that they name.
 func toldOf(log string) map[string]string {
 	all := map[string]string{}
-	text, _ := os.ReadFile(log)
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(logText(log)) {
 		if _, rest, ok := strings.Cut(line, " queue_id="); ok {
 			id, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
 			all[id] += line
@@ -157,9 +156,8 @@ func toldOf(log string) map[string]string {
 
 // allAttempts lists the tries of all messages by their queue ids.
 func (p *postfix) allAttempts() map[string][]attempt {
-	text, _ := os.ReadFile(p.log)
 	all := map[string][]attempt{}
-	for _, m := range attemptLine.FindAllStringSubmatch(string(text), -1) {
+	for _, m := range attemptLine.FindAllStringSubmatch(logText(p.log), -1) {
 		all[m[1]] = append(all[m[1]], attemptIn(m))
 	}
 	return all
@@ -167,11 +165,10 @@ func (p *postfix) allAttempts() map[string][]attempt {
 
 // longestTook finds the longest delivery in mxpolicyd's log.
 func longestTook(log string) (longest time.Duration) {
-	text, _ := os.ReadFile(log)
-	for line := range bytes.Lines(text) {
-		if _, rest, ok := bytes.Cut(line, []byte(" took=")); ok {
-			word, _, _ := bytes.Cut(bytes.TrimSpace(rest), []byte(" "))
-			if d, err := time.ParseDuration(string(word)); err == nil {
+	for line := range strings.Lines(logText(log)) {
+		if _, rest, ok := strings.Cut(line, " took="); ok {
+			word, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			if d, err := time.ParseDuration(word); err == nil {
 				longest = max(longest, d)
 			}
 		}

@@ -148,8 +148,7 @@ func (d *daemon) logged(t *testing.T, pattern string) {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	await(t, "a line of mxpolicyd's log like "+pattern, func() (string, bool) {
-		text, _ := os.ReadFile(d.log)
-		return "", re.Match(text)
+		return "", re.MatchString(logText(d.log))
 	}, d.log)
 }
 

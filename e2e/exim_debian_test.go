@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // debianExim is an Exim with Debian's own configuration: what stands between it
@@ -51,15 +53,14 @@ dc_relay_nets='127.0.0.0/8'
 dc_minimaldns='false'
 `+settings),
 		// The package's script, for an Exim that is somewhere else.
-		write(update, fmt.Sprintf(`#!/bin/sh
+		forks.WriteFile(update, fmt.Appendf(nil, `#!/bin/sh
 set -e
 rm -f %[1]s.new
 /bin/sh %[2]s/usr/sbin/update-exim4.conf -o %[1]s.new
 grep -q '^exim_path = /usr/sbin/exim4$' %[1]s.new
 sed 's|^exim_path = /usr/sbin/exim4$|exim_path = %[3]s/bin/exim4|' %[1]s.new > %[1]s
 rm %[1]s.new
-`, x.conf(), eximCache(), x.dir)),
-		os.Chmod(update, 0o755),
+`, x.conf(), eximCache(), x.dir), 0o755),
 	)
 	if err != nil {
 		t.Fatal(err)

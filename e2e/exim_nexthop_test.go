@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // The ways that contrib/exim/README.md shows to name a next hop, and where a
@@ -16,7 +17,7 @@ func TestEximNexthop(t *testing.T) {
 	w := lab(t)
 	relay, relayDomain := remote(t, "mxpipe", modern(t))
 	// The same kind of mail server, at a port that only a next hop can name.
-	other, err := mx.Start(mx.Options{Addr: "127.25.255.2:0", Behaviour: modern(t)})
+	other, err := mx.Start(mx.Options{Addr: fmt.Sprintf("127.25.255.2:%d", ports.For(t)), Behaviour: modern(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // exim is an Exim of our own. Its package cannot be installed beside Postfix's,
@@ -120,8 +122,8 @@ func unpackExim(dir, address string) (*exim, error) {
 		write(filepath.Join(etc, "nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files\n"),
 		write(filepath.Join(etc, "hosts"), "127.0.0.1 localhost\n"),
 		write(filepath.Join(etc, "ld.so.cache"), string(libraries)),
-		write(binary, string(program)), os.Chmod(binary, 0o755|os.ModeSetuid),
-		write(script, keeper), os.Chmod(script, 0o755),
+		forks.WriteFile(binary, program, 0o755|os.ModeSetuid),
+		forks.WriteFile(script, []byte(keeper), 0o755),
 		os.Chown(x.kept, nobody, nobody),
 		os.Chown(filepath.Join(dir, "spool"), eximUser, eximUser),
 		os.Chown(filepath.Join(dir, "log"), eximUser, eximUser),
@@ -134,6 +136,9 @@ func (x *exim) conf() string { return filepath.Join(x.dir, "etc/exim4/exim4.conf
 func (x *exim) start(name string) error {
 	var err error
 	before, _ := os.ReadFile(x.log) // of an earlier life
+	if err := vacant(x.address); err != nil {
+		return err
+	}
 	if x.process, err = start("exim "+name, x.inside(filepath.Join(x.dir, "bin/exim4"), "-bdf")); err != nil {
 		return err
 	}
@@ -203,12 +208,11 @@ func (x *exim) find(t *testing.T, pattern string) string {
 	t.Helper()
 	re := regexp.MustCompile("(?m)" + pattern)
 	return await(t, "a line like "+pattern, func() (string, bool) {
-		text, _ := os.ReadFile(x.log)
-		match := re.FindSubmatch(text)
+		match := re.FindStringSubmatch(logText(x.log))
 		if match == nil {
 			return "", false
 		}
-		return string(match[len(match)-1]), true
+		return match[len(match)-1], true
 	}, x.log)
 }
 
@@ -223,10 +227,9 @@ var (
 
 // attempts lists every try so far for a message.
 func (x *exim) attempts(id string) []attempt {
-	text, _ := os.ReadFile(x.log)
 	outputs := map[string]string{}
 	var list []attempt
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(logText(x.log)) {
 		if !strings.Contains(line, " "+id+" ") {
 			continue
 		}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // terminator is a mail server whose TLS is that of "openssl s_server". The
@@ -33,7 +35,7 @@ type terminator struct {
 // terminate starts a terminator at an address.
 func terminate(t *testing.T, address string, command []string) *terminator {
 	t.Helper()
-	listener, err := net.Listen("tcp", address)
+	listener, err := forks.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,8 +93,7 @@ func (p *postfixSender) flush(t *testing.T) {
 }
 
 func (p *postfixSender) gone(id string) bool {
-	text, _ := os.ReadFile(p.log)
-	return strings.Contains(string(text), ": "+id+": removed")
+	return strings.Contains(logText(p.log), ": "+id+": removed")
 }
 
 func (p *postfixSender) lmtpClients() (pids []int) {
@@ -129,8 +128,7 @@ func (x *eximSender) flush(t *testing.T) {
 }
 
 func (x *eximSender) gone(id string) bool {
-	text, _ := os.ReadFile(x.log)
-	return strings.Contains(string(text), " "+id+" Completed\n")
+	return strings.Contains(logText(x.log), " "+id+" Completed\n")
 }
 
 // lmtpClients are those of the processes that work on a message that have no

@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // world is what the tests share.
@@ -28,12 +29,13 @@ type world struct {
 	dns *labdns.Server
 	ca  *ca.Authority
 	// at which every mail server listens, each on an address of its own
-	port   int
-	number atomic.Int32
-	daemon *daemon
-	out    *postfix // sends by mxpipe
-	in     *postfix // receives
-	exim   *exim    // sends by mxpipe
+	port     int
+	reserved *ports.Reservation
+	number   atomic.Int32
+	daemon   *daemon
+	out      *postfix // sends by mxpipe
+	in       *postfix // receives
+	exim     *exim    // sends by mxpipe
 }
 
 // The Postfix that receives takes mail for this domain; the one that sends
@@ -97,9 +99,10 @@ func newWorld() (*world, error) {
 	if w.ca, err = ca.New(ca.Options{}); err != nil {
 		return w, err
 	}
-	if w.port, err = freePort(); err != nil {
+	if w.reserved, err = ports.Reserve(); err != nil {
 		return w, err
 	}
+	w.port = w.reserved.Port()
 	dir := filepath.Join(w.dir, "daemon")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return w, err
@@ -293,7 +296,7 @@ slow_time_limit = 60s
 // script makes a program of a shell command, to which its arguments are added.
 func (w *world) script(name, command string) (path string, err error) {
 	path = filepath.Join(w.dir, name)
-	return path, errors.Join(write(path, "#!/bin/sh\n"+command+` "$@"`+"\n"), os.Chmod(path, 0o755))
+	return path, forks.WriteFile(path, []byte("#!/bin/sh\n"+command+` "$@"`+"\n"), 0o755)
 }
 
 // masterEntry is the entry of contrib with this test's paths and user.
@@ -324,16 +327,6 @@ func lmtpEntry() (master, main string, err error) {
 
 // lmtpNexthop is what a transport table says to have Postfix go there by LMTP.
 func (d *daemon) lmtpNexthop() string { return "mxlmtp:unix:" + d.lmtp }
-
-// freePort finds a port at which nothing listens.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.25.0.0:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
 
 // activate takes the listening socket of the test as systemd would hand it
 // over, and becomes the command.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -188,6 +189,13 @@ func await[T any](t *testing.T, what string, ask func() (T, bool), files ...stri
 			t.Fatalf("waited %s in vain for %s; last seen: %v", patience, what, got)
 		}
 	}
+}
+
+// logText gives the lines of a log. One that is being written may be seen in
+// part, and is left for the next look.
+func logText(path string) string {
+	text, _ := os.ReadFile(path) // none is one without lines
+	return string(text[:bytes.LastIndexByte(text, '\n')+1])
 }
 
 // tail gives the end of a log.

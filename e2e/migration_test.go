@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -16,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/policyd/socketmap/netstring"
 )
 
@@ -66,7 +66,7 @@ func (n *internet) newDebian(t *testing.T, resolver, lines string) *debian {
 		os.Chown(d.kept, nobody, nobody),
 		write(d.files[0], "nameserver "+resolver+"\noptions trust-ad\n"),
 		write(d.files[1], fmt.Sprintf("%smxpipe:x:%d:%d::/:/bin/false\n", passwd, 64101, nobody)),
-		write(filepath.Join(dir, "keep"), keeper), os.Chmod(filepath.Join(dir, "keep"), 0o755),
+		forks.WriteFile(filepath.Join(dir, "keep"), []byte(keeper), 0o755),
 		write(d.conf()+"/main.cf", main+fmt.Sprintf(`
 queue_directory = %[1]s/queue
 data_directory = %[1]s/data
@@ -130,8 +130,7 @@ func (d *debian) command(t *testing.T, args ...string) string {
 
 // reloads counts how often it has read its configuration again.
 func (d *debian) reloads() int {
-	text, _ := os.ReadFile(d.log)
-	return strings.Count(string(text), ": reload -- version ")
+	return strings.Count(logText(d.log), ": reload -- version ")
 }
 
 // reloaded runs what reloads it, and waits until it has.
@@ -206,7 +205,7 @@ type neighbour struct {
 func (n *internet) startNeighbour(t *testing.T, port int, table string, policies map[string]string) *neighbour {
 	t.Helper()
 	b := &neighbour{address: fmt.Sprintf("%s:%d", n.resolver(), port)}
-	l, err := net.Listen("tcp", b.address)
+	l, err := forks.Listen("tcp", b.address)
 	if err != nil {
 		t.Fatal(err)
 	}

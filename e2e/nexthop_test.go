@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // What ${nexthop} is, and that --nexthop ${nexthop} is right in each of the
@@ -52,7 +53,7 @@ relay_domains = `+relayDomain, func(t *testing.T, p *postfix) {
 	})
 
 	// The same mail server, at a port that only a next hop can name.
-	other, err := mx.Start(mx.Options{Addr: "127.25.255.1:0", Behaviour: modern(t)})
+	other, err := mx.Start(mx.Options{Addr: fmt.Sprintf("127.25.255.1:%d", ports.For(t)), Behaviour: modern(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

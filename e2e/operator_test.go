@@ -117,7 +117,7 @@ func TestOperatorsDay(t *testing.T) {
 		}
 	}
 	n.d.logged(t, `msg=smtp .*host=mx1\.enforced\.example .*C="MAIL FROM:`)
-	if text := n.logText(t); strings.Contains(text, `host=mx1.secure.example address=`+"127.") && strings.Contains(text, "msg=smtp") {
+	if text := n.daemonLog(t); strings.Contains(text, `host=mx1.secure.example address=`+"127.") && strings.Contains(text, "msg=smtp") {
 		for line := range strings.Lines(text) {
 			if strings.Contains(line, "msg=smtp") && !strings.Contains(line, "mx1.enforced.example") {
 				t.Errorf("traced without being asked: %s", line)

@@ -312,8 +312,8 @@ func (h *host) untouched(t *testing.T) {
 	}
 }
 
-// logText gives the daemon's log so far.
-func (n *internet) logText(t *testing.T) string {
+// daemonLog gives the daemon's log so far.
+func (n *internet) daemonLog(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile(n.d.log)
 	if err != nil {

@@ -28,12 +28,12 @@ func TestReloadWhileDelivering(t *testing.T) {
 	n.serve(t, resolver)
 	hangUp := func(times int, line string) {
 		t.Helper()
-		before := strings.Count(n.logText(t), line)
+		before := strings.Count(n.daemonLog(t), line)
 		if err := n.d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
 		await(t, line, func() (int, bool) {
-			got := strings.Count(n.logText(t), line)
+			got := strings.Count(n.daemonLog(t), line)
 			return got, got >= before+times
 		}, n.d.log)
 	}

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // postfix is a Postfix of our own.
@@ -105,7 +107,7 @@ func preparePostfix(dir, name, address, mainCF, masterCF string) (*postfix, erro
 	err = errors.Join(
 		os.Chown(filepath.Join(dir, "data"), uid, -1),
 		os.Chown(p.kept, nobody, nobody),
-		write(script, keeper), os.Chmod(script, 0o755),
+		forks.WriteFile(script, []byte(keeper), 0o755),
 		write(p.conf()+"/main.cf", fmt.Sprintf(basics, dir, name)+mainCF),
 		write(p.conf()+"/master.cf", fmt.Sprintf(services, address, script, p.kept)+masterCF),
 	)
@@ -132,6 +134,9 @@ func (p *postfix) run(by ...string) error {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MAIL_CONFIG=" + p.conf()}
 	before, _ := os.ReadFile(p.log) // of an earlier life
+	if err := vacant(p.address); err != nil {
+		return err
+	}
 	if p.process, err = start("postfix "+filepath.Base(p.dir), cmd); err != nil {
 		return err
 	}
@@ -197,12 +202,11 @@ func (p *postfix) find(t *testing.T, pattern string) string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	return await(t, "a line like "+pattern, func() (string, bool) {
-		text, _ := os.ReadFile(p.log)
-		match := re.FindSubmatch(text)
+		match := re.FindStringSubmatch(logText(p.log))
 		if match == nil {
 			return "", false
 		}
-		return string(match[len(match)-1]), true
+		return match[len(match)-1], true
 	}, p.log)
 }
 
@@ -217,9 +221,8 @@ func attemptIn(m []string) attempt {
 
 // attempts lists every try so far for a message.
 func (p *postfix) attempts(id string) []attempt {
-	text, _ := os.ReadFile(p.log)
 	var list []attempt
-	for _, m := range attemptLine.FindAllStringSubmatch(string(text), -1) {
+	for _, m := range attemptLine.FindAllStringSubmatch(logText(p.log), -1) {
 		if m[1] == id {
 			list = append(list, attemptIn(m))
 		}

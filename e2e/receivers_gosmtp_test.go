@@ -2,12 +2,13 @@ package e2e
 
 import (
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // countingServer is a go-smtp server that counts what it took, by recipient.
@@ -19,7 +20,7 @@ type countingServer struct {
 }
 
 func (c *countingServer) start(address string) error {
-	listener, err := net.Listen("tcp", address)
+	listener, err := forks.Listen("tcp", address)
 	if err != nil {
 		return err
 	}

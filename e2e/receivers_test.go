@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // allReceivers is for "make receivers"; "make test" does without Haraka, which
@@ -253,6 +254,21 @@ func socketsAt(address, state string) (found []socket) {
 		}
 	}
 	return found
+}
+
+// vacant waits until nobody listens at an address. What a mail server has
+// started may listen for a moment longer than the server itself: that is ended
+// by a signal of its own, and whoever starts the next server waits for it.
+func vacant(address string) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		left := socketsAt(address, tcpListen)
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v still listen at %s", left[0].owners(), address)
+		}
+	}
 }
 
 // owners are the processes that have the socket.

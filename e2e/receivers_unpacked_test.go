@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // unpacked is a mail server whose package cannot be installed beside Postfix's,
@@ -64,7 +66,7 @@ func unpack(t *testing.T, name, address string) *unpacked {
 	if err := errors.Join(err, err1,
 		os.Chown(u.kept, nobody, nobody), os.Chmod(filepath.Join(dir, "var/mail"), fs.ModeSticky|0o777),
 		os.Symlink("/run", filepath.Join(dir, "var/run")),
-		write(filepath.Join(dir, "keep"), keeper), os.Chmod(filepath.Join(dir, "keep"), 0o755),
+		forks.WriteFile(filepath.Join(dir, "keep"), []byte(keeper), 0o755),
 		write(filepath.Join(dir, "etc/passwd"), users.String()+string(hostUsers)),
 		write(filepath.Join(dir, "etc/group"), groups.String()+string(hostGroups)),
 		write(filepath.Join(dir, "etc/nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files\n"),
@@ -126,6 +128,9 @@ func (u *unpacked) listening(cmd *exec.Cmd) error {
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
+	if err := vacant(u.address); err != nil {
+		return err
+	}
 	if u.process, err = start(filepath.Base(u.folder), cmd); err != nil {
 		return err
 	}
@@ -143,12 +148,6 @@ func (u *unpacked) listening(cmd *exec.Cmd) error {
 func (u *unpacked) restart() error {
 	if err := u.stop(syscall.SIGTERM); err != nil {
 		return err
-	}
-	// Its children may hold the port for a moment longer.
-	for deadline := time.Now().Add(patience); len(socketsAt(u.address, tcpListen)) > 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s still listens", u.name)
-		}
 	}
 	return u.start()
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // relayPassword is one that is easy to find again, whatever was written.
@@ -44,14 +45,10 @@ func newSubmission(t *testing.T, spec func(names ...string) ca.Spec) *submission
 	if err == nil {
 		err = errors.Join(ca.WritePair(cert, s.cert, s.key), w.ca.WriteRoots(s.root), w.dns.Add(fmt.Sprintf("%s. A %s\n", s.name, s.ip)))
 	}
-	for _, port := range []*int{&s.port, &s.implicit} {
-		if err == nil {
-			*port, err = freePort()
-		}
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.port, s.implicit = ports.For(t), ports.For(t)
 	return s
 }
 
@@ -280,10 +277,11 @@ func thousandMessages(t *testing.T, s *submission, p *postfix) {
 		t.Errorf("%d logins for 1,000 messages: %v", n, err)
 	}
 	taken := regexp.MustCompile(`client=\S+, sasl_method=PLAIN, sasl_username=bob`)
-	log, err := os.ReadFile(p.log)
-	if n := len(taken.FindAll(log, -1)); err != nil || n < 1000 {
-		t.Errorf("the relay took %d messages: %v", n, err)
-	}
+	// By way of postlogd, which may not have written all yet.
+	await(t, "1,000 messages at the relay", func() (int, bool) {
+		n := len(taken.FindAllString(logText(p.log), -1))
+		return n, n >= 1000
+	}, p.log)
 	passwordIsNowhere(t, d)
 }
 

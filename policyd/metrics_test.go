@@ -2,7 +2,6 @@ package policyd
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -11,21 +10,11 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // scraped is what Prometheus would get, by series.
 type scraped map[string]float64
-
-// free finds an address at which nothing listens.
-func (l *lab) free() string {
-	l.t.Helper()
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	defer probe.Close()
-	return probe.Addr().String()
-}
 
 // scrape asks the daemon for its metrics.
 func (r *running) scrape(at string) scraped {
@@ -76,7 +65,7 @@ func (s scraped) want(t *testing.T, series string, value float64) {
 func TestMetricsOutliveAReload(t *testing.T) {
 	l := newLab(t)
 	const policies = "    mx_auth: {mtasts: {cache: ram}}\n"
-	at := l.free()
+	at := ports.AddressFor(l.t)
 	before := strings.Replace(l.yaml("", policies, ""), "listen: {", "listen: {metrics: {address: "+at+"}, ", 1)
 	r := l.daemon(before)
 	s := r.scrape(at)

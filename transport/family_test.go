@@ -2,18 +2,18 @@ package transport
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
 
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 )
 
 // broken listens at an IPv6 address and closes each connection without a word.
 func (l *lab) broken() (connections *atomic.Int64) {
 	l.t.Helper()
-	listener, err := net.Listen("tcp", fmt.Sprintf("[::1]:%d", l.port))
+	listener, err := forks.Listen("tcp", fmt.Sprintf("[::1]:%d", l.port))
 	l.must(err)
 	connections = new(atomic.Int64)
 	done := make(chan struct{})

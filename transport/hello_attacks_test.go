@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/verdict"
@@ -36,7 +37,7 @@ func (l *lab) hostile(answer func(conn net.Conn, hello []byte)) *hostile {
 	l.t.Helper()
 	h := &hostile{answer: answer}
 	addr := l.address()
-	listener, err := net.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
+	listener, err := forks.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
 	l.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	h.wg.Go(func() {

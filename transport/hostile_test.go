@@ -19,6 +19,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 )
@@ -58,7 +59,7 @@ func (l *lab) costOf(to string) cost {
 // caller, and hangs up.
 func (l *lab) rude(words string) (port uint16, calls *atomic.Int32) {
 	l.t.Helper()
-	listener, err := net.Listen("tcp4", "0.0.0.0:0")
+	listener, err := forks.Listen("tcp4", "0.0.0.0:0")
 	l.must(err)
 	calls = new(atomic.Int32)
 	done := make(chan struct{})

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // middle is a man in the middle: it takes connections to a mail server at the
@@ -60,7 +62,7 @@ func withoutRSA(hello []byte) bool {
 // between puts a man in the middle at an address, before a server.
 func between(t *testing.T, addr, server string, tamper tamper) *middle {
 	t.Helper()
-	listener, err := net.Listen("tcp", addr)
+	listener, err := forks.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

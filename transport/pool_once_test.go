@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/session"
@@ -95,7 +96,7 @@ func (l *lab) fickle(name string, m *manner) *fickle {
 	addr := l.address()
 	f := &fickle{manner: m, cert: l.cert(ca.For(name))}
 	var err error
-	f.listener, err = net.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
+	f.listener, err = forks.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
 	l.must(err)
 	l.zone("%s. A %s", name, addr)
 	f.wg.Go(func() {

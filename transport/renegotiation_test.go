@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 )
 
@@ -29,11 +31,9 @@ func (l *lab) renegotiating(name, at string) *renegotiating {
 	dir := l.t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	l.must(ca.WritePair(l.cert(ca.For(name)), cert, key))
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	l.must(err)
-	r := &renegotiating{openssl: probe.Addr().String(), at: at, asked: make(chan struct{})}
-	probe.Close()
+	r := &renegotiating{openssl: ports.AddressFor(l.t), at: at, asked: make(chan struct{})}
 	cmd := exec.Command("openssl", "s_server", "-accept", r.openssl, "-cert", cert, "-cert_chain", cert, "-key", key, "-tls1_2", "-crlf")
+	var err error
 	r.stdin, err = cmd.StdinPipe()
 	l.must(err)
 	out, err := cmd.StdoutPipe()
@@ -42,7 +42,7 @@ func (l *lab) renegotiating(name, at string) *renegotiating {
 		l.t.Fatalf("%v (install openssl)", err)
 	}
 	addr := l.address()
-	front, err := net.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
+	front, err := forks.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
 	l.must(err)
 	l.zone("%s. A %s", name, addr)
 	ready, over := make(chan struct{}), make(chan struct{})

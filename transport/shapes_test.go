@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
@@ -313,7 +314,7 @@ type shaped struct {
 }
 
 func startShaped(c *shapeCell, addr string, cert tls.Certificate) (*shaped, error) {
-	listener, err := net.Listen("tcp", addr)
+	listener, err := forks.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/deadhost"
 	"github.com/mxpipe/mxpipe/transport/limit"
@@ -24,7 +25,7 @@ import (
 func (l *lab) blackHole(name string) net.Listener {
 	l.t.Helper()
 	addr := l.address()
-	hole, err := net.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
+	hole, err := forks.Listen("tcp", fmt.Sprintf("%s:%d", addr, l.port))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func TestBlackHole(t *testing.T) {
 		t.Errorf("%d of 200 were told that the host is dead", told)
 	}
 	connections := 0
-	hole.(*net.TCPListener).SetDeadline(time.Now().Add(50 * time.Millisecond))
+	hole.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now().Add(50 * time.Millisecond))
 	for {
 		conn, err := hole.Accept()
 		if err != nil {

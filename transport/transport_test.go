@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,6 +19,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/internal/lab/script"
 	"github.com/mxpipe/mxpipe/transport/delivery"
 	"github.com/mxpipe/mxpipe/transport/fallback"
@@ -74,12 +73,7 @@ func newLab(t *testing.T) *lab {
 	l.strangers, err = ca.New(ca.Options{Name: "nobody's friend"})
 	l.must(err)
 	l.resolve(10 * time.Second)
-	// A port that is free at one address is taken as free at all of them, and
-	// kept from the labs of other tests until this one is over.
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	l.must(err)
-	t.Cleanup(func() { probe.Close() })
-	l.port = netip.MustParseAddrPort(probe.Addr().String()).Port()
+	l.port = uint16(ports.For(t))
 	return l
 }
 

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
 	"github.com/mxpipe/mxpipe/internal/wire"
 )
@@ -79,7 +80,7 @@ func install(t *testing.T, build func() ([]byte, error)) string {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "mxpipe")
-	if err := os.WriteFile(file, b, 0o755); err != nil {
+	if err := forks.WriteFile(file, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return file

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/internal/lab/world"
 	"github.com/mxpipe/mxpipe/internal/wire"
 )
@@ -108,14 +109,6 @@ func (r *rig) collect() {
 	})
 }
 
-// free finds an address at which nothing listens.
-func (r *rig) free() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	r.must(err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func (r *rig) startMxpolicyd() {
 	r.t.Helper()
 	program := r.path("mxpolicyd")
@@ -126,7 +119,7 @@ func (r *rig) startMxpolicyd() {
 	if out, err := exec.Command("go", append(build, "../../cmd/mxpolicyd")...).CombinedOutput(); err != nil {
 		r.t.Fatalf("go build: %v\n%s", err, out)
 	}
-	r.mxpolicyd = r.free()
+	r.mxpolicyd = ports.AddressFor(r.t)
 	text := fmt.Sprintf(configuration, r.dir, r.world.Resolver(), r.mxpolicyd, r.world.HTTPSPort(), r.world.Port())
 	r.must(os.WriteFile(r.path("mxpolicyd.yaml"), []byte(text), 0o600))
 	r.run("mxpolicyd", "http://"+r.mxpolicyd+"/metrics", exec.Command(program, "serve", "-c", r.path("mxpolicyd.yaml")))
@@ -150,7 +143,7 @@ scrape_configs:
     static_configs: [{targets: [%q]}]
 `, rules, r.mxpolicyd)
 	r.must(os.WriteFile(r.path("prometheus.yml"), []byte(text), 0o600))
-	r.prometheus = r.free()
+	r.prometheus = ports.AddressFor(r.t)
 	r.run("prometheus", "http://"+r.prometheus+"/-/ready", exec.Command("prometheus",
 		"--config.file="+r.path("prometheus.yml"), "--storage.tsdb.path="+r.path("data"), "--web.listen-address="+r.prometheus))
 }

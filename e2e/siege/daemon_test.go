@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // patience is how long what must happen in the end may take.
@@ -107,7 +109,7 @@ func startDaemon(t *testing.T, l *lab) *daemon {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	d := &daemon{
 		mxpipe: filepath.Join(built, "mxpipe"), pipe: at("pipe.sock"), lmtp: at("lmtp.sock"), socketmap: at("map.sock"), admin: at("admin.sock"),
-		metric: freeAddress(t), log: at("log"),
+		metric: ports.AddressFor(t), log: at("log"),
 	}
 	config := fmt.Appendf(nil, `hostname: out.siege.example
 state_dir: %s
@@ -158,16 +160,6 @@ transports:
 		}
 	}
 	return d
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer probe.Close()
-	return probe.Addr().String()
 }
 
 // answers says whether the last of its sockets is served.

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
 
@@ -49,10 +51,7 @@ func newLab(t *testing.T) *lab {
 	l.web, err = sts.Start(l.ca, "")
 	must(err)
 	t.Cleanup(l.web.Stop)
-	probe, err := net.Listen("tcp", "127.31.255.1:0")
-	must(err)
-	l.port = probe.Addr().(*net.TCPAddr).Port
-	t.Cleanup(func() { probe.Close() })
+	l.port = ports.For(t)
 	for i := range goodDomains {
 		must(l.addGood(t, i))
 	}
@@ -109,7 +108,7 @@ func (l *lab) host(name string, serve func(net.Conn)) (stop func(), err error) {
 
 // listen serves an address.
 func (l *lab) listen(address string, serve func(net.Conn)) (stop func(), err error) {
-	listener, err := net.Listen("tcp", address)
+	listener, err := forks.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}

@@ -153,7 +153,7 @@ func swallow(ctx context.Context, f *field) error {
 	}
 	defer unix.Close(fd)
 	to := &unix.SockaddrInet4{Port: f.port, Addr: [4]byte(net.ParseIP(addr).To4())}
-	if err := errors.Join(unix.Bind(fd, to), unix.Listen(fd, 0)); err != nil {
+	if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, to), unix.Listen(fd, 0)); err != nil {
 		return err
 	}
 	for range 3 { // they are never accepted

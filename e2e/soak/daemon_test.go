@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // daemon is the mxpolicyd of the run, as people get it.
@@ -39,14 +41,9 @@ func startDaemon(t *testing.T, l *lab) *daemon {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.metrics = probe.Addr().String()
-	probe.Close()
+	d.metrics = ports.AddressFor(t)
 	config := filepath.Join(dir, "mxpolicyd.yaml")
-	err = os.WriteFile(config, fmt.Appendf(nil, `hostname: out.soak.example
+	err := os.WriteFile(config, fmt.Appendf(nil, `hostname: out.soak.example
 state_dir: %s
 log: {level: warn}
 dns: {servers: ["%s"], timeout: 5s}

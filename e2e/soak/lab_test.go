@@ -3,7 +3,6 @@ package soak
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/labdns"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
 
@@ -60,10 +60,7 @@ func newLab(t *testing.T, n int) *lab {
 	l.web, err = sts.Start(l.ca, "")
 	must(err)
 	t.Cleanup(l.web.Stop)
-	probe, err := net.Listen("tcp", "127.30.255.1:0")
-	must(err)
-	l.port = probe.Addr().(*net.TCPAddr).Port
-	t.Cleanup(func() { probe.Close() })
+	l.port = ports.For(t)
 	for i := range n {
 		name := fmt.Sprintf("d%d.soak.example", i)
 		d := &domain{name: name, host: "mx." + name, addr: fmt.Sprintf("127.30.%d.%d", i/250, i%250+1), policy: i%4 == 1, dane: i%4 == 2}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"math"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/internal/mdoc"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
@@ -239,9 +239,7 @@ func TestBrokenSetUps(t *testing.T) {
 			p.asks("unix:"+p.dir+"/socketmap", "n")
 		}, fail, "but mxpolicyd listens on 127.0.0.1:", "mxpolicyd setup postfix"},
 		{"nothing listens at systemd's address", func(p *patient) {
-			closed, err := net.Listen("tcp", "127.0.0.1:0")
-			p.must(err, closed.Close())
-			p.units = []Unit{{Name: "socketmap", Listen: []string{closed.Addr().String()}}}
+			p.units = []Unit{{Name: "socketmap", Listen: []string{ports.AddressFor(p.t)}}}
 		}, fail, "nothing listens: daemon not running", "systemctl enable --now"},
 		{"Postfix that cannot be asked", func(p *patient) {
 			p.Postfix = func(context.Context) (string, string, error) { return "", "", errors.New("bad parameter") }
@@ -263,10 +261,7 @@ func TestBrokenSetUps(t *testing.T) {
 		}, fail, "Exim, transport mxpipe: runs as me with group others only", "set group = mxpipe"},
 		// The way out.
 		{"outbound port blocked", func(p *patient) {
-			closed, err := net.Listen("tcp", "127.0.0.1:0")
-			p.must(err)
-			p.options.Connect = closed.Addr().String()
-			closed.Close()
+			p.options.Connect = ports.AddressFor(p.t)
 		}, fail, "connection refused", "provider blocks"},
 		{"a server that does not want this host", func(p *patient) {
 			busy, err := mx.Start(mx.Options{Behaviour: mx.Behaviour{At: map[mx.Stage]mx.Action{mx.StageGreeting: {Reply: "421 4.7.0 too many connections from you"}}}})

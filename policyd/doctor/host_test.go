@@ -19,6 +19,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 )
@@ -50,20 +51,9 @@ func goodServer(now time.Time) nameServer {
 // serve runs a name server until the end of the test.
 func (n *nameServer) serve(t *testing.T) (addr string) {
 	t.Helper()
-	var udp net.PacketConn
-	var tcp net.Listener
-	for range 20 { // until a port is free for both
-		var err error
-		if udp, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-		if tcp, err = net.Listen("tcp", udp.LocalAddr().String()); err == nil {
-			break
-		}
-		udp.Close()
-	}
-	if tcp == nil {
-		t.Fatal("no port is free")
+	udp, tcp, err := ports.ListenBoth(ports.AddressFor(t))
+	if err != nil {
+		t.Fatal(err)
 	}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		if _, overTCP := w.RemoteAddr().(*net.TCPAddr); overTCP && n.NoTCP {

@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // roleVariable makes the test's own binary be the demo.
@@ -253,7 +255,7 @@ func TestUnknownDomain(t *testing.T) {
 func TestDaemonThatDoesNotStart(t *testing.T) {
 	broken := t.TempDir()
 	for name, text := range map[string]string{"mxpipe": "", "mxpolicyd": "#!/bin/sh\necho out of luck >&2; exit 1\n"} {
-		if err := os.WriteFile(filepath.Join(broken, name), []byte(text), 0o755); err != nil {
+		if err := forks.WriteFile(filepath.Join(broken, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

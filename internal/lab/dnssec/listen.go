@@ -2,44 +2,13 @@ package dnssec
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"strconv"
 	"sync"
 
 	"github.com/miekg/dns"
-)
 
-// Ports are taken from below the range out of which systems give ports to
-// outgoing connections (from 32768 on Linux, from 49152 elsewhere), so that
-// no other program gets the port of a server that is stopped for a while.
-const (
-	firstPort = 15000
-	lastPort  = 31999
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
-
-// listen binds one port of 127.0.0.1 for UDP and TCP: that of addr or, when
-// addr is empty, any.
-func listen(addr string) (packets net.PacketConn, listener net.Listener, err error) {
-	tries := 1
-	if addr == "" {
-		tries = 50
-	}
-	for range tries {
-		at := addr
-		if at == "" {
-			at = net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort)))
-		}
-		if packets, err = net.ListenPacket("udp4", at); err != nil {
-			continue
-		}
-		if listener, err = net.Listen("tcp4", at); err == nil {
-			return packets, listener, nil
-		}
-		packets.Close()
-	}
-	return nil, nil, fmt.Errorf("lab DNSSEC: %w", err)
-}
 
 // endpoint is where a server listens. It can be stopped and started again, at
 // the same address.
@@ -47,6 +16,7 @@ type endpoint struct {
 	handler dns.Handler
 
 	mu      sync.Mutex
+	port    *ports.Reservation // kept while there is an endpoint
 	addr    string
 	running []*dns.Server
 	serve   sync.WaitGroup
@@ -58,11 +28,17 @@ func (e *endpoint) start() error {
 	if e.running != nil {
 		return nil
 	}
-	packets, listener, err := listen(e.addr)
-	if err != nil {
-		return err
+	if e.port == nil {
+		port, err := ports.Reserve()
+		if err != nil {
+			return fmt.Errorf("lab DNSSEC: %w", err)
+		}
+		e.port, e.addr = port, fmt.Sprintf("127.0.0.1:%d", port.Port())
 	}
-	e.addr = packets.LocalAddr().String()
+	packets, listener, err := ports.ListenBoth(e.addr)
+	if err != nil {
+		return fmt.Errorf("lab DNSSEC: %w", err)
+	}
 	e.running = []*dns.Server{{PacketConn: packets, Handler: e.handler}, {Listener: listener, Handler: e.handler}}
 	for _, server := range e.running {
 		started := make(chan struct{})

@@ -9,12 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // ErrNoUnbound means that there is no unbound on this machine. The caller says
@@ -34,6 +37,8 @@ type Unbound struct {
 	dir     string
 	program string
 	port    string
+	// kept while there is an Unbound
+	reserved *ports.Reservation
 
 	mu      sync.Mutex
 	process *os.Process   // nil when stopped
@@ -68,16 +73,10 @@ func StartUnbound(ctx context.Context, server *Server, dir string, also ...strin
 	if out, err := exec.CommandContext(ctx, "cp", installed, u.program).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("lab DNSSEC: copying unbound: %w: %s", err, out)
 	}
-	packets, listener, err := listen("")
-	if err != nil {
-		return nil, err
-	}
-	_, u.port, err = net.SplitHostPort(packets.LocalAddr().String())
-	packets.Close()
-	listener.Close()
-	if err != nil {
+	if u.reserved, err = ports.Reserve(); err != nil {
 		return nil, fmt.Errorf("lab DNSSEC: %w", err)
 	}
+	u.port = strconv.Itoa(u.reserved.Port())
 	if err := os.WriteFile(u.path("root.ds"), []byte(server.TrustAnchor()), 0o644); err != nil {
 		return nil, fmt.Errorf("lab DNSSEC: %w", err)
 	}

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 )
 
 // Count is how often something was asked.
@@ -41,10 +43,11 @@ type key struct {
 type Server struct {
 	zones zones
 	addr  netip.AddrPort
+	port  *ports.Reservation // nil where the caller chose the port
 	stop  sync.Once
 	done  chan struct{}
 
-	ports  sync.Mutex // held while the ports are opened or closed
+	socket sync.Mutex // held while the sockets are opened or closed
 	open   []*dns.Server
 	opened sync.WaitGroup
 
@@ -57,21 +60,29 @@ type Server struct {
 
 // Start begins to serve; Stop must be called. An error means that no port could
 // be had.
-func Start() (*Server, error) { return start(listen) }
+func Start() (*Server, error) {
+	port, err := ports.Reserve()
+	if err != nil {
+		return nil, fmt.Errorf("lab DNS: %w", err)
+	}
+	s, err := StartAt(fmt.Sprintf("127.0.0.1:%d", port.Port()))
+	if err != nil {
+		port.Release()
+		return nil, err
+	}
+	s.port = port
+	return s, nil
+}
 
 // StartAt is Start at an address and port that is not 127.0.0.1's, such as the
 // port 53 that resolv.conf(5) means.
 func StartAt(addr string) (*Server, error) {
-	return start(func() (net.PacketConn, net.Listener, error) { return listenAt(addr) })
-}
-
-func start(listen func() (net.PacketConn, net.Listener, error)) (*Server, error) {
 	s := &Server{
 		zones:  zones{records: map[string]map[uint16][]dns.RR{}, secure: map[string]bool{}},
 		done:   make(chan struct{}),
 		faults: map[key][]Fault{}, holds: map[key]chan struct{}{}, counts: map[key]Count{}, last: map[key]*dns.Msg{},
 	}
-	packets, listener, err := listen()
+	packets, listener, err := ports.ListenBoth(addr)
 	if err != nil {
 		return nil, fmt.Errorf("lab DNS: %w", err)
 	}
@@ -104,30 +115,6 @@ func (s *Server) shut() {
 	s.open = nil
 }
 
-// listen takes a port that is free for both UDP and TCP.
-func listen() (packets net.PacketConn, listener net.Listener, err error) {
-	for range 20 {
-		if packets, listener, err = listenAt("127.0.0.1:0"); err == nil {
-			return packets, listener, nil
-		}
-	}
-	return nil, nil, err
-}
-
-// listenAt takes a port for both; where it is 0, any that is free for UDP.
-func listenAt(addr string) (net.PacketConn, net.Listener, error) {
-	packets, err := net.ListenPacket("udp4", addr)
-	if err != nil {
-		return nil, nil, err
-	}
-	listener, err := net.Listen("tcp4", packets.LocalAddr().String())
-	if err != nil {
-		packets.Close()
-		return nil, nil, err
-	}
-	return packets, listener, nil
-}
-
 // Addr is where the server listens, as host:port.
 func (s *Server) Addr() string { return s.addr.String() }
 
@@ -136,42 +123,39 @@ func (s *Server) Addr() string { return s.addr.String() }
 func (s *Server) Stop() {
 	s.stop.Do(func() {
 		close(s.done)
-		s.ports.Lock()
-		defer s.ports.Unlock()
+		s.socket.Lock()
+		defer s.socket.Unlock()
 		s.shut()
+		if s.port != nil {
+			s.port.Release()
+		}
 	})
 }
 
 // Down closes the server's ports, as if it had been stopped: a client is
 // refused by the kernel. up, which is called once, opens them again; its error
-// means that somebody else has taken one of them meanwhile and kept it.
+// means that somebody else has taken one of them meanwhile.
 func (s *Server) Down() (up func() error) {
-	s.ports.Lock()
-	defer s.ports.Unlock()
+	s.socket.Lock()
+	defer s.socket.Unlock()
 	s.shut()
 	return s.up
 }
 
-func (s *Server) up() (err error) {
-	s.ports.Lock()
-	defer s.ports.Unlock()
-	// A query from this host may have a port of ours for its own, for as long
-	// as it waits for an answer.
-	for range 100 {
-		select {
-		case <-s.done:
-			return nil
-		default:
-		}
-		var packets net.PacketConn
-		var listener net.Listener
-		if packets, listener, err = listenAt(s.addr.String()); err == nil {
-			s.serve(packets, listener)
-			return nil
-		}
-		time.Sleep(100 * time.Millisecond)
+func (s *Server) up() error {
+	s.socket.Lock()
+	defer s.socket.Unlock()
+	select {
+	case <-s.done:
+		return nil
+	default:
 	}
-	return fmt.Errorf("lab DNS: %w", err)
+	packets, listener, err := ports.ListenBoth(s.addr.String())
+	if err != nil {
+		return fmt.Errorf("lab DNS: %w", err)
+	}
+	s.serve(packets, listener)
+	return nil
 }
 
 // Add adds records in the text form of a zone file. Names are absolute unless

@@ -31,6 +31,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
@@ -77,7 +78,7 @@ func Start(opts Options) (*Server, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	listener, err := net.Listen("tcp", opts.Addr)
+	listener, err := forks.Listen("tcp", opts.Addr)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 	"github.com/mxpipe/mxpipe/internal/lab/script/smtpconn"
 )
 
@@ -61,7 +62,7 @@ func Start(opts Options) (*Server, error) {
 			}
 		}
 	}
-	listener, err := net.Listen("tcp", opts.Addr)
+	listener, err := forks.Listen("tcp", opts.Addr)
 	if err != nil {
 		return nil, err
 	}

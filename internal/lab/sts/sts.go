@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
+	"github.com/mxpipe/mxpipe/internal/lab/forks"
 )
 
 // Path is where a policy is (RFC 8461 §3.2).
@@ -97,7 +98,7 @@ func Start(authority *ca.Authority, address string) (*Server, error) {
 	if address == "" {
 		address = "127.0.0.1:0"
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := forks.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("lab STS: %w", err)
 	}

@@ -20,7 +20,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -32,6 +31,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/dnssec"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/internal/lab/sts"
 )
 
@@ -51,7 +51,7 @@ type World struct {
 	Front     *dnssec.Front  // the validating resolver
 	Web       *sts.Server    // the policy hosts
 
-	port int
+	port *ports.Reservation
 
 	mu sync.Mutex
 	// the last address given away, counted from 127.0.0.1
@@ -72,7 +72,7 @@ func Start(domains ...Domain) (*World, error) {
 }
 
 func (w *World) start(domains []Domain) (err error) {
-	if w.port, err = freePort(); err != nil {
+	if w.port, err = ports.Reserve(); err != nil {
 		return err
 	}
 	if w.Authority, err = ca.New(ca.Options{}); err != nil {
@@ -113,6 +113,9 @@ func (w *World) Stop() {
 	if w.DNS != nil {
 		w.DNS.Stop()
 	}
+	if w.port != nil {
+		w.port.Release()
+	}
 }
 
 // Resolver is where the validating resolver listens, for dns.servers.
@@ -120,7 +123,7 @@ func (w *World) Resolver() string { return w.Front.Addr() }
 
 // Port is where every mail server listens, for a transport's port. TLSA records
 // are for this port.
-func (w *World) Port() int { return w.port }
+func (w *World) Port() int { return w.port.Port() }
 
 // HTTPSPort is where the policy hosts listen, for mtasts.https_port.
 func (w *World) HTTPSPort() int { return int(w.Web.Addr().Port()) }
@@ -209,7 +212,7 @@ func (w *World) addHost(zone *strings.Builder, d Domain, h Host) error {
 		fmt.Fprintf(zone, "@ MX %d %s\n", h.Preference, label)
 	}
 	fmt.Fprintf(zone, "%s A %s\n", label, ip)
-	owner := fmt.Sprintf("_%d._tcp.%s.", w.port, name)
+	owner := fmt.Sprintf("_%d._tcp.%s.", w.Port(), name)
 	for _, t := range h.TLSA {
 		record, err := w.record(t, cert.Leaf)
 		if err != nil {
@@ -239,31 +242,17 @@ func (w *World) record(t TLSA, of *x509.Certificate) (ca.Record, error) {
 	return ca.TLSA(t.Usage, t.Selector, t.Matching, of), nil
 }
 
-// freePort finds a port for all mail servers: below those of outgoing
-// connections, above those that need root, and with nothing listening at it on
-// all addresses.
-func freePort() (port int, err error) {
-	for range 50 {
-		port = 15000 + rand.IntN(16000)
-		var probe net.Listener
-		if probe, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			return port, probe.Close()
-		}
-	}
-	return 0, err
-}
-
 // maxIP bounds the addresses that are tried: those of 127.0.0.0/16.
 const maxIP = 65534
 
-// listen starts a mail server at the next address whose port is free: another
-// world may have the same port.
+// listen starts a mail server at the next address whose port is free: a test may
+// have something of its own at the world's port.
 func (w *World) listen(behaviour mx.Behaviour) (server *mx.Server, ip string, err error) {
 	err = syscall.EADDRINUSE
 	for w.ip < maxIP && errors.Is(err, syscall.EADDRINUSE) {
 		w.ip++
 		ip = fmt.Sprintf("127.0.%d.%d", w.ip>>8, w.ip&0xff)
-		server, err = mx.Start(mx.Options{Addr: net.JoinHostPort(ip, strconv.Itoa(w.port)), Behaviour: behaviour})
+		server, err = mx.Start(mx.Options{Addr: net.JoinHostPort(ip, strconv.Itoa(w.Port())), Behaviour: behaviour})
 	}
 	return server, ip, err
 }

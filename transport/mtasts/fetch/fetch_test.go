@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/internal/lab/leaks"
+	"github.com/mxpipe/mxpipe/internal/lab/ports"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 )
 
@@ -381,12 +382,6 @@ func TestFetchWithoutHost(t *testing.T) {
 	_, err = New(Config{Resolver: addresses{}, Dial: dial}).Fetch(t.Context(), domain)
 	wantFailure(t, err, mtasts.FailureFetch, errNoAddresses.Error())
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := clientOf(l.Addr())
-	l.Close()
-	_, err = c.Fetch(t.Context(), domain)
+	_, err = clientOf(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: ports.For(t)}).Fetch(t.Context(), domain)
 	wantFailure(t, err, mtasts.FailureFetch, "refused")
 }
