@@ -180,7 +180,7 @@ func TestUnexpectedIsTold(t *testing.T) {
 		{domain: "none.example", want: deferred("4.7.5", "DANE")},
 		{domain: "dane-wrong.example", want: delivered("mx.dane-wrong.example", overTLS, "dane")},
 		{domain: "plain.example", want: delivered("mx.plain.example", plaintext, "plaintext")},
-	}}}, letters: []letter{{"ben@plain.example", "451 4.7.5", ""}, {"ben@none.example", "250 2.0.0", "queued as"}, {"ben@nowhere.example", "550 5.4.4", "this"}}, asks: []ask{{domain: "dane-ee.example", want: "dane-only"}, {domain: "sts.example", want: "dane"}, {domain: "both.example"}}}
+	}}}, letters: []letter{{"ben@plain.example", "451 4.7.5", ""}, {"ben@none.example", "250 2.0.0", "queued as"}, {"ben@nowhere.example", "550 5.4.4", "another reason"}}, asks: []ask{{domain: "dane-ee.example", want: "dane-only"}, {domain: "sts.example", want: "dane"}, {domain: "both.example"}}}
 	if err := d.run(t.Context()); !errors.Is(err, errUnexpected) {
 		t.Errorf("%v", err)
 	}

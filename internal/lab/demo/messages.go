@@ -89,7 +89,7 @@ func messages() []group {
 		{"The way there", []message{
 			{domain: "down.example", want: delivered("mx2.down.example", overTLS, "TLS1.3").logging("mx1.down.example")},
 			{domain: "all-down.example", want: deferred("4.4.1", "refused")},
-			{domain: "all-down.example", about: "once more: known to be dead, so it fails at once", want: deferred("4.4.1", "the host could not be reached")},
+			{domain: "all-down.example", about: "once more: known to be dead, so it fails at once", want: deferred("4.4.1", "not tried since")},
 			{domain: "no-mx.example", want: delivered("no-mx.example", overTLS, "TLS1.3")},
 			{domain: "null-mx.example", want: refused(68, "5.1.10", "")},
 			{domain: "nowhere.example", about: "does not exist", want: refused(68, "5.4.4", "")},

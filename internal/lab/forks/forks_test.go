@@ -104,7 +104,8 @@ func TestListenAgain(t *testing.T) {
 					t.Error(err)
 				}
 				conn, err := net.Dial(network, at.String())
-				if err == nil { // by UDP it is the first datagram that is refused
+				if err == nil {
+					// by UDP it is the first datagram that is refused
 					conn.Write([]byte{0})
 					conn.SetReadDeadline(time.Now().Add(time.Minute))
 					_, err = conn.Read(make([]byte, 1))

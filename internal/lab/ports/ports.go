@@ -3,7 +3,7 @@
 // A port that is found free by listening at it and closing is free for nobody
 // in particular: another test, in another process, finds the same, and where
 // it comes from the range of outgoing connections (from 32768 on Linux, from
-// 49152 elsewhere) any client may have it meanwhile. A port of Reserve is from
+// 49152 elsewhere) any client may get it meanwhile. A port of Reserve is from
 // below that range, and is kept from all others who reserve one, in every
 // process, while servers of its owner come and go at it.
 package ports

@@ -245,8 +245,8 @@ func (w *World) record(t TLSA, of *x509.Certificate) (ca.Record, error) {
 // maxIP bounds the addresses that are tried: those of 127.0.0.0/16.
 const maxIP = 65534
 
-// listen starts a mail server at the next address whose port is free: a test may
-// have something of its own at the world's port.
+// listen starts a mail server at the next address whose port is free: a test
+// may have something of its own at the world's port.
 func (w *World) listen(behaviour mx.Behaviour) (server *mx.Server, ip string, err error) {
 	err = syscall.EADDRINUSE
 	for w.ip < maxIP && errors.Is(err, syscall.EADDRINUSE) {
