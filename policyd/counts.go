@@ -42,6 +42,7 @@ func (d *Daemon) memory(totals *runtime.Totals) (all []admin.Memory) {
 		}
 		add(m.Word(), sum)
 	}
+	add("slowed", d.runtime.Load().Usage())
 	add("pauses", d.runtime.Pauses().Usage())
 	add("suspended", d.suspended.Usage())
 	add("failing", d.failing.Usage())

@@ -245,6 +245,9 @@ func (p *profile) explainHost(ctx context.Context, q *Question, target *plan.Tar
 		e.Held = p.dialer.LoginHeld(h)
 	}
 	e.Source, e.Idle = from.From(), p.dialer.IdleCount(h, from)
+	if e.Held == nil {
+		e.Held = p.full(limit.Provider, e.Provider)
+	}
 	if q.Depth == Connect && e.Held == nil && h.Verdict.Refusal == nil {
 		envelope, _ := q.envelope() // without one it is asked for nobody
 		e.Probe = p.dialer.Probe(ctx, h, from, envelope)
@@ -260,11 +263,17 @@ func (p *profile) held(target *plan.Target) *status.Error {
 	if held := p.delivery.Traffic.TargetHeld(target); held != nil {
 		return held
 	}
-	for scope, key := range map[limit.Scope]string{limit.All: "", limit.Destination: target.String()} {
-		state, limited := p.limits.KeyState(scope, key)
-		if limited && state.Full(p.limits.MaxWait()) {
-			return &status.Error{Code: status.New(status.Temporary, 4, 5), Err: &limit.Error{Scope: scope, Key: key, MaxWait: p.limits.MaxWait()}}
-		}
+	if held := p.full(limit.All, ""); held != nil {
+		return held
 	}
-	return nil
+	return p.full(limit.Destination, target.String())
+}
+
+// full says that a limit has no slot for a key, nor will soon; nil: it has.
+func (p *profile) full(scope limit.Scope, key string) *status.Error {
+	state, limited := p.limits.KeyState(scope, key)
+	if !limited || !state.Full(p.limits.MaxWait()) {
+		return nil
+	}
+	return &status.Error{Code: status.New(status.Temporary, 4, 5), Err: &limit.Error{Scope: scope, Key: key, MaxWait: p.limits.MaxWait()}}
 }

@@ -52,7 +52,7 @@ func TestPacing(t *testing.T) {
 	if refused == 0 {
 		t.Error("the host never complained")
 	}
-	if list := l.transport.hosts.Pacer.List(); len(list) != 1 || list[0].Allowed > most {
+	if list := l.transport.load.List(); len(list) != 1 || list[0].Allowed > most {
 		t.Errorf("slowed down: %+v", list)
 	}
 	if lines := l.lines("the host refuses connections as too many, slowing down"); len(lines) != 1 {

@@ -20,7 +20,8 @@ type Stats struct {
 	Open   int
 	Opened uint64 // connections made
 	Dead   int    // hosts that cannot be reached now
-	// hosts that complained of too much, and are spared now
+	// providers that complained of too much, and are spared now by all
+	// transports
 	Slowed int
 	Pool   pool.Stats                // of the idle connections
 	Limits [limit.Scopes]limit.Stats // those of overrides included
@@ -42,7 +43,6 @@ const (
 	MemoryDead             // which hosts are dead, or answered lately
 	MemoryAddresses        // which address works where others do not
 	MemoryLimits           // the keys of limits, those of overrides included
-	MemorySlowed           // hosts in use, and those that complained
 	MemoryTold             // hosts that the log has told of
 	MemoryAnswers          // what Postfix is told of a domain that it asked for
 	Memories               // how many there are
@@ -51,7 +51,7 @@ const (
 // Word gives the name for status and metrics.
 func (m Memory) Word() string {
 	return [...]string{
-		"plans", "chains", "tls_sessions", "chunking", "hellos", "dead_hosts", "addresses", "limits", "slowed", "told",
+		"plans", "chains", "tls_sessions", "chunking", "hellos", "dead_hosts", "addresses", "limits", "told",
 		"answers",
 	}[m]
 }
@@ -62,7 +62,7 @@ func (s *Stats) Add(o *Stats) {
 	s.Open += o.Open
 	s.Opened += o.Opened
 	s.Dead += o.Dead
-	s.Slowed += o.Slowed
+	s.Slowed = max(s.Slowed, o.Slowed)
 	s.Pool.Add(&o.Pool)
 	for scope := range o.Limits {
 		s.Limits[scope].Add(o.Limits[scope])
@@ -79,7 +79,9 @@ type Snapshot struct {
 	Idle       pool.Stats
 	IdleHosts  []IdleHost      // idle connections by host
 	Dead       []deadhost.Dead // their Host is "host:port"
-	Slowed     []limit.Paced   // hosts that complained of too many connections
+	// providers that complained of too many connections; all transports spare
+	// them
+	Slowed []limit.Paced
 	// hosts that need a plainer TLS hello than the first
 	Hellos []Hello
 	Limits []LimitState // one for each scope that has a limit

@@ -120,6 +120,7 @@ func TestConcurrencyLimits(t *testing.T) {
 		"ip":          {limit.ByScope{limit.IP: {Concurrency: 3}}, limit.IP},
 		"source":      {limit.ByScope{limit.Source: {Concurrency: 3}}, limit.Source},
 		"destination": {limit.ByScope{limit.Destination: {Concurrency: 3}}, limit.Destination},
+		"provider":    {limit.ByScope{limit.Provider: {Concurrency: 3}}, limit.Provider},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
@@ -171,6 +172,7 @@ func TestRateLimits(t *testing.T) {
 		"ip":          {limit.ByScope{limit.IP: five}, 5},
 		"source":      {limit.ByScope{limit.Source: five}, 10},
 		"destination": {limit.ByScope{limit.Destination: five}, 15},
+		"provider":    {limit.ByScope{limit.Provider: five}, 5},
 	}
 	for scope := range limit.Scopes {
 		if _, ok := tests[scope.Word()]; !ok {
@@ -225,7 +227,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.startPooled(func(c *Config) {
 		one := limit.Limit{Concurrency: 50}
-		c.Limits = limit.ByScope{limit.All: one, limit.IP: one, limit.Source: one, limit.Destination: one}
+		c.Limits = limit.ByScope{limit.All: one, limit.IP: one, limit.Source: one, limit.Destination: one, limit.Provider: one}
 	})
 	acts := []mx.Action{{Drop: mx.Close}, {Drop: mx.Reset}, {Reply: "421 4.3.2 bye"}, {Reply: "451 no"}, {Reply: "550 no"}, {Reply: "garbage"}}
 	stages := []mx.Stage{mx.StageEHLO, mx.StageSTARTTLS, mx.StageMAIL, mx.StageRCPT, mx.StageBDAT, mx.StageFinal, mx.StageDone}

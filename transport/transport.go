@@ -119,6 +119,7 @@ type Transport struct {
 	// those that are configured, the transport's first; not changed after New
 	relays     []*relayed
 	hosts      *delivery.Hosts
+	load       *limit.Providers // at each provider
 	inProgress inProgress
 
 	ctx  context.Context // ends with Close
@@ -164,13 +165,17 @@ func New(cfg *Config, deps Deps) (*Transport, error) {
 
 // configure makes the profiles.
 func (t *Transport) configure(cfg *Config, deps Deps) (err error) {
-	if t.base, err = t.newProfile(cfg, plan.Config{}, limit.New(limit.Config{Limits: cfg.Limits}), deps); err != nil {
+	if deps.Traffic.Load == nil {
+		deps.Traffic.Load = limit.NewProviders(limit.Pacing{})
+	}
+	t.load = deps.Traffic.Load
+	if t.base, err = t.newProfile(cfg, plan.Config{}, newLimits(cfg, &deps.Traffic), deps); err != nil {
 		return err
 	}
 	for _, o := range cfg.Overrides {
 		limits := t.base.limits // one count for both
 		if o.Config.Limits != cfg.Limits {
-			limits = limit.New(limit.Config{Limits: o.Config.Limits})
+			limits = newLimits(o.Config, &deps.Traffic)
 		}
 		over := override{match: o.Match}
 		own := plan.Config{Override: o.Match, Rules: verdict.Rules{Pins: pin.NewSet(o.Pins...)}, OwnPolicies: !reflect.DeepEqual(o.Config.MXAuth, cfg.MXAuth)}
@@ -185,6 +190,11 @@ func (t *Transport) configure(cfg *Config, deps Deps) (err error) {
 		t.overrides = append(t.overrides, over)
 	}
 	return nil
+}
+
+// newLimits makes the limits that a Config asks for.
+func newLimits(cfg *Config, traffic *Traffic) *limit.Limits {
+	return limit.New(limit.Config{Limits: cfg.Limits, Providers: traffic.Load, ByProvider: traffic.ProviderLimits})
 }
 
 // newProfile makes a profile. planning says which override it is for, and the
@@ -622,7 +632,7 @@ func (t *Transport) Stats() Stats {
 	conns := t.conns.Stats()
 	s := Stats{
 		Deliveries: t.inProgress.len(), Open: conns.Open, Opened: conns.Opened,
-		Dead: conns.Dead, Slowed: t.hosts.Pacer.Slowed(), Pool: conns.Pool,
+		Dead: conns.Dead, Slowed: t.load.Slowed(), Pool: conns.Pool,
 	}
 	s.Memory[MemoryPlans], s.Memory[MemoryChunking] = t.plans.Stats().Usage(), t.hosts.Chunking()
 	s.Memory[MemoryAnswers] = t.plans.TextStats().Usage()
@@ -632,7 +642,7 @@ func (t *Transport) Stats() Stats {
 	}
 	s.Memory[MemoryHellos], s.Memory[MemoryDead] = t.conns.Hellos.Usage(), t.conns.Dead.Usage()
 	s.Memory[MemoryAddresses], s.Memory[MemoryLimits] = t.conns.History.Usage(), t.base.limits.Usage()
-	s.Memory[MemorySlowed], s.Memory[MemoryTold] = t.hosts.Pacer.Usage(), t.hosts.Told()
+	s.Memory[MemoryTold] = t.hosts.Told()
 	for _, o := range t.overrides {
 		if o.limits != t.base.limits {
 			s.Memory[MemoryLimits].Add(o.limits.Usage())
@@ -653,7 +663,7 @@ func (t *Transport) Stats() Stats {
 // is a transport's own.
 func (t *Transport) Snapshot() Snapshot {
 	s := Snapshot{
-		Name: t.base.cfg.Name, InProgress: t.inProgress.list(), Dead: t.conns.DeadHosts(), Slowed: t.hosts.Pacer.List(), Hellos: t.conns.Hellos.List(),
+		Name: t.base.cfg.Name, InProgress: t.inProgress.list(), Dead: t.conns.DeadHosts(), Slowed: t.load.List(), Hellos: t.conns.Hellos.List(),
 		Idle: t.conns.Stats().Pool, IdleHosts: t.conns.IdleHosts(), Limits: limitStates("", t.base.limits),
 		Sources: t.sources(),
 	}
@@ -693,7 +703,7 @@ func (t *Transport) FlushHellos(match func(host string) bool) int {
 // limitStates gives the scopes in which something is limited.
 func limitStates(override string, l *limit.Limits) (all []LimitState) {
 	for scope := range limit.Scopes {
-		if _, limited := l.KeyState(scope, ""); limited {
+		if l.Limited(scope) {
 			all = append(all, LimitState{override, scope, l.Stats(scope)})
 		}
 	}

@@ -73,6 +73,9 @@ func settings(c *Config) map[string]string {
 	for _, p := range c.Providers {
 		s.put("providers."+p.Name+".mx", strings.Join(p.MX, " "))
 	}
+	for name, l := range c.ProviderLimits {
+		s.limit("providers."+name+".limits", l)
+	}
 	for i := range c.Replies {
 		r := &c.Replies[i]
 		at := fmt.Sprintf("replies[%d].", i)

@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/replyrule"
 )
@@ -106,6 +107,11 @@ type Config struct {
 	// Providers are mail hosts that belong together (providers), before the
 	// built-in ones. Default: none.
 	Providers []provider.Provider
+
+	// ProviderLimits are limits at providers, by name, over all transports
+	// (providers.NAME.limits), in the place of each transport's
+	// limits.provider. Default: none.
+	ProviderLimits map[string]limit.Limit
 
 	// Replies say what a remote reply does beyond its code (replies), before
 	// the built-in rules. Default: none.

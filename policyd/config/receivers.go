@@ -9,29 +9,62 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/replyrule"
 )
 
-// providers reads the providers by name.
+// providers reads the providers by name. One without mx says something of a
+// provider that is known anyway: a built-in one, or a registrable domain.
 func (d *decoder) providers(v value, c *Config) {
 	if v.isNull() {
 		return
 	}
 	v.named("a provider", func(name string, v value) {
 		p := provider.Provider{Name: name}
-		v.block(providerKeys(&p)...)
-		if _, err := provider.New([]provider.Provider{p}); err != nil && len(p.MX) > 0 {
-			v.wrong("%s", strings.TrimPrefix(err.Error(), provider.ErrPattern.Error()+": "))
+		var own limit.Limit
+		before := len(d.mistakes)
+		v.block(providerKeys(&p, &own)...)
+		switch {
+		case len(d.mistakes) > before:
+			return
+		case len(p.MX) == 0 && !knownProvider(name):
+			v.wrong("provider %s has no mx; expected the names of its mail hosts, unless it is a built-in provider (mxpolicyd providers) or a registrable domain", name)
 			return
 		}
-		c.Providers = append(c.Providers, p)
+		if len(p.MX) > 0 {
+			if _, err := provider.New([]provider.Provider{p}); err != nil {
+				v.wrong("%s", strings.TrimPrefix(err.Error(), provider.ErrPattern.Error()+": "))
+				return
+			}
+			c.Providers = append(c.Providers, p)
+		}
+		if own != (limit.Limit{}) {
+			if c.ProviderLimits == nil {
+				c.ProviderLimits = map[string]limit.Limit{}
+			}
+			c.ProviderLimits[name] = own
+		}
 	})
 	slices.SortFunc(c.Providers, func(a, b provider.Provider) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-func providerKeys(p *provider.Provider) []key {
-	return []key{{"mx", setList(&p.MX, 100, mxPattern())}}
+// knownProvider reports whether a name is a provider's without mx: a built-in
+// one's, or a registrable domain.
+func knownProvider(name string) bool {
+	table, err := provider.New(nil)
+	if err != nil {
+		return false
+	}
+	if _, builtIn := table.Named(name); builtIn {
+		return true
+	}
+	of := table.Of(name)
+	return of.Origin == provider.Registrable && of.Name == name
+}
+
+func providerKeys(p *provider.Provider, own *limit.Limit) []key {
+	return []key{{"mx", setList(&p.MX, 100, mxPattern())}, {"limits", limitOf(own)}}
 }
 
 // mxPattern is a host's name, or with a dot before it every name below it.

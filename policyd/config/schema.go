@@ -11,6 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/replyrule"
 )
@@ -131,7 +132,7 @@ func (d *decoder) elsewhere(name string) (known, where string) {
 		{"in transports.NAME.overrides", overrideKeys(&transport.Override{})},
 		{"in transports.NAME.sources", []key{{name: "pool"}}},
 		{"in transports.NAME.sources.pool", []key{{name: "daily"}, {name: "weight"}}},
-		{"in providers.NAME", providerKeys(&provider.Provider{})},
+		{"in providers.NAME", providerKeys(&provider.Provider{}, &limit.Limit{})},
 		{"in replies", replyKeys(&replyrule.Rule{})},
 		{"in replies.do", replyActionKeys(&replyrule.Rule{})},
 		{"in transports.NAME.tls_client", d.tlsKeys(&t.TLSClient, new([]uint16))},

@@ -1,9 +1,11 @@
 package runtime
 
 import (
+	"maps"
 	"reflect"
 
 	"github.com/mxpipe/mxpipe/policyd/config"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pause"
 	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/replyrule"
@@ -14,6 +16,7 @@ import (
 type receivers struct {
 	configured []provider.Provider
 	replies    []replyrule.Rule
+	limits     map[string]limit.Limit
 	providers  *provider.Table
 	rules      *replyrule.Rules
 }
@@ -21,10 +24,11 @@ type receivers struct {
 // newReceivers makes what cfg says, or gives the old ones where that is the
 // same, so that the transports stay.
 func newReceivers(cfg *config.Config, old *receivers) (*receivers, error) {
-	if old != nil && reflect.DeepEqual(old.configured, cfg.Providers) && reflect.DeepEqual(old.replies, cfg.Replies) {
+	if old != nil && reflect.DeepEqual(old.configured, cfg.Providers) && reflect.DeepEqual(old.replies, cfg.Replies) &&
+		maps.Equal(old.limits, cfg.ProviderLimits) {
 		return old, nil
 	}
-	r := &receivers{configured: cfg.Providers, replies: cfg.Replies}
+	r := &receivers{configured: cfg.Providers, replies: cfg.Replies, limits: cfg.ProviderLimits}
 	var err error
 	if r.providers, err = provider.New(cfg.Providers); err != nil {
 		return nil, err
@@ -46,3 +50,7 @@ func (rt *Runtime) Providers() *provider.Table {
 
 // Pauses are those that receivers asked for; they outlast a configuration.
 func (rt *Runtime) Pauses() *pause.Pauses { return rt.pauses }
+
+// Load is what all transports have under way at each provider; it outlasts a
+// configuration.
+func (rt *Runtime) Load() *limit.Providers { return rt.load }

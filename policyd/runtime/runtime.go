@@ -30,6 +30,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/fallback"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pause"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
@@ -68,6 +69,7 @@ type Runtime struct {
 	failing   *fallback.Memory
 	daily     *source.Daily
 	pauses    *pause.Pauses
+	load      *limit.Providers // at each provider
 	traces    transport.Traces
 	resources resources
 	totals    *totals
@@ -90,7 +92,7 @@ type generation struct {
 func New(o Options) *Runtime {
 	return &Runtime{
 		log: o.Logger, readOnly: o.ReadOnly, observer: o.Observer,
-		suspended: o.Suspended, failing: o.Failing, daily: o.Daily, pauses: pause.New(time.Now),
+		suspended: o.Suspended, failing: o.Failing, daily: o.Daily, pauses: pause.New(time.Now), load: limit.NewProviders(limit.Pacing{}),
 		totals: newTotals(), live: map[*liveTransport]struct{}{},
 	}
 }

@@ -67,7 +67,10 @@ func (rt *Runtime) newTransport(inputs transportInputs, idle int, g, old *genera
 		ReadFile: g.readFile,
 		Resolver: g.resolver.Resolver, Self: inputs.self, Idle: t.idle, Traces: &rt.traces, Logger: rt.log,
 		Failing: rt.failing, Daily: rt.daily,
-		Traffic: transport.Traffic{Suspended: rt.suspended, Pauses: rt.pauses, Providers: inputs.receivers.providers, Rules: inputs.receivers.rules},
+		Traffic: transport.Traffic{
+			Suspended: rt.suspended, Pauses: rt.pauses, Providers: inputs.receivers.providers, Rules: inputs.receivers.rules,
+			Load: rt.load, ProviderLimits: inputs.receivers.limits,
+		},
 		Policies: func(cfg *transport.MTASTS, roots *x509.CertPool) (plan.Policies, error) {
 			c := rt.policyCacheFor(t, *cfg, roots, g, old)
 			t.caches = append(t.caches, c)

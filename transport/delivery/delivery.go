@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/address"
+	"github.com/mxpipe/mxpipe/transport/fairqueue"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/outcome"
@@ -105,17 +106,18 @@ type Message struct {
 
 // Delivery is a Message on its way.
 type Delivery struct {
-	cfg     *Config
-	msg     *Message
-	rcpts   []recipient
-	permit  limit.Permit
-	tried   []string // each host's reason, for the log
-	spared  string   // the provider whose hosts get no more of this message
-	current atomic.Pointer[string]
-	record  *session.Record
-	resends int    // of a message that may have arrived already
-	policy  string // that a host is under; empty: none
-	found   Found
+	cfg      *Config
+	msg      *Message
+	rcpts    []recipient
+	permit   limit.Permit
+	admitted bool     // it holds what the limits ask for beside the provider's
+	tried    []string // each host's reason, for the log
+	spared   string   // the provider whose hosts get no more of this message
+	current  atomic.Pointer[string]
+	record   *session.Record
+	resends  int    // of a message that may have arrived already
+	policy   string // that a host is under; empty: none
+	found    Found
 }
 
 // recipient is one recipient of a delivery.
@@ -226,20 +228,8 @@ func (d *Delivery) run(ctx context.Context, left []*recipient) {
 		return
 	}
 	d.permit = d.cfg.Limits.Permit()
+	d.permit.Flow = fairqueue.Flow{Destination: destination, Sender: d.msg.Sender.ASCII}
 	defer d.permit.Release()
-	start := time.Now()
-	err := d.permit.Acquire(ctx, limit.Want{Scope: limit.All},
-		limit.Want{Scope: limit.Source, Key: d.msg.Sender.ASCII}, limit.Want{Scope: limit.Destination, Key: destination})
-	d.addPhase(PhaseWait, start)
-	if err != nil {
-		setResult(left, statusOf(ctx, err, destination))
-		return
-	}
-	// while it waited
-	if held := d.cfg.Traffic.TargetHeld(&d.msg.Target); held != nil {
-		setResult(left, held)
-		return
-	}
 	way := d.lookupRoute(ctx)
 	if way.Err != nil {
 		setResult(left, way.Err)

@@ -66,18 +66,14 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 	if held != nil {
 		return d.skipHost(rcpts, held)
 	}
-	trial, held := d.cfg.Traffic.begin(&d.msg.Target, provider, from.From())
+	trial, held, whole := d.admit(ctx, h, provider, from.From())
 	if held != nil {
 		from.Unsent()
+		if whole {
+			setResult(rcpts, held)
+			return nil
+		}
 		return d.skipHost(rcpts, held)
-	}
-	wait := time.Now()
-	permit, err := d.cfg.Hosts.Pacer.Acquire(ctx, provider)
-	d.addPhase(PhaseWait, wait)
-	if err != nil {
-		trial.Abandoned()
-		from.Unsent()
-		return d.skipHost(rcpts, waitError(ctx, err, h.Host.Name))
 	}
 	v := &hostDelivery{Delivery: d, host: h, provider: provider, trial: trial, maxRcpts: maxRcptsPerTx}
 	v.request = session.Request{
@@ -87,11 +83,58 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 	}
 	left := v.run(ctx, rcpts)
 	v.request.Source.Unsent()
-	if v.heed(&permit, v.trial, rcpts) {
+	if v.heed(v.trial, rcpts) {
 		d.spared = provider
 	}
-	permit.Release(len(left) < len(rcpts))
+	use := limit.Failed
+	if len(left) < len(rcpts) {
+		use = limit.Served
+	}
+	d.permit.Done(use)
 	return left
+}
+
+// admit waits until the limits let the message go to a host from a source,
+// and asks for leave to try it: the trial, which may be nil, is to be ended.
+// held is why the host gets no mail now, and nothing is held of its provider
+// then; whole says that no other host would either.
+//
+// What is held up by more than a limit waits for none. Whoever waited is asked
+// again, since a suspension or a pause may have begun meanwhile.
+func (d *Delivery) admit(ctx context.Context, h *plan.Host, provider, from string) (trial *pause.Trial, held *status.Error, whole bool) {
+	if held = d.cfg.Traffic.HostHeld(&d.msg.Target, h.Host.Name, from); held != nil {
+		return nil, held, false
+	}
+	first, start := !d.admitted, time.Now()
+	err := d.acquire(ctx, provider)
+	d.addPhase(PhaseWait, start)
+	var at *limit.Error
+	switch {
+	case err != nil && (!first || errors.As(err, &at) && at.Scope == limit.Provider):
+		return nil, waitError(ctx, err, h.Host.Name), false
+	case err != nil:
+		return nil, statusOf(ctx, err, d.msg.Target.String()), true
+	}
+	if held = d.cfg.Traffic.TargetHeld(&d.msg.Target); held != nil {
+		return nil, held, true
+	}
+	if trial, held = d.cfg.Traffic.begin(&d.msg.Target, provider, from); held != nil {
+		d.permit.Done(limit.Unused)
+	}
+	return trial, held, false
+}
+
+// acquire acquires a slot at a provider, and before the first the others that
+// a delivery needs.
+func (d *Delivery) acquire(ctx context.Context, provider string) error {
+	at := limit.Want{Scope: limit.Provider, Key: provider}
+	if d.admitted {
+		return d.permit.Acquire(ctx, at)
+	}
+	err := d.permit.Acquire(ctx, at, limit.Want{Scope: limit.All},
+		limit.Want{Scope: limit.Source, Key: d.msg.Sender.ASCII}, limit.Want{Scope: limit.Destination, Key: d.msg.Target.String()})
+	d.admitted = err == nil
+	return err
 }
 
 // budget is how long connecting to a host may take, when its look-ups took so

@@ -5,19 +5,17 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/cache"
-	"github.com/mxpipe/mxpipe/transport/limit"
 )
 
 // Hosts is what the deliveries of a transport remember of hosts. It is safe
 // for concurrent use.
 type Hosts struct {
-	Pacer    *limit.Pacer // hosts that complained of too many connections
 	chunking chunkingHosts
 	eightBit toldHosts // that get 8-bit text without having offered 8BITMIME
 }
 
 // NewHosts makes Hosts that remember nothing yet.
-func NewHosts() *Hosts { return &Hosts{Pacer: limit.NewPacer(limit.Pacing{})} }
+func NewHosts() *Hosts { return &Hosts{} }
 
 const (
 	// chunkingMemory is how long what is known of a host's BDAT counts.

@@ -23,6 +23,12 @@ type Traffic struct {
 	Providers *provider.Table  // nil: each host is its own
 	Rules     *replyrule.Rules // nil: no reply asks for anything
 	Pauses    *pause.Pauses    // nil: with Rules nil
+	// Load is what all transports have under way at each provider; nil: each
+	// transport counts for itself.
+	Load *limit.Providers
+	// ProviderLimits are those that hold at a provider in the place of the
+	// transport's, by its name.
+	ProviderLimits map[string]limit.Limit
 }
 
 // Provider names a host's provider.
@@ -57,9 +63,17 @@ func (t *Traffic) HostHeld(target *plan.Target, host, from string) *status.Error
 		return nil
 	}
 	if p := t.Pauses.State(keysOf(target, name, from)...); p != nil {
-		return p.Status()
+		return pausedStatus(p)
 	}
 	return nil
+}
+
+// pausedStatus is the reason of a paused host, which has nothing to do with the
+// message.
+func pausedStatus(p *pause.Paused) *status.Error {
+	held := p.Status()
+	held.Unreached = true
+	return held
 }
 
 func (t *Traffic) suspended(provider string) *status.Error {
@@ -94,17 +108,14 @@ func (t *Traffic) begin(target *plan.Target, provider, from string) (*pause.Tria
 	trial, err := t.Pauses.Begin(keysOf(target, provider, from)...)
 	var paused *pause.Paused
 	if errors.As(err, &paused) {
-		failed := paused.Status()
-		failed.Unreached = true
-		return nil, failed
+		return nil, pausedStatus(paused)
 	}
 	return trial, nil
 }
 
-// heed does what the host's replies ask for, and ends the trial. permit is that
-// for the provider. It reports whether the provider's other hosts are to be
-// left alone.
-func (v *hostDelivery) heed(permit *limit.HostPermit, trial *pause.Trial, rcpts []*recipient) (enough bool) {
+// heed does what the host's replies ask for, and ends the trial. It reports
+// whether the provider's other hosts are to be left alone.
+func (v *hostDelivery) heed(trial *pause.Trial, rcpts []*recipient) (enough bool) {
 	rule, said := v.rule(rcpts)
 	switch {
 	case rule == nil && v.answered:
@@ -115,7 +126,7 @@ func (v *hostDelivery) heed(permit *limit.HostPermit, trial *pause.Trial, rcpts 
 		return false
 	case rule.Do == replyrule.Slow:
 		trial.Over()
-		if permit.Slow() {
+		if v.permit.Slow() {
 			v.msg.Log.Info("the host refuses connections as too many, slowing down", "host", v.host.Host.Name, "text", said)
 			v.cfg.Conns.Retire(v.host.Host.Name) // it counts them too
 		}

@@ -55,12 +55,13 @@ func BenchmarkAcquireSpread(b *testing.B) {
 	}
 }
 
-func BenchmarkPacer(b *testing.B) {
-	p := limit.NewPacer(limit.Pacing{})
+func BenchmarkProvider(b *testing.B) {
+	l := limit.New(limit.Config{})
 	ctx := b.Context()
 	b.ReportAllocs()
 	for b.Loop() {
-		turn, _ := p.Acquire(ctx, host)
-		turn.Release(true)
+		permit := l.Permit()
+		permit.Acquire(ctx, limit.Want{Scope: limit.Provider, Key: host})
+		permit.Done(limit.Served)
 	}
 }

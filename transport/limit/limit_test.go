@@ -193,7 +193,7 @@ func TestMaxWaitIsSharedAndSaysSo(t *testing.T) {
 // the metrics' label and the noun in texts.
 func TestEveryScopeHasItsWords(t *testing.T) {
 	seen := map[string]limit.Scope{}
-	for s := range limit.Host + 1 {
+	for s := range limit.Scopes {
 		word, noun := s.Word(), s.String()
 		if word == "" || word == "unknown" || noun == "" || noun == "unknown" {
 			t.Errorf("scope %d has the words %q and %q", uint8(s), word, noun)
@@ -203,9 +203,9 @@ func TestEveryScopeHasItsWords(t *testing.T) {
 		}
 		seen[word] = s
 	}
-	want(t, "words", []string{limit.All.Word(), limit.IP.Word(), limit.Source.Word(), limit.Destination.Word()},
-		[]string{"all", "ip", "source", "destination"})
-	want(t, "beyond", (limit.Host+1).Word()+" "+(limit.Host+1).String(), "unknown unknown")
+	want(t, "words", []string{limit.All.Word(), limit.IP.Word(), limit.Source.Word(), limit.Destination.Word(), limit.Provider.Word()},
+		[]string{"all", "ip", "source", "destination", "provider"})
+	want(t, "beyond", limit.Scopes.Word()+" "+limit.Scopes.String(), "unknown unknown")
 }
 
 func TestErrorTexts(t *testing.T) {
@@ -213,10 +213,12 @@ func TestErrorTexts(t *testing.T) {
 		limit.All:         "local limit for all mail of the transport: no slot within 5s",
 		limit.Source:      "local limit for sender domain x: no slot within 5s",
 		limit.Destination: "local limit for destination x: no slot within 5s",
-		limit.Host:        "x refused connections as too many: no slot within 5s",
+		limit.Provider:    "local limit for provider x: no slot within 5s",
 	} {
 		want(t, scope.String(), &limit.Error{Scope: scope, Key: "x", MaxWait: 5 * time.Second}, text)
 	}
+	want(t, "slowed", &limit.Error{Scope: limit.Provider, Key: "x", MaxWait: 5 * time.Second, Slowed: true},
+		"x refused connections as too many: no slot within 5s")
 }
 
 // What a call took before it failed goes back, tokens included.

@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/cache"
+	"github.com/mxpipe/mxpipe/transport/fairqueue"
 )
 
-// What a key takes, in bytes: beside its text, for the entry, its rule and its
+// What a key takes, in bytes: beside its text, for the entry, its rules and its
 // share of the map; and its text at the most, a domain name in brackets with a
 // port.
 const (
@@ -19,98 +20,139 @@ const (
 	maxKey  = 261
 )
 
-// errTimeout says that there was no slot in time.
-var errTimeout = errors.New("no slot in time")
+// What may wait at one limiter, in number and in bytes. What comes beyond that
+// is told at once that there is no slot.
+const (
+	maxWaiting      = 50_000
+	maxWaitingBytes = 64 << 20
+)
 
-// limiter gives out slots key by key: for each key first come, first served,
-// when the key's rule allows it. It runs no goroutine; what waits is woken by
-// what leaves, or by a timer when only time is lacking.
+// errTimeout says that there was no slot in time, errSlowed that it is a
+// slow-down that had none.
+var (
+	errTimeout = errors.New("no slot in time")
+	errSlowed  = errors.New("no slot in time while slowed down")
+)
+
+// limiter gives out slots key by key, when the key's rules allow it; those that
+// wait for the same key have their turns as package fairqueue says. It runs no
+// goroutine; what waits is woken by what leaves, or by a timer when only time
+// is lacking.
 type limiter struct {
-	newRule func(now time.Time) rule
-	maxKeys int // how many keys are remembered
+	pacing  *Pacing // of keys that may be slowed down; nil: none is
+	maxKeys int     // how many keys are remembered
 
 	mu      sync.Mutex
 	entries map[string]*entry
 	bytes   int64 // what the entries take
 	// of entries with no slot taken and nothing waiting, the longest unused
 	// first
-	unused  list.List
-	open    int
-	waiting int
-	waited  uint64
-	late    uint64
+	unused       list.List
+	waiting      int
+	waitingBytes int // what all that waits takes
 }
 
-// rule decides for one key. It is called with the limiter locked.
-type rule interface {
-	// admit gives one more slot beside the open ones, or says after which time
-	// alone it could (0: time alone does not help).
-	admit(open int, now time.Time) (ok bool, retry time.Duration)
-	// undo takes an admission back that failed.
-	undo()
-	// forget reports whether a key unused since then need not be remembered.
-	forget(since, now time.Time) bool
+// counts are what those who share a limiter count of it, each for itself. They
+// are under limiter.mu.
+type counts struct {
+	open, waiting int
+	waited, late  uint64
+}
+
+// want is a slot that is wanted.
+type want struct {
+	key    string
+	limit  Limit
+	flow   fairqueue.Flow // whose it is
+	counts *counts        // by whom it is wanted
 }
 
 // entry is what is known of one key.
 type entry struct {
-	key  string
-	rule rule
-	open int
-	// raised by a rule that tells later admissions from earlier ones
-	round       int
-	queue       list.List     // of *waiter, the first to come in front
-	timer       *time.Timer   // wakes the queue when only time is lacking
+	key   string
+	open  int
+	round int     // raised by each slow-down
+	pace  *pace   // nil: it was never slowed down
+	gates []*gate // by Limit: one, but for a key that several share
+	first gate    // the one that nearly all have alone
+	list  [1]*gate
+	// the first to be asked next, so that none keeps the others waiting
+	turn        int
+	timer       *time.Timer   // wakes what waits when only time is lacking
 	unused      *list.Element // in limiter.unused, when it stands there
 	unusedSince time.Time
 }
 
+// gate is a Limit for a key, with what waits for it. Slots of all gates count
+// for each: one that is taken through another is not there any more.
+type gate struct {
+	bucket
+	queue *fairqueue.Queue[*waiter] // nil while nothing waits
+}
+
+func (at *gate) waiting() int {
+	if at.queue == nil {
+		return 0
+	}
+	return at.queue.Len()
+}
+
 type waiter struct {
 	ready    chan struct{} // closed when it is admitted
-	admitted bool          // under limiter.mu
-	round    int           // the entry's, when it was admitted
+	counts   *counts
+	admitted bool // under limiter.mu
+	round    int  // the entry's, when it was admitted
 }
 
 // admission is one slot of a key.
 type admission struct {
-	entry *entry
-	round int // the entry's, when it began
+	entry  *entry
+	gate   *gate // that it came through
+	counts *counts
+	round  int // the entry's, when it began
 }
 
-func newLimiter(keys int, newRule func(now time.Time) rule) *limiter {
-	return &limiter{newRule: newRule, maxKeys: keys, entries: make(map[string]*entry)}
+func newLimiter(keys int, pacing *Pacing) *limiter {
+	return &limiter{pacing: pacing, maxKeys: keys, entries: make(map[string]*entry)}
 }
 
 // enter waits for a slot, at most for maxWait, and gives the time that it
-// waited. The error is errTimeout or the cause of ctx's end. The slot is to be
-// given back by leave.
-func (g *limiter) enter(ctx context.Context, key string, maxWait time.Duration) (admission, time.Duration, error) {
+// waited. The error is errTimeout, errSlowed or the cause of ctx's end. The
+// slot is to be given back by leave.
+func (g *limiter) enter(ctx context.Context, w *want, maxWait time.Duration) (admission, time.Duration, error) {
 	if ctx.Err() != nil {
 		return admission{}, 0, context.Cause(ctx)
 	}
 	g.mu.Lock()
 	now := time.Now()
-	p := g.find(key, now)
-	if p.queue.Len() == 0 {
-		if ok, _ := p.rule.admit(p.open, now); ok {
-			p.open++
-			g.open++
-			s := admission{p, p.round}
+	p := g.find(w.key, now)
+	at := p.gate(w.limit, now)
+	if at.waiting() == 0 {
+		if ok, _ := g.admit(p, at, now); ok {
+			w.counts.open++
+			s := admission{p, at, w.counts, p.round}
 			g.mu.Unlock()
 			return s, 0, nil
 		}
 	}
-	w := &waiter{ready: make(chan struct{})}
-	spot := p.queue.PushBack(w)
-	g.waiting++
-	g.waited++
+	w.counts.waited++
+	if g.waiting >= maxWaiting || g.waitingBytes >= maxWaitingBytes {
+		defer g.mu.Unlock()
+		return admission{}, 0, g.late(p, w, now)
+	}
+	me := &waiter{ready: make(chan struct{}), counts: w.counts}
+	if at.queue == nil {
+		at.queue = new(fairqueue.Queue[*waiter])
+	}
+	spot := at.queue.Push(w.flow, me)
+	g.wait(1, spot)
 	g.advance(p, now)
 	g.mu.Unlock()
 
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
 	select {
-	case <-w.ready:
+	case <-me.ready:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
@@ -119,61 +161,147 @@ func (g *limiter) enter(ctx context.Context, key string, maxWait time.Duration) 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case w.admitted && ctx.Err() == nil:
-		return admission{p, w.round}, waited, nil
-	case w.admitted:
-		g.exit(p, true)
+	case me.admitted && ctx.Err() == nil:
+		return admission{p, at, w.counts, me.round}, waited, nil
+	case me.admitted:
+		g.exit(admission{p, at, w.counts, me.round}, true)
 		return admission{}, waited, context.Cause(ctx)
 	}
-	p.queue.Remove(spot)
-	g.waiting--
-	g.advance(p, time.Now())
+	at.queue.Remove(spot) // it is there, as this waits in it
+	g.wait(-1, spot)
 	if ctx.Err() != nil {
+		g.advance(p, time.Now())
 		return admission{}, waited, context.Cause(ctx)
 	}
-	g.late++
-	return admission{}, waited, errTimeout
+	return admission{}, waited, g.late(p, w, time.Now())
+}
+
+// wait counts something that waits, or waits no longer.
+func (g *limiter) wait(n int, it *fairqueue.Item[*waiter]) {
+	it.Value.counts.waiting += n
+	g.waiting += n
+	g.waitingBytes += n * (fairqueue.Cost + len(it.Flow.Destination) + len(it.Flow.Sender))
+}
+
+// late counts one that had no slot in time, and says why.
+func (g *limiter) late(p *entry, w *want, now time.Time) error {
+	w.counts.late++
+	slowed := p.pace != nil && p.pace.allowed > 0 && p.open >= p.pace.allowed
+	g.advance(p, now)
+	if slowed {
+		return errSlowed
+	}
+	return errTimeout
+}
+
+// gate gives the gate for a Limit. A new one lacks the tokens that the others
+// lack, and takes the place of those that hold nothing back any more.
+func (p *entry) gate(l Limit, now time.Time) *gate {
+	for _, at := range p.gates {
+		if at.limit == l {
+			return at
+		}
+	}
+	spent := 0.0
+	kept := p.gates[:0]
+	for _, at := range p.gates {
+		at.fill(now)
+		lacks := float64(at.limit.Rate) - at.tokens
+		spent = max(spent, lacks)
+		if at.waiting() > 0 || lacks > 0 {
+			kept = append(kept, at)
+		}
+	}
+	clear(p.gates[len(kept):])
+	at := &p.first
+	if p.gates == nil {
+		kept = p.list[:0]
+	} else {
+		at = new(gate)
+	}
+	at.bucket = bucket{limit: l, tokens: max(0, float64(l.Rate)-spent), at: now}
+	p.gates, p.turn = append(kept, at), 0
+	return at
+}
+
+// admit takes a slot through a gate, or says after which time alone there could
+// be one (0: time alone does not help).
+func (g *limiter) admit(p *entry, at *gate, now time.Time) (ok bool, retry time.Duration) {
+	if p.pace != nil {
+		if ok, retry = p.pace.admit(g.pacing, p.open, now); !ok {
+			return false, retry
+		}
+	}
+	if ok, retry = at.bucket.admit(p.open, now); !ok {
+		return false, retry
+	}
+	for _, other := range p.gates {
+		if other != at {
+			other.spend(now)
+		}
+	}
+	p.open++
+	return true, 0
 }
 
 // leave gives a slot back; with undo as if it had never been taken.
-func (g *limiter) leave(p *entry, undo bool) {
+func (g *limiter) leave(s admission, undo bool) {
 	g.mu.Lock()
-	g.exit(p, undo)
+	g.exit(s, undo)
 	g.mu.Unlock()
 }
 
-// exit is leave with the lock held.
-func (g *limiter) exit(p *entry, undo bool) {
-	p.open--
-	g.open--
+// exit is leave with the lock held. What was spent elsewhere for a slot that is
+// undone stays spent: it may have been nothing.
+func (g *limiter) exit(s admission, undo bool) {
+	s.entry.open--
+	s.counts.open--
 	if undo {
-		p.rule.undo()
+		s.gate.undo()
 	}
-	g.advance(p, time.Now())
+	g.advance(s.entry, time.Now())
 }
 
-// advance admits what waits and may have a slot now.
+// advance admits what waits and may have a slot now, and has the key forgotten
+// when nothing is left.
 func (g *limiter) advance(p *entry, now time.Time) {
-	for p.queue.Len() > 0 {
-		ok, retry := p.rule.admit(p.open, now)
-		if !ok {
-			g.wakeIn(p, retry)
-			return
+	left, retry := 0, time.Duration(0)
+	for held := 0; held < len(p.gates); {
+		at := p.gates[p.turn%len(p.gates)]
+		p.turn++
+		if at.waiting() == 0 {
+			at.queue = nil
+			held++
+			continue
 		}
-		w := p.queue.Remove(p.queue.Front()).(*waiter)
+		ok, after := g.admit(p, at, now)
+		if !ok {
+			held, left = held+1, 1
+			if after > 0 && (retry == 0 || after < retry) {
+				retry = after
+			}
+			continue
+		}
+		held = 0
+		it := at.queue.Pop()
+		g.wait(-1, it)
+		w := it.Value
 		w.admitted, w.round = true, p.round
+		w.counts.open++
 		close(w.ready)
-		p.open++
-		g.open++
-		g.waiting--
+	}
+	p.turn %= max(1, len(p.gates))
+	if left > 0 {
+		g.wakeIn(p, retry)
+		return
 	}
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	if p.open > 0 {
+	if p.open > 0 || p.unused != nil {
 		return
 	}
-	if p.rule.forget(now, now) {
+	if g.forgets(p, now, now) {
 		g.remove(p)
 		return
 	}
@@ -181,7 +309,7 @@ func (g *limiter) advance(p *entry, now time.Time) {
 	p.unused = g.unused.PushBack(p)
 }
 
-// wakeIn has the queue looked at again after a while.
+// wakeIn has what waits looked at again after a while.
 func (g *limiter) wakeIn(p *entry, d time.Duration) {
 	switch {
 	case d <= 0:
@@ -191,11 +319,32 @@ func (g *limiter) wakeIn(p *entry, d time.Duration) {
 		p.timer = time.AfterFunc(d, func() {
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			if p.queue.Len() > 0 { // otherwise the timer was stopped too late
+			if p.waiting() > 0 { // otherwise the timer was stopped too late
 				g.advance(p, time.Now())
 			}
 		})
 	}
+}
+
+// waiting is how many wait for a key.
+func (p *entry) waiting() (n int) {
+	for _, at := range p.gates {
+		n += at.waiting()
+	}
+	return n
+}
+
+// forgets reports whether a key unused since then need not be remembered.
+func (g *limiter) forgets(p *entry, since, now time.Time) bool {
+	if p.pace != nil && !p.pace.forget(g.pacing, since, now) {
+		return false
+	}
+	for _, at := range p.gates {
+		if !at.forget(since, now) {
+			return false
+		}
+	}
+	return true
 }
 
 // find gives the entry of a key, which is in use from then on.
@@ -208,7 +357,7 @@ func (g *limiter) find(key string, now time.Time) *entry {
 		}
 		// A key is often a piece of a longer text, which must not stay with it.
 		key = strings.Clone(key)
-		p = &entry{key: key, rule: g.newRule(now)}
+		p = &entry{key: key}
 		g.entries[key] = p
 		g.bytes += keyCost + int64(len(key))
 	} else if p.unused != nil {
@@ -226,7 +375,7 @@ func (g *limiter) sweep(now time.Time) {
 		if front == nil {
 			return
 		}
-		if p := front.Value.(*entry); !p.rule.forget(p.unusedSince, now) {
+		if p := front.Value.(*entry); !g.forgets(p, p.unusedSince, now) {
 			return
 		}
 		g.drop()

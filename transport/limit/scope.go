@@ -1,22 +1,26 @@
 package limit
 
 // Scope is what a limit counts by. The scopes stand in the order of the
-// configuration's manual. One call acquires them from the last to the first, so
-// that All, the widest, comes last.
+// configuration's manual.
 type Scope uint8
 
-// The scopes. A new one needs its words in the table below, and keys of its own
-// in the configuration's manual; configuration, status, metrics and texts take
-// the rest from here.
+// The scopes. A new one needs its words in the table below, a place among
+// narrowFirst, and keys of its own in the configuration's manual;
+// configuration, status, metrics and texts take the rest from here.
 const (
 	All    Scope = iota // everything; its key is ""
 	IP                  // one remote address
 	Source              // one sender domain
 	// one destination: a recipient domain, or the next hop in its place
 	Destination
-	Scopes          // how many of them can be configured
-	Host   = Scopes // one remote host, in the errors of a Pacer
+	// one provider, over all transports; its key is the provider's name
+	Provider
+	Scopes // how many of them can be configured
 )
+
+// narrowFirst is the order in which one call acquires the scopes: what waits
+// for a narrow one keeps nothing of a wide one from others.
+var narrowFirst = [Scopes]Scope{IP, Destination, Source, Provider, All}
 
 // words are a scope's names.
 type words struct {
@@ -24,12 +28,12 @@ type words struct {
 	noun string // for one of its keys, in texts for people
 }
 
-var scopes = [...]words{
+var scopes = [Scopes]words{
 	All:         {"all", "all mail"},
 	IP:          {"ip", "address"},
 	Source:      {"source", "sender domain"},
 	Destination: {"destination", "destination"},
-	Host:        {"host", "host"},
+	Provider:    {"provider", "provider"},
 }
 
 // Word gives the scope's key in the configuration, which status and metrics
