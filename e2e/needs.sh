@@ -23,6 +23,7 @@ dpkg-deb dpkg
 pgrep procps
 dkimverify python3-dkim
 python3 python3
+pflogsumm pflogsumm
 '
 [ "${1:-}" != receivers ] || wanted="$wanted"'
 node nodejs
