@@ -275,6 +275,9 @@ func (e *Explanation) Notes() (notes []string) {
 	for i := range e.Hosts {
 		h := &e.Hosts[i]
 		if h.Forecast() == transport.Deliverable {
+			if e.Mechanisms.DANE && e.Route.Signed && !h.Signed && h.Canonical != "" {
+				notes = append(notes, h.Name+": an alias of "+h.Canonical+", which is not DNSSEC-signed, so there is no DANE")
+			}
 			return append(notes, h.notes()...)
 		}
 		if p := h.problem(); p != nil {

@@ -204,7 +204,8 @@ const maxText = 400
 // Error names each address with its reason, as far as there is room.
 func (e *Error) Error() string {
 	var b strings.Builder
-	if e.Cause != nil {
+	// Of an end by time the attempts tell, too.
+	if e.Cause != nil && (len(e.Attempts) == 0 || !errors.Is(e.Cause, context.DeadlineExceeded)) {
 		b.WriteString(reason(e.Cause))
 	}
 	// Which of them ended first differs from one delivery to the next.

@@ -222,6 +222,14 @@ type opening struct {
 	first  netip.Addr    // the address to begin with; not valid: any
 }
 
+// commandTimeout is how long a reply is waited for.
+func (o *opening) commandTimeout() time.Duration {
+	if o.probe != nil {
+		return min(o.cfg.CommandTimeout, probeStep)
+	}
+	return o.cfg.CommandTimeout
+}
+
 // tryAddresses tries the addresses of a host until one of them comes as far as
 // a transaction, and gives the reasons of those that did not.
 func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {

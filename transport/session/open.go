@@ -176,7 +176,7 @@ func (o *opening) greet(ctx context.Context, c *Conn, conn *limitedConn, silence
 	defer Spend(&o.Record.Greeting, time.Now())
 	cfg := smtp.Config{
 		Hostname: c.hostname, OwnNames: o.cfg.OwnNames,
-		CommandTimeout:    o.cfg.CommandTimeout,
+		CommandTimeout:    o.commandTimeout(),
 		SubmissionTimeout: o.cfg.SubmissionTimeout,
 		HandshakeSilence:  silence,
 		Buffers:           &o.conns.buffers,

@@ -80,7 +80,9 @@ func (p *Probe) noTLS(err error) {
 
 const (
 	// probeTimeout bounds a probe: an administrator waits for it at a terminal.
-	probeTimeout = time.Minute
+	// probeStep bounds its connection and each reply, so that a host that hangs
+	// is found out, and what a delivery does then is tried too.
+	probeTimeout, probeStep = time.Minute, 15 * time.Second
 	// maxProbed is how many addresses of a host are connected to, and
 	// probedAtOnce how many of them at the same time.
 	maxProbed, probedAtOnce = 16, 4
@@ -91,7 +93,7 @@ const (
 // is not needed. Whether the host is dead by what deliveries saw makes no
 // difference; a host that answers is not dead any more.
 func (d *Dialer) Probe(ctx context.Context, h *plan.Host, from *source.Choice, tx *smtp.Transaction) *Probe {
-	ctx, cancel := context.WithTimeout(ctx, min(d.cfg.ConnectTimeout, probeTimeout))
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	addrs := dial.Order(from.Reaches(h.Addrs()), d.cfg.Prefer, d.conns.History.First(d.deadKey(h, from)))
 	addrs = addrs[:min(len(addrs), maxProbed)]
@@ -131,7 +133,7 @@ func (d *Dialer) probeAddr(ctx context.Context, r *Request, addr netip.Addr, tx 
 	r.Host, r.Log, r.Record = &only, slog.New(slog.DiscardHandler), &Record{}
 	o := opening{
 		Dialer: d, Request: r, attempt: &deadhost.Attempt{},
-		probe: seen, budget: min(d.cfg.ConnectTimeout, probeTimeout),
+		probe: seen, budget: min(d.cfg.ConnectTimeout, probeStep),
 	}
 	c, reasons := o.tryAddresses(ctx)
 	if c == nil {
