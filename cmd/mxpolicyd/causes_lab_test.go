@@ -108,7 +108,7 @@ func (c *causes) swallow(t *testing.T) (addr string) {
 func (c *causes) forward(t *testing.T, change func(reply *dns.Msg)) (addr string) {
 	t.Helper()
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
-		client := dns.Client{Net: "tcp"}
+		client := dns.Client{Net: "tcp", Timeout: time.Minute}
 		reply, _, err := client.Exchange(query, c.Resolver())
 		if err != nil {
 			reply = new(dns.Msg).SetRcode(query, dns.RcodeServerFailure)

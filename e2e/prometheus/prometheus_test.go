@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -77,6 +79,7 @@ func TestDashboard(t *testing.T) {
 		}
 	}
 	r.checkMetrics()
+	r.checkOpenMetrics()
 	r.checkRules()
 }
 
@@ -122,6 +125,43 @@ func (r *rig) checkMetrics() {
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		r.t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
+}
+
+// checkOpenMetrics asks as Prometheus does, which has scraped without an error.
+func (r *rig) checkOpenMetrics() {
+	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.mxpolicyd+"/metrics", nil)
+	r.must(err)
+	request.Header.Set("Accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+	client := http.Client{Timeout: patience}
+	defer client.CloseIdleConnections()
+	answer, err := client.Do(request)
+	r.must(err)
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	r.must(err)
+	if kind := answer.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/openmetrics-text") || !strings.HasSuffix(string(body), "\n# EOF\n") {
+		r.t.Errorf("%s, ending with %q", kind, body[max(0, len(body)-100):])
+	}
+	// On a busy machine a scrape may take more than its second; the next does
+	// not.
+	r.until("Prometheus reads it without an error", func() error {
+		text, err := get("http://" + r.prometheus + "/api/v1/targets")
+		if err != nil {
+			return err
+		}
+		var targets struct {
+			Data struct {
+				ActiveTargets []struct{ Health, LastError string }
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &targets); err != nil {
+			return err
+		}
+		if all := targets.Data.ActiveTargets; len(all) != 1 || all[0].Health != "up" || all[0].LastError != "" {
+			return fmt.Errorf("Prometheus has %+v", all)
+		}
+		return nil
+	})
 }
 
 // checkRules has Prometheus say how the alerts' rules do.
@@ -188,6 +228,26 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s is neither on the dashboard nor in an alert", name)
 		}
 	}
+	for _, m := range metrics.All() {
+		for _, label := range m.Labels {
+			if !divides(readDashboard(t), m.Name, label) && label != "goversion" {
+				t.Errorf("nothing on the dashboard tells %s apart by %s", m.Name, label)
+			}
+		}
+	}
+}
+
+// divides reports whether an expression about a metric has a label.
+func divides(d dashboard, name, label string) bool {
+	has := regexp.MustCompile(`\b` + label + `\b`)
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			if strings.Contains(target.Expr, name) && has.MatchString(target.Expr) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func expressions(d dashboard) string {
@@ -224,6 +284,16 @@ func TestPanels(t *testing.T) {
 				}
 				place[[2]int{x, y}] = p.Title
 			}
+		}
+		// A count and a rate have no axis in common.
+		rates := 0
+		for _, target := range p.Targets {
+			if strings.Contains(target.Expr, "rate(") {
+				rates++
+			}
+		}
+		if rates != 0 && rates != len(p.Targets) {
+			t.Errorf("%s: counts and rates", p.Title)
 		}
 		for _, target := range p.Targets {
 			if !strings.Contains(target.Expr, "$job") || !strings.Contains(target.Expr, "$instance") {

@@ -69,6 +69,40 @@ func serve(t *testing.T, m *metrics.Metrics) string {
 	return "http://" + l.Addr().String()
 }
 
+// Who asks for OpenMetrics gets it, as a whole; everybody else gets the text
+// format, with the same series.
+func TestOpenMetrics(t *testing.T) {
+	m := metrics.New("1.2.3", usual)
+	url := serve(t, m) + "/metrics"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// as Prometheus 2 asks
+	request.Header.Set("Accept", "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kind := answer.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/openmetrics-text; version=1.0.0") || !strings.HasSuffix(string(text), "\n# EOF\n") {
+		t.Errorf("%s, ending with %q", kind, text[max(0, len(text)-100):])
+	}
+	usually := get(t, url)
+	if strings.Contains(usually, "# EOF") {
+		t.Error("OpenMetrics for who did not ask for it")
+	}
+	for _, one := range metrics.All() {
+		if line := "# HELP " + strings.TrimSuffix(one.Name, "_total") + " "; !strings.Contains(string(text), line) && strings.Contains(usually, "# HELP "+one.Name+" ") {
+			t.Errorf("%s is not in OpenMetrics", one.Name)
+		}
+	}
+}
+
 func get(t *testing.T, url string) string {
 	t.Helper()
 	answer, err := http.Get(url)
