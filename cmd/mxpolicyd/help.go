@@ -72,10 +72,29 @@ func explainThemselves(root *cobra.Command, load loader) {
 			if _, arguments, _ := strings.Cut(cmd.Use, " "); strings.Contains(arguments, "DOMAIN") || strings.Contains(arguments, "TARGET") {
 				cmd.ValidArgsFunction = offerDomains(load)
 			}
+			cmd.Args = inPlainWords(cmd.Args)
 			cmd.Example = "  " + strings.ReplaceAll(h.examples, "\n", "\n  ") + "\n\nExit status:\n" + statuses
 		}
 	}
 	each(root)
+}
+
+// inPlainWords has a mistake in a command's arguments say what is wanted.
+func inPlainWords(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if check == nil || check(cmd, args) == nil {
+			return nil
+		}
+		_, wanted, _ := strings.Cut(cmd.Use, " ")
+		what := "wants " + wanted
+		if wanted == "" {
+			what = "takes no arguments"
+		}
+		if len(args) > 0 {
+			what += fmt.Sprintf(", not %q", strings.Join(args, " "))
+		}
+		return fmt.Errorf("%s %s (%[1]s --help tells what there is)", cmd.CommandPath(), what)
+	}
 }
 
 // completionTime bounds how long a shell waits for the daemon.

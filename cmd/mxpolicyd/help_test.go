@@ -46,6 +46,18 @@ func TestHelp(t *testing.T) {
 			t.Errorf("there is no command %q", name)
 		}
 	}
+	for args, want := range map[string]string{
+		"explain":             "mxpolicyd explain wants DOMAIN (mxpolicyd explain --help tells what there is)\n",
+		"explain a.example b": "mxpolicyd explain wants DOMAIN, not \"a.example b\" (",
+		"status more":         "mxpolicyd status takes no arguments, not \"more\" (",
+		"setup sendmail":      "mxpolicyd setup wants postfix|exim, not \"sendmail\" (",
+		"history a.example b": "mxpolicyd history wants [",
+		"cache show":          "mxpolicyd cache show wants DOMAIN (",
+	} {
+		if got := shell(strings.Fields(args)...); got.status == 0 || got.out != "" || !strings.HasPrefix(got.err, want) {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
 	if got := shell("explain", "a.example", "--nosuch"); got.status != 2 || !strings.Contains(got.err, "mxpolicyd explain --help") {
 		t.Errorf("a flag that is not there: %+v", got)
 	}
