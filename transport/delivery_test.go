@@ -381,7 +381,7 @@ func TestBannerEOFIsTemporary(t *testing.T) {
 	server := l.mx("mx1.a.example", at(mx.StageGreeting, mx.Action{Drop: mx.Close}))
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.start(everything)
-	expect(t, l.send("b@a.example"), "4.4.2 mx1.a.example: greeting: EOF")
+	expect(t, l.send("b@a.example"), "4.4.2 mx1.a.example: greeting: the server closed the connection")
 	counts(t, server, 1, 0)
 }
 

@@ -25,7 +25,7 @@ func TestTwoResends(t *testing.T) {
 	last := l.mx("mx4.a.example", nil)
 	l.zone("a.example. MX 40 mx4.a.example.")
 	l.start(nil)
-	expect(t, l.send("b@a.example"), "4.4.2 mx3.a.example: end of message: EOF")
+	expect(t, l.send("b@a.example"), "4.4.2 mx3.a.example: end of message: the server closed the connection")
 	counts(t, last, 0, 0)
 	line := l.lines("deferred")[0]
 	if line["resent"] != 2.0 {
@@ -61,7 +61,7 @@ func TestNoResendWhereNobodyIsLeft(t *testing.T) {
 	l.play("mx1.a.example", speechless)
 	l.zone("a.example. MX 10 mx1.a.example.")
 	l.start(nil)
-	expect(t, l.send("b@a.example"), "4.4.2 mx1.a.example: end of message: EOF")
+	expect(t, l.send("b@a.example"), "4.4.2 mx1.a.example: end of message: the server closed the connection")
 	if line := l.lines("deferred")[0]; line["resent"] != nil {
 		t.Errorf("sent again %v times, says the log", line["resent"])
 	}

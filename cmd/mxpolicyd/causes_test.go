@@ -146,6 +146,8 @@ func setUps(t *testing.T, c *causes) []setUp {
 		{what: "null MX", domain: "null-mx.example", status: 1, code: "5.1.10", cause: "takes no mail (null MX)"},
 		{what: "no such domain", domain: "nowhere.example", status: 1, code: "5.4.4", cause: "does not exist"},
 		{what: "the MX has no address", made: world.Domain{Name: "noaddress.example", Zone: "@ MX 10 mx\nmx TXT x\n"}, status: 1, code: "5.4.4", cause: "none of the mail servers of noaddress.example has an address"},
+		{what: "the MX is an address", made: world.Domain{Name: "literal.example", Zone: "@ MX 10 192.0.2.1.\n"}, status: 1, code: "5.4.4", cause: "192.0.2.1 is not a host name"},
+		{what: "neither MX nor address", made: world.Domain{Name: "empty.example", Zone: "@ TXT x\n"}, status: 1, code: "5.4.4", cause: "has neither mail servers nor an address of one"},
 		{what: "a signed MX that is an alias into an unsigned zone", made: world.Domain{Name: "alias.example", Zone: "@ MX 10 mx\nmx CNAME mx.none.example.\n"},
 			args: to, cause: "an alias of mx.none.example, which is not DNSSEC-signed"},
 		{what: "the MX is our own address", made: world.Domain{Name: "loopaddress.example", Zone: "@ MX 10 mx\nmx A 0.0.0.0\n"}, status: 1, code: "5.4.6", cause: "loop"},
@@ -162,6 +164,18 @@ func setUps(t *testing.T, c *causes) []setUp {
 			d.Hosts[0].Down = true
 			return d
 		}(), args: "--connect", status: 1, code: "4.4.1", cause: "connection refused"},
+		{what: "the host closes each connection", made: domain("closes.example", server(func(b *mx.Behaviour) { b.At = map[mx.Stage]mx.Action{mx.StageGreeting: {Drop: mx.Close}} })),
+			args: "--connect", status: 1, code: "4.4.2", cause: "greeting: the server closed the connection"},
+		{what: "the host resets each connection", made: domain("resets.example", server(func(b *mx.Behaviour) { b.At = map[mx.Stage]mx.Action{mx.StageEHLO: {Drop: mx.Reset}} })),
+			args: "--connect", status: 1, code: "4.4.2", cause: "connection reset by peer"},
+		{what: "the host is no mail server", made: domain("web.example", refused(mx.StageGreeting, "HTTP/1.1 400 Bad Request")), override: shortly, waits: true,
+			args: "--connect", status: 1, code: "4.5.0", cause: "HTTP/1.1 400 Bad Request"},
+		{what: "our address is refused in the greeting", made: domain("listed.example", refused(mx.StageGreeting, "554 5.7.1 your address is on a list")),
+			args: "--connect", status: 1, code: "5.7.1", cause: "554 5.7.1 your address is on a list"},
+		{what: "the first MX fails DANE, the second is down", made: world.Domain{Name: "both.org.example", Hosts: []world.Host{
+			{Label: "mx1", Preference: 10, Behaviour: server(nil), TLSA: []world.TLSA{{Usage: ca.DANEEE, Selector: ca.SPKI, Matching: ca.SHA256, Other: true}}},
+			{Label: "mx2", Preference: 20, Behaviour: server(nil), Down: true},
+		}}, args: "--connect", status: 1, code: "4.7.5", cause: "mx1.both.org.example: DANE: no TLSA record matches"},
 		{what: "the host hangs at the connection", made: world.Domain{Name: "hangs.example", Signing: dnssec.Unsigned, Zone: "@ MX 10 mx\nmx A " + c.swallow(t) + "\n"},
 			override: shortly, waits: true, args: "--connect", status: 1, code: "4.4.1", cause: ": timed out"},
 		{what: "the host hangs before its greeting", made: domain("mute.example", hangs(mx.StageGreeting)), override: shortly, waits: true, args: "--connect", status: 1, code: "4.4.2", cause: "greeting: timed out"},
@@ -205,6 +219,15 @@ func setUps(t *testing.T, c *causes) []setUp {
 		{what: "TLS 1.0 only", made: domain("oldopen.example", tls10), args: to, cause: "a plainer TLS hello is needed: compatible, TLS 1.0"},
 		{what: "post-quantum hellos are not understood", made: dane("intolerant.example", intolerant, ee), args: to, cause: "a plainer TLS hello is needed: classical, TLS 1.3"},
 
+		{what: "STARTTLS is refused, which MTA-STS requires", made: func() world.Domain {
+			d := enforced("refuses.example", none, nil)
+			d.Hosts[0].Behaviour.TLS.Mode = mx.TLSRefused
+			return d
+		}(), args: "--connect", status: 1, code: "4.7.5", cause: "MTA-STS: TLS failed: STARTTLS refused: 454"},
+		{what: "the server wants TLS, and does not offer it", made: domain("wantstls.example", server(func(b *mx.Behaviour) { b.NeedTLS, b.TLS.Mode = true, mx.TLSHidden })),
+			args: to, status: 1, code: "4.7.8", cause: "530 5.7.0 issue STARTTLS first"},
+		{what: "MTA-STS testing: the certificate is for another name", made: enforced("testing.example", ca.For("mx.elsewhere.example"), func(s *sts.Site) { s.Policy = sts.Policy("testing", 24*time.Hour, "*.testing.example") }),
+			args: to, cause: "MTA-STS testing: x509: certificate is valid for mx.elsewhere.example"},
 		{what: "a relay that wants a login", made: domain("unknown.example", server(nil)), override: "relay: {host: \"" + relay + "\", tls: starttls}",
 			args: to, status: 1, code: "4.7.8", cause: "530"},
 		{what: "a relay that does not take the password", made: domain("password.example", server(nil)), override: "relay: {host: \"" + relay + "\", tls: starttls, user: u, password_file: " + secret(t, "wrong") + "}",

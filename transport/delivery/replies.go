@@ -18,7 +18,7 @@ func (d *Delivery) applyReplies(c *session.Conn, rcpts []*recipient, report *smt
 		decision, text := decide(report, i)
 		state = max(state, decision.Conn)
 		if decision.Code == wantsLogin {
-			text += " [" + d.loginAdvice() + "]"
+			text += " [" + d.loginAdvice(c) + "]"
 		}
 		reason := &status.Error{Code: decision.Code, Host: c.Host.Host.Name, Via: c.Via(), Text: text}
 		r.conn = c
@@ -44,9 +44,12 @@ func (d *Delivery) applyReplies(c *session.Conn, rcpts []*recipient, report *smt
 }
 
 // loginAdvice says what helps where a server wants a login.
-func (d *Delivery) loginAdvice() string {
+func (d *Delivery) loginAdvice(c *session.Conn) string {
 	if d.cfg.Relay {
 		return "the relay does not accept the login, or wants one: see user and password_file of the relay"
+	}
+	if c.Proof().TLS == 0 {
+		return "the server wants TLS, which did not come about, or a login: a relay has one, with user and password_file in mxpolicyd.yaml"
 	}
 	return "the server wants a login: set a relay with user and password_file in mxpolicyd.yaml"
 }
@@ -80,7 +83,7 @@ func decide(report *smtp.Report, i int) (outcome.Decision, string) {
 		return outcome.ForReply(stage, r, accepted), r.Text()
 	}
 	failed := func(stage outcome.Stage, err error) (outcome.Decision, string) {
-		return outcome.ForError(stage, err, accepted), stage.String() + ": " + err.Error()
+		return outcome.ForError(stage, err, accepted), stage.String() + ": " + smtp.Words(err)
 	}
 	switch rcpt := report.Rcpts[i]; {
 	case refused(outcome.MAIL, report.Mail):

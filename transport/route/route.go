@@ -394,7 +394,14 @@ func (f *Finder) dropUnusable(ctx context.Context, r *Route) error {
 			return &status.Error{Code: codeNoAddress, Text: "no mail server of " + r.Destination.Domain + " has an IPv4 address, and force_ipv4 is set"}
 		}
 	}
-	return &status.Error{Code: codeNoServers, Text: "none of the mail servers of " + r.Destination.Domain + " has an address"}
+	text := "none of the mail servers of " + r.Destination.Domain + " has an address"
+	switch d := r.Dropped[0]; d.Reason {
+	case BadName:
+		text += ": " + d.Host.Name + " is " + d.Reason.String()
+	case UnfitAddress:
+		text += ": " + d.Host.Name + " " + d.Reason.String()
+	}
+	return &status.Error{Code: codeNoServers, Text: text}
 }
 
 // lookupAddresses looks the addresses of hosts up, several at once. What is not

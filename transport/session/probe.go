@@ -173,7 +173,7 @@ func (p *Probe) ask(ctx context.Context, c *Conn, tx *smtp.Transaction) {
 	decision, text := outcome.ForReply(stage, said, 0), said.Text()
 	switch {
 	case said.Code == 0 && report.Err != nil:
-		decision, text = outcome.ForError(report.Stage, report.Err, 0), report.Stage.String()+": "+report.Err.Error()
+		decision, text = outcome.ForError(report.Stage, report.Err, 0), report.Stage.String()+": "+smtp.Words(report.Err)
 	case decision.Accepted:
 		p.Accepted = text
 		return

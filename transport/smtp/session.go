@@ -56,13 +56,29 @@ type Error struct {
 // Error gives the server's words, or the connection's trouble.
 func (e *Error) Error() string {
 	if e.Err != nil {
-		return fmt.Sprintf("%v: %s", e.Stage, status.Words(e.Err))
+		return fmt.Sprintf("%v: %s", e.Stage, Words(e.Err))
 	}
 	return fmt.Sprintf("%v: %s", e.Stage, e.Reply.Text())
 }
 
 // Unwrap returns the connection's trouble.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Words says what became of a connection, in words for people that are the same
+// each time: without the ports that package net names, one of which is ours.
+func Words(err error) string {
+	text := status.Words(err)
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		text = strings.Replace(text, op.Error(), op.Err.Error(), 1)
+	}
+	for _, end := range []error{io.ErrUnexpectedEOF, io.EOF} {
+		if rest, found := strings.CutSuffix(text, end.Error()); found && errors.Is(err, end) {
+			return rest + "the server closed the connection"
+		}
+	}
+	return text
+}
 
 // Config is what sessions share. Times as in transport.Config.
 type Config struct {
