@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,30 +70,56 @@ func (c *causes) address() string {
 	return fmt.Sprintf("127.1.%d.%d", n/250, n%250+1)
 }
 
-// listen starts a mail server beside those of the world.
-func (c *causes) listen(t *testing.T, at string, behaviour mx.Behaviour) *mx.Server {
+// listen starts a mail server beside those of the world, and gives its address.
+func (c *causes) listen(t *testing.T, behaviour mx.Behaviour) (addr string) {
 	t.Helper()
-	server, err := mx.Start(mx.Options{Addr: at, Behaviour: behaviour})
+	c.atFreeAddress(t, func(at string) error {
+		server, err := mx.Start(mx.Options{Addr: fmt.Sprintf("%s:%d", at, c.Port()), Behaviour: behaviour})
+		if err == nil {
+			addr = at
+			t.Cleanup(func() { server.Stop() })
+		}
+		return err
+	})
+	return addr
+}
+
+// atFreeAddress tries one address after the other: somebody else may have the
+// world's port at one.
+func (c *causes) atFreeAddress(t *testing.T, try func(addr string) error) {
+	t.Helper()
+	err := error(syscall.EADDRINUSE)
+	for n := 0; n < 100 && errors.Is(err, syscall.EADDRINUSE); n++ {
+		err = try(c.address())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { server.Stop() })
-	return server
 }
 
 // swallow has a port with a full backlog, where the kernel drops SYNs.
 func (c *causes) swallow(t *testing.T) (addr string) {
 	t.Helper()
-	addr = c.address()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	to := &unix.SockaddrInet4{Port: c.Port(), Addr: netip.MustParseAddr(addr).As4()}
-	if err := errors.Join(unix.Bind(fd, to), unix.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
+	c.atFreeAddress(t, func(at string) error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		addr = at
+		to := &unix.SockaddrInet4{Port: c.Port(), Addr: netip.MustParseAddr(addr).As4()}
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err == nil {
+			err = unix.Bind(fd, to)
+		}
+		if err == nil {
+			err = unix.Listen(fd, 0)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return err
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return nil
+	})
 	for failed := 0; failed < 2; { // they are never accepted
 		conn, err := net.DialTimeout("tcp", fmt.Sprintf("%s:%d", addr, c.Port()), 300*time.Millisecond)
 		if err != nil {

@@ -102,10 +102,13 @@ func setUps(t *testing.T, c *causes) []setUp {
 	gate := make(chan struct{})
 	full := server(func(b *mx.Behaviour) { b.At = map[mx.Stage]mx.Action{mx.StageFinal: {Hold: gate, Times: 1}} })
 	shortly := "connect_timeout: 3s, command_timeout: 3s"
-	six := c.listen(t, "[::1]:0", c.certified(t, "mx.dead4.example"))
-	_, sixPort, _ := strings.Cut(strings.TrimPrefix(six.Addr(), "["), "]:")
-	four := c.address()
-	c.listen(t, fmt.Sprintf("%s:%d", four, c.Port()), c.certified(t, "mx.dead6.example"))
+	four := c.listen(t, c.certified(t, "mx.dead6.example"))
+	six, err := mx.Start(mx.Options{Addr: "[::1]:0", Behaviour: c.certified(t, "mx.dead4.example")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { six.Stop() })
+	_, sixPort, _ := strings.Cut(six.Addr(), "]:")
 
 	return []setUp{
 		{what: "the certificate was renewed, its TLSA record was not", made: dane("renewed.example", server(nil), world.TLSA{Usage: ca.DANEEE, Selector: ca.SPKI, Matching: ca.SHA256, Other: true}),
