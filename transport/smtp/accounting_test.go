@@ -478,3 +478,56 @@ func TestEnded(t *testing.T) {
 		}
 	}
 }
+
+// Lines that are no replies gain a server no time: greeting, EHLO and HELO have
+// command_timeout each, and ten seconds from the last such line.
+func TestJunkGainsNoTime(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		said           string // before it goes on with junk
+		pause, timeout time.Duration
+		want           time.Duration
+	}{
+		{"greeting", "", 2 * time.Second, 3 * time.Second, 3 * time.Second},
+		{"greeting, inside", "220-mx\r\n", 2 * time.Second, 3 * time.Second, 3 * time.Second},
+		{"EHLO", "220 mx\r\n", 2 * time.Second, 3 * time.Second, 3 * time.Second},
+		{"EHLO, inside", "220 mx\r\n250-mx\r\n", 2 * time.Second, 3 * time.Second, 3 * time.Second},
+		{"HELO", "220 mx\r\n502 what?\r\n", 2 * time.Second, 3 * time.Second, 3 * time.Second},
+		{"not SMTP", "", time.Hour, 5 * time.Minute, 10 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, server := memnet.Pipe(1 << 20)
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					for reply := range strings.SplitAfterSeq(tt.said, "0 mx\r\n") {
+						server.Write([]byte(reply))
+						if strings.HasSuffix(reply, " mx\r\n") {
+							readUntil(server, "\r\n")
+						}
+					}
+					for range 9 {
+						if _, err := server.Write([]byte("what is this\r\n")); err != nil {
+							return
+						}
+						time.Sleep(tt.pause)
+					}
+				}()
+				cfg := config()
+				cfg.CommandTimeout = tt.timeout
+				begin := time.Now()
+				s, err := Open(t.Context(), client, cfg)
+				if err == nil {
+					begin = time.Now()
+					err = s.Hello(t.Context())
+					s.Close()
+				}
+				if took := time.Since(begin); !errors.Is(err, os.ErrDeadlineExceeded) || took != tt.want {
+					t.Errorf("%v after %s, want %s", err, took, tt.want)
+				}
+				<-done
+			})
+		})
+	}
+}

@@ -121,6 +121,17 @@ func (s *deadlineConn) readUntil(t time.Time) {
 	s.Conn.SetReadDeadline(s.until(t))
 }
 
+// readSooner is readUntil, but moves the end of reads only forward: what a
+// server says meanwhile, and is no reply, gains it no time.
+func (s *deadlineConn) readSooner(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end.IsZero() || t.Before(s.end) {
+		s.end = t
+	}
+	s.Conn.SetReadDeadline(s.until(s.end))
+}
+
 // limitSilence has the read that follows wait for no longer than the silence
 // that is borne.
 func (s *deadlineConn) limitSilence() {

@@ -122,7 +122,7 @@ type Session struct {
 func Open(ctx context.Context, conn net.Conn, cfg Config) (*Session, error) {
 	s := newSession(conn, cfg)
 	// What comes after a line that is no reply comes soon, or is not SMTP.
-	s.junk.Skipped = func() { s.raw.readUntil(time.Now().Add(min(cfg.CommandTimeout, silence))) }
+	s.junk.Skipped = func() { s.raw.readSooner(time.Now().Add(silence)) }
 	s.raw.bind(ctx)
 	return s.greeted(ctx, s.junk.Read)
 }
