@@ -303,6 +303,8 @@ func TestNextHost(t *testing.T) {
 		{mx.StageRCPT, mx.Action{Reply: "450 4.2.0 greylisted"}, true, "2.0.0 mx2"},
 		{mx.StageRCPT, mx.Action{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},
 		{mx.StageRCPT, mx.Action{Reply: "550 5.1.1 nobody"}, false, "5.1.1 mx1"},
+		{mx.StageRCPT, mx.Action{Reply: "552 too many recipients"}, true, "2.0.0 mx2"},
+		{mx.StageRCPT, mx.Action{Reply: "552 5.2.2 full"}, false, "5.2.2 mx1"},
 		{mx.StageDATA, mx.Action{Reply: "451 4.3.0 not now"}, false, "4.3.0 mx1"},
 		{mx.StageDATA, mx.Action{Reply: "552 5.3.4 too big"}, false, "5.3.4 mx1"},
 		{mx.StageDATA, mx.Action{Reply: "421 4.3.2 not now"}, true, "2.0.0 mx2"},

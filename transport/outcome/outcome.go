@@ -17,6 +17,8 @@
 //     tried, as Postfix does; afterwards the recipient waits for the next
 //     delivery, because splitting one message's recipients over two hosts
 //     gains little and may give two copies.
+//   - 552 to RCPT that is about too many recipients is temporary (RFC 5321
+//     §4.5.3.1.10); about a full mailbox it is not.
 //   - 5yz is permanent. Before MAIL it is the host that refuses, not the
 //     message, so the next host is tried; the refusal stands only if nothing
 //     more temporary comes ([MostTemporary]). EHLO refused has HELO follow
@@ -33,6 +35,8 @@
 package outcome
 
 import (
+	"strings"
+
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
@@ -198,7 +202,10 @@ func refusal(stage Stage, r reply.Reply, accepted int) Decision {
 				d.Code, d.MoreLater = status.New(status.Temporary, 5, 3), true
 			}
 		} else {
-			d.NextHost, d.Conn = r.Temporary(), Reset
+			if limitsRecipients(r) {
+				class, d.Code = status.Temporary, status.New(status.Temporary, 5, 3)
+			}
+			d.NextHost, d.Conn = class == status.Temporary, Reset
 		}
 	case DATA:
 		// With no recipient accepted a refusal is the right answer to a
@@ -212,6 +219,24 @@ func refusal(stage Stage, r reply.Reply, accepted int) Decision {
 		d.Code = d.Code.WithClass(status.Temporary)
 	}
 	return d
+}
+
+// limitsRecipients tells whether a 552 to a RCPT means that the server takes no
+// more recipients, though it has taken none in this transaction: it counts them
+// over several. RFC 5321 §4.5.3.1.10 has that read as temporary. It says so by
+// X.5.3, or without a code that names another reason, in words. Any other 552,
+// a full mailbox above all, is as permanent as Postfix takes it for.
+func limitsRecipients(r reply.Reply) bool {
+	if r.Code != 552 {
+		return false
+	}
+	enhanced, ok := enhancedCode(r)
+	if ok && enhanced.Subject == 5 && enhanced.Detail == 3 {
+		return true
+	}
+	text := strings.ToLower(r.Text())
+	return (!ok || enhanced.Subject == 0 && enhanced.Detail == 0) &&
+		(strings.Contains(text, "too many") || strings.Contains(text, "recipients"))
 }
 
 // noReplyBelongs tells the stages at which any reply is out of step. A

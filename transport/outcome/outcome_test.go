@@ -169,6 +169,15 @@ func TestForReply(t *testing.T) {
 		{RCPT, "452 4.3.1 disk", 1, "4.3.1 keep", "RFC 3463 §3.4 X.3.1"},
 		{RCPT, "452 too many", 0, "4.3.1 reset next", "RFC 5321 §4.2.2: insufficient storage"},
 
+		{RCPT, "552 too many recipients", 0, "4.5.3 reset next", "RFC 5321 §4.5.3.1.10: counted over transactions"},
+		{RCPT, "552 5.5.3 too many", 0, "4.5.3 reset next", "RFC 5321 §4.5.3.1.10"},
+		{RCPT, "552 5.0.0 Number of recipients exceeded", 0, "4.5.3 reset next", "RFC 5321 §4.5.3.1.10"},
+		{RCPT, "552 5.2.2 too many messages", 0, "5.2.2 reset", "RFC 3463 §3.3 X.2.2; Postfix bounces"},
+		{RCPT, "552 mailbox over quota", 0, "5.2.2 reset", "registry X.2.2; Postfix bounces"},
+		{RCPT, "552", 0, "5.2.2 reset", "registry X.2.2; Postfix bounces"},
+		{RCPT, "550 too many recipients", 0, "5.0.0 reset", "site policy"},
+		{MAIL, "552 too many recipients", 0, "5.3.4 reset", "RFC 1870 §6.2 (2)"},
+
 		// DATA refused.
 		{DATA, "451 4.3.0 later", 1, "4.3.0 close", "RFC 5321 §4.3.2; DESIGN §7"},
 		{DATA, "450 4.7.1 policy", 1, "4.7.1 close", "RFC 5321 §4.3.2"},
