@@ -31,7 +31,10 @@ const maxReceived = 2000
 // continuation of one. It goes on nonetheless until the first empty line, as a
 // stray line must not hide a quarantine mark or a request for TLS that stands
 // below it, or is folded into it. "TLS-Required: No", which asks for less
-// security, counts only when there is no such line.
+// security, counts only when there is no such line, no line of blanks alone
+// and no bare CR, where others may see the end of the section, and no
+// TLS-Required with another value. A request for TLS, on the other hand, counts
+// with control characters, comments or quotes in it, and after a bare CR.
 type HeaderReader struct {
 	watched []Field
 	header  Header
@@ -111,6 +114,9 @@ func (h *HeaderReader) take(line []byte) {
 		defer func() { h.cut = false }()
 	}
 	line = lineText(line)
+	if bytes.IndexByte(line, '\r') >= 0 {
+		h.bareCR(line)
+	}
 	switch {
 	case len(line) == 0:
 		h.done = true
@@ -123,9 +129,25 @@ func (h *HeaderReader) take(line []byte) {
 	}
 }
 
+// bareCR reads a line with a CR in it. It leaves as a blank, but who sees a
+// line end there must not miss a request for TLS, nor find one for less.
+func (h *HeaderReader) bareCR(line []byte) {
+	h.header.malformed = true
+	for piece := range bytes.SplitSeq(line, []byte("\r")) {
+		name, rest, _ := bytes.Cut(piece, []byte(":"))
+		if isNearly(name, requireTLS.Name) && saysYes(rest) {
+			h.header.requireTLS = true
+		}
+	}
+}
+
 // fold reads a continuation line. Unfolding removes the line end alone
-// (RFC 5322 §2.2.3).
+// (RFC 5322 §2.2.3). One of blanks alone is obsolete (§4.2), and to some the
+// end of the section.
 func (h *HeaderReader) fold(line []byte) {
+	if len(bytes.TrimLeft(line, " \t\r")) == 0 {
+		h.header.malformed = true
+	}
 	switch h.state {
 	case watched:
 		h.value.add(line, h.cut)
@@ -143,10 +165,15 @@ func (h *HeaderReader) begin(line []byte) lineState {
 	name, rest, found := bytes.Cut(line, []byte(":"))
 	// Blanks between the name and its colon are obsolete (RFC 5322 §4.5).
 	name = bytes.TrimRight(name, " \t")
-	if !found || !isFieldName(name) {
+	switch {
+	case found && isFieldName(name):
+		h.name = h.lookUp(name)
+	case found && isNearly(name, requireTLS.Name):
+		h.name, h.header.malformed = requireTLS.Name, true
+	default:
 		return stray
 	}
-	if h.name = h.lookUp(name); h.name == "" {
+	if h.name == "" {
 		return ignored
 	}
 	h.value.reset()
@@ -187,13 +214,15 @@ func (h *HeaderReader) finish() {
 		if h.received = true; !h.value.cut {
 			h.header.received = string(h.value.text)
 		}
-	case requireTLS.is(name, &h.value):
-		h.header.requireTLS = true
+	case name == requireTLS.Name:
+		h.header.requireTLS = h.header.requireTLS || h.value.cut || saysYes(h.value.text)
 	case tlsRequiredNo.is(name, &h.value):
 		h.header.tlsRequiredNo = true
+	case name == tlsRequiredNo.Name:
+		h.header.tlsRequiredElse = true
 	}
 	for i := range h.watched {
-		if h.watched[i].is(name, &h.value) {
+		if h.watched[i].marks(name, &h.value) {
 			if h.header.found == nil {
 				h.header.found = make([]bool, len(h.watched))
 			}
@@ -204,6 +233,72 @@ func (h *HeaderReader) finish() {
 
 func (f *Field) is(name string, v *value) bool {
 	return !v.cut && strings.EqualFold(f.Name, name) && strings.EqualFold(strings.Trim(f.Value, " \t"), string(v.text))
+}
+
+// marks is is, but does not mind control characters in the value.
+func (f *Field) marks(name string, v *value) bool {
+	if f.is(name, v) {
+		return true
+	}
+	if v.cut || !strings.EqualFold(f.Name, name) || bytes.IndexFunc(v.text, isControl) < 0 {
+		return false
+	}
+	text := bytes.Map(func(r rune) rune {
+		if isControl(r) {
+			return -1
+		}
+		return r
+	}, v.text)
+	return strings.EqualFold(strings.Trim(f.Value, " \t"), string(bytes.Trim(text, " \t")))
+}
+
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
+// isNearly says whether what stands before a colon is a name, but for what is
+// not printable in it.
+func isNearly(text []byte, name string) bool {
+	n := 0
+	for _, c := range text {
+		if c <= ' ' || c > '~' {
+			continue
+		}
+		if n == len(name) || lower(c) != lower(name[n]) {
+			return false
+		}
+		n++
+	}
+	return n == len(name)
+}
+
+// saysYes says whether a value may be read as "yes", perhaps with more behind
+// it: letters count, in a comment (RFC 5322 §3.2.2) or outside of it.
+func saysYes(text []byte) bool { return beginsWithYes(text, false) || beginsWithYes(text, true) }
+
+func beginsWithYes(text []byte, comments bool) bool {
+	want, depth := requireTLS.Value, 0
+	for _, c := range text {
+		switch c = lower(c); {
+		case comments && c == '(':
+			depth++
+		case comments && c == ')':
+			depth = max(depth-1, 0)
+		case depth > 0, (c < 'a' || c > 'z') && (c < '0' || c > '9'):
+		case c != want[0]:
+			return false
+		default:
+			if want = want[1:]; want == "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 // Done reports whether the header section is over; what is written after that
@@ -257,9 +352,11 @@ type Header struct {
 	received      string
 	requireTLS    bool
 	tlsRequiredNo bool
-	malformed     bool
-	watched       []Field
-	found         []bool // nil: none of watched
+	// there is a TLS-Required that says something else
+	tlsRequiredElse bool
+	malformed       bool
+	watched         []Field
+	found           []bool // nil: none of watched
 }
 
 // Received gives the value of the topmost Received field, unfolded; empty when
@@ -272,8 +369,10 @@ func (h Header) Received() string { return h.received }
 func (h Header) RequireTLS() bool { return h.requireTLS }
 
 // TLSRequiredNo reports "TLS-Required: No" (RFC 8689 §3) in a header section
-// that is well-formed.
-func (h Header) TLSRequiredNo() bool { return h.tlsRequiredNo && !h.malformed }
+// that is well-formed, where no other TLS-Required contradicts it.
+func (h Header) TLSRequiredNo() bool {
+	return h.tlsRequiredNo && !h.tlsRequiredElse && !h.malformed
+}
 
 // Has reports whether some field of this name has this value, letter case not
 // counted, and whether anybody has looked for it: what was not looked for is

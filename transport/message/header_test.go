@@ -44,6 +44,8 @@ func TestHeaderHas(t *testing.T) {
 		{"a colon in the value", "X-A: b: c\r\n\r\n", "b: c", true},
 		{"more than the value", "X-A: b, really\r\n\r\n", "b", false},
 		{"a comment", "X-A: b (comment)\r\n\r\n", "b", false},
+		{"a NUL after the value", "X-A: b\x00\r\n\r\n", "b", true},
+		{"a vertical tab before the value", "X-A:\x0bb\r\n\r\n", "b", true},
 		{"more than the value, folded", "X-A: b\r\n c\r\n\r\n", "b", false},
 		{"the header section ends at the empty line", "X-B: 1\r\n\r\nX-A: b\r\n", "b", false},
 		{"no header section", "\r\nX-A: b\r\n", "b", false},
@@ -89,7 +91,35 @@ func TestHeaderOfTLS(t *testing.T) {
 		{"require-tls-esmtp:YES\r\ntls-required:NO\r\n\r\n", true, true},
 		{"Require-TLS-ESMTP:\r\n yes\r\nTLS-Required:\r\n no\r\n", true, true},
 		{"Require-TLS-ESMTP: no\r\nTLS-Required: yes\r\n\r\n", false, false},
-		{"TLS-Required: Yes\r\nTLS-Required: No\r\n\r\n", false, true},
+		{"TLS-Required: Yes\r\nTLS-Required: No\r\n\r\n", false, false},
+		{"TLS-Required: No\r\nTLS-Required: Yes\r\n\r\n", false, false},
+		{"TLS-Required: No\r\nTLS-Required:\r\n\r\n", false, false},
+		{"TLS-Required: No\r\nTLS-Required: No (really)\r\n\r\n", false, false},
+		{"TLS-Required: No\r\nTLS-Required\x00: Yes\r\n\r\n", false, false},
+		{"TLS-Required: No\r\nTLS-Required: no\r\n\r\n", false, true},
+		{"Subject: x\r\n \r\nTLS-Required: No\r\n\r\n", false, false},
+		{"Subject: x\r\n\t \t\r\nTLS-Required: No\r\n\r\n", false, false},
+		{"Subject: x\r\n \r\r\nTLS-Required: No\r\n\r\n", false, false},
+		{"Subject: x\r\n\r\r\nTLS-Required: No\r\n\r\n", false, false},
+		{"TLS-Required:\r\n \r\n No\r\n\r\n", false, false},
+		{"Subject: x\rTLS-Required: No\r\n\r\n", false, false},
+		{"Subject: x\ry\r\nTLS-Required: No\r\n\r\n", false, false},
+		{"Subject: x\r\n y\r\nTLS-Required: No\r\n\r\n", false, true},
+		{"Require-TLS-ESMTP: yes\x00\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP: \x0byes\x0c\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP: y\x00es\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP\x00: yes\r\n\r\n", true, false},
+		{"\xef\xbb\xbfRequire-TLS-ESMTP: yes\r\nTLS-Required: No\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP: yes (by Postfix)\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP: (by (Post\\)fix)) yes\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP: (yes\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP: \"yes\"; really\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP: (" + strings.Repeat("x\r\n ", 1500) + ") yes\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP:\ryes\r\n\r\n", true, false},
+		{"Subject: x\rRequire-TLS-ESMTP: yes\r\n\r\n", true, false},
+		{"Subject: x\r\n y\rRequire-TLS-ESMTP: yes\r\n\r\n", true, false},
+		{"Require-TLS-ESMTP: no (yes)\r\n\r\n", false, false},
+		{"Require-TLS-ESMTPS: yes\r\nX-Require-TLS-ESMTP: yes\r\n\r\n", false, false},
 		{"TLS-Required: No, really\r\n\r\n", false, false},
 		{"TLS-Required: No (comment)\r\n\r\n", false, false},
 		{"\r\nRequire-TLS-ESMTP: yes\r\nTLS-Required: No\r\n", false, false},
@@ -157,7 +187,7 @@ func TestHeaderWithoutBound(t *testing.T) {
 			}
 			h.Write([]byte("Require-TLS-ESMTP: yes\r\nX-Quarantined: yes\r\nTLS-Required: No\r\n\r\n"))
 			got := h.Header()
-			if !got.RequireTLS() || !has(got, "X-Quarantined", "yes") || got.TLSRequiredNo() != (name != "junk") {
+			if !got.RequireTLS() || !has(got, "X-Quarantined", "yes") || got.TLSRequiredNo() != (name != "junk" && name != "blanks") {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -198,7 +228,7 @@ func FuzzHeader(f *testing.F) {
 			}
 		}
 		if want := naiveHeader(string(in)); whole.requireTLS != want.requireTLS || whole.malformed != want.malformed ||
-			whole.tlsRequiredNo != want.tlsRequiredNo || fmt.Sprint(whole.found) != fmt.Sprint(want.found) {
+			whole.tlsRequiredNo != want.tlsRequiredNo || whole.tlsRequiredElse != want.tlsRequiredElse || fmt.Sprint(whole.found) != fmt.Sprint(want.found) {
 			t.Fatalf("%q: %+v, want %+v", in, whole, want)
 		}
 	})
@@ -227,6 +257,21 @@ func naiveHeader(in string) Header {
 		if line == "" {
 			break
 		}
+		if strings.Contains(line, "\r") {
+			h.malformed = true
+			for piece := range strings.SplitSeq(line, "\r") {
+				if name, value, _ := strings.Cut(piece, ":"); isNearly([]byte(name), requireTLS.Name) && saysYes([]byte(value)) {
+					h.requireTLS = true
+				}
+			}
+		}
+		if isBlank(line[0]) && strings.Trim(line, " \t\r") == "" {
+			h.malformed = true
+		}
+		nearly := func() bool {
+			name, _, found := strings.Cut(line, ":")
+			return found && isNearly([]byte(name), requireTLS.Name)
+		}
 		last := len(fields) - 1
 		switch {
 		case isBlank(line[0]) && last >= 0 && fields[last].ok:
@@ -237,23 +282,40 @@ func naiveHeader(in string) Header {
 			line = strings.TrimLeft(line, " \t")
 			fields = append(fields, raw{line, isField(line), cut}, raw{})
 		default:
-			fields = append(fields, raw{line, isField(line), cut})
+			// one that is nearly a request for TLS goes on like a field
+			fields = append(fields, raw{line, isField(line) || nearly(), cut})
 			h.malformed = h.malformed || !isField(line)
 		}
 	}
 	for _, f := range fields {
-		if !f.ok || f.cut {
+		name, value, found := strings.Cut(f.text, ":")
+		plain := strings.Map(func(r rune) rune {
+			if r <= ' ' || r > '~' {
+				return -1
+			}
+			return r
+		}, name)
+		if found && strings.EqualFold(plain, requireTLS.Name) && (f.cut || len(value) > maxReceived || saysYes([]byte(value))) {
+			h.requireTLS = true
+		}
+		if !f.ok || !isFieldName([]byte(strings.TrimRight(name, " \t"))) {
 			continue
 		}
-		name, value, _ := strings.Cut(f.text, ":")
 		name, value = strings.TrimRight(name, " \t"), strings.Trim(value, " \t")
-		same := func(want Field) bool {
-			return strings.EqualFold(name, want.Name) && strings.EqualFold(value, strings.Trim(want.Value, " \t"))
+		is := strings.EqualFold(name, tlsRequiredNo.Name)
+		h.tlsRequiredNo = h.tlsRequiredNo || is && !f.cut && strings.EqualFold(value, tlsRequiredNo.Value)
+		h.tlsRequiredElse = h.tlsRequiredElse || is && (f.cut || !strings.EqualFold(value, tlsRequiredNo.Value))
+		if f.cut {
+			continue
 		}
-		h.requireTLS = h.requireTLS || same(requireTLS)
-		h.tlsRequiredNo = h.tlsRequiredNo || same(tlsRequiredNo)
+		value = strings.Trim(strings.Map(func(r rune) rune {
+			if isControl(r) {
+				return -1
+			}
+			return r
+		}, value), " \t")
 		for i := range marks {
-			if same(marks[i]) {
+			if strings.EqualFold(name, marks[i].Name) && strings.EqualFold(value, strings.Trim(marks[i].Value, " \t")) {
 				if h.found == nil {
 					h.found = make([]bool, len(marks))
 				}
