@@ -58,9 +58,9 @@ type Host struct {
 	// Exim gives what Exim prints of its configuration, with an error as
 	// Postfix has.
 	Exim func(ctx context.Context) (mailserver.EximOutput, error)
-	// AddressSpace gives the limit on a mail server's address space, in bytes,
-	// by the file of its process id; ok is false where it does not run.
-	AddressSpace func(pidFile string) (limit uint64, ok bool)
+	// Limits gives the limits of a mail server, by the file of its process id;
+	// ok is false where it does not run.
+	Limits func(pidFile string) (limits mailserver.Limits, ok bool)
 	// Daemon gives the user that the daemon runs as, or would run as, and
 	// whether it runs. The user is -1 when it is not known.
 	Daemon func(ctx context.Context) (uid int, running bool)

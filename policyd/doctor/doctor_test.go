@@ -251,7 +251,9 @@ func TestBrokenSetUps(t *testing.T) {
 		}, warn, "Exim: not set up to use mxpolicyd", "contrib/exim"},
 		{"Exim without address space", func(p *patient) {
 			p.exim()
-			p.AddressSpace = func(file string) (uint64, bool) { return 1 << 30, file == "/run/exim4/exim.pid" }
+			p.Limits = func(file string) (mailserver.Limits, bool) {
+				return mailserver.Limits{AddressSpace: 1 << 30, Data: math.MaxUint64}, file == "/run/exim4/exim.pid"
+			}
 		}, fail, "Exim: its processes have 1024 MiB of address space", "LimitAS=infinity"},
 		{"Exim that runs mxpipe below another program", func(p *patient) {
 			p.exim("/usr/bin/mxpipe", "/usr/bin/timeout 60 /usr/bin/mxpipe")
@@ -527,18 +529,19 @@ func (p *patient) exim(replace ...string) {
 	}
 }
 
-func TestAddressSpaceOfProcess(t *testing.T) {
+func TestLimitsOfProcess(t *testing.T) {
 	const head = "Limit                     Soft Limit           Hard Limit           Units     \n"
 	for line, want := range map[string]uint64{
 		"Max address space         1073741824           unlimited            bytes     \n": 1 << 30,
 		"Max address space         unlimited            unlimited            bytes     \n": math.MaxUint64,
 	} {
-		if got, ok := addressSpace(head + line); !ok || got != want {
+		data := strings.Replace(line, "address space", "data size    ", 1)
+		if got, ok := parseLimits(head + data + line); !ok || got != (mailserver.Limits{AddressSpace: want, Data: want}) {
 			t.Errorf("%q: %d, %v", line, got, ok)
 		}
 	}
 	for _, bad := range []string{"", head, "Max address space many\n", "Max address space\n"} {
-		if got, ok := addressSpace(bad); ok {
+		if got, ok := parseLimits(bad); ok {
 			t.Errorf("%q: %d", bad, got)
 		}
 	}
@@ -546,7 +549,7 @@ func TestAddressSpaceOfProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := addressSpace(string(text)); !ok || got == 0 {
+	if got, ok := parseLimits(string(text)); !ok || got.AddressSpace == 0 || got.Data == 0 {
 		t.Errorf("our own: %d, %v", got, ok)
 	}
 }

@@ -153,7 +153,9 @@ func fit(t *testing.T) *patient {
 	p.Host = Host{
 		Etc: dir, Signed: ".", Slow: time.Hour, Now: now, UID: os.Getuid(),
 		Synchronised: func() (bool, error) { return true, nil },
-		AddressSpace: func(string) (uint64, bool) { return math.MaxUint64, true },
+		Limits: func(string) (mailserver.Limits, bool) {
+			return mailserver.Limits{AddressSpace: math.MaxUint64, Data: math.MaxUint64}, true
+		},
 		Roots: func() (*x509.CertPool, error) {
 			a, err := ca.New(ca.Options{})
 			if err != nil {

@@ -29,8 +29,8 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 		all = append(all, warn("run \"postfix check\"", "Postfix: cannot read its configuration: %v", err))
 	default:
 		all = mailserver.Postfix(ours, main, master)
-		if limit, ok := h.AddressSpace(mailserver.PostfixPIDFile(main)); ok {
-			all = append(all, mailserver.AddressSpace("Postfix", limit)...)
+		if limits, ok := h.Limits(mailserver.PostfixPIDFile(main)); ok {
+			all = append(all, limits.Problems("Postfix")...)
 		}
 		for _, c := range mailserver.PostfixCallers(ours, main, master) {
 			all = append(all, h.caller(c)...)
@@ -43,8 +43,8 @@ func (h Host) mailServer(ctx context.Context, ours mailserver.Daemon) (all []fin
 		all = append(all, warn("run \"exim -bV\"", "Exim: cannot read its configuration: %v", err))
 	default:
 		all = append(all, mailserver.Exim(ours, exim)...)
-		if limit, ok := h.AddressSpace(mailserver.EximPIDFile(exim)); ok {
-			all = append(all, mailserver.AddressSpace("Exim", limit)...)
+		if limits, ok := h.Limits(mailserver.EximPIDFile(exim)); ok {
+			all = append(all, limits.Problems("Exim")...)
 		}
 		for _, c := range mailserver.EximCallers(ours, exim) {
 			all = append(all, h.caller(c)...)

@@ -43,16 +43,16 @@ func System(client *admin.Client) Host {
 		Filesystem: filesystem,
 		Postfix:    postfix,
 		Exim:       exim,
-		AddressSpace: func(pidFile string) (uint64, bool) {
+		Limits: func(pidFile string) (mailserver.Limits, bool) {
 			pid, err := os.ReadFile(pidFile)
 			if err != nil {
-				return 0, false
+				return mailserver.Limits{}, false
 			}
 			limits, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/limits")
 			if err != nil {
-				return 0, false
+				return mailserver.Limits{}, false
 			}
-			return addressSpace(string(limits))
+			return parseLimits(string(limits))
 		},
 		Daemon: func(ctx context.Context) (int, bool) {
 			if s, err := client.Status(ctx); err == nil {
@@ -71,10 +71,17 @@ func System(client *admin.Client) Host {
 	}
 }
 
-// addressSpace reads the limit from a process's /proc/PID/limits.
-func addressSpace(limits string) (limit uint64, ok bool) {
-	for line := range strings.Lines(limits) {
-		rest, found := strings.CutPrefix(line, "Max address space")
+// parseLimits reads the limits from a process's /proc/PID/limits.
+func parseLimits(text string) (l mailserver.Limits, ok bool) {
+	addressSpace, ok1 := parseLimit(text, "Max address space")
+	data, ok2 := parseLimit(text, "Max data size")
+	return mailserver.Limits{AddressSpace: addressSpace, Data: data}, ok1 && ok2
+}
+
+// parseLimit reads one soft limit.
+func parseLimit(text, name string) (limit uint64, ok bool) {
+	for line := range strings.Lines(text) {
+		rest, found := strings.CutPrefix(line, name)
 		if !found {
 			continue
 		}

@@ -74,8 +74,9 @@ func (c eximConfig) pipe(d Daemon, t eximTransport, call eximCall) []finding.Fin
 	call.check(d, where, r)
 	c.words(t, call, r)
 	c.outcome(t, call, r)
-	if !slices.Contains(t.list("environment"), "GOTRACEBACK=crash") {
-		r.warn("add GOTRACEBACK=crash to environment", "an mxpipe that cannot start a thread ends with status 2, which hides the reason")
+	r.runtimeVariables(t.list("environment"), "environment")
+	if !slices.Contains(t.list("environment"), crashBySignal) {
+		r.warn("add "+crashBySignal+" to environment", "an mxpipe that cannot start a thread ends with status 2, which hides the reason")
 	}
 	for _, option := range []string{"message_prefix", "message_suffix", "check_string"} {
 		if t.options[option] != "" {

@@ -61,6 +61,7 @@ func TestEximMistakes(t *testing.T) {
 		{"no --", edit{` -- `, ` `}, finding.Warn, `starts with -`, "--"},
 		{"no sender", edit{`-f "$MXPIPE_SENDER" `, ``}, finding.Fail, `gets no sender`, ""},
 		{"sender not in the environment", edit{`: MXPIPE_SENDER=`, `: MXPIPE_FROM=`}, finding.Fail, `environment does not set MXPIPE_SENDER, .*null sender`, "MXPIPE_SENDER=${listquote"},
+		{"GOMEMLIMIT", edit{`environment = `, `environment = GOMEMLIMIT=1GB : `}, finding.Fail, `mxpipe gets GOMEMLIMIT=1GB: `, "remove GOMEMLIMIT from environment"},
 		{"Exim's own SENDER", edit{`-f "$MXPIPE_SENDER" `, `-f "$SENDER" `}, finding.Warn, `errors_to`, "MXPIPE_SENDER"},
 		{"another sender", edit{`{:}{$return_path}`, `{:}{postmaster@example.org}`}, finding.Warn, `gets the sender .*postmaster@example.org`, ""},
 		{"no queue id", edit{`--queue-id $message_exim_id`, ``}, finding.Warn, `--queue-id`, "in command of the transport mxpipe"},

@@ -104,10 +104,12 @@ func (c postfixConfig) pipe(d Daemon, e entry, call call) []finding.Finding {
 		r.fail("postconf -e "+e.name+"_time_limit="+strconv.Itoa(int(need.Seconds()))+"s, or give mxpipe a shorter --timeout",
 			"Postfix bounces after %s, and mxpipe itself gives up after %s: there must be a minute between the two", limit, call.timeout())
 	}
-	if export := strings.Fields(strings.ReplaceAll(c.value("export_environment"), ",", " ")); !slices.Contains(export, "GOTRACEBACK=crash") {
-		r.warn("postconf -e 'export_environment="+strings.Join(append(export, "GOTRACEBACK=crash"), " ")+"'",
+	export := strings.Fields(strings.ReplaceAll(c.value("export_environment"), ",", " "))
+	if !slices.Contains(export, crashBySignal) {
+		r.warn("postconf -e 'export_environment="+strings.Join(append(export, crashBySignal), " ")+"'",
 			"an mxpipe that cannot start a thread ends with status 2, and Postfix bounces the message")
 	}
+	r.runtimeVariables(export, "export_environment")
 	most, err := strconv.Atoi(e.processes)
 	if e.processes == "-" {
 		most, err = strconv.Atoi(c.value("default_process_limit"))

@@ -117,6 +117,8 @@ func TestPostfixMistakes(t *testing.T) {
 		{"command_time_limit", edit{"mxpipe_time_limit = 1000s", "command_time_limit = 900"}, edit{}, finding.Fail, `bounces after 15m0s`, ""},
 		{"a longer --timeout", edit{}, edit{"--queue-id", "--timeout 20m --queue-id"}, finding.Fail, `bounces after 16m40s, .* after 20m0s`, "mxpipe_time_limit=1260s"},
 		{"GOTRACEBACK", edit{" GOTRACEBACK=crash", ""}, edit{}, finding.Warn, `cannot start a thread`, "'export_environment=TZ MAIL_CONFIG LANG GOTRACEBACK=crash'"},
+		{"GOMEMLIMIT", edit{"GOTRACEBACK=crash", "GOMEMLIMIT GOTRACEBACK=crash"}, edit{}, finding.Fail, `mxpipe gets GOMEMLIMIT: `, "remove GOMEMLIMIT from export_environment"},
+		{"GODEBUG", edit{"GOTRACEBACK=crash", "GOTRACEBACK=crash, GODEBUG=inittrace=1"}, edit{}, finding.Warn, `mxpipe gets GODEBUG=inittrace=1, `, "remove GODEBUG from export_environment"},
 		{"message size", edit{"default_transport", "message_size_limit = 0\ndefault_transport"}, edit{}, finding.Warn, `^Postfix: .*larger messages`, "message_size_limit=104857600"},
 		{"short ids", edit{"enable_long_queue_ids = yes\n", ""}, edit{}, finding.Warn, `^Postfix: short queue ids`, "enable_long_queue_ids=yes"},
 		{"nothing sent to it", edit{"default_transport = mxpipe\n", ""}, edit{}, finding.Warn, `nothing sends mail to it`, "default_transport=mxpipe"},

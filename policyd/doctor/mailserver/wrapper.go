@@ -90,21 +90,56 @@ func EximPIDFile(x EximOutput) string {
 	return cmp.Or(parseOptions(x.Main)["pid_file_path"], "/run/exim4/exim.pid")
 }
 
-// enoughMemory is the address space that mxpipe can start in: Go reserves most
-// of a gigabyte of it, and uses next to nothing.
-const enoughMemory = 2 << 30
+// Limits are those on a mail server's memory that the processes which it starts
+// inherit, in bytes.
+type Limits struct {
+	AddressSpace uint64 // RLIMIT_AS
+	Data         uint64 // RLIMIT_DATA
+}
 
-// AddressSpace is what is wrong with a limit on a mail server's address space
-// (RLIMIT_AS), which the processes that it starts inherit; nil: nothing. name
-// is Postfix or Exim.
-func AddressSpace(name string, limit uint64) []finding.Finding {
-	if limit >= enoughMemory {
-		return nil
+// What mxpipe can start in: Go reserves most of a gigabyte of address space and
+// some tens of megabytes of data, and uses next to nothing of them.
+const (
+	enoughAddressSpace = 2 << 30
+	enoughData         = 256 << 20
+)
+
+// Problems is what is wrong with the limits; nil: nothing. name is Postfix or
+// Exim.
+func (l Limits) Problems(name string) (list []finding.Finding) {
+	add := func(what, mend string, limit uint64) {
+		list = append(list, finding.Finding{
+			Level: finding.Fail,
+			What: fmt.Sprintf("%s: its processes have %d MiB of %s, in which mxpipe cannot start: it ends with status 2, and the message bounces",
+				name, limit>>20, what),
+			Mend: mend + " where it is started, and restart it",
+		})
 	}
-	return []finding.Finding{{
-		Level: finding.Fail,
-		What: fmt.Sprintf("%s: its processes have %d MiB of address space, in which mxpipe cannot start: it ends with status 2, and the message bounces",
-			name, limit>>20),
-		Mend: "set LimitAS=infinity in its unit, or remove ulimit -v where it is started, and restart it",
-	}}
+	if l.AddressSpace < enoughAddressSpace {
+		add("address space", "set LimitAS=infinity in its unit, or remove ulimit -v", l.AddressSpace)
+	}
+	if l.Data < enoughData {
+		add("data", "set LimitDATA=infinity in its unit, or remove ulimit -d", l.Data)
+	}
+	return list
+}
+
+// crashBySignal is the variable by which a Go runtime that cannot go on ends by a
+// signal, where it has come so far as to read it.
+const crashBySignal = "GOTRACEBACK=crash"
+
+// runtimeVariables looks for the variables in an environment, NAME or
+// NAME=value, that the Go runtime in mxpipe reads as it starts. mend is where
+// they are.
+func (r *report) runtimeVariables(environment []string, mend string) {
+	for _, v := range environment {
+		name, _, _ := strings.Cut(v, "=")
+		switch {
+		case !strings.HasPrefix(name, "GO") || v == crashBySignal:
+		case name == "GOMEMLIMIT":
+			r.fail("remove "+name+" from "+mend, "mxpipe gets %s: where it is malformed, mxpipe cannot start, and mail bounces or waits", v)
+		default:
+			r.warn("remove "+name+" from "+mend, "mxpipe gets %s, which changes how the Go runtime in it works, or what it prints", v)
+		}
+	}
 }

@@ -43,9 +43,11 @@ func TestPostfixWrapper(t *testing.T) {
 	}
 }
 
-func TestAddressSpace(t *testing.T) {
-	if list := AddressSpace("Postfix", 2<<30); list != nil {
+func TestLimits(t *testing.T) {
+	enough := Limits{AddressSpace: 2 << 30, Data: 256 << 20}
+	if list := enough.Problems("Postfix"); list != nil {
 		t.Errorf("%+v", list)
 	}
-	check(t, AddressSpace("Postfix", 2<<30-1), finding.Fail, "Postfix: its processes have 2047 MiB of address space", "LimitAS=infinity")
+	check(t, Limits{2<<30 - 1, enough.Data}.Problems("Postfix"), finding.Fail, "Postfix: its processes have 2047 MiB of address space", "LimitAS=infinity")
+	check(t, Limits{enough.AddressSpace, 32 << 20}.Problems("Exim"), finding.Fail, "Exim: its processes have 32 MiB of data", "LimitDATA=infinity")
 }
