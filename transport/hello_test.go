@@ -250,6 +250,24 @@ func TestSwallowedHello(t *testing.T) {
 	}
 }
 
+// A host that is silent in its handshakes leaves the next one half of the time.
+func TestSilentHandshakesLeaveTime(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	server := l.tlsServer(nil)
+	address := l.address()
+	between(t, fmt.Sprintf("%s:%d", address, l.port), server.Addr(), tamper{breaks: func([]byte) bool { return true }, swallow: true})
+	l.dns.Remove(theHost, dns.TypeA)
+	l.zone("%s. A %s", theHost, address)
+	next := l.mx("next.example", nil)
+	l.zone("%s. MX 20 next.example.", theDomain)
+	l.start(func(c *Config) { everything(c); c.CommandTimeout = time.Hour })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	expect(t, l.sendText(ctx, text, "b@"+theDomain), "2.0.0 next.example")
+	counts(t, next, 1, 1)
+}
+
 // What is written in tls_client holds for every hello.
 func TestWrittenSettingsHold(t *testing.T) {
 	t.Parallel()

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport/limit"
@@ -41,6 +43,7 @@ type hostDelivery struct {
 	answered bool         // the server has replied to a transaction
 	chunked  bool         // the last message over it went by BDAT
 	maxRcpts int          // recipients that one transaction takes
+	last     bool         // no other host is left
 }
 
 // tryHost offers the message to one host and gives back the recipients for
@@ -75,7 +78,7 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 		}
 		return d.skipHost(rcpts, held)
 	}
-	v := &hostDelivery{Delivery: d, host: h, provider: provider, trial: trial, maxRcpts: maxRcptsPerTx}
+	v := &hostDelivery{Delivery: d, host: h, provider: provider, trial: trial, maxRcpts: maxRcptsPerTx, last: last}
 	v.request = session.Request{
 		Host: h, Source: from, TLSRequiredNo: d.msg.Demands.TLSRequiredNo, Destination: d.msg.Target.String(),
 		Budget: d.budget(time.Since(start), last),
@@ -199,11 +202,27 @@ func (v *hostDelivery) getConn(ctx context.Context, idle bool) (failed *status.E
 			return failed
 		}
 	}
+	ctx, cancel := v.share(ctx)
+	defer cancel()
 	v.conn, failed = v.cfg.Dialer.Connect(ctx, &v.request)
 	for failed != nil && v.otherSource(failed) {
 		v.conn, failed = v.cfg.Dialer.Connect(ctx, &v.request)
 	}
 	return failed
+}
+
+// errShare ends the attempt to connect to a host that takes so long that the
+// next one would have no time left.
+var errShare = fmt.Errorf("%w: half of the time that the delivery had left is for the next host", os.ErrDeadlineExceeded)
+
+// share leaves half of a delivery's time to the hosts after this one, which may
+// be silent in one handshake after the other.
+func (v *hostDelivery) share(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, bounded := ctx.Deadline()
+	if v.last || !bounded {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, time.Until(end)/2, errShare)
 }
 
 // dropConn closes a connection that is of no use any more.

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -83,8 +84,11 @@ func (a *Answer) Len() int {
 
 // Bounds on what is believed.
 const (
-	maxAliases     = 16
-	maxTTL         = 24 * time.Hour
+	maxAliases = 16
+	maxTTL     = 24 * time.Hour
+	// minTTL is for records with a TTL of zero, which may be used for what is
+	// under way (RFC 1035 §3.2.1): a delivery asks for them once.
+	minTTL         = time.Second
 	maxNegativeTTL = time.Hour // RFC 2308 §5
 	// noSOATTL is for negative answers without an SOA record. RFC 2308 §5
 	// would not cache them, lest servers hand them round for ever; no one
@@ -96,6 +100,7 @@ const (
 // question.
 var (
 	errAliases       = errors.New("the aliases form a loop, or there are more than 16 of them")
+	errOtherName     = errors.New("the answer is about another name")
 	errContradiction = errors.New("the answer says both that the name exists and that it does not")
 	errEmpty         = errors.New("the records have no data")
 	errReferral      = errors.New("the server refers to other servers and does not resolve names itself")
@@ -146,6 +151,9 @@ func parseResponse(msg *dns.Msg, q question) (response, error) {
 			return p, nil
 		}
 		if alias == nil {
+			if p.aboutOthers(msg, q.qtype) {
+				return response{}, errOtherName
+			}
 			return p.absent(msg)
 		}
 		p.ttl = min(p.ttl, ttlOf(alias.Hdr.Ttl))
@@ -154,6 +162,16 @@ func parseResponse(msg *dns.Msg, q question) (response, error) {
 			return response{}, errAliases
 		}
 	}
+}
+
+// aboutOthers says whether a message has records of the type, or aliases, but
+// of names to which nothing leads from the one that was asked for. That there
+// is nothing of this one, it does not say.
+func (p *response) aboutOthers(msg *dns.Msg, qtype Type) bool {
+	return slices.ContainsFunc(msg.Answer, func(rr dns.RR) bool {
+		h := rr.Header()
+		return h.Class == dns.ClassINET && (h.Rrtype == uint16(qtype) || h.Rrtype == dns.TypeCNAME && p.aliases == 0)
+	})
 }
 
 // absent reads what a message says about a name for which it has no records.
@@ -197,7 +215,7 @@ func (p response) absent(msg *dns.Msg) (response, error) {
 // ttlOf reads a TTL; with the top bit set it means zero (RFC 2181 §8).
 func ttlOf(ttl uint32) time.Duration {
 	if ttl > 1<<31-1 {
-		return 0
+		return minTTL
 	}
-	return time.Duration(ttl) * time.Second
+	return max(time.Duration(ttl)*time.Second, minTTL)
 }

@@ -42,8 +42,12 @@ func TestParseResponse(t *testing.T) {
 		{what: "records of the name, in any letter case and order", answer: []string{
 			"y.example. 60 IN A 192.0.2.1", "X.Example. 90 IN A 192.0.2.2", "x.example. 80 IN A 192.0.2.3"},
 			want: response{canonical: "x.example.", ttl: 80 * time.Second, records: addrs("192.0.2.2", "192.0.2.3")}},
-		{what: "records beside the chain are ignored", answer: []string{"evil.example. 60 IN A 192.0.2.1", "z.example. IN CNAME x.example."},
-			want: response{canonical: "x.example.", existence: NoData, ttl: noSOATTL}},
+		{what: "records beside the chain say nothing", answer: []string{"evil.example. 60 IN A 192.0.2.1", "z.example. IN CNAME x.example."}, err: errOtherName},
+		{what: "not even that the name does not exist", rcode: dns.RcodeNameError, answer: []string{"evil.example. 60 IN A 192.0.2.1"}, err: errOtherName},
+		{what: "an alias of another name", answer: []string{"evil.example. 60 IN CNAME y.example."}, ns: []string{"example. 60 IN SOA ns. h. 1 1 1 1 40"}, err: errOtherName},
+		{what: "records beside the end of the chain", answer: []string{"x.example. 60 IN CNAME y.example.", "evil.example. 60 IN A 192.0.2.1"}, err: errOtherName},
+		{what: "other types beside the chain", answer: []string{"evil.example. 60 IN MX 1 x."}, ns: []string{"example. 60 IN SOA ns. h. 1 1 1 1 40"},
+			want: response{canonical: "x.example.", existence: NoData, ttl: 40 * time.Second}},
 		{what: "a chain in disorder", answer: []string{
 			"z.example. 60 IN A 192.0.2.1", "y.example. 50 IN CNAME z.example.", "x.example. 70 IN CNAME y.example."},
 			want: response{canonical: "z.example.", ttl: 50 * time.Second, aliases: 2, records: addrs("192.0.2.1")}},
@@ -63,7 +67,7 @@ func TestParseResponse(t *testing.T) {
 		{what: "a negative TTL beyond an hour", ns: []string{"example. 90000 IN SOA ns. h. 1 1 1 1 90000"},
 			want: response{canonical: "x.example.", existence: NoData, ttl: time.Hour}},
 		{what: "a TTL with its top bit set is zero (RFC 2181 §8)", answer: []string{"x.example. 2147483648 IN A 192.0.2.1"},
-			want: response{canonical: "x.example.", records: addrs("192.0.2.1")}},
+			want: response{canonical: "x.example.", ttl: minTTL, records: addrs("192.0.2.1")}},
 		{what: "another class", answer: []string{"x.example. 60 CH A 192.0.2.1"}, want: response{canonical: "x.example.", existence: NoData, ttl: noSOATTL}},
 	} {
 		msg := &dns.Msg{Answer: nil}

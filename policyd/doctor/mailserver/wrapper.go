@@ -124,8 +124,8 @@ func (l Limits) Problems(name string) (list []finding.Finding) {
 	return list
 }
 
-// crashBySignal is the variable by which a Go runtime that cannot go on ends by a
-// signal, where it has come so far as to read it.
+// crashBySignal is the variable by which a Go runtime that cannot go on ends by
+// a signal, where it has come so far as to read it.
 const crashBySignal = "GOTRACEBACK=crash"
 
 // runtimeVariables looks for the variables in an environment, NAME or
