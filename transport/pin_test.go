@@ -8,6 +8,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/pin"
+	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 // pinTo has the transport pin keys for theDomain.
@@ -109,5 +110,73 @@ func TestPinsAndThePool(t *testing.T) {
 	expect(t, l.send("b@c.example"), "4.7.5 pin")
 	if c := server.Counters(); c.Messages != 3 || c.Connections != 3 {
 		t.Errorf("%d messages over %d connections, want 3 over 3", c.Messages, c.Connections)
+	}
+}
+
+// What an override demands of its domain's hosts it demands of any to which the
+// mail server's next hop leads, whatever override that one has; and where it
+// demands less than the transport, the transport's demands hold.
+func TestNexthopKeepsDemands(t *testing.T) {
+	t.Parallel()
+	authenticated := func(c *Config) { c.MXAuth.Local = &LocalPolicy{MinTLS: verdict.TLSAuthenticated} }
+	encrypted := func(c *Config) { c.MXAuth.Local = &LocalPolicy{MinTLS: verdict.TLSEncrypted} }
+	none := func(c *Config) { c.MXAuth = PolicySet{} }
+	same := func(*Config) {}
+	for _, tt := range []struct {
+		name      string
+		transport func(*Config)
+		own, hop  func(*Config) // the overrides; nil: there is none
+		pin       string        // of the domain: right, wrong, or none
+		cert      ca.Spec       // of the next hop
+		plain     bool
+		want      string
+	}{
+		{name: "the pinned key", own: same, pin: "right", want: "2.0.0 hop.example"},
+		{name: "another key", own: same, pin: "wrong", want: "4.7.5 pin"},
+		{name: "no TLS where a key is pinned", own: same, pin: "right", plain: true, want: "4.7.5 pin"},
+		{name: "another key, and an override of the next hop", own: same, hop: same, pin: "wrong", want: "4.7.5 pin"},
+		{name: "local_policy", own: encrypted, want: "2.0.0 hop.example"},
+		{name: "local_policy, and no TLS", own: encrypted, plain: true, want: "4.7.4 local_policy"},
+		{name: "local_policy, and a wrong certificate", own: authenticated, cert: ca.For("other.example"), want: "4.7.5 local_policy"},
+		{name: "the same, and a lesser one of the next hop", own: authenticated, hop: encrypted, cert: ca.For("other.example"), want: "4.7.5 local_policy"},
+		{name: "a lesser one, and the same of the next hop", own: encrypted, hop: authenticated, cert: ca.For("other.example"), want: "4.7.5 local_policy"},
+		{name: "less than the transport", transport: encrypted, own: none, plain: true, want: "4.7.4 local_policy"},
+		{name: "nothing", own: same, plain: true, want: "2.0.0 hop.example"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.mx("hop.example", func(h *mx.Behaviour) {
+				if tt.cert.Names != nil {
+					h.TLS.Certificate = l.cert(tt.cert)
+				}
+				if tt.plain {
+					h.TLS = mx.TLS{}
+				}
+			})
+			l.mx(theHost, nil)
+			l.zone("%s. MX 10 %s.", theDomain, theHost)
+			l.start(func(c *Config) {
+				everything(c)
+				if tt.transport != nil {
+					tt.transport(c)
+				}
+				if tt.hop != nil {
+					addOverride(c, "hop.example", "", tt.hop)
+				}
+				addOverride(c, theDomain, "", tt.own)
+				switch last := &c.Overrides[len(c.Overrides)-1]; tt.pin {
+				case "right":
+					last.Pins = []pin.Pin{pin.Of(l.certificates["hop.example"].Leaf)}
+				case "wrong":
+					last.Pins = []pin.Pin{{1}}
+				}
+			})
+			env := envelope("b@" + theDomain)
+			env.Nexthop = "[hop.example]"
+			for range 2 {
+				expect(t, l.transport.Deliver(t.Context(), env, msg(t, text)), tt.want)
+			}
+		})
 	}
 }

@@ -121,6 +121,7 @@ type Transport struct {
 	hosts      *delivery.Hosts
 	load       *limit.Providers // at each provider
 	inProgress inProgress
+	elsewhere  elsewhere
 
 	ctx  context.Context // ends with Close
 	stop context.CancelCauseFunc
@@ -560,7 +561,8 @@ func (t *Transport) split(env *Envelope, results []Result) []*targetRcpts {
 
 // destination says where mail for a recipient goes, and in which way. What
 // the mail server names as its next hop comes before the recipient's domain,
-// unless it is that; overrides are looked for under the name that was chosen.
+// unless it is that; overrides are looked for under the name that was chosen,
+// and that of the domain keeps its demands.
 // A relay comes before all of that.
 func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profile, dest plan.Target, failed *status.Error) {
 	own, err := route.ForDomain(rcpt.ASCII)
@@ -583,13 +585,54 @@ func (t *Transport) destination(rcpt address.Address, nexthop string) (p *profil
 	if r := t.relayFor(dest, own.Domain, o); r != nil {
 		return r.profile, r.target, nil
 	}
-	if o == nil {
-		return t.base, dest, nil
+	p = t.base
+	if o != nil {
+		p = o.profile
 	}
-	if o.nexthop != (route.Destination{}) {
+	if dest.Named {
+		p = t.elsewhere.profile(p, t.overrideOf(own.Domain))
+	}
+	if o != nil && o.nexthop != (route.Destination{}) {
 		dest = plan.Target{Destination: o.nexthop, Named: true}
 	}
-	return o.profile, dest, nil
+	return p, dest, nil
+}
+
+// elsewhere has the profiles for mail that the mail server's next hop takes to
+// other hosts than those of the recipient's domain. What an override demands of
+// the domain's hosts by pin and local_policy it demands of any.
+type elsewhere struct {
+	mu   sync.Mutex
+	made map[elsewhereKey]*profile
+}
+
+// elsewhereKey is the profile that the next hop has, and that of the domain.
+type elsewhereKey struct{ nexthop, own *profile }
+
+// profile gives the one for a next hop that has p; own is the override of the
+// recipient's domain, nil where there is none.
+func (e *elsewhere) profile(p *profile, own *override) *profile {
+	if own == nil || own.profile == p {
+		return p
+	}
+	rules := p.planner.Rules().Keeping(own.planner.Rules())
+	if rules == p.planner.Rules() {
+		return p
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	key := elsewhereKey{p, own.profile}
+	if known := e.made[key]; known != nil {
+		return known
+	}
+	strict := *p
+	strict.planner = p.planner.Under(rules, own.match)
+	strict.delivery.Planner = strict.planner
+	if e.made == nil {
+		e.made = map[elsewhereKey]*profile{}
+	}
+	e.made[key] = &strict
+	return &strict
 }
 
 // overrideOf finds the override for a domain; nil: there is none.

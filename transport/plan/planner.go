@@ -113,6 +113,14 @@ func New(cfg Config) *Planner {
 // Rules gives the policies that hosts are judged by.
 func (p *Planner) Rules() verdict.Rules { return p.cfg.Rules }
 
+// Under gives a planner that judges hosts by other rules, which are those of an
+// override.
+func (p *Planner) Under(rules verdict.Rules, override string) *Planner {
+	cfg := p.cfg
+	cfg.Rules, cfg.Override = rules, override
+	return New(cfg)
+}
+
 // recording gives the same planner with a resolver that records.
 func (p *Planner) recording() (*Planner, *recordingResolver) {
 	recorder := &recordingResolver{Resolver: p.cfg.Resolver}

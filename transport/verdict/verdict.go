@@ -56,6 +56,16 @@ type Rules struct {
 	Relay  Relay    // the host is a relay
 }
 
+// Keeping gives rules that demand what own does as well, by local_policy and
+// pins, of whatever host the mail goes to. Of two sets of pins own's counts.
+func (r Rules) Keeping(own Rules) Rules {
+	r.MinTLS, r.MinMX = max(r.MinTLS, own.MinTLS), max(r.MinMX, own.MinMX)
+	if !own.Pins.Empty() {
+		r.Pins = own.Pins
+	}
+	return r
+}
+
 // Relay says whether a host is a relay, and how it is connected to.
 type Relay uint8
 
