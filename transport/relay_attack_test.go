@@ -195,3 +195,44 @@ func TestRelayByNexthop(t *testing.T) {
 func portOf(l *lab) string {
 	return strings.TrimPrefix((&relay.Relay{Host: "x", Port: l.port}).String(), "x:")
 }
+
+// Of several relays at the host and port that a next hop names, the one of the
+// recipient's override counts, else the first that is configured.
+func TestRelaysAtOnePlace(t *testing.T) {
+	t.Parallel()
+	for _, ofTransport := range []bool{false, true} {
+		l := newLab(t)
+		server := l.submission(func(h *mx.Behaviour) {
+			for _, user := range []string{"carol", "dave"} {
+				h.Auth.Users[user] = password
+			}
+		})
+		as := func(user string) *relay.Relay {
+			r := *l.relayed()
+			r.User = user
+			return &r
+		}
+		l.start(func(c *Config) {
+			if ofTransport {
+				c.Relay = as("dave")
+			}
+			bob, carol := as("bob"), as("carol")
+			addOverride(c, "b.example", "", func(c *Config) { c.Relay = bob })
+			addOverride(c, "c.example", "", func(c *Config) { c.Relay = carol })
+			addOverride(c, "d.example", "", func(c *Config) { c.Relay = nil })
+		})
+		first := "bob"
+		if ofTransport {
+			first = "dave"
+		}
+		for to, user := range map[string]string{"x@b.example": "bob", "x@c.example": "carol", "x@d.example": first, "x@else.example": first} {
+			for range 2 {
+				before := len(server.Messages())
+				expect(t, l.sendAs(func(e *Envelope) { e.Nexthop = "[smtp.relay.example]:" + portOf(l) }, to), "2.0.0 smtp.relay.example")
+				if m := server.Messages(); len(m) != before+1 || m[before].User != user {
+					t.Errorf("%s went as another than %s", to, user)
+				}
+			}
+		}
+	}
+}

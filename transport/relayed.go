@@ -69,17 +69,20 @@ func (t *Transport) login(r *relay.Relay, read func(name string) ([]byte, error)
 
 // relayFor says which relay takes mail; nil: none. dest is where it would go
 // without one, o the override for that, and own the recipient's own domain. A
-// next hop that names a configured relay is that relay, with its login; else an
-// override's relay comes before the transport's.
+// next hop that names a configured relay is that relay, with its login, of
+// several the one of the recipient's override, else the first in the order of
+// the configuration; else an override's relay comes before the transport's.
 func (t *Transport) relayFor(dest plan.Target, own string, o *override) *relayed {
+	byDomain := t.overrideOf(own)
 	if dest.Named {
-		for _, r := range t.relays {
-			if r.via.Is(dest.Destination, t.base.cfg.Port) {
+		// Several may be there, with a login each.
+		for _, r := range append([]*relayed{byDomain.relayed()}, t.relays...) {
+			if r != nil && r.via.Is(dest.Destination, t.base.cfg.Port) {
 				return r
 			}
 		}
 	}
-	switch byDomain := t.overrideOf(own); {
+	switch {
 	case o != nil && o.relay != nil:
 		return o.relay
 	case dest.Named && byDomain != nil && byDomain.relay != nil:
@@ -88,6 +91,14 @@ func (t *Transport) relayFor(dest plan.Target, own string, o *override) *relayed
 		return nil // it has said otherwise
 	}
 	return t.base.relay
+}
+
+// relayed gives the relay of an override; nil: there is none.
+func (o *override) relayed() *relayed {
+	if o == nil {
+		return nil
+	}
+	return o.relay
 }
 
 // addRelay adds one that is configured; overrides that have the transport's

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -117,6 +118,18 @@ func checkRelay(seen map[string]value, t *transport.Config) {
 		at.wrong("cannot be used with nexthop; expected one of the two")
 	case nexthop:
 		t.Relay = nil
+	}
+}
+
+// compareRelay warns of a relay that is at the host and port of one before it,
+// with another login or TLS: a next hop cannot tell which of them it means.
+func (d *decoder) compareRelay(at value, r *relay.Relay, before []*relay.Relay) {
+	for _, other := range before {
+		if r != nil && other != nil && r.String() == other.String() && !reflect.DeepEqual(r, other) {
+			d.warn(at.node, "%s is at %s as one before it, with another login or TLS; --nexthop %s goes to the one of the recipient's override, else to the one before",
+				at.path, r, r)
+			return
+		}
 	}
 }
 

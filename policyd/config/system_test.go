@@ -37,6 +37,27 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Two relays at one host and port, which a next hop cannot tell apart, are
+// warned of where they differ.
+func TestRelaysAtOnePlace(t *testing.T) {
+	for text, want := range map[string]string{
+		`relay: {host: "r.example:587"}, overrides: [{match: a.example, relay: {host: "r.example", tls: implicit}}]`:                                       "",
+		`relay: {host: "r.example:587"}, overrides: [{match: a.example, relay: {host: r.example}}]`:                                                        "",
+		`relay: {host: "r.example:587"}, overrides: [{match: a.example, relay: {host: "r.example:587", tls: implicit}}]`:                                   "f:1:109: transports.default.overrides[0].relay is at r.example:587 as one before it, with another login or TLS; --nexthop r.example:587 goes to the one of the recipient's override",
+		`overrides: [{match: a.example, relay: {host: r.example}}, {match: b.example, relay: {host: "r.example:587", tls: implicit}}, {match: c.example}]`: "transports.default.overrides[1].relay is at r.example:587",
+	} {
+		c, err := Parse("f", []byte("transports: {default: {mx_auth: none, "+text+"}}"), someHost())
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		got := Mistakes(c.Warnings).Error()
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%q: warned of %q, want %q", text, got, want)
+		}
+	}
+}
+
 // Keys that Postfix cannot be told are warned of where it may ask, with the
 // map.
 func TestUntold(t *testing.T) {

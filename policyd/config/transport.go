@@ -9,6 +9,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/limit"
+	"github.com/mxpipe/mxpipe/transport/relay"
 )
 
 // newTransport gives a transport with the defaults of its keys; it obeys no
@@ -135,6 +136,7 @@ func (d *decoder) overrides(v value, t *transport.Config, c *Config) {
 		return
 	}
 	lines := make(map[string]int) // of the patterns so far
+	relays := []*relay.Relay{t.Relay}
 	var all []transport.Override
 	for i := range v.node.Content {
 		item := v.item(i)
@@ -149,6 +151,10 @@ func (d *decoder) overrides(v value, t *transport.Config, c *Config) {
 		seen := item.block(append(keys, nested)...)
 		checkSource(seen, &laid)
 		checkRelay(seen, &laid)
+		if at, given := seen["relay"]; given {
+			d.compareRelay(at, laid.Relay, relays)
+			relays = append(relays, laid.Relay)
+		}
 		d.noteUntold(seen, t.Name)
 		if match, given := seen["match"]; !given {
 			item.wrong("match is missing; expected a key such as match: example.org")
