@@ -159,7 +159,7 @@ func (f *fickle) serve(raw *net.TCPConn) {
 			return
 		}
 		for i, fl := range f.manner.flights {
-			if !s.read(fl) || !s.write(fl.reply) {
+			if !s.answer(fl) {
 				return
 			}
 			if first && n == 1 && i == len(f.manner.flights)-1 && fl.content == "chunk" && !s.noop() {
@@ -209,41 +209,66 @@ func (s *fickleSession) write(text string) bool {
 	return err == nil
 }
 
-// read takes in a flight, and accepts the message when that was its end.
-func (s *fickleSession) read(fl flight) bool {
+// answer takes in a flight and answers it.
+func (s *fickleSession) answer(fl flight) bool {
+	reply, ok := s.read(fl)
+	return ok && s.write(reply)
+}
+
+// read takes in a flight, and accepts the message when that was its end. It
+// gives the reply that is due.
+func (s *fickleSession) read(fl flight) (reply string, ok bool) {
 	for range fl.lines {
 		if !s.line() {
-			return false
+			return "", false
 		}
 	}
+	reply = fl.reply
 	switch fl.content {
 	case "":
-		return true
+		return reply, true
 	case "chunk":
 		line, err := s.r.ReadString('\n')
 		if err != nil {
-			return false
+			return "", false
+		}
+		if line == "DATA\r\n" {
+			// What it had said while it was idle were replies too many, and who
+			// is out of step is given DATA.
+			if !s.write(strings.TrimSuffix(reply, taken)+"354 go\r\n") || !s.data() {
+				return "", false
+			}
+			reply = taken
+			break
 		}
 		n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(line, "BDAT "), " LAST\r\n"))
 		if err != nil {
-			return false
+			return "", false
 		}
 		if _, err := io.CopyN(io.Discard, s.r, int64(n)); err != nil {
-			return false
+			return "", false
 		}
 	case "data":
-		var got []byte
-		for !bytes.HasSuffix(got, []byte("\r\n.\r\n")) {
-			line, err := s.r.ReadBytes('\n')
-			if err != nil {
-				return false
-			}
-			got = append(got, line...)
+		if !s.data() {
+			return "", false
 		}
 	}
 	s.mu.Lock()
 	s.copies++
 	s.mu.Unlock()
+	return reply, true
+}
+
+// data takes in what follows DATA.
+func (s *fickleSession) data() bool {
+	var got []byte
+	for !bytes.HasSuffix(got, []byte("\r\n.\r\n")) {
+		line, err := s.r.ReadBytes('\n')
+		if err != nil {
+			return false
+		}
+		got = append(got, line...)
+	}
 	return true
 }
 
@@ -251,14 +276,14 @@ func (s *fickleSession) read(fl flight) bool {
 func (s *fickleSession) breakOff(e end) {
 	i, left := s.manner.last(e)
 	for _, fl := range s.manner.flights[:i] {
-		if !s.read(fl) || !s.write(fl.reply) {
+		if !s.answer(fl) {
 			return
 		}
 	}
 	fl := s.manner.flights[i]
 	switch e.reading {
 	case readAll:
-		if !s.read(fl) {
+		if _, ok := s.read(fl); !ok {
 			return
 		}
 	case readHalf:
