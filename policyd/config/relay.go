@@ -153,6 +153,9 @@ func mechanism() format[sasl.Mechanism] {
 // mean nothing.
 func relayHost() format[relay.Relay] {
 	return format[relay.Relay]{"a host or an address, with a port or without, such as smtp.relay.example:587", func(s string) (r relay.Relay, err error) {
+		if strings.HasPrefix(s, "unix:") || strings.HasPrefix(s, "/") {
+			return r, hintError{quote(s) + " is a unix socket, which no relay is reached by", "a port of this host, such as 127.0.0.1:10025"}
+		}
 		host, tail := s, ""
 		if addr, err := netip.ParseAddr(s); err == nil && addr.Is6() {
 			host = s // its colons are its own
