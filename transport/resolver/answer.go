@@ -86,7 +86,7 @@ func (a *Answer) Len() int {
 const (
 	maxAliases = 16
 	maxTTL     = 24 * time.Hour
-	// minTTL is for records with a TTL of zero, which may be used for what is
+	// minTTL is for addresses with a TTL of zero, which may be used for what is
 	// under way (RFC 1035 §3.2.1): a delivery asks for them once.
 	minTTL         = time.Second
 	maxNegativeTTL = time.Hour // RFC 2308 §5
@@ -143,6 +143,9 @@ func parseResponse(msg *dns.Msg, q question) (response, error) {
 		if len(found) > 0 {
 			if msg.Rcode == dns.RcodeNameError {
 				return response{}, errContradiction
+			}
+			if q.qtype == TypeA || q.qtype == TypeAAAA {
+				p.ttl = max(p.ttl, minTTL)
 			}
 			p.records, p.omitted = readRecords(found)
 			if p.records.Len() == 0 {
@@ -215,7 +218,7 @@ func (p response) absent(msg *dns.Msg) (response, error) {
 // ttlOf reads a TTL; with the top bit set it means zero (RFC 2181 §8).
 func ttlOf(ttl uint32) time.Duration {
 	if ttl > 1<<31-1 {
-		return minTTL
+		return 0
 	}
-	return max(time.Duration(ttl)*time.Second, minTTL)
+	return time.Duration(ttl) * time.Second
 }

@@ -304,16 +304,23 @@ func (s *Session) Stale() bool {
 }
 
 // OutOfStep reports whether an idle session is stale because the server has
-// said something that is no 4yz, its goodbye: most likely the late reply to a
-// command that it had answered before, so that it counts otherwise than we do.
+// said something that is no 4yz, its goodbye, and goes on: most likely the late
+// reply to a command that it had answered before, so that it counts otherwise
+// than we do.
 func (s *Session) OutOfStep() bool {
 	s.r.borrow()
 	defer s.r.giveBack()
 	if s.unasked() != errUnasked {
 		return false
 	}
-	code, _ := s.r.Peek(min(3, s.r.Buffered()))
-	return len(code) > 0 && code[0] != '4'
+	s.raw.polling = true
+	defer func() { s.raw.polling = false }()
+	for {
+		ahead, err := s.r.Peek(s.r.Buffered() + 1)
+		if err != nil {
+			return errors.Is(err, errWouldBlock) && ahead[0] != '4'
+		}
+	}
 }
 
 // Reset ends a failed transaction (RFC 5321 §4.1.1.5).
