@@ -69,7 +69,8 @@ func (e *Error) Unwrap() error { return e.Err }
 func Words(err error) string {
 	text := status.Words(err)
 	var op *net.OpError
-	if errors.As(err, &op) && op.Err != nil {
+	// An alert has no ports, and who has sent it is a part of the reason.
+	if errors.As(err, &op) && op.Err != nil && op.Op != "remote error" {
 		text = strings.Replace(text, op.Error(), op.Err.Error(), 1)
 	}
 	for _, end := range []error{io.ErrUnexpectedEOF, io.EOF} {
