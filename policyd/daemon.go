@@ -186,7 +186,7 @@ func (d *Daemon) load() error {
 		Transport: d.forDelivery,
 		Spool:     d.spool,
 		Served:    d.served,
-		Slots:     semaphore.NewWeighted(int64(d.slots)),
+		Slots:     intake.NewSlots(d.slots),
 		Uploads:   semaphore.NewWeighted(int64(d.slots) * intake.UploadsPerSlot),
 		Logger:    d.log,
 	})

@@ -60,10 +60,11 @@ type Config struct {
 	Transport func(name string) (t Transport, ok bool)
 	Spool     *spool.Spool
 	Served    *served.Store
-	// Slots holds one unit for each delivery that may be under way, Uploads one
-	// for each message that may be coming in.
-	Slots, Uploads *semaphore.Weighted
-	Logger         *slog.Logger
+	// Slots are those of max_deliveries. Uploads holds one unit for each message
+	// that may be coming in.
+	Slots   *Slots
+	Uploads *semaphore.Weighted
+	Logger  *slog.Logger
 }
 
 // Dispatcher is where all front ends bring their messages. It is safe for
@@ -92,19 +93,18 @@ func New(cfg Config) *Dispatcher {
 type Slot struct {
 	dispatcher *Dispatcher
 	transport  Transport
-	waited     time.Duration // for it
+	// of those under way, that it counts for
+	destination string
+	waited      time.Duration // for it
 }
 
-// acquire waits for one of what there is a number of; busy says that there was
-// none in time.
-func (d *Dispatcher) acquire(ctx context.Context, from *semaphore.Weighted, busy string) error {
-	if ctx.Err() == nil && from.TryAcquire(1) {
-		return nil // as is usual: no timer is needed
-	}
-	wait, cancel := context.WithTimeout(ctx, SlotWait)
+// wait waits for one of what there is a number of; busy says that there was none
+// in time.
+func (d *Dispatcher) wait(ctx context.Context, acquire func(context.Context) error, busy string) error {
+	bounded, cancel := context.WithTimeout(ctx, SlotWait)
 	defer cancel()
 	switch {
-	case from.Acquire(wait, 1) == nil:
+	case acquire(bounded) == nil:
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -135,7 +135,7 @@ func (s *Slot) Release() {
 	s.dispatcher.mu.Lock()
 	delete(s.dispatcher.running, s)
 	s.dispatcher.mu.Unlock()
-	s.dispatcher.Slots.Release(1)
+	s.dispatcher.Slots.Release(s.destination)
 	s.transport.Release()
 }
 

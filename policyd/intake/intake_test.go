@@ -51,7 +51,7 @@ func newBench(t *testing.T) *bench {
 			b.held++
 			return Transport{Deliverer: b, Release: func() { b.held-- }, Overtime: time.Minute}, true
 		},
-		Spool: spool.New(b.dir, 1<<20), Served: memory, Slots: semaphore.NewWeighted(1), Uploads: semaphore.NewWeighted(UploadsPerSlot), Logger: slog.New(slog.DiscardHandler),
+		Spool: spool.New(b.dir, 1<<20), Served: memory, Slots: NewSlots(1), Uploads: semaphore.NewWeighted(UploadsPerSlot), Logger: slog.New(slog.DiscardHandler),
 	})
 	if b.msg, err = b.Spool.Receive(strings.NewReader("Subject: x\n\nHello.\n")); err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func (b *bench) slot() *Slot {
 	defer upload.End()
 	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
-	slot, err := upload.Admit(ctx)
+	slot, err := upload.Admit(ctx, &transport.Envelope{})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -221,13 +221,13 @@ func TestAdmit(t *testing.T) {
 		if err != nil || time.Since(begin) != 0 {
 			t.Fatalf("a message cannot come in though none does: %v after %v", err, time.Since(begin))
 		}
-		if _, err := upload.Admit(t.Context()); !errors.As(err, &refused) || refused.Code.String() != "4.3.2" || time.Since(begin) != SlotWait {
+		if _, err := upload.Admit(t.Context(), &transport.Envelope{}); !errors.As(err, &refused) || refused.Code.String() != "4.3.2" || time.Since(begin) != SlotWait {
 			t.Errorf("no slot: %v after %v", err, time.Since(begin))
 		}
 		begin = time.Now()
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, transport.ErrTimeout)
 		defer cancel()
-		if _, err := upload.Admit(ctx); !errors.Is(err, transport.ErrTimeout) || time.Since(begin) != time.Second {
+		if _, err := upload.Admit(ctx, &transport.Envelope{}); !errors.Is(err, transport.ErrTimeout) || time.Since(begin) != time.Second {
 			t.Errorf("no time: %v after %v", err, time.Since(begin))
 		}
 		upload.End()
@@ -281,7 +281,7 @@ func TestUploads(t *testing.T) {
 		if n := b.Busy(); n != 1 {
 			t.Errorf("%d got no place", n)
 		}
-		slot, err := half[0].Admit(t.Context()) // which is whole
+		slot, err := half[0].Admit(t.Context(), &transport.Envelope{}) // which is whole
 		if err != nil {
 			t.Fatalf("there is no slot for a whole message beside three half ones: %v", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
 
@@ -40,9 +41,12 @@ func (d *Dispatcher) Upload(ctx context.Context, name string) (*Upload, error) {
 	if !ok {
 		return nil, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", name)}
 	}
-	if err := d.acquire(ctx, d.Uploads, "mxpolicyd is busy: too many messages are being received"); err != nil {
-		t.Release()
-		return nil, err
+	if ctx.Err() != nil || !d.Uploads.TryAcquire(1) { // as is not usual: a timer is needed
+		err := d.wait(ctx, func(ctx context.Context) error { return d.Uploads.Acquire(ctx, 1) }, "mxpolicyd is busy: too many messages are being received")
+		if err != nil {
+			t.Release()
+			return nil, err
+		}
 	}
 	d.uploading.Add(1)
 	return &Upload{dispatcher: d, transport: t}, nil
@@ -53,16 +57,20 @@ func (u *Upload) Receiving(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeoutCause(ctx, UploadTime, ErrSlow)
 }
 
-// Admit waits for a slot, for five seconds at most, now that the message is
-// whole. ctx ends when the time for the delivery is over; one that goes on long
+// Admit waits for a slot for a message with that envelope, for five seconds at
+// most, now that it is whole. ctx ends when the time for the delivery is over; one that goes on long
 // after that is overdue. The error is as that of Upload.
-func (u *Upload) Admit(ctx context.Context) (*Slot, error) {
+func (u *Upload) Admit(ctx context.Context, env *transport.Envelope) (*Slot, error) {
 	d := u.dispatcher
+	flow := flowOfMessage(env)
 	start := time.Now()
-	if err := d.acquire(ctx, d.Slots, "mxpolicyd is busy: max_deliveries reached"); err != nil {
-		return nil, err
+	if ctx.Err() != nil || !d.Slots.TryAcquire(flow) {
+		err := d.wait(ctx, func(ctx context.Context) error { return d.Slots.Acquire(ctx, flow) }, "mxpolicyd is busy: max_deliveries reached")
+		if err != nil {
+			return nil, err
+		}
 	}
-	s := &Slot{dispatcher: d, transport: u.transport, waited: time.Since(start)}
+	s := &Slot{dispatcher: d, transport: u.transport, destination: flow.Destination, waited: time.Since(start)}
 	u.transport.Release = nil
 	u.End()
 	due, bounded := ctx.Deadline()

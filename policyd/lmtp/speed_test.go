@@ -45,7 +45,7 @@ func benchmark(b *testing.B, size int) {
 		Transport: func(string) (intake.Transport, bool) {
 			return intake.Transport{Deliverer: nowhere{}, Release: func() {}}, true
 		},
-		Spool: spool.New(dir, 1<<30), Served: memory, Slots: semaphore.NewWeighted(10), Uploads: semaphore.NewWeighted(10), Logger: slog.New(slog.DiscardHandler),
+		Spool: spool.New(dir, 1<<30), Served: memory, Slots: intake.NewSlots(10), Uploads: semaphore.NewWeighted(10), Logger: slog.New(slog.DiscardHandler),
 	})
 	s := New(dispatcher, accept.New(10, dispatcher.Logger), "default", "mx.example.org")
 	l, err := net.Listen("unix", dir+"/s")

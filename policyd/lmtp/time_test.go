@@ -10,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/mxpipe/mxpipe/internal/lab/memnet"
 	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
@@ -174,7 +172,7 @@ func TestSilentClient(t *testing.T) {
 func TestMaxDeliveries(t *testing.T) {
 	bubble(t, func(b *bench, l *memnet.Listener) {
 		held := make(chan struct{})
-		b.Slots = semaphore.NewWeighted(1)
+		b.Slots = intake.NewSlots(1)
 		b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
 			if len(b.Calls()) == 1 {
 				<-held

@@ -42,7 +42,7 @@ func (s *session) LMTPData(r io.Reader, replies smtp.StatusCollector) error {
 	log = log.With("queue_id", s.env.QueueID)
 	ctx, cancel := context.WithTimeoutCause(s.conn.deliveries, deliveryTime, transport.ErrTimeout)
 	defer cancel()
-	slot, err := upload.Admit(ctx)
+	slot, err := upload.Admit(ctx, &s.env)
 	if err != nil {
 		return s.refuse(r, err, log) // r is at its end
 	}

@@ -62,7 +62,7 @@ func (s *Server) serve(ctx, deliveries context.Context, c net.Conn) {
 		return
 	}
 	defer msg.Close()
-	slot, err := upload.Admit(deliveries)
+	slot, err := upload.Admit(deliveries, &r.env)
 	if err != nil {
 		r.refuse(err)
 		return

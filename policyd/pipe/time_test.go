@@ -2,18 +2,18 @@ package pipe
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 
 	"github.com/mxpipe/mxpipe/internal/lab/memnet"
 	"github.com/mxpipe/mxpipe/internal/wire"
 	"github.com/mxpipe/mxpipe/policyd/intake"
 	"github.com/mxpipe/mxpipe/policyd/intake/intaketest"
 	"github.com/mxpipe/mxpipe/transport"
+	"github.com/mxpipe/mxpipe/transport/fairqueue"
 )
 
 // socketPair gives the two ends of a unix connection.
@@ -141,8 +141,10 @@ func TestTimeout(t *testing.T) {
 	})
 	t.Run("place", func(t *testing.T) {
 		bubble(t, func(b *bench, l *memnet.Listener) {
-			b.Slots.Acquire(b.T.Context(), 10)
-			defer b.Slots.Release(10)
+			for i := range intaketest.Slots {
+				b.Slots.Acquire(b.T.Context(), fairqueue.Flow{Destination: fmt.Sprint(i)})
+				defer b.Slots.Release(fmt.Sprint(i))
+			}
 			short := e
 			short.Timeout = milliseconds(time.Second)
 			conn := l.Dial()
@@ -173,7 +175,7 @@ func TestMaxDeliveries(t *testing.T) {
 	for name, free := range map[string]time.Duration{"none in time": intake.SlotWait + time.Second, "one in time": intake.SlotWait - time.Second} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(b *bench, l *memnet.Listener) {
-				b.Slots = semaphore.NewWeighted(1)
+				b.Slots = intake.NewSlots(1)
 				b.Do = func(_ context.Context, env *transport.Envelope) []transport.Result {
 					if len(b.Calls()) == 1 {
 						time.Sleep(free)
@@ -271,7 +273,9 @@ func TestGiveUp(t *testing.T) {
 		delivering := l.Dial()
 		delivering.Write(whole(b.T, envelope("b")))
 		synctest.Wait()
-		b.Slots.TryAcquire(9)
+		for i := range intaketest.Slots - 1 {
+			b.Slots.Acquire(b.T.Context(), fairqueue.Flow{Destination: fmt.Sprint(i)})
+		}
 		waiting := l.Dial()
 		waiting.Write(whole(b.T, envelope("c")))
 		synctest.Wait()
@@ -285,7 +289,9 @@ func TestGiveUp(t *testing.T) {
 			}
 		}
 		b.Wait()
-		b.Slots.Release(9)
+		for i := range intaketest.Slots - 1 {
+			b.Slots.Release(fmt.Sprint(i))
+		}
 		b.WantCalls("b")
 	})
 }

@@ -84,7 +84,7 @@ func (b *Bench) NewDispatcher(maxSize int64) *intake.Dispatcher {
 		Transport: b.find,
 		Spool:     spool.New(b.State, maxSize),
 		Served:    b.Memory(),
-		Slots:     semaphore.NewWeighted(Slots),
+		Slots:     intake.NewSlots(Slots),
 		Uploads:   semaphore.NewWeighted(Slots * intake.UploadsPerSlot),
 		Logger:    b.Logger,
 	})
