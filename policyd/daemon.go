@@ -268,6 +268,7 @@ func (d *Daemon) observer(name string, r *resolver.Resolver) func(*transport.Eve
 	return func(e *transport.Event) {
 		d.metrics.Observe(e)
 		report(e)
+		d.countProviders(e)
 		d.addToHistory(e)
 		d.countSessions(e)
 	}

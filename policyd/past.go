@@ -96,6 +96,19 @@ func (d *Daemon) addToHistory(e *transport.Event) {
 	}
 }
 
+// countProviders counts what became of recipients at each provider.
+func (d *Daemon) countProviders(e *transport.Event) {
+	providers := d.runtime.Providers()
+	if providers == nil {
+		return
+	}
+	for i := range e.Outcomes {
+		if o := e.Outcomes[i].Status; o.Host != "" {
+			d.metrics.Provider(providers.Of(o.Host).Name, o.Code)
+		}
+	}
+}
+
 // newEntry writes what is the same for all recipients with a result.
 func (d *Daemon) newEntry(e *transport.Event, o *transport.Outcome, now time.Time) history.Entry {
 	entry := history.Entry{

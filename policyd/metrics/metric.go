@@ -15,7 +15,8 @@ const (
 )
 
 // Metric describes one metric. Its labels have few values, which are fixed or
-// come from the configuration; no domain and no host name is among them.
+// come from the configuration; no domain and no host name is among them but
+// those of the largest providers.
 type Metric struct {
 	Name   string
 	Type   Type
@@ -28,7 +29,7 @@ type Metric struct {
 func All() []Metric {
 	return slices.Concat(
 		[]Metric{buildInfo, reloadSuccessful, reloadTime, logMessages},
-		[]Metric{deliveries, recipients, causes, deliveryDuration, phaseDuration, security, handshakes, policyFailures, relayed, changed, resent},
+		[]Metric{deliveries, recipients, causes, byProvider, deliveryDuration, phaseDuration, security, handshakes, policyFailures, relayed, changed, resent},
 		[]Metric{inProgress, messages, uploads, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
 		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
@@ -61,6 +62,8 @@ var (
 		"Recipients by result. A rising share of refused ones means bad addresses, or that others do not want our mail."}
 	causes = Metric{"mxpolicyd_recipient_failures_total", Counter, []string{"transport", "result", "cause"},
 		"Recipients that were deferred or refused, by cause: dns, connect, tls, policy, limit (our own limits, pauses and slow-downs), remote-4xx, remote-5xx, own (anything else on our side). When there is any own, look at the log."}
+	byProvider = Metric{"mxpolicyd_provider_recipients_total", Counter, []string{"provider", "result"},
+		"Recipients by the provider whose host decided, for the fifty largest providers; the rest are other. A rising share of deferred ones at one provider means that it throttles us: see its replies in mxpolicyd history PROVIDER, and limits.provider."}
 	deliveryDuration = Metric{"mxpolicyd_delivery_duration_seconds", Histogram, []string{"transport"},
 		"How long deliveries took from start to result, without the wait for a slot. When it rises, the phases show where the time goes."}
 	phaseDuration = Metric{"mxpolicyd_delivery_phase_duration_seconds", Histogram, []string{"transport", "phase"},

@@ -8,7 +8,8 @@
 // puts a transport in another's place.
 //
 // Labels hold few values, which are fixed or come from the configuration; no
-// domain, host or address of others is ever one. [All] lists every metric with
+// domain, host or address of others is ever one, but for the names of the fifty
+// largest providers. [All] lists every metric with
 // its labels and with what it means when it moves, for the documentation.
 package metrics
 
@@ -54,6 +55,7 @@ type Counts struct {
 type Metrics struct {
 	registry    *prometheus.Registry
 	byTransport sync.Map // of *series by name
+	providers   *providers
 
 	deliveries, recipients, causes, security, policyFailures, relayed, changed, resent, handshakes *prometheus.CounterVec
 	deliveryDuration, phaseDuration                                                                *prometheus.HistogramVec
@@ -68,6 +70,7 @@ var buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 
 func New(version string, counts func() Counts) *Metrics {
 	m := &Metrics{
 		registry:         prometheus.NewRegistry(),
+		providers:        newProviders(),
 		deliveries:       counter(deliveries),
 		recipients:       counter(recipients),
 		causes:           counter(causes),
@@ -86,6 +89,7 @@ func New(version string, counts func() Counts) *Metrics {
 	m.registry.MustRegister(
 		m.deliveries, m.recipients, m.causes, m.security, m.policyFailures, m.relayed, m.changed, m.resent, m.handshakes, m.deliveryDuration, m.phaseDuration, build,
 		newCollector(counts),
+		m.providers,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
