@@ -60,8 +60,8 @@ type Config struct {
 	Transport func(name string) (t Transport, ok bool)
 	Spool     *spool.Spool
 	Served    *served.Store
-	// Slots are those of max_deliveries. Uploads holds one unit for each message
-	// that may be coming in.
+	// Slots are those of max_deliveries. Uploads holds one unit for each
+	// message that may be coming in.
 	Slots   *Slots
 	Uploads *semaphore.Weighted
 	Logger  *slog.Logger
@@ -98,8 +98,8 @@ type Slot struct {
 	waited      time.Duration // for it
 }
 
-// wait waits for one of what there is a number of; busy says that there was none
-// in time.
+// wait waits for one of what there is a number of; busy says that there was
+// none in time.
 func (d *Dispatcher) wait(ctx context.Context, acquire func(context.Context) error, busy string) error {
 	bounded, cancel := context.WithTimeout(ctx, SlotWait)
 	defer cancel()

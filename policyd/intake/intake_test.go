@@ -281,7 +281,8 @@ func TestUploads(t *testing.T) {
 		if n := b.Busy(); n != 1 {
 			t.Errorf("%d got no place", n)
 		}
-		slot, err := half[0].Admit(t.Context(), &transport.Envelope{}) // which is whole
+		// which is whole
+		slot, err := half[0].Admit(t.Context(), &transport.Envelope{})
 		if err != nil {
 			t.Fatalf("there is no slot for a whole message beside three half ones: %v", err)
 		}

@@ -41,7 +41,7 @@ func (d *Dispatcher) Upload(ctx context.Context, name string) (*Upload, error) {
 	if !ok {
 		return nil, &status.Error{Code: status.New(status.Temporary, 3, 5), Text: fmt.Sprintf("mxpolicyd has no transport named %q", name)}
 	}
-	if ctx.Err() != nil || !d.Uploads.TryAcquire(1) { // as is not usual: a timer is needed
+	if ctx.Err() != nil || !d.Uploads.TryAcquire(1) { // as is not usual
 		err := d.wait(ctx, func(ctx context.Context) error { return d.Uploads.Acquire(ctx, 1) }, "mxpolicyd is busy: too many messages are being received")
 		if err != nil {
 			t.Release()
@@ -57,9 +57,10 @@ func (u *Upload) Receiving(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeoutCause(ctx, UploadTime, ErrSlow)
 }
 
-// Admit waits for a slot for a message with that envelope, for five seconds at
-// most, now that it is whole. ctx ends when the time for the delivery is over; one that goes on long
-// after that is overdue. The error is as that of Upload.
+// Admit waits for a slot for a message with that envelope, for five seconds
+// at most, now that it is whole. ctx ends when the time for the delivery is
+// over; one that goes on long after that is overdue. The error is as that of
+// Upload.
 func (u *Upload) Admit(ctx context.Context, env *transport.Envelope) (*Slot, error) {
 	d := u.dispatcher
 	flow := flowOfMessage(env)

@@ -170,7 +170,10 @@ type Behaviour struct {
 	MaxRecipients int // further ones get 452 4.5.3; 0: no limit
 	MaxMessages   int // on one connection; then MAIL gets 421; 0: no limit
 	// open at once; further ones are greeted with 421; 0: no limit
-	MaxConns   int
+	MaxConns int
+	// messages a second, of a bucket that starts full; further MAIL gets 451
+	// 4.7.1; 0: no limit
+	Rate       int
 	NeedTLS    bool   // MAIL in plaintext gets 530 5.7.0
 	Recipients []Rule // the first that matches decides
 	Auth       *Auth  // nil: nobody can log in

@@ -143,6 +143,8 @@ func (x *session) mail(arg string) error {
 		return refuse(x.coded(530, "5.7.0", "authentication required"))
 	case h.MaxMessages > 0 && x.messages >= h.MaxMessages:
 		return refuse(x.coded(421, "4.3.2", "enough for one connection"))
+	case !x.s.inRate(h.Rate):
+		return refuse(x.coded(451, "4.7.1", "rate limit exceeded, try again later"))
 	}
 	tx := &transaction{flight: x.conn.Flights(), Message: Message{User: x.user}}
 	address, params, reply := x.path("MAIL", "FROM:", arg)

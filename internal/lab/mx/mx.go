@@ -66,6 +66,7 @@ type Server struct {
 	open    map[*smtpconn.Conn]struct{}
 	changed chan struct{} // closed and replaced when the store changes
 	store   store
+	rate    bucket
 }
 
 // Start listens and serves until Stop.

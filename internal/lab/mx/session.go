@@ -66,6 +66,7 @@ func (x *session) greet() error {
 	own := "220 " + h.Hostname + " ESMTP lab"
 	if h.MaxConns > 0 && x.place > h.MaxConns {
 		own = "421 4.3.2 too many connections"
+		x.s.update(func(st *store) { st.counters.TooMany++ })
 	}
 	_, err := x.answer(StageGreeting, own, nil)
 	return err

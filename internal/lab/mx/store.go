@@ -109,7 +109,9 @@ type Counters struct {
 	BadLogins int
 	Messages  int // accepted
 	// whole bodies that arrived and were not accepted
-	Refused    int
+	Refused int
+	// connections turned away by MaxConns, and transactions by Rate
+	TooMany    int
 	Flights    int // of connections that have ended
 	Violations int
 }
