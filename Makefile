@@ -108,7 +108,7 @@ chaos: needs
 # provider. It takes an hour, or less with a smaller TRAFFIC.
 TRAFFIC ?= 50000
 traffic: needs
-	go test ./e2e -run '^TestTraffic$$' -v -count 1 -timeout 3h -args -traffic $(TRAFFIC) -traffic-domains 400 -traffic-report $(CURDIR)/bench/results/traffic.json
+	go test ./e2e -run '^(TestTraffic|TestSuspendUnderLoad|TestFloodedDestination)$$' -parallel 1 -v -count 1 -timeout 3h -args -traffic $(TRAFFIC) -traffic-domains 400 -traffic-report $(CURDIR)/bench/results/traffic.json
 	go -C bench/plot run . ../results/traffic.json ../results
 
 # Each party dies at each stage of a message, by each way of Postfix and Exim,

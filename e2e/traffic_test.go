@@ -50,6 +50,7 @@ type flow struct {
 // to refuse any, and all arrive once.
 func TestTraffic(t *testing.T) {
 	if *trafficReport == "" {
+		t.Parallel()
 		f := traffic(t, way{"limits.provider", "", "    limits: {provider: {concurrency: 4, rate: 20/1s}}\n"}, mx.Behaviour{MaxConns: 20, Rate: 100})
 		if f.tooMany != 0 {
 			t.Errorf("the receiver refused %d connections and transactions", f.tooMany)
