@@ -24,6 +24,7 @@ pgrep procps
 dkimverify python3-dkim
 python3 python3
 pflogsumm pflogsumm
+chromium chromium
 '
 [ "${1:-}" != receivers ] || wanted="$wanted"'
 node nodejs
@@ -117,7 +118,14 @@ haraka_version=3.3.4
 if [ "${1:-}" = receivers ] && [ ! -e "$cache/haraka/node_modules/Haraka/package.json" ]; then
 	haraka=yes
 fi
-[ -n "$missing$noexim$packed$haraka" ] || exit 0
+# axe-core comes from npm too: one file, which a browser runs.
+axe=
+axe_version=4.14.1
+axe_sha256=e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
+if [ "${1:-}" != bench ] && [ ! -e "$cache/axe-core/$axe_version/axe.min.js" ]; then
+	axe=yes
+fi
+[ -n "$missing$noexim$packed$haraka$axe" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 	[ -z "$missing" ] || echo "The tests need these programs: $missing" >&2
@@ -126,6 +134,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 		echo "The tests need Debian's ${each#*:}, with what it depends on, unpacked in $cache/${each%:*}." >&2
 	done
 	[ -z "$haraka" ] || echo "\"make receivers\" needs Haraka $haraka_version from npm in $cache/haraka." >&2
+	[ -z "$axe" ] || echo "The tests need axe.min.js of axe-core $axe_version from npm in $cache/axe-core/$axe_version." >&2
 	echo "Install them, or run \"make needs\" as root on Debian or Ubuntu. \"make unit\" does without." >&2
 	exit 1
 fi
@@ -181,4 +190,22 @@ if [ -n "$haraka" ]; then
 	mkdir -p "$cache/haraka.new"
 	npm install --prefix "$cache/haraka.new" --ignore-scripts --omit=dev --omit=optional --no-audit --no-fund --loglevel=error "Haraka@$haraka_version" >/dev/null
 	mv "$cache/haraka.new" "$cache/haraka"
+fi
+if [ -n "$axe" ]; then
+	rm -rf "$cache/axe-core" "$cache/axe-core.new"
+	mkdir -p "$cache/axe-core.new"
+	cd "$cache/axe-core.new"
+	if command -v npm >/dev/null; then
+		npm pack --loglevel=error "axe-core@$axe_version" >/dev/null
+	else
+		# npm brings some hundred packages along, and this is one file.
+		python3 -c 'import sys, urllib.request as u; u.urlretrieve(sys.argv[1], sys.argv[2])' \
+			"https://registry.npmjs.org/axe-core/-/axe-core-$axe_version.tgz" "axe-core-$axe_version.tgz"
+	fi
+	echo "$axe_sha256  axe-core-$axe_version.tgz" | sha256sum -c --quiet
+	tar -xzf "axe-core-$axe_version.tgz" package/axe.min.js package/LICENSE
+	rm "axe-core-$axe_version.tgz"
+	mv package "$axe_version"
+	cd /
+	mv "$cache/axe-core.new" "$cache/axe-core"
 fi

@@ -123,6 +123,9 @@ func (a adminAPI) Status() admin.Status {
 	s.Pauses = admin.NewPauses(d.runtime.Pauses().List())
 	past := d.history.Stats()
 	s.History = admin.HistorySize{Entries: past.Entries, MaxEntries: past.MaxEntries, Bytes: past.Bytes, MaxBytes: past.MaxBytes}
+	if oldest := past.Oldest.UTC(); !oldest.IsZero() {
+		s.History.Oldest = &oldest
+	}
 	return s
 }
 

@@ -28,6 +28,7 @@ type History struct {
 	More         int               `json:"more,omitempty"`
 	Destinations []history.Summary `json:"destinations,omitempty"`
 	Providers    []history.Summary `json:"providers,omitempty"`
+	Total        *history.Summary  `json:"total,omitempty"`   // absent: none
 	Minutes      []history.Minute  `json:"minutes,omitempty"` // the last hour
 	Levels       []Level           `json:"levels,omitempty"`
 }
@@ -38,6 +39,8 @@ type HistorySize struct {
 	MaxEntries int `json:"max_entries"`
 	Bytes      int `json:"bytes"`
 	MaxBytes   int `json:"max_bytes"`
+	// from when the oldest is
+	Oldest *time.Time `json:"oldest,omitempty"`
 }
 
 // Level is how many delivered messages reached a level of TLS and MX.
@@ -63,6 +66,9 @@ func NewHistory(h *history.History, q HistoryQuery, now time.Time) History {
 	a.Entries, a.More = append(a.Entries, entries...), more
 	if q.Summary {
 		a.Destinations, a.Providers = h.Summarise(query, history.ByDestination), h.Summarise(query, history.ByProvider)
+		if all := h.Summarise(query, history.Together); len(all) > 0 {
+			a.Total = &all[0]
+		}
 		a.Minutes, a.Levels = h.Minutes(now, 60), []Level{}
 		for _, l := range h.Levels(query) {
 			a.Levels = append(a.Levels, Level{l.Name, l.Messages})

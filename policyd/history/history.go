@@ -225,12 +225,18 @@ func (h *History) now() records {
 type Stats struct {
 	Entries, MaxEntries int
 	Bytes, MaxBytes     int
-	Total               uint64 // entries since New
+	Total               uint64    // entries since New
+	Oldest              time.Time // that is remembered; zero: nothing is
 }
 
 // Stats gives the bounds and what of them is used.
 func (h *History) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Stats{h.kept.count, h.o.Entries, h.kept.bytes, h.o.Memory, h.total}
+	s := Stats{h.kept.count, h.o.Entries, h.kept.bytes, h.o.Memory, h.total, time.Time{}}
+	for e := range h.kept.all() {
+		s.Oldest = e.At
+		break
+	}
+	return s
 }

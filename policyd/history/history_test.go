@@ -147,8 +147,21 @@ func TestFind(t *testing.T) {
 	if len(by) != 2 || by[1].Name != "big" || by[1].Delivered != 30 || by[1].Median != Seconds(15*time.Millisecond) || by[1].Slowest != Seconds(29*time.Millisecond) {
 		t.Errorf("%+v", by)
 	}
+	if by[1].LastHost != "mx.example.net" || by[1].LastProvider != "big" || by[1].Reused != 0 {
+		t.Errorf("%+v", by[1])
+	}
+	open := entry(41)
+	open.Reused, open.Host, open.Provider = true, "", ""
+	h.Add(open)
+	by = h.Summarise(Query{}, Together)
+	if len(by) != 1 || by[0].Name != "" || by[0].Messages != 32 || by[0].Delivered != 31 || by[0].Deferred != 1 || by[0].Reused != 1 || by[0].LastHost != "mx.slow.example" {
+		t.Errorf("%+v", by)
+	}
+	if s := h.Stats(); !s.Oldest.Equal(noon) {
+		t.Errorf("%+v", s)
+	}
 	minutes := h.Minutes(noon.Add(65*time.Second), 3)
-	if len(minutes) != 3 || !minutes[1].At.Equal(noon) || minutes[1].Delivered != 30 || minutes[1].Deferred != 1 || minutes[2].Delivered != 0 {
+	if len(minutes) != 3 || !minutes[1].At.Equal(noon) || minutes[1].Delivered != 31 || minutes[1].Deferred != 1 || minutes[2].Delivered != 0 {
 		t.Errorf("%+v", minutes)
 	}
 }

@@ -51,16 +51,20 @@ func (q *Query) matches(e *Entry) bool {
 
 // Summary is what was seen of one destination or provider.
 type Summary struct {
-	Name      string    `json:"name"`
-	Messages  int       `json:"messages"` // entries
-	Delivered int       `json:"delivered"`
-	Deferred  int       `json:"deferred"`
-	Refused   int       `json:"refused"`
-	Median    Seconds   `json:"median_seconds"` // of Took
-	Slowest   Seconds   `json:"slowest_seconds"`
-	LastCode  string    `json:"last_code"`
-	LastText  string    `json:"last_text"`
-	LastAt    time.Time `json:"last_at"`
+	Name      string  `json:"name"`
+	Messages  int     `json:"messages"` // entries
+	Delivered int     `json:"delivered"`
+	Deferred  int     `json:"deferred"`
+	Refused   int     `json:"refused"`
+	Median    Seconds `json:"median_seconds"` // of Took
+	Slowest   Seconds `json:"slowest_seconds"`
+	Reused    int     `json:"reused"` // over a connection that was there
+	// the last host that it came to, and whose that is
+	LastHost     string    `json:"last_host,omitempty"`
+	LastProvider string    `json:"last_provider,omitempty"`
+	LastCode     string    `json:"last_code"`
+	LastText     string    `json:"last_text"`
+	LastAt       time.Time `json:"last_at"`
 }
 
 // Group is what a summary is made by.
@@ -70,6 +74,7 @@ type Group uint8
 const (
 	ByDestination Group = iota
 	ByProvider
+	Together // all in one, without a name
 )
 
 // Summarise gives a summary for each destination, or provider, among the
@@ -83,11 +88,14 @@ func (h *History) Summarise(q Query, by Group) []Summary {
 		if !q.matches(e) {
 			continue
 		}
-		name := e.Destination
-		if by == ByProvider {
+		name := ""
+		switch by {
+		case ByDestination:
+			name = e.Destination
+		case ByProvider:
 			name = e.Provider
 		}
-		if name == "" {
+		if name == "" && by != Together {
 			continue // it came to no host
 		}
 		n, ok := index[name]
@@ -105,6 +113,12 @@ func (h *History) Summarise(q Query, by Group) []Summary {
 			s.Refused++
 		default:
 			s.Deferred++
+		}
+		if e.Reused {
+			s.Reused++
+		}
+		if e.Host != "" {
+			s.LastHost, s.LastProvider = e.Host, e.Provider
 		}
 		took[n] = append(took[n], e.Took)
 		s.LastCode, s.LastText, s.LastAt = e.Code, e.Text, e.At

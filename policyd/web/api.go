@@ -22,12 +22,15 @@ type Daemon interface {
 	Resume(ctx context.Context, target string) (admin.SuspendedList, error)
 	Flush(ctx context.Context, domain string) (admin.Flushed, error)
 	Trace(ctx context.Context, domain string, lasts time.Duration) (admin.TraceList, error)
+	Untrace(ctx context.Context, domain string) (admin.TraceList, error)
+	CacheList(ctx context.Context) (admin.CacheList, error)
 }
 
 // overview is what the page shows at a glance.
 type overview struct {
 	Status       admin.Status      `json:"status"`
 	Minutes      []history.Minute  `json:"minutes"`
+	Total        *history.Summary  `json:"total"` // null: nothing
 	Destinations []history.Summary `json:"destinations"`
 	Providers    []history.Summary `json:"providers"`
 	Levels       []admin.Level     `json:"levels"`
@@ -38,6 +41,7 @@ type overview struct {
 const (
 	rows  = 200 // of a table
 	lasts = 100 // entries of the history
+	feed  = 12  // entries at a glance
 )
 
 func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
@@ -46,8 +50,8 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, err)
 		return
 	}
-	past, err := s.daemon.History(r.Context(), admin.HistoryQuery{Since: time.Hour, Limit: lasts, Summary: true})
-	o := overview{Status: status, Minutes: past.Minutes, Levels: past.Levels, Last: past.Entries, At: time.Now().UTC()}
+	past, err := s.daemon.History(r.Context(), admin.HistoryQuery{Since: time.Hour, Limit: feed, Summary: true})
+	o := overview{Status: status, Total: past.Total, Minutes: past.Minutes, Levels: past.Levels, Last: past.Entries, At: time.Now().UTC()}
 	o.Destinations, o.Providers = head(past.Destinations), head(past.Providers)
 	answer(w, o, err)
 }
@@ -57,13 +61,20 @@ func head(list []history.Summary) []history.Summary { return list[:min(len(list)
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	domain := strings.TrimSpace(q.Get("domain"))
-	if domain == "" || len(domain) > 300 {
+	question := transport.Question{Domain: domain}
+	if at := strings.LastIndexByte(domain, '@'); at >= 0 { // a recipient
+		question.Domain, question.To = domain[at+1:], domain
+	}
+	if question.Domain == "" || len(domain) > 300 {
 		refuse(w, "which domain?")
 		return
 	}
-	question := transport.Question{Domain: domain}
-	if connect, _ := strconv.ParseBool(q.Get("connect")); connect {
+	if connect, _ := strconv.ParseBool(q.Get("connect")); connect || question.To != "" {
 		question.Depth = transport.Connect
+	}
+	if err := question.Check(); err != nil {
+		refuse(w, err.Error())
+		return
 	}
 	e, err := s.daemon.Explain(r.Context(), q.Get("transport"), &question)
 	answer(w, e, err)
@@ -71,10 +82,39 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) history(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	failed, _ := strconv.ParseBool(q.Get("failed"))
-	past, err := s.daemon.History(r.Context(), admin.HistoryQuery{What: q.Get("what"), Failed: failed, Limit: lasts})
+	query := admin.HistoryQuery{What: strings.TrimSpace(q.Get("what")), Limit: lasts}
+	query.Failed, _ = strconv.ParseBool(q.Get("failed"))
+	if seconds, _ := strconv.Atoi(q.Get("seconds")); seconds > 0 {
+		query.Since = min(time.Duration(seconds), maxSeconds) * time.Second
+	}
+	past, err := s.daemon.History(r.Context(), query)
 	answer(w, past, err)
 }
+
+// policies is the MTA-STS policies that are remembered.
+type policies struct {
+	Policies []admin.CachedPolicy `json:"policies"`
+	Matching int                  `json:"matching"` // that match, shown or not
+	All      int                  `json:"all"`
+}
+
+func (s *Server) policies(w http.ResponseWriter, r *http.Request) {
+	list, err := s.daemon.CacheList(r.Context())
+	what := strings.ToLower(strings.TrimSpace(r.URL.Query().Get("what")))
+	p := policies{Policies: []admin.CachedPolicy{}, All: len(list.Policies)}
+	for _, one := range list.Policies {
+		if !strings.Contains(one.Domain, what) {
+			continue
+		}
+		if p.Matching++; p.Matching <= rows {
+			p.Policies = append(p.Policies, one)
+		}
+	}
+	answer(w, p, err)
+}
+
+// maxSeconds is the longest time that is asked for, a year.
+const maxSeconds = 366 * 24 * 3600
 
 // change is the body of a POST.
 type change struct {
@@ -88,7 +128,7 @@ func read(w http.ResponseWriter, r *http.Request) (c change, ok bool) {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	if r.Header.Get("Content-Type") != "application/json" || d.Decode(&c) != nil || c.Target == "" ||
-		len(c.Target) > 300 || len(c.Reason) > 200 || c.Seconds < 0 || c.Seconds > 366*24*3600 {
+		len(c.Target) > 300 || len(c.Reason) > 200 || c.Seconds < 0 || c.Seconds > maxSeconds {
 		refuse(w, "no such request")
 		return c, false
 	}
@@ -121,6 +161,13 @@ func (s *Server) flush(w http.ResponseWriter, r *http.Request) {
 func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
 	if c, ok := read(w, r); ok {
 		list, err := s.daemon.Trace(r.Context(), c.Target, c.lasts())
+		answer(w, list, err)
+	}
+}
+
+func (s *Server) untrace(w http.ResponseWriter, r *http.Request) {
+	if c, ok := read(w, r); ok {
+		list, err := s.daemon.Untrace(r.Context(), c.Target)
 		answer(w, list, err)
 	}
 }

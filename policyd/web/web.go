@@ -44,7 +44,6 @@ var page embed.FS
 var ErrNotLoopback = errors.New("the page is served on loopback alone: 127.0.0.1, ::1 or localhost")
 
 const (
-	cookie      = "mxpolicyd"
 	maxBody     = 4 << 10
 	headTime    = 10 * time.Second
 	idleTime    = 2 * time.Minute
@@ -60,7 +59,10 @@ type Server struct {
 	daemon   Daemon
 	listener net.Listener
 	hosts    map[string]bool
-	http     *http.Server
+	// the cookie's name has the port: browsers keep one set of cookies for all
+	// ports of a host, and there may be several pages
+	cookie string
+	http   *http.Server
 
 	mu      sync.Mutex
 	token   string // "": used
@@ -81,7 +83,7 @@ func Listen(address string, d Daemon, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	s := &Server{daemon: d, listener: l, token: random(), hosts: map[string]bool{}}
+	s := &Server{daemon: d, listener: l, token: random(), cookie: "mxpolicyd-" + port, hosts: map[string]bool{}}
 	for _, name := range []string{host, l.Addr().(*net.TCPAddr).IP.String(), "localhost"} {
 		s.hosts[net.JoinHostPort(name, port)] = true
 	}
@@ -124,19 +126,16 @@ func (s *Server) handler() http.Handler {
 	}
 	static := http.FileServerFS(files)
 	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", static)
-	mux.Handle("GET /app.js", static)
-	mux.Handle("GET /chart.js", static)
-	mux.Handle("GET /way.js", static)
-	mux.Handle("GET /style.css", static)
-	mux.Handle("GET /icon.svg", static)
+	mux.Handle("GET /", static)
 	mux.HandleFunc("GET /api/overview", s.overview)
 	mux.HandleFunc("GET /api/explain", s.explain)
 	mux.HandleFunc("GET /api/history", s.history)
+	mux.HandleFunc("GET /api/policies", s.policies)
 	mux.HandleFunc("POST /api/suspend", s.suspend)
 	mux.HandleFunc("POST /api/resume", s.resume)
 	mux.HandleFunc("POST /api/flush", s.flush)
 	mux.HandleFunc("POST /api/trace", s.trace)
+	mux.HandleFunc("POST /api/untrace", s.untrace)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
@@ -173,7 +172,7 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, token string) {
 	s.mu.Unlock()
 	switch {
 	case good:
-		http.SetCookie(w, &http.Cookie{Name: cookie, Value: session, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
+		http.SetCookie(w, &http.Cookie{Name: s.cookie, Value: session, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	case !s.known(r): // who has the cookie has pressed reload
 		http.Error(w, "this address has been used, or is wrong: start mxpolicyd web again", http.StatusForbidden)
 		return
@@ -183,7 +182,7 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, token string) {
 
 // known reports whether a request has the cookie.
 func (s *Server) known(r *http.Request) bool {
-	c, err := r.Cookie(cookie)
+	c, err := r.Cookie(s.cookie)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return err == nil && s.session != "" && subtle.ConstantTimeCompare([]byte(c.Value), []byte(s.session)) == 1

@@ -2,7 +2,9 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -17,7 +19,10 @@ import (
 )
 
 // daemon is one that remembers what it was told.
-type daemon struct{ told []string }
+type daemon struct {
+	told   []string
+	cached admin.CacheList
+}
 
 func (d *daemon) Status(context.Context) (admin.Status, error) {
 	return admin.Status{Version: "test", Transports: []admin.Transport{}}, nil
@@ -44,6 +49,11 @@ func (d *daemon) Flush(_ context.Context, domain string) (admin.Flushed, error) 
 	d.told = append(d.told, "flush "+domain)
 	return admin.Flushed{}, nil
 }
+func (d *daemon) Untrace(_ context.Context, domain string) (admin.TraceList, error) {
+	d.told = append(d.told, "untrace "+domain)
+	return admin.TraceList{}, nil
+}
+func (d *daemon) CacheList(context.Context) (admin.CacheList, error) { return d.cached, nil }
 func (d *daemon) Trace(_ context.Context, domain string, lasts time.Duration) (admin.TraceList, error) {
 	d.told = append(d.told, "trace "+domain+" "+lasts.String())
 	return admin.TraceList{}, nil
@@ -139,7 +149,7 @@ func TestToken(t *testing.T) {
 	if code, _, _ := get(t, first, address, nil); code != http.StatusOK {
 		t.Error("a reload by who has the cookie:", code)
 	}
-	for _, path := range []string{"/app.js", "/chart.js", "/way.js", "/style.css", "/icon.svg", "/api/overview"} {
+	for _, path := range []string{"/app.js", "/dom.js", "/confirm.js", "/holds.js", "/chart.js", "/overview.js", "/deliveries.js", "/domain.js", "/policies.js", "/style.css", "/icon.svg", "/api/overview", "/api/policies"} {
 		if code, _, _ := get(t, first, origin+path, nil); code != http.StatusOK {
 			t.Error(path, code)
 		}
@@ -152,6 +162,42 @@ func TestToken(t *testing.T) {
 	}()
 	if set == nil || len(set.Value) != 32 {
 		t.Fatal("no cookie")
+	}
+}
+
+// TestSeveralPages: browsers keep one set of cookies for all ports of a host,
+// and one page does not shut another out.
+func TestSeveralPages(t *testing.T) {
+	c := browser(t)
+	first, firstOrigin := start(t, &daemon{})
+	second, secondOrigin := start(t, &daemon{})
+	get(t, c, first, nil)
+	get(t, c, second, nil)
+	for _, origin := range []string{firstOrigin, secondOrigin} {
+		if code, text, _ := get(t, c, origin+"/api/overview", nil); code != http.StatusOK {
+			t.Errorf("%s: %d %s", origin, code, text)
+		}
+	}
+}
+
+// TestPolicies: those are shown that the filter chooses, and not too many.
+func TestPolicies(t *testing.T) {
+	d := &daemon{}
+	for i := range 1000 {
+		d.cached.Policies = append(d.cached.Policies, admin.CachedPolicy{Domain: fmt.Sprintf("d%03d.example", i)})
+	}
+	address, origin := start(t, d)
+	c := browser(t)
+	get(t, c, address, nil)
+	for what, want := range map[string][3]int{"": {200, 1000, 1000}, "D00": {10, 10, 1000}, "d123.example": {1, 1, 1000}, "none": {0, 0, 1000}} {
+		_, text, _ := get(t, c, origin+"/api/policies?what="+what, nil)
+		var p policies
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			t.Fatal(err)
+		}
+		if got := [3]int{len(p.Policies), p.Matching, p.All}; got != want {
+			t.Errorf("%q: %v, want %v", what, got, want)
+		}
 	}
 }
 
@@ -224,7 +270,7 @@ func TestStrangers(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/api/suspend": "suspend example.org 1m0s because", "/api/resume": "resume example.org",
-		"/api/flush": "flush example.org", "/api/trace": "trace example.org 1m0s",
+		"/api/flush": "flush example.org", "/api/trace": "trace example.org 1m0s", "/api/untrace": "untrace example.org",
 	} {
 		d.told = nil
 		if code := post(path, body, nil); code != http.StatusOK || len(d.told) != 1 || d.told[0] != want {
@@ -234,17 +280,25 @@ func TestStrangers(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	address, origin := start(t, &daemon{})
-	c := browser(t)
-	get(t, c, address, nil)
-	if code, text, _ := get(t, c, origin+"/api/explain?domain=example.org&connect=true", nil); code != http.StatusOK || !strings.Contains(text, `"connected":true`) {
+	d := &daemon{}
+	address, origin := start(t, d)
+	client := browser(t)
+	get(t, client, address, nil)
+	if code, text, _ := get(t, client, origin+"/api/explain?domain=example.org&connect=true", nil); code != http.StatusOK || !strings.Contains(text, `"connected":true`) {
 		t.Error(code, text)
 	}
-	code, text, header := get(t, c, origin+"/api/explain?domain=fails.example", nil)
+	code, text, header := get(t, client, origin+"/api/explain?domain=fails.example", nil)
 	if code != http.StatusBadGateway || strings.Contains(text, "<b>") || header.Get("Content-Type") != "application/json" {
 		t.Error(code, text)
 	}
-	if code, _, _ := get(t, c, origin+"/api/explain", nil); code != http.StatusBadRequest {
+	for _, c := range []struct{ domain, want string }{{"b@example.org", "explain example.org"}, {"@", ""}, {"b@", ""}} {
+		d.told = nil
+		get(t, client, origin+"/api/explain?domain="+url.QueryEscape(c.domain), nil)
+		if got := strings.Join(d.told, ", "); got != c.want {
+			t.Errorf("%s: %q", c.domain, got)
+		}
+	}
+	if code, _, _ := get(t, client, origin+"/api/explain", nil); code != http.StatusBadRequest {
 		t.Error(code)
 	}
 }
