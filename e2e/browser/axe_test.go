@@ -33,16 +33,19 @@ type violation struct {
 // nothing is wider than a small screen.
 func (s *session) accessible() {
 	s.script(s.axe())
-	s.visit("Deliveries")
-	// A hundred rows would say no more.
-	s.fill("Domain, host, provider or id", "sts.example")
 	for _, l := range []look{light, dark, narrow} {
 		s.as(l)
 		for _, view := range []string{"Overview", "Deliveries", "Domain", "Policies"} {
 			s.visit(view)
 			switch view {
 			case "Deliveries":
-				s.until("deliveries are shown", `document.querySelectorAll("#deliveries tbody").length > 5`)
+				// A hundred rows would say no more.
+				s.fill("Domain, host, provider or id", "mx.sts-wrong-name.example")
+				s.until("one delivery is shown", `document.querySelectorAll("#deliveries tbody").length === 1`)
+				if l == light { // it stays open
+					s.click("button", "Details of "+s.text("#deliveries td.nowrap")+" to sts-wrong-name.example")
+				}
+				s.shows("#deliveries .details", "TLS encrypted")
 			case "Domain":
 				s.fill("Domain or address", "both.example")
 				s.click("button", "Explain")

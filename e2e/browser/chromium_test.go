@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -114,16 +116,38 @@ func (c *chromium) stop() {
 	_ = c.cmd.Wait()
 	late.Stop()
 	// What it started belongs to its process group, and ends a little later.
+	// That it has ended is ESRCH, or that what is left waits for init.
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		err := syscall.Kill(group, syscall.SIGKILL)
+		left := running(-group)
 		switch {
-		case errors.Is(err, syscall.ESRCH):
+		case errors.Is(err, syscall.ESRCH), len(left) == 0:
 			return
 		case time.Now().After(deadline):
-			c.t.Errorf("processes of Chromium do not end: %v", err)
+			c.t.Errorf("processes of Chromium do not end: %v", left)
 			return
 		}
 	}
+}
+
+// running lists the processes of a group that have not ended.
+func running(group int) (left []string) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		panic(err) // the pattern is ours
+	}
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		// pid (name) state parent group ...
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if f := strings.Fields(rest); len(f) > 2 && f[2] == strconv.Itoa(group) && f[0] != "Z" {
+			left = append(left, string(text))
+		}
+	}
+	return left
 }
 
 // read gives each message to whom it is for, until the browser has ended.

@@ -120,13 +120,16 @@ func (s *session) live() {
 	for _, id := range []string{"chart-outcome", "chart-latency"} {
 		s.until(id+" is drawn", fmt.Sprintf(`document.querySelectorAll("#%s svg *").length > 60`, id))
 	}
-	var figures struct{ Delivered int }
-	h, err := s.admin.History(s.t.Context(), historyOfAnHour)
-	s.must(err)
-	s.must(s.eval(`({ delivered: Number(document.querySelector("#tiles dd").firstChild.data.replaceAll(",", "")) })`, &figures))
-	if figures.Delivered != h.Total.Delivered {
-		s.t.Errorf("the page says that %d were delivered, the daemon %d", figures.Delivered, h.Total.Delivered)
-	}
+	s.rig.until("the page says what the daemon says", func() error {
+		var figures struct{ Delivered int }
+		s.must(s.eval(`({ delivered: Number(document.querySelector("#tiles dd").firstChild.data.replaceAll(",", "")) })`, &figures))
+		h, err := s.admin.History(s.t.Context(), historyOfAnHour)
+		s.must(err)
+		if figures.Delivered != h.Total.Delivered {
+			return fmt.Errorf("the page says that %d were delivered, the daemon %d", figures.Delivered, h.Total.Delivered)
+		}
+		return nil
+	})
 	s.until("the same page is there", "window.sameDocument")
 }
 

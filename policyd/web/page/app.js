@@ -1,6 +1,6 @@
 // The page: which view is seen, and what the daemon says every two seconds while
 // it is.
-import { $, ask, clock, empty, node, set, zone } from "/dom.js";
+import { $, ask, clock, empty, itIs, node, set, zone } from "/dom.js";
 import { onChange } from "/confirm.js";
 import * as overview from "/overview.js";
 import * as deliveries from "/deliveries.js";
@@ -22,7 +22,7 @@ function route() {
     else $("to-" + v).removeAttribute("aria-current");
   }
   document.title = `${titles[view]} – mxpolicyd`;
-  if (view === "deliveries" && rest.length) deliveries.choose(what);
+  if (view === "deliveries") deliveries.choose(what);
   if (view === "domain") domain.choose(what);
   if (view !== before || rest.length) scrollTo({ top: 0, behavior: "instant" });
   refresh();
@@ -36,6 +36,7 @@ async function refresh() {
     const o = await ask("/api/overview");
     if (mine !== round) return;
     status = o.status;
+    itIs(o.at);
     set($("version"), status.version);
     alarms(status);
     if (view === "overview") overview.show(o);
@@ -43,7 +44,7 @@ async function refresh() {
     if (view === "domain") await domain.load(status);
     if (view === "policies") await policies.load(status);
     if (mine !== round) return;
-    at = Date.now();
+    at = new Date(o.at);
     live("");
   } catch (err) {
     if (mine !== round) return;

@@ -66,6 +66,7 @@ export function keep(box, items, key, build) {
     if (e === next) next = e.nextElementSibling;
     else box.insertBefore(e, next);
   }
+  if (focused && box.contains(focused)) focused.focus(); // its row may have moved
   if (at && !box.contains(focused)) {
     const again = [...box.children].find((e) => e.dataset.key === at[0]);
     [...(again ? again.querySelectorAll("a, button") : [])].find((e) => e.getAttribute("aria-label") === at[1] && e.textContent === at[2])?.focus();
@@ -108,6 +109,11 @@ export function span(s) {
   return Math.floor(s / size) + " " + unit + (rest && size > 60 ? " " + rest + " " + more[0] : "");
 }
 
+// now is the daemon's host's time: the browser's clock may be another.
+let skew = 0;
+export function itIs(at) { skew = new Date(at) - Date.now(); }
+export const now = () => Date.now() + skew;
+
 const two = (n) => String(n).padStart(2, "0");
 export const clock = (at) => { const d = new Date(at); return two(d.getHours()) + ":" + two(d.getMinutes()) + ":" + two(d.getSeconds()); };
 export const minute = (at) => clock(at).slice(0, 5);
@@ -118,8 +124,8 @@ export const zone = () => new Intl.DateTimeFormat("en-GB", { timeZoneName: "shor
 
 // moment writes a time of day, with the day where that is another.
 export function moment(at) {
-  const d = new Date(at), now = new Date();
-  if (d.toDateString() === now.toDateString()) return clock(at);
+  const d = new Date(at);
+  if (d.toDateString() === new Date(now()).toDateString()) return clock(at);
   return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${minute(at)}`;
 }
 

@@ -45,6 +45,8 @@ export async function load(status) {
   empty("domain-none", !shown, "Type a domain, or choose one in another view, to see what a message there would meet; an address has its recipient asked for as well.");
   if (!shown) return;
   const name = bare(), stopped = status.suspended.find((x) => x.target === name), traced = status.traces.find((x) => x.domain === name);
+  const busy = status.transports.flatMap((t) => t.deliveries).filter((d) => d.destination === name), oldest = busy.map((d) => d.since).sort()[0];
+  empty("domain-busy", busy.length, `${whole(busy.length)} in progress, the oldest since ${clock(oldest)}.`);
   const what = { name, stopped: stopped && [stopped.reason, stopped.until], traced: traced && traced.until };
   keep($("domain-actions"), [what], (x) => x.name, (x) => {
     const p = node("p", "row");
@@ -156,10 +158,13 @@ function host(e, h) {
   return step(of(h.outcome), h.name + (e.route.kind === "mx" ? ` (${h.preference})` : ""), hopes[h.outcome] || h.outcome, lines);
 }
 
+// apart is a reason that the outcome does not name already.
+const apart = (c, text) => text && !(c.error && c.error.text.includes(text)) && node("p", "bad", text);
+
 function connection(c) {
   const lines = [c.error ? node("p", "bad", `connected: ${words(c.error)}`) : node("p", "ok", "connected: " + [c.via, c.cipher, c.group].filter(Boolean).join(", "))];
   if (c.accepted) lines.push(node("p", "ok", c.accepted));
-  lines.push(doubt(c.tls_error && `STARTTLS failed: ${c.tls_error}`), doubt(c.testing_error), c.dane_match && `certificate matches ${c.dane_match}`, c.dane_error && node("p", "bad", c.dane_error), c.pin_error && node("p", "bad", c.pin_error),
+  lines.push(doubt(c.tls_error && `STARTTLS failed: ${c.tls_error}`), doubt(c.testing_error), c.dane_match && `certificate matches ${c.dane_match}`, apart(c, c.dane_error), apart(c, c.pin_error),
     c.webpki ? "certificate valid for the name" : c.webpki_error && `not valid by WebPKI: ${c.webpki_error}`);
   for (const x of (c.chain || []).slice(0, 3)) lines.push(node("p", "dim", `${x.subject || (x.names || []).join(", ")}, by ${x.issuer}, until ${moment(x.not_after)}, ${x.key}`));
   return lines;

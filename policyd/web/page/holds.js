@@ -1,6 +1,11 @@
 // What holds mail up: gathered from the daemon's status, in the order in which
 // an administrator wants to know of it.
 
+import { clock, now, whole } from "/dom.js";
+
+// late is when a delivery under way is worth a word, in seconds.
+const late = 30;
+
 // of lists it. Each has a kind, a target, a text, since and until when, and
 // what it holds: a domain, a provider, a host or a transport.
 export function of(s) {
@@ -24,7 +29,16 @@ export function of(s) {
       list.push({ kind: "slowed", grade: "wait", target: x.host, what: "host", name: bare(x.host), text: `complained of too many connections: ${x.open} of ${x.allowed} open, ${x.waiting} waiting` });
     }
     for (const x of t.limits) {
-      if (x.waiting) list.push({ kind: "at its limit", grade: "wait", target: "transport:" + t.name, what: "transport", name: t.name, text: `${x.waiting} waiting for the limit of ${x.scope.replace("_", " ")}` });
+      if (!x.waiting) continue;
+      const [most] = byNumber(t.deliveries, (d) => d.destination);
+      list.push({
+        kind: "at its limit", grade: "wait", target: "transport:" + t.name, only: x.override + x.scope, what: "transport", name: t.name,
+        text: `${whole(x.waiting)} waiting for the limit of ${x.scope.replace("_", " ")}` + (most ? `; most in progress: ${whole(most[1].length)} to ${most[0]}` : ""),
+      });
+    }
+    for (const [host, all] of byNumber(t.deliveries.filter((d) => d.host && now() - new Date(d.since) > late * 1000), (d) => d.host).slice(0, 5)) {
+      const n = all.length;
+      list.push({ kind: "slow", grade: "wait", target: host, only: t.name, what: "host", name: bare(host), domains: [...new Set(all.map((d) => d.destination))], text: `${whole(n)} ${n === 1 ? "message" : "messages"} to ${all[0].destination} in progress, the oldest since ${clock(all[0].since)}` });
     }
   }
   const seen = new Set(); // transports share hosts
@@ -33,6 +47,13 @@ export function of(s) {
 
 const bare = (host) => host.replace(/:\d+$/, ""); // without its port
 
+// byNumber groups deliveries, the largest group first.
+function byNumber(deliveries, of) {
+  const groups = new Map();
+  for (const d of deliveries) groups.set(of(d), [...(groups.get(of(d)) || []), d]);
+  return [...groups].sort((a, b) => b[1].length - a[1].length);
+}
+
 // keyOf tells one from another.
 export const keyOf = (x) => [x.kind, x.target, x.only || ""].join(" ");
 
@@ -40,6 +61,7 @@ export const keyOf = (x) => [x.kind, x.target, x.only || ""].join(" ");
 export function on(list, p, by) {
   return list.filter((x) => {
     if (by === "providers") return x.what === "provider" ? x.name === p.name : x.what === "host" && x.name === p.last_host;
+    if (x.domains) return x.domains.includes(p.name);
     return (x.what === "domain" && x.name === p.name) || (x.what === "provider" && p.last_provider && x.name === p.last_provider) || (x.what === "host" && x.name === p.last_host);
   });
 }

@@ -1,5 +1,5 @@
 // The first view: the last hour at a glance.
-import { $, bytes, button, clock, domainLink, empty, fate, grade, keep, link, moment, node, seconds, set, span, tag, whole } from "/dom.js";
+import { $, bytes, button, clock, domainLink, empty, fate, grade, keep, link, moment, node, now, seconds, set, span, tag, whole } from "/dom.js";
 import { latency, outcomes } from "/chart.js";
 import { resume, suspend, untrace } from "/confirm.js";
 import * as holds from "/holds.js";
@@ -137,7 +137,7 @@ function transports(s, held) {
 function memory(s) {
   const r = s.resolver, asked = r.hits + r.misses;
   const facts = [
-    ["running since", moment(s.started) + " (" + span((Date.now() - new Date(s.started)) / 1000) + ")"], ["configuration of", moment(s.configured)],
+    ["running since", moment(s.started) + " (" + span((now() - new Date(s.started)) / 1000) + ")"], ["configuration of", moment(s.configured)],
     ["resolver", r.servers.join(", ")], ["DNS from memory", asked ? ((100 * r.hits) / asked).toFixed(1) + " % of " + whole(asked) : "–"],
     ["history", `${whole(s.history.entries)} of ${whole(s.history.max_entries)} results`],
   ];

@@ -1,6 +1,6 @@
 // The fourth view: the MTA-STS policies that are remembered, and the hosts whose
 // TLS begins plainer than with others.
-import { $, ask, domainLink, empty, keep, moment, node, set, span, whole } from "/dom.js";
+import { $, ask, domainLink, empty, keep, moment, node, now, set, span, whole } from "/dom.js";
 
 let asked = "", at = 0;
 
@@ -20,7 +20,7 @@ export async function load(status) {
     const head = node("th", "", domainLink(x.domain));
     head.scope = "row";
     head.setAttribute("role", "rowheader");
-    const left = x.expires ? (new Date(x.expires) - Date.now()) / 1000 : 0;
+    const left = x.expires ? (new Date(x.expires) - now()) / 1000 : 0;
     row.setAttribute("role", "row");
     row.append(head, cell("Mode", x.mode === "enforce" ? "ok" : "wait", x.mode || "–"), cell("Hosts", "said", (x.mx || []).join(", ")), cell("Id", "", x.id + (x.record_id && x.record_id !== x.id ? ` (the record now says ${x.record_id})` : "")),
       cell("Fetched", "nowrap", x.fetched ? moment(x.fetched) : "–"), cell("Expires", "nowrap" + (left < 0 ? " bad" : ""), left < 0 ? "expired" : "in " + span(left)), cell("Trouble", x.error ? "wait" : "dim", x.error ? `${x.failure}: ${x.error}` : "none"));
