@@ -87,6 +87,13 @@ func (s *session) hurry() {
 	s.script(`document.dispatchEvent(new Event("visibilitychange"))`)
 }
 
+// said waits until the page says that something was done. It says so for some
+// seconds only, so what counts is that it did.
+func (s *session) said(text string) {
+	s.t.Helper()
+	s.until(fmt.Sprintf("the page says %q", text), fmt.Sprintf(`document.querySelector("#toast-text").textContent.includes(%q)`, text))
+}
+
 // row is the row of the table of destinations or providers with that name.
 func row(name string) string {
 	return fmt.Sprintf(`[...document.querySelectorAll("#peers tr")].find((e) => e.querySelector("th a").innerText === %q)`, name)
@@ -159,7 +166,7 @@ func (s *session) suspendAndResume() {
 	s.click("button", "Suspend "+domain)
 	s.fill("Reason", "their disk is full")
 	s.click("button", "Suspend")
-	s.shows("#toast", domain+" is suspended for 1 hour.")
+	s.said(domain + " is suspended for 1 hour.")
 	s.rowShows(domain, "suspended")
 	s.shows("#holds", "their disk is full")
 	list := s.status().Suspended
@@ -175,7 +182,7 @@ func (s *session) suspendAndResume() {
 	s.click("button", "Resume "+domain)
 	s.shows("dialog[open]", "Resume "+domain+"?")
 	s.click("button", "Resume")
-	s.shows("#toast", domain+" is resumed.")
+	s.said(domain + " is resumed.")
 	s.until("it is not suspended", "!"+row(domain)+`.querySelector(".tag")`)
 	s.deliver("b@"+domain, "2.0.0")
 	s.hurry()
@@ -214,7 +221,7 @@ func (s *session) byKeyboard() {
 	s.rowShows(domain, "suspended")
 	s.click("button", "Resume "+domain)
 	s.press("Enter")
-	s.shows("#toast", domain+" is resumed.")
+	s.said(domain + " is resumed.")
 	s.script(`document.querySelector("#chart-outcome svg").focus()`)
 	s.press("Home")
 	s.until("the chart says a minute's figures", `/^\d\d:\d\d: \d+ delivered, \d+ deferred, \d+ refused$/.test(document.querySelector("#read-outcome").innerText)`)
@@ -226,7 +233,7 @@ func (s *session) suspendProvider() {
 	s.until("providers are shown", row("bulky"))
 	s.click("button", "Suspend provider:bulky")
 	s.click("button", "Suspend")
-	s.shows("#toast", "provider bulky is suspended for 1 hour.")
+	s.said("provider bulky is suspended for 1 hour.")
 	s.deliver("a@shop.example", "4.3.2")
 	s.hurry()
 	s.click("button", "Domains")
@@ -284,8 +291,8 @@ func (s *session) flush() {
 	s.shows("dialog[open]", "Flush both.example?")
 	before := s.asked("/api/explain")
 	s.click("button", "Flush")
-	s.shows("#toast", "both.example is flushed: ")
-	s.shows("#toast", "1 MTA-STS policies")
+	s.said("both.example is flushed: ")
+	s.said("1 MTA-STS policies")
 	s.rig.until("it was explained again, after the flush", func() error {
 		if s.asked("/api/explain") == before {
 			return errors.New("not yet")
@@ -308,7 +315,7 @@ func (s *session) trace() {
 	s.shows("#holds", "both.example")
 	s.click("button", "Stop tracing both.example")
 	s.click("button", "Stop")
-	s.shows("#toast", "both.example is no longer traced.")
+	s.said("both.example is no longer traced.")
 	if list := s.status().Traces; len(list) != 0 {
 		s.t.Errorf("traced: %v", list)
 	}

@@ -203,20 +203,20 @@ const named = `((role, name) => [...document.querySelectorAll({button: "button, 
   e.checkVisibility() && (!document.querySelector("dialog[open]") || e.closest("dialog[open]")) &&
   [e.getAttribute("aria-label"), e.innerText, ...[...(e.labels || [])].map((l) => l.innerText)].some((n) => (n || "").trim() === name)))`
 
-// click clicks with the mouse, in the middle of what is named.
+// click clicks on what is named, as soon as it is there and nothing covers it.
+// That is one step of the page's, so that no row that comes in moves it away.
 func (b *tab) click(role, name string) {
 	b.c.t.Helper()
-	find := fmt.Sprintf("%s(%q, %q)", named, role, name)
-	b.until(fmt.Sprintf("there is a %s %q", role, name), find)
-	var at [2]float64
-	err := b.eval(fmt.Sprintf(`(() => { const e = %s; e.scrollIntoView({ block: "center", behavior: "instant" });
-		const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`, find), &at)
-	if err != nil {
-		b.c.t.Fatal(err)
-	}
-	for _, kind := range []string{"mousePressed", "mouseReleased"} {
-		b.do("Input.dispatchMouseEvent", map[string]any{"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}, nil)
-	}
+	b.until(fmt.Sprintf("a %s %q can be clicked", role, name), fmt.Sprintf(`(() => {
+		const e = %s(%q, %q);
+		if (!e) return false;
+		e.scrollIntoView({ block: "center", behavior: "instant" });
+		const r = e.getClientRects()[0], top = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);
+		if (!top || !e.contains(top)) return false;
+		e.focus();
+		e.click();
+		return true;
+	})()`, named, role, name))
 }
 
 // fill puts a text into the field with a label, in place of what is there.

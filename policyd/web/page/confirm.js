@@ -2,7 +2,7 @@
 // said yes, and shows why if it does not.
 import { $, ask, set } from "/dom.js";
 
-let go = null, changed = () => {};
+let go = null, changed = () => {}, pressed = null;
 
 // onChange has f called when something was changed.
 export function onChange(f) { changed = f; }
@@ -30,10 +30,16 @@ function question({ verb, what, text, fields, act }) {
   $("confirm-yes").className = verb === "Suspend" ? "strong danger" : "strong";
   $("confirm-yes").disabled = false;
   go = act;
+  pressed = document.activeElement && document.activeElement.getAttribute("aria-label");
   dialog.showModal();
   (fields === "suspend" ? $("confirm-reason") : $("confirm-yes")).focus();
 }
 
+// The focus goes back to the button that was pressed, even if its row was drawn
+// anew meanwhile.
+$("confirm").addEventListener("close", () => {
+  if (document.activeElement === document.body && pressed) [...document.querySelectorAll("button")].find((e) => e.getAttribute("aria-label") === pressed)?.focus();
+});
 $("confirm-no").addEventListener("click", () => $("confirm").close());
 $("confirm-form").addEventListener("submit", async (e) => {
   e.preventDefault();
