@@ -9,7 +9,7 @@ BENCHROUNDS ?= 5
 .PHONY: attacks burden chaos killmatrix receivers siege soak traffic build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
 
 # Delivers mail through both programs to an internet on loopback.
 demo: build

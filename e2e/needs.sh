@@ -25,6 +25,7 @@ dkimverify python3-dkim
 python3 python3
 pflogsumm pflogsumm
 chromium chromium
+cc gcc libc6-dev
 '
 [ "${1:-}" != receivers ] || wanted="$wanted"'
 node nodejs

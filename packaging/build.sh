@@ -34,7 +34,6 @@ case $plain in
 esac
 export VERSION="$plain"
 
-nfpm=$(go -C internal/tools tool -n nfpm)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -66,6 +65,8 @@ if [ "$1" = any ]; then
 	exit
 fi
 
+# Not before: whoever builds without a network has no nfpm.
+nfpm=$(go -C internal/tools tool -n nfpm)
 for ARCH in ${ARCHES:-amd64 arm64}; do
 	export ARCH
 	for program in bin/mxpipe sbin/mxpolicyd; do

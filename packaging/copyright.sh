@@ -39,7 +39,8 @@ notice() {
 }
 
 notice 'Go standard library' "$(go env GOROOT)"
-modules=$(GOOS=linux go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}' ./cmd/mxpipe ./cmd/mxpolicyd)
+# With vendor/ a module has no directory of its own.
+modules=$(GOOS=linux go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{or .Dir (print "vendor/" .Path)}}{{end}}{{end}}' ./cmd/mxpipe ./cmd/mxpolicyd)
 echo "$modules" | sort -u | while read -r module dir; do
 	notice "$module" "$dir" || exit 1
 done
