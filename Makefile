@@ -7,6 +7,7 @@ FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
 .PHONY: attacks burden chaos killmatrix receivers siege soak traffic build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: attacks burden chaos debian killmatrix receivers siege soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -74,6 +75,14 @@ fuzz:
 # Packages of every kind for amd64 and arm64, in dist/.
 packages:
 	sh packaging/build.sh $(VERSION) dist
+
+# Debian's source package in dist/debian, built without a network in a clean
+# Debian 13 (with the Go of its backports), looked at and used there. Root; ten
+# minutes.
+SUITES ?= trixie
+debian:
+	@sh e2e/needs.sh debian
+	sh packaging/debian.sh $(VERSION) dist/debian $(SUITES)
 
 # The life of a package in a machine of its own, which boots systemd: installed,
 # upgraded under load, taken back, removed. Root on Debian; ten minutes.

@@ -2,7 +2,8 @@
 # What the tests drive beside Go: servers for those in e2e/, and what looks at
 # manual pages and packages. With "packages", also what "make packages-test" and
 # no other test needs; with "receivers" and "handshakes", also what the targets
-# of these names need; with "bench", what "make bench" needs and nothing else.
+# of these names need; with "bench" or "debian", what the target of that name
+# needs and nothing else.
 # As root on Debian or Ubuntu this installs what is missing; elsewhere it says
 # what to install and fails.
 set -eu
@@ -36,6 +37,14 @@ debootstrap debootstrap
 systemd-nspawn systemd-container
 lintian lintian
 rpm rpm
+'
+
+[ "${1:-}" != debian ] || wanted='
+dpkg-source dpkg-dev
+mmdebstrap mmdebstrap
+unshare util-linux
+ip iproute2
+xz xz-utils
 '
 
 [ "${1:-}" != bench ] || wanted='

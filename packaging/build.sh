@@ -22,17 +22,8 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export SOURCE_DATE_EPOCH
 umask 022
 
-plain=${version#v}
-plain=${plain%-dirty}
-case $plain in
-[0-9]*-*-g*)
-	base=${plain%-g*}
-	plain=${base%-*}+git${base##*-}
-	;;
-[0-9]*.*) ;;
-*) plain=0.0.0+git$(git rev-list --count HEAD 2>/dev/null || echo 0) ;;
-esac
-export VERSION="$plain"
+VERSION=$(sh packaging/version.sh "$version")
+export VERSION
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -40,14 +31,9 @@ trap 'exit 1' HUP INT TERM
 
 # What is the same on every architecture.
 built=$work/built
-mkdir -p "$built/completions"
 flags="-s -w -X main.version=$version"
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "$flags" -o "$work/mxpolicyd" ./cmd/mxpolicyd
-for shell in bash zsh fish; do
-	"$work/mxpolicyd" completion $shell >"$built/completions/mxpolicyd.$shell"
-	cp "packaging/completions/mxpipe.$shell" "$built/completions/"
-done
-sh packaging/copyright.sh >"$built/copyright"
+sh packaging/built.sh "$work/mxpolicyd" "$built"
 cat >"$built/changelog.Debian" <<END
 mxpipe ($(echo "$VERSION" | sed 's/-/~/')-1) unstable; urgency=medium
 

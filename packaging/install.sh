@@ -4,8 +4,10 @@
 #
 #	install.sh KIND DIRECTORY BUILT
 #
-# KIND is deb, rpm, apk, archlinux, or any for what suits every system. BUILT
-# holds what build.sh has made: completions/, copyright and changelogs.
+# KIND is deb, rpm, apk, archlinux, or any for what suits every system; source
+# is Debian's own build, which brings changelogs, copyright and overrides itself.
+# BUILT holds what built.sh has made, and build.sh: completions/, copyright and
+# changelogs.
 set -eu
 kind=$1 to=$2 built=$3
 here=$(cd "$(dirname "$0")" && pwd)
@@ -36,7 +38,7 @@ for page in "$top"/docs/*.[1578]; do
 done
 
 zsh=/usr/share/zsh/site-functions
-[ "$kind" != deb ] || zsh=/usr/share/zsh/vendor-completions
+case $kind in deb | source) zsh=/usr/share/zsh/vendor-completions ;; esac
 for program in mxpipe mxpolicyd; do
 	file 644 "$built/completions/$program.bash" "/usr/share/bash-completion/completions/$program"
 	file 644 "$built/completions/$program.zsh" "$zsh/_$program"
@@ -44,7 +46,7 @@ for program in mxpipe mxpolicyd; do
 done
 
 doc=/usr/share/doc/mxpipe
-file 644 "$built/copyright" $doc/copyright
+[ "$kind" = source ] || file 644 "$built/copyright" $doc/copyright
 for text in "$top/README.md" "$top"/docs/security.md "$top"/docs/handshakes.md "$top"/docs/upgrading.md "$top"/docs/first-message.md "$top"/docs/questions.md; do
 	file 644 "$text" "$doc/${text##*/}"
 done
@@ -56,6 +58,9 @@ for text in "$here"/examples/*; do
 done
 
 case $kind in
+source)
+	file 644 "$here/apparmor/usr.sbin.mxpolicyd" /etc/apparmor.d/usr.sbin.mxpolicyd
+	;;
 deb)
 	file 644 "$here/apparmor/usr.sbin.mxpolicyd" /etc/apparmor.d/usr.sbin.mxpolicyd
 	file 644 "$here/deb/lintian-overrides" /usr/share/lintian/overrides/mxpipe
