@@ -8,6 +8,7 @@ BENCHROUNDS ?= 5
 
 .PHONY: attacks burden chaos killmatrix receivers siege soak traffic build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
 .PHONY: attacks burden chaos debian killmatrix receivers siege soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: attacks burden chaos debian rpm killmatrix receivers siege soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
@@ -83,6 +84,11 @@ SUITES ?= trixie
 debian:
 	@sh e2e/needs.sh debian
 	sh packaging/debian.sh $(VERSION) dist/debian $(SUITES)
+
+# The rpm of the spec, from the same tarball, with the files of the release's.
+rpm: debian
+	@sh e2e/needs.sh packages
+	sh packaging/rpm.sh $(VERSION) dist/debian
 
 # The life of a package in a machine of its own, which boots systemd: installed,
 # upgraded under load, taken back, removed. Root on Debian; ten minutes.

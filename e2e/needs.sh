@@ -27,6 +27,8 @@ python3 python3
 pflogsumm pflogsumm
 chromium chromium
 cc gcc libc6-dev
+shellcheck shellcheck
+zstd zstd
 '
 [ "${1:-}" != receivers ] || wanted="$wanted"'
 node nodejs

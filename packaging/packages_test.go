@@ -56,6 +56,7 @@ func TestPackages(t *testing.T) {
 	kinds := []string{"deb", "rpm", "apk", "archlinux"}
 	dir := build(t, kinds)
 	t.Run("reproducible", func(t *testing.T) { reproducible(t, dir, kinds) })
+	t.Run("recipes", func(t *testing.T) { recipes(t, dir) })
 	t.Run("deb", func(t *testing.T) { debContent(t, deb(t, dir)) })
 }
 
