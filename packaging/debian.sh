@@ -58,8 +58,8 @@ clean() {
 	suite=$1
 	shift
 	mmdebstrap --variant=buildd --include=debhelper,dh-apparmor,dh-golang,ca-certificates,lintian,devscripts,$go \
-		--include=autopkgtest,postfix,python3,openssl,unbound,procps,mandoc "$suite" "$cache/$suite.tar.new" "$@"
-	mv "$cache/$suite.tar.new" "$cache/$suite.tar"
+		--include=autopkgtest,postfix,python3,openssl,unbound,procps,mandoc "$suite" "$cache/new-$suite.tar" "$@"
+	mv "$cache/new-$suite.tar" "$cache/$suite.tar"
 }
 
 # inside ROOT COMMAND: in the clean Debian, where no network is but loopback.

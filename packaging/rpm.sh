@@ -18,11 +18,10 @@ rpmbuild -ba --nodeps --without check --define "_topdir $work" --define "version
 rpmbuilt=$(find "$work/RPMS" -name '*.rpm')
 rpm=$(dpkg --print-architecture 2>/dev/null || echo amd64)
 ARCHES=$rpm sh packaging/build.sh "$version" "$work/release" rpm
-rpm -qpl "$rpmbuilt" | sort >"$work/spec.list"
-rpm -qpl "$work"/release/*.rpm | sort >"$work/release.list"
-# Directories are named by the spec alone.
-grep -vxF -e /etc/mxpolicyd -e /usr/share/doc/mxpipe -e /usr/share/licenses/mxpipe "$work/spec.list" >"$work/spec.files"
-grep -vxF -e /etc/mxpolicyd -e /usr/share/doc/mxpipe -e /usr/share/licenses/mxpipe "$work/release.list" >"$work/release.files"
+# Directories are left out: the spec owns its own.
+files() { rpm -qp --qf '[%{FILEMODES:perms} %{FILENAMES}\n]' "$1" | sed -n 's/^[^d][^ ]* //p' | sort; }
+files "$rpmbuilt" >"$work/spec.files"
+files "$work"/release/*.rpm >"$work/release.files"
 diff -u "$work/release.files" "$work/spec.files"
 cp "$rpmbuilt" "$work"/SRPMS/*.rpm "$out"
 echo "done: $(wc -l <"$work/spec.files") files, the same as in the release's package"
