@@ -21,7 +21,7 @@ END
 # notice NAME DIRECTORY
 notice() {
 	found=
-	for file in "$2"/LICENSE* "$2"/LICENCE* "$2"/COPYING* "$2"/COPYRIGHT* "$2"/NOTICE*; do
+	for file in "$2"/LICENSE* "$2"/LICENCE* "$2"/COPYING* "$2"/COPYRIGHT* "$2"/copyright "$2"/NOTICE*; do
 		[ -f "$file" ] || continue
 		found=yes
 		printf '\n%s\n%s, %s\n\n' ------------------------------------------------------------------------ "$1" "${file##*/}"
@@ -38,7 +38,10 @@ notice() {
 	fi
 }
 
-notice 'Go standard library' "$(go env GOROOT)"
+# Debian keeps the licence of its Go where it keeps all.
+go=$(go env GOROOT)
+[ -f "$go/LICENSE" ] || go=$(ls -d /usr/share/doc/golang-*-go /usr/share/doc/golang-go 2>/dev/null | head -1)
+notice 'Go standard library' "$go"
 # With vendor/ a module has no directory of its own.
 modules=$(GOOS=linux go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{or .Dir (print "vendor/" .Path)}}{{end}}{{end}}' ./cmd/mxpipe ./cmd/mxpolicyd)
 echo "$modules" | sort -u | while read -r module dir; do
