@@ -5,8 +5,8 @@
 #	install.sh KIND DIRECTORY BUILT
 #
 # KIND is deb, rpm, apk, archlinux, or any for what suits every system; source
-# is Debian's own build, which brings changelogs, copyright and overrides itself.
-# BUILT holds what built.sh has made, and build.sh: completions/, copyright and
+# is Debian's own build, which brings changelogs, copyright and overrides.
+# BUILT holds what built.sh and build.sh have made: completions/, copyright and
 # changelogs.
 set -eu
 kind=$1 to=$2 built=$3
