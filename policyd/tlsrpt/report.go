@@ -106,10 +106,7 @@ func (r *reporter) attempt(a *transport.Attempt) {
 		}
 	}
 	if hasSTS {
-		r.add(policy{
-			Type: typeSTS, Domain: r.domain, MXHosts: sts.Policy.MX,
-			Text: strings.Split(strings.TrimSuffix(sts.Policy.String(), "\n"), "\n"),
-		}, r.shortcoming(a, verdict.MTASTS))
+		r.add(r.sts(sts), r.shortcoming(a, verdict.MTASTS))
 		return
 	}
 	r.add(policy{Type: typeNone, Domain: r.domain}, r.shortcoming(a, verdict.NoRule))
@@ -176,6 +173,14 @@ func (r *reporter) tlsa(a *transport.Attempt) policy {
 // presentation gives a record as a zone file would (RFC 6698 §2.2).
 func presentation(r dane.Record) string {
 	return fmt.Sprintf("%d %d %d %s", r.Usage, r.Selector, r.Matching, hex.EncodeToString(r.Data))
+}
+
+// sts describes the domain's MTA-STS policy.
+func (r *reporter) sts(s *verdict.STS) policy {
+	return policy{
+		Type: typeSTS, Domain: r.domain, MXHosts: s.Policy.MX,
+		Text: strings.Split(strings.TrimSuffix(s.Policy.String(), "\n"), "\n"),
+	}
 }
 
 // unusable says why the records of a set do not count.

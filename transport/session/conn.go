@@ -100,9 +100,17 @@ func (c *Conn) Close() {
 func (c *Conn) record(r *Record, failed *verdict.Failure) {
 	c.Attempt = r.Add(Attempt{
 		Facts: &c.Host.Facts, Verdict: &c.Host.Verdict,
-		Addr: c.addr, Local: c.local, Proof: c.proof,
+		Addr: c.addr, Local: c.local, HELO: c.serverName(), Proof: c.proof,
 		Failure: failed, TestingFailure: c.TestingFailure, TLSErr: c.TLSErr, Reused: c.Reused,
 	})
+}
+
+// serverName is what the server called itself by.
+func (c *Conn) serverName() string {
+	if c.session == nil {
+		return ""
+	}
+	return c.session.Name()
 }
 
 // Via says where the message went, and how safely: a status.Error's Via.

@@ -29,7 +29,10 @@ type Attempt struct {
 	// Addr and Local are the two ends of the connection. Both are invalid when
 	// the host failed its verdict before it was dialled.
 	Addr, Local netip.Addr
-	Proof       verdict.Proof
+	// HELO is what the server called itself by; empty: nothing that could be
+	// a name.
+	HELO  string
+	Proof verdict.Proof
 	// the policy that the host failed; nil: none
 	Failure *verdict.Failure
 	// what a policy in testing mode has against it; nil: nothing

@@ -114,6 +114,7 @@ type Session struct {
 	strict bool
 	junk   reply.Junk // what was skipped until then
 	own    string     // the one of OwnNames that the server calls itself by
+	name   string     // what it calls itself by, if that could be a host's name
 	// takes the password out of what the server says; nil: there is none
 	hide reply.Hide
 }
@@ -240,12 +241,27 @@ func (s *Session) hello(ctx context.Context, stage outcome.Stage) error {
 func (s *Session) introduced(r reply.Reply) {
 	name, _, _ := strings.Cut(r.Lines[0], " ")
 	name = strings.TrimSuffix(name, ".")
+	if isHostName(name) {
+		s.name = strings.Clone(name) // the line may be long
+	}
 	for _, own := range s.cfg.OwnNames {
 		if strings.EqualFold(name, own) {
 			s.own = own
 		}
 	}
 }
+
+// isHostName reports whether a word may be a domain or an address literal,
+// and so nothing that a log or a report must be wary of.
+func isHostName(word string) bool {
+	return word != "" && len(word) <= 255 && !strings.ContainsFunc(word, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-._[]:", c)
+	})
+}
+
+// Name returns the name that the server last introduced itself by, in its
+// greeting or its reply to EHLO or HELO; empty: none that could be one.
+func (s *Session) Name() string { return s.name }
 
 // OwnName returns the name of this host by which the server has called itself,
 // so that it is this host; empty: it has not.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/transport/dane"
 	"github.com/mxpipe/mxpipe/transport/handshake"
+	"github.com/mxpipe/mxpipe/transport/mtasts"
 	"github.com/mxpipe/mxpipe/transport/pin"
 	"github.com/mxpipe/mxpipe/transport/status"
 )
@@ -159,6 +160,20 @@ func (v *Verdict) TestingFailure(p *Proof) *Failure {
 		return failure(5, MTASTS, NoSTARTTLS, who+"no TLS")
 	}
 	return v.webPKI(p, who)
+}
+
+// AgainstSTS says what an MTA-STS policy has against a host and what its
+// connection proved, whatever else decided about them (RFC 8461 §4); nil:
+// nothing. It is for reports: where DANE decides, the policy has no say.
+func AgainstSTS(p *mtasts.Policy, host string, proof *Proof) *Failure {
+	const who = "MTA-STS: "
+	switch {
+	case !p.Match(host):
+		return failure(5, MTASTS, NotListed, who+"the policy does not list this host")
+	case proof.TLS == 0:
+		return failure(5, MTASTS, NoSTARTTLS, who+"no TLS")
+	}
+	return (&Verdict{Host: host}).webPKI(proof, who)
 }
 
 // NoTLS says what becomes of the message at a host with which TLS did not
