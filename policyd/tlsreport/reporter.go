@@ -33,8 +33,14 @@ const (
 	maxRetry   = 4 * time.Hour
 	// every is how often it is looked whether a report is due.
 	every = time.Minute
-	// workers is how many reports are on their way at once.
-	workers = 4
+	// workers is how many reports are on their way at once, and batch how many
+	// are taken on before it is looked again which are due: servers that hang
+	// hold up no more than that.
+	workers = 16
+	batch   = 200
+	// grace is how long the end waits for the answer to a report of which
+	// everything was written.
+	grace = 5 * time.Second
 	// lookupTimeout bounds the look-up of a domain's record.
 	lookupTimeout = 30 * time.Second
 )
@@ -45,10 +51,12 @@ type Resolver interface {
 	TXT(ctx context.Context, name string) ([]string, error)
 }
 
-// Courier takes a report to a place. *Carrier is one.
+// Courier takes a report to a place. *Carrier is one. Before it writes what
+// completes the report it calls last, and writes nothing more when that fails:
+// until then the place cannot have the report, afterwards it may.
 type Courier interface {
-	Mail(ctx context.Context, to string, message []byte) error
-	Post(ctx context.Context, uri string, gz []byte) error
+	Mail(ctx context.Context, to string, message []byte, last func() error) error
+	Post(ctx context.Context, uri string, gz []byte, last func() error) error
 }
 
 // Config is what a Reporter is made of.
@@ -91,6 +99,7 @@ type Reporter struct {
 	today   string            // the day that leaving counts
 	leaving int               // reports that left on it
 	next    map[job]time.Time // when a report is next looked at; absent: now
+	busy    map[busy]bool     // what is being sent
 	// the disk did not take something, and that was logged
 	warned bool
 }
@@ -107,7 +116,7 @@ type Stats struct {
 // could not be read; the Reporter works all the same, unless it is nil.
 func Open(cfg Config) (*Reporter, error) {
 	cfg.MaxSize = cmp.Or(cfg.MaxSize, 10_000_000)
-	r := &Reporter{cfg: cfg, queue: make(chan Session, queued), next: map[job]time.Time{}}
+	r := &Reporter{cfg: cfg, queue: make(chan Session, queued), next: map[job]time.Time{}, busy: map[busy]bool{}}
 	now := cfg.Now()
 	var failed, failedToo error
 	r.journal, failed = OpenJournal(cfg.Dir, now)
@@ -184,7 +193,8 @@ func (r *Reporter) sendAll() {
 	for {
 		select {
 		case <-tick.C:
-			r.sendDue()
+			for r.sendDue() {
+			}
 		case <-r.ctx.Done():
 			return
 		}
@@ -234,8 +244,16 @@ type job struct {
 	day    time.Time
 }
 
-// sendDue sends what is due, several reports at once, and tidies up.
-func (r *Reporter) sendDue() {
+// busy is a place that a report is being sent to.
+type busy struct {
+	of
+	uri string
+}
+
+// sendDue sends what is due, several reports at once, and tidies up. What was
+// not tried yet comes first, so that nothing waits for those that fail again.
+// It reports whether there may be more to do at once.
+func (r *Reporter) sendDue() (more bool) {
 	now := r.cfg.Now()
 	r.mu.Lock()
 	r.note(errors.Join(r.journal.Tidy(now), r.ledger.forget(now)))
@@ -250,7 +268,11 @@ func (r *Reporter) sendDue() {
 		}
 	}
 	maps.DeleteFunc(r.next, func(j job, _ time.Time) bool { return !kept(j.day, now) })
+	slices.SortStableFunc(jobs, func(a, b job) int { return r.next[a].Compare(r.next[b]) })
 	r.mu.Unlock()
+	if more = len(jobs) > batch; more {
+		jobs = jobs[:batch]
+	}
 	var all errgroup.Group
 	all.SetLimit(workers)
 	for _, j := range jobs {
@@ -268,6 +290,7 @@ func (r *Reporter) sendDue() {
 		})
 	}
 	_ = all.Wait()
+	return more && r.ctx.Err() == nil
 }
 
 // excluded reports whether a domain gets no reports.
@@ -328,30 +351,47 @@ func (r *Reporter) sendTo(t Target, report *Report, now bool) error {
 	if err != nil || a.State != Trying {
 		return err
 	}
-	err = r.carry(t, report)
+	written := false
+	err = r.carry(t, report, func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		// On disk before it is done: what cannot be written down cannot be
+		// sent once.
+		err := r.ledger.put(a)
+		r.note(err)
+		written = err == nil
+		return err
+	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.busy, busy{of{a.Day, a.Domain}, a.URI})
 	a.At = r.cfg.Now()
+	level := slog.LevelInfo
 	switch {
 	case err == nil:
 		a.State = Sent
 		r.sent.Add(1)
 	case errors.Is(err, ErrRefused):
 		a.State, a.Error = Refused, err.Error()
+	case written && r.ctx.Err() != nil:
+		a.State, a.Error = Refused, endedMeanwhile
 	default:
 		a.State, a.Error = Waiting, err.Error()
 		r.leaving--
+		if t.Mail != "" {
+			level = slog.LevelWarn // it is our own mail server
+		}
 	}
 	if err != nil {
 		r.failed.Add(1)
 	}
-	r.cfg.Log.Info("TLS report of "+a.Day+": "+string(a.State), "domain", a.Domain, "to", a.URI, "error", err)
+	r.cfg.Log.Log(r.ctx, level, "TLS report of "+a.Day+": "+string(a.State), "domain", a.Domain, "to", a.URI, "error", err)
 	r.note(r.ledger.put(a))
 	return err
 }
 
-// begin writes down that a report is being sent to a place. The state of what
-// it gives is Trying only if that is to be done now.
+// begin says whether a report is to be sent to a place now: the state of what
+// it gives is Trying then.
 func (r *Reporter) begin(t Target, report *Report, atOnce bool) (attempt, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -361,15 +401,13 @@ func (r *Reporter) begin(t Target, report *Report, atOnce bool) (attempt, error)
 	if !tried {
 		a = attempt{Day: day.Format(time.DateOnly), Domain: report.domain, URI: t.URI}
 	}
+	at := busy{of{a.Day, a.Domain}, a.URI}
 	switch {
 	case a.State.over():
 		return a, nil
-	case a.State == Trying: // by somebody else
-		a.State = Waiting
-		return a, nil
 	case now.After(due(report.domain, day).Add(Window)):
 		a.State, a.At = Late, now
-		if !tried && !r.ledger.room(a.Day, a.Domain) {
+		if r.busy[at] || !tried && !r.ledger.room(a.Day, a.Domain) {
 			return a, nil
 		}
 		err := r.ledger.put(a)
@@ -377,21 +415,36 @@ func (r *Reporter) begin(t Target, report *Report, atOnce bool) (attempt, error)
 		return a, err
 	case tried && !atOnce && now.Sub(a.At) < retryAfter(a.Tries) && !now.Before(a.At):
 		return a, nil
-	case !tried && !r.ledger.room(a.Day, a.Domain), !r.mayLeave(now):
+	case r.busy[at], !tried && !r.ledger.room(a.Day, a.Domain), r.had(at) >= MaxTargets, !r.mayLeave(now):
 		a.State = Waiting
 		return a, nil
 	}
 	a.State, a.At, a.Tries, a.Error = Trying, now, a.Tries+1, ""
-	if err := r.ledger.put(a); err != nil {
-		r.note(err)
-		return a, err // what cannot be written down cannot be sent once
-	}
+	r.busy[at] = true
 	r.leaving++
 	return a, nil
 }
 
-// carry makes what a place gets, and takes it there.
-func (r *Reporter) carry(t Target, report *Report) error {
+// had counts the other places that have a report, or may have it soon: a
+// record that names others at each look gets no more of them. The caller holds
+// r.mu.
+func (r *Reporter) had(at busy) (n int) {
+	for _, a := range r.ledger.places[at.of] {
+		if a.URI != at.uri && a.State == Sent {
+			n++
+		}
+	}
+	for b := range r.busy {
+		if b.of == at.of && b.uri != at.uri {
+			n++
+		}
+	}
+	return n
+}
+
+// carry makes what a place gets, and takes it there. The end of the Reporter
+// cuts that off, but waits a little for the answer to what was written.
+func (r *Reporter) carry(t Target, report *Report, last func() error) error {
 	limit := r.cfg.MaxSize
 	if t.Max > 0 {
 		limit = min(limit, t.Max)
@@ -400,17 +453,39 @@ func (r *Reporter) carry(t Target, report *Report) error {
 	if err != nil {
 		return errors.Join(ErrRefused, err)
 	}
-	if t.Mail == "" {
-		return r.cfg.Courier.Post(r.ctx, t.URI, gz)
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.ctx))
+	defer cancel(nil)
+	var written atomic.Bool
+	stop := context.AfterFunc(r.ctx, func() {
+		if written.Load() {
+			wait := time.NewTimer(grace)
+			defer wait.Stop()
+			select {
+			case <-wait.C:
+			case <-ctx.Done():
+			}
+		}
+		cancel(context.Cause(r.ctx))
+	})
+	defer stop()
+	complete := func() error {
+		err := last()
+		written.Store(err == nil)
+		return err
 	}
-	return r.cfg.Courier.Mail(r.ctx, t.Mail, report.Message(r.cfg.From, t.Mail, r.cfg.Sender, gz, r.cfg.Now()))
+	if t.Mail == "" {
+		return r.cfg.Courier.Post(ctx, t.URI, gz, complete)
+	}
+	return r.cfg.Courier.Mail(ctx, t.Mail, report.Message(r.cfg.From, t.Mail, r.cfg.Sender, gz, r.cfg.Now()), complete)
 }
 
 // mayLeave holds the number of reports of one day. The caller holds r.mu.
 func (r *Reporter) mayLeave(now time.Time) bool {
-	if today := now.UTC().Format(time.DateOnly); today > r.today {
-		r.today, r.leaving = today, 0
+	today := now.UTC().Format(time.DateOnly)
+	if today > r.today {
+		r.leaving = 0
 	}
+	r.today = today // also back, with the clock: what left, left
 	return r.leaving < MaxDaily
 }
 

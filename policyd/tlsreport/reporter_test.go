@@ -42,8 +42,19 @@ func (p *post) take(place string, text []byte) error {
 	return nil
 }
 
-func (p *post) Mail(_ context.Context, to string, message []byte) error { return p.take(to, message) }
-func (p *post) Post(_ context.Context, uri string, gz []byte) error     { return p.take(uri, gz) }
+func (p *post) Mail(_ context.Context, to string, message []byte, last func() error) error {
+	if err := last(); err != nil {
+		return err
+	}
+	return p.take(to, message)
+}
+
+func (p *post) Post(_ context.Context, uri string, gz []byte, last func() error) error {
+	if err := last(); err != nil {
+		return err
+	}
+	return p.take(uri, gz)
+}
 
 func (p *post) count() int {
 	p.mu.Lock()
@@ -448,7 +459,7 @@ func TestPost(t *testing.T) {
 	client.CheckRedirect = (&Carrier{}).client().CheckRedirect
 	c := &Carrier{Client: client}
 	for path, want := range map[string]string{"/": "", "/large": "", "/busy": "again", "/gone": "refused", "/redirect": "refused"} {
-		err := c.Post(t.Context(), s.URL+path, []byte("report"))
+		err := c.Post(t.Context(), s.URL+path, []byte("report"), func() error { return nil })
 		got := ""
 		switch {
 		case errors.Is(err, ErrRefused):
@@ -460,7 +471,7 @@ func TestPost(t *testing.T) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
-	if err := (&Carrier{}).Post(t.Context(), s.URL, nil); !errors.Is(err, ErrRefused) {
+	if err := (&Carrier{}).Post(t.Context(), s.URL, nil, nil); !errors.Is(err, ErrRefused) {
 		t.Error("a report went to loopback:", err)
 	}
 }

@@ -1,7 +1,6 @@
 package tlsreport
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,9 +34,9 @@ type Carrier struct {
 	Client *http.Client // nil: one by Dial
 }
 
-// Mail hands a message to the host's own mail server. An error that wraps
-// ErrRefused is for good.
-func (c *Carrier) Mail(ctx context.Context, to string, message []byte) error {
+// Mail hands a message to the host's own mail server. Whatever that says, it
+// is no answer of the place, and may be different later.
+func (c *Carrier) Mail(ctx context.Context, to string, message []byte, last func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.Server)
@@ -48,26 +47,38 @@ func (c *Carrier) Mail(ctx context.Context, to string, message []byte) error {
 	defer stop()
 	client := smtp.NewClient(conn)
 	defer client.Close()
-	err = func() error {
-		if err := client.Hello(c.Hostname); err != nil {
-			return err
+	if err := c.transact(client, to, message, last); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
 		}
-		if err := client.SendMail(c.From, []string{to}, bytes.NewReader(message)); err != nil {
-			return err
-		}
-		return nil
-	}()
-	var said *smtp.SMTPError
-	switch {
-	case err == nil:
-		_ = client.Quit() // the message is theirs
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.As(err, &said) && said.Code/100 == 5:
-		return fmt.Errorf("%w by %s: %w", ErrRefused, c.Server, said)
+		return fmt.Errorf("%s: %w", c.Server, err)
 	}
-	return err
+	_ = client.Quit() // the message is theirs
+	return nil
+}
+
+// transact has a mail server take a message.
+func (c *Carrier) transact(client *smtp.Client, to string, message []byte, last func() error) error {
+	if err := client.Hello(c.Hostname); err != nil {
+		return err
+	}
+	if err := client.Mail(c.From, nil); err != nil {
+		return err
+	}
+	if err := client.Rcpt(to, nil); err != nil {
+		return err
+	}
+	w, err := client.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(message); err != nil {
+		return err
+	}
+	if err := last(); err != nil {
+		return err // and the connection ends without the final dot
+	}
+	return w.Close()
 }
 
 // ErrRefused says that a place does not want the report.
@@ -77,14 +88,16 @@ var ErrRefused = errors.New("refused")
 var errPrivate = fmt.Errorf("%w: no report goes to loopback or a private network", ErrRefused)
 
 // Post sends a compressed report to an https: URI (RFC 8460 §5.4). Redirects
-// are not followed. An error that wraps ErrRefused is for good.
-func (c *Carrier) Post(ctx context.Context, uri string, gz []byte) error {
+// are not followed. An error that wraps ErrRefused is for good; after any other
+// the report is due again (§5.5).
+func (c *Carrier) Post(ctx context.Context, uri string, gz []byte, last func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, uri, bytes.NewReader(gz))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, uri, &body{left: gz, last: last})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	req.ContentLength = int64(len(gz))
 	req.Header.Set("Content-Type", "application/tlsrpt+gzip")
 	req.Header.Set("User-Agent", "mxpolicyd")
 	answer, err := c.client().Do(req)
@@ -104,6 +117,27 @@ func (c *Carrier) Post(ctx context.Context, uri string, gz []byte) error {
 		return fmt.Errorf("HTTP status %s", answer.Status)
 	}
 	return fmt.Errorf("%w: HTTP status %s", ErrRefused, answer.Status)
+}
+
+// body is a request's, which says before its last byte that it is the last.
+type body struct {
+	left []byte
+	last func() error
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	if len(b.left) == 0 {
+		return 0, io.EOF
+	}
+	if len(p) >= len(b.left) {
+		if err := b.last(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, b.left)
+	b.left = b.left[n:]
+	return n, nil
 }
 
 func (c *Carrier) client() *http.Client {

@@ -20,15 +20,18 @@ type State string
 
 // The states. A place that is not written down is due.
 const (
-	// Trying is written before a report leaves. Found at a start, it means
-	// that the daemon ended in the middle: the place may have the report, so
-	// it is not sent again.
+	// Trying is written before the last of a report is. Found at a start, it
+	// means that the daemon ended before the answer: the place may have the
+	// report, so it is not sent again.
 	Trying  State = "trying"
 	Waiting State = "waiting" // failed, to be tried again
 	Sent    State = "sent"
 	Refused State = "refused" // for good
 	Late    State = "late"    // a day was not enough
 )
+
+// endedMeanwhile is why a report is not sent again.
+const endedMeanwhile = "mxpolicyd ended while it was sent: it may have arrived"
 
 // over reports whether nothing more is done.
 func (s State) over() bool { return s == Sent || s == Refused || s == Late }
@@ -97,7 +100,7 @@ func openLedger(dir string, now time.Time) (*ledger, error) {
 	for _, list := range l.places {
 		for i := range list {
 			if a := &list[i]; a.State == Trying {
-				a.State, a.Error = Refused, "mxpolicyd ended while it was sent: it may have arrived"
+				a.State, a.Error = Refused, endedMeanwhile
 			}
 		}
 	}
