@@ -3,6 +3,7 @@ package policyd
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/resolver"
+	"github.com/mxpipe/mxpipe/transport/route"
 )
 
 // loadTLSReports opens the counts of the daily reports, if such are sent.
@@ -22,10 +24,13 @@ func (d *Daemon) loadTLSReports() {
 	var err error
 	d.tlsReports, err = tlsreport.Open(tlsreport.Config{
 		Sender: from, From: cfg.From, Exclude: cfg.Exclude, MaxSize: int(cfg.MaxSize),
-		Dir:     filepath.Join(d.options.Config.StateDir, "tlsreport"),
-		Record:  textResolver{d},
-		Courier: &tlsreport.Carrier{Server: cfg.Send, From: cfg.From, Hostname: d.options.Config.Hostname},
-		Log:     d.log, Now: time.Now,
+		Dir:    filepath.Join(d.options.Config.StateDir, "tlsreport"),
+		Record: textResolver{d},
+		Courier: &tlsreport.Carrier{
+			Server: cfg.Send, From: cfg.From, Hostname: d.options.Config.Hostname,
+			Lookup: textResolver{d}.Addresses, Private: cfg.AllowPrivate,
+		},
+		Log: d.log, Now: time.Now,
 	})
 	if err != nil {
 		d.log.Warn("TLS report counts of before cannot be read", "error", err)
@@ -43,15 +48,31 @@ func (d *Daemon) countSessions(e *transport.Event) {
 	}
 }
 
-// textResolver looks TXT records up with the resolver in force.
+// textResolver looks TXT records and addresses up with the resolver in force.
 type textResolver struct{ daemon *Daemon }
+
+// Addresses gives a host's.
+func (t textResolver) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	inUse := t.daemon.runtime.InUse()
+	defer inUse.Release()
+	if inUse.Resolver == nil {
+		return nil, errStopping
+	}
+	found, err := route.New(route.Config{Resolver: inUse.Resolver}).Addresses(ctx, route.Host{Name: host})
+	if err != nil {
+		return nil, err
+	}
+	return found.Addrs, nil
+}
+
+var errStopping = errors.New("mxpolicyd is stopping")
 
 // TXT implements tlsreport.Resolver.
 func (t textResolver) TXT(ctx context.Context, name string) ([]string, error) {
 	inUse := t.daemon.runtime.InUse()
 	defer inUse.Release()
 	if inUse.Resolver == nil {
-		return nil, errors.New("mxpolicyd is stopping")
+		return nil, errStopping
 	}
 	answer, err := inUse.Resolver.Lookup(ctx, name, resolver.TypeTXT)
 	if err != nil {

@@ -68,6 +68,7 @@ func settings(c *Config) map[string]string {
 		s.put("tlsrpt.report.from", r.From)
 		s.put("tlsrpt.report.send", r.Send)
 		s.put("tlsrpt.report.exclude", strings.Join(r.Exclude, " "))
+		s.put("tlsrpt.report.allow_private", strings.Trim(fmt.Sprint(r.AllowPrivate), "[]"))
 		s.put("tlsrpt.report.max_size", bytesText(r.MaxSize))
 	}
 	for _, p := range c.Providers {

@@ -30,6 +30,7 @@ package config
 import (
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/mxpipe/mxpipe/transport"
@@ -311,6 +312,9 @@ type TLSReport struct {
 	// Exclude are domains that get no reports (exclude); one with a dot before
 	// it stands for all below it.
 	Exclude []string
+	// AllowPrivate are networks that https: places may be in beside what is
+	// public (allow_private). Default: none.
+	AllowPrivate []netip.Prefix
 	// MaxSize is how large a compressed report may be (max_size). Default:
 	// 10,000,000 bytes.
 	MaxSize int64

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/mail"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -44,6 +45,7 @@ func tlsReportKeys(r *TLSReport) []key {
 		{"from", set(&r.From, mailAddress())},
 		{"send", set(&r.Send, mailServer())},
 		{"exclude", setList(&r.Exclude, 1000, domainPattern())},
+		{"allow_private", setList(&r.AllowPrivate, 100, network())},
 		{"max_size", set(&r.MaxSize, size(1<<10, 100<<20))},
 	}
 }
@@ -86,5 +88,19 @@ func domainPattern() format[string] {
 			ascii = "." + ascii
 		}
 		return ascii, err
+	}}
+}
+
+// network is a network in CIDR notation, or one address.
+func network() format[netip.Prefix] {
+	return format[netip.Prefix]{want: "a network such as 10.0.0.0/8", read: func(s string) (netip.Prefix, error) {
+		if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+			return netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		p, err := netip.ParsePrefix(s)
+		if err == nil && p != p.Masked() {
+			err = errors.New(quote(s) + " has bits beyond its length")
+		}
+		return p, err
 	}}
 }

@@ -259,6 +259,9 @@ func (r *Reporter) sendDue() (more bool) {
 	r.note(errors.Join(r.journal.Tidy(now), r.ledger.forget(now)))
 	var jobs []job
 	for _, day := range r.journal.Days() {
+		if now.Before(day.Add(24 * time.Hour)) {
+			continue // it is not over
+		}
 		for _, domain := range r.journal.Counts(day).Domains() {
 			// An hour more than Window, so that who is late is written down.
 			turn, j := due(domain, day), job{domain, day}
@@ -425,7 +428,7 @@ func (r *Reporter) begin(t Target, report *Report, atOnce bool) (attempt, error)
 	return a, nil
 }
 
-// had counts the other places that have a report, or may have it soon: a
+// had counts the other places that have a report, or get it just now: a
 // record that names others at each look gets no more of them. The caller holds
 // r.mu.
 func (r *Reporter) had(at busy) (n int) {

@@ -2,6 +2,8 @@ package tlsreport
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,7 +20,11 @@ import (
 
 const (
 	// sendTimeout bounds one sending.
-	sendTimeout = 2 * time.Minute
+	sendTimeout = time.Minute
+	// connectTimeout bounds the wait for one address, and maxAddrs how many
+	// of a host's are tried.
+	connectTimeout = 15 * time.Second
+	maxAddrs       = 4
 	// maxAnswer is how much of an answer by HTTPS is read.
 	maxAnswer = 4 << 10
 )
@@ -29,9 +36,16 @@ type Carrier struct {
 	// the mail address that reports come from, and bounces go to
 	From     string
 	Hostname string
-	// Dial is for https:; nil: the system's, to public addresses alone.
+	// The rest is for https:. Lookup gives a host's addresses; nil: as the
+	// system does.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Private are networks that reports may go to beside what is public.
+	Private []netip.Prefix
+	// Dial connects to an address that Lookup gave, if that is allowed; nil:
+	// as the system does.
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
-	Client *http.Client // nil: one by Dial
+	Roots  *x509.CertPool // nil: the system's
+	Client *http.Client   // nil: one by all of that
 }
 
 // Mail hands a message to the host's own mail server. Whatever that says, it
@@ -144,23 +158,74 @@ func (c *Carrier) client() *http.Client {
 	if c.Client != nil {
 		return c.Client
 	}
-	dial := c.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: 30 * time.Second, Control: toPublic}).DialContext
-	}
 	return &http.Client{
 		Transport: &http.Transport{
-			DialContext: dial, DisableKeepAlives: true, TLSHandshakeTimeout: 30 * time.Second,
+			DialContext: c.dial, DisableKeepAlives: true, TLSHandshakeTimeout: 30 * time.Second,
+			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.Roots},
 			ResponseHeaderTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// toPublic refuses to connect to what is not public.
-func toPublic(_, address string, _ syscall.RawConn) error {
+// dial connects to a host that a stranger's record names. The addresses that
+// are looked at are the ones that are dialled, so that a name that has others
+// the next time gains nothing.
+func (c *Carrier) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	if one, err := netip.ParseAddr(host); err == nil {
+		addrs = append(addrs, one)
+	} else if addrs, err = c.lookup(ctx, host); err != nil {
+		return nil, err
+	}
+	failed := fmt.Errorf("%s has no address", host)
+	addrs = addrs[:min(len(addrs), maxAddrs)]
+	if len(addrs) > 0 {
+		failed = errPrivate
+	}
+	for _, addr := range addrs {
+		if !c.allowed(addr) {
+			continue
+		}
+		conn, err := c.connect(ctx, network, net.JoinHostPort(addr.String(), port))
+		if err == nil {
+			return conn, nil
+		}
+		failed = err
+	}
+	return nil, failed
+}
+
+func (c *Carrier) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	if c.Lookup != nil {
+		return c.Lookup(ctx, host)
+	}
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
+func (c *Carrier) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	if c.Dial != nil {
+		return c.Dial(ctx, network, address)
+	}
+	return (&net.Dialer{Timeout: connectTimeout, Control: c.control}).DialContext(ctx, network, address)
+}
+
+// allowed reports whether reports may go to an address.
+func (c *Carrier) allowed(addr netip.Addr) bool {
+	if addr.Zone() != "" {
+		return false
+	}
+	return Public(addr) || slices.ContainsFunc(c.Private, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
+}
+
+// control refuses to connect to what is not allowed, at the last moment.
+func (c *Carrier) control(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
-	if err != nil || !Public(to.Addr()) {
+	if err != nil || !c.allowed(to.Addr()) {
 		return errPrivate
 	}
 	return nil

@@ -88,6 +88,9 @@ func openLedger(dir string, now time.Time) (*ledger, error) {
 		return l, err
 	}
 	for one := range bytes.Lines(text) {
+		if !bytes.HasSuffix(one, []byte("\n")) {
+			break // it was not on disk when it was not yet acted on
+		}
 		var a attempt
 		date, err := time.Time{}, json.Unmarshal(one, &a)
 		if err == nil {

@@ -85,9 +85,19 @@ func parseTarget(place string) (Target, bool) {
 		t.Mail, err = url.PathUnescape(u.Opaque)
 		return t, err == nil && isMail(t.Mail)
 	case "https":
-		return t, u.Hostname() != "" && u.User == nil && u.Fragment == ""
+		return t, u.Hostname() != "" && u.User == nil && u.Fragment == "" && isPort(u.Port())
 	}
 	return t, false
+}
+
+// isPort accepts the port of https, and those that no well-known service of
+// somebody else has.
+func isPort(port string) bool {
+	if port == "" || port == "443" {
+		return true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n >= 1024
 }
 
 // isMail accepts one plain address: no list, no display name, nothing that
@@ -101,7 +111,9 @@ func isMail(s string) bool {
 		return false
 	}
 	_, domain, _ := strings.Cut(s, "@")
-	return strings.Contains(domain, ".")
+	// No local host, and no address without its brackets.
+	top := domain[strings.LastIndexByte(domain, '.')+1:]
+	return strings.Contains(domain, ".") && strings.ContainsFunc(top, func(c rune) bool { return c < '0' || c > '9' })
 }
 
 // parseSize reads DMARC's size: a number and k, m, g or t.

@@ -95,7 +95,7 @@ func TestPublic(t *testing.T) {
 			t.Errorf("%s: %v", addr, got)
 		}
 	}
-	if err := toPublic("tcp", "127.0.0.1:443", nil); err == nil {
+	if err := (&Carrier{}).control("tcp", "127.0.0.1:443", nil); err == nil {
 		t.Error("loopback was dialled")
 	}
 }
