@@ -126,6 +126,10 @@ func (a adminAPI) Status() admin.Status {
 	if oldest := past.Oldest.UTC(); !oldest.IsZero() {
 		s.History.Oldest = &oldest
 	}
+	if a.daemon.tlsReports != nil {
+		r := a.daemon.tlsReports.Stats()
+		s.TLSReports = &admin.TLSReports{Domains: r.Domains, Sent: r.Sent, Failed: r.Failed, Waiting: r.Waiting, Lost: r.Dropped}
+	}
 	return s
 }
 

@@ -20,6 +20,9 @@ func (d *Daemon) counts() metrics.Counts {
 	c.Reloaded, c.Mistaken = d.state.read, !d.state.rejected.IsZero()
 	d.mu.Unlock()
 	c.Messages, c.Uploads, c.Busy = d.dispatcher.UnderWay(), d.dispatcher.Uploading(), d.dispatcher.Busy()
+	if d.tlsReports != nil {
+		c.Reports = d.tlsReports.Stats()
+	}
 	c.Memory = map[string]cache.Usage{}
 	for _, m := range d.memory(&totals) {
 		c.Memory[m.Name] = cache.Usage{Entries: m.Entries, Bytes: m.Bytes, MaxBytes: m.MaxBytes}

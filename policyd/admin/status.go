@@ -32,6 +32,16 @@ type Status struct {
 	Suspended  []Suspended `json:"suspended"` // by hand
 	Pauses     []Paused    `json:"pauses"`    // that receivers asked for
 	History    HistorySize `json:"history"`
+	TLSReports *TLSReports `json:"tls_reports,omitempty"` // nil: none are sent
+}
+
+// TLSReports are the daily reports, since the start.
+type TLSReports struct {
+	Domains int    `json:"domains"` // that are counted today
+	Sent    uint64 `json:"sent"`
+	Failed  uint64 `json:"failed"`  // tries
+	Waiting int    `json:"waiting"` // places that are tried again
+	Lost    uint64 `json:"lost"`    // sessions that are not counted
 }
 
 // Memory is how much of its bound something takes that the daemon remembers or

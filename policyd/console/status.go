@@ -48,6 +48,14 @@ func Status(s Screen, st *admin.Status) string {
 		p.paused(&st.Pauses[i])
 	}
 	p.item("history", fmt.Sprintf("%s remembered, %.1f of %.0f MiB", count(st.History.Entries, "result", "results"), float64(st.History.Bytes)/(1<<20), float64(st.History.MaxBytes)/(1<<20)))
+	if r := st.TLSReports; r != nil {
+		c := none
+		if r.Waiting > 0 || r.Lost > 0 {
+			c = yellow
+		}
+		p.coloured("TLS reports", c, fmt.Sprintf("%s counted today, %s sent, %s failed, %d waiting, %s not counted", count(r.Domains, "domain", "domains"),
+			numbered(r.Sent, "report", "reports"), numbered(r.Failed, "try", "tries"), r.Waiting, numbered(r.Lost, "session", "sessions")))
+	}
 	if text := memory(st.Memory); text != "" {
 		p.item("memory", text)
 	}

@@ -98,6 +98,7 @@ func (h Host) Examine(ctx context.Context, cfg *config.Config, o Options) []find
 	units := h.Units(ctx)
 	all = append(all, h.sockets(cfg, units, running)...)
 	all = append(all, h.collector(&cfg.TLSRPT, uid)...)
+	all = append(all, tlsReports(ctx, cfg)...)
 	all = append(all, h.mailServer(ctx, ourSide(cfg, units))...)
 	all = append(all, relays(ctx, cfg)...)
 	if o.Connect != "" {

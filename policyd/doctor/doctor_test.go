@@ -84,6 +84,7 @@ func TestFit(t *testing.T) {
 	t.Parallel()
 	p := fit(t)
 	p.collector("unixgram", 0o660)
+	p.reports("")
 	all := p.examine()
 	if list := bad(t, all); len(list) > 0 {
 		t.Errorf("%+v", list)
@@ -92,7 +93,7 @@ func TestFit(t *testing.T) {
 	for _, f := range all {
 		said.WriteString(f.What + "\n")
 	}
-	for _, what := range []string{"resolver 127.0.0.1:", "validates", "clock: ", "CA bundle: ", "hostname mx.example.org: resolves to 192.0.2.25 and back", "state directory ", "/pipe: open to root", "group mxpipe (postfix", "/admin: open to root", "/collector: listening", "mxpipe in master.cf: correct"} {
+	for _, what := range []string{"resolver 127.0.0.1:", "validates", "clock: ", "CA bundle: ", "hostname mx.example.org: resolves to 192.0.2.25 and back", "state directory ", "/pipe: open to root", "group mxpipe (postfix", "/admin: open to root", "/collector: listening", ": taken from tlsrpt@example.org", "mxpipe in master.cf: correct"} {
 		if !strings.Contains(said.String(), what) {
 			t.Errorf("%q is not in\n%s", what, said.String())
 		}
@@ -193,6 +194,10 @@ func TestBrokenSetUps(t *testing.T) {
 			p.must(os.WriteFile(p.dir+"/collector", nil, 0o600))
 			p.yaml += "tlsrpt: {socket: " + p.dir + "/collector}\n"
 		}, warn, "/collector: not a socket", "tlsrpt.socket"},
+		// The mail server that sends TLS reports.
+		{"TLS reports without a mail server", func(p *patient) { p.reports("").Close() }, warn, "not reached, so reports sent by mail wait", "start the mail server"},
+		{"TLS reports that are not taken", func(p *patient) { p.reports("MAIL") }, warn, "takes no mail from tlsrpt@example.org", "from tlsrpt@example.org"},
+		{"TLS reports whose bounces are not taken", func(p *patient) { p.reports("RCPT") }, warn, "bounces to tlsrpt@example.org are refused", "takes mail"},
 		// The mail server. (Package mailserver has many more.)
 		{"Postfix with recipient limit 50", func(p *patient) {
 			p.main = strings.Replace(p.main, "recipient_limit = 1", "recipient_limit = 50", 1)

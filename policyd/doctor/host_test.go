@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-smtp"
 	"github.com/miekg/dns"
 
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
@@ -262,6 +264,43 @@ func (p *patient) collector(network string, mode os.FileMode) io.Closer {
 	p.must(os.Chmod(at.Name, mode))
 	p.yaml += "tlsrpt: {socket: " + at.Name + "}\n"
 	return c
+}
+
+// reports has TLS reports sent by a mail server that refuses a command; empty:
+// none.
+func (p *patient) reports(refuses string) io.Closer {
+	p.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p.must(err)
+	server := smtp.NewServer(reportServer{refuses})
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	p.t.Cleanup(func() { server.Close(); <-served })
+	send := "report: {from: tlsrpt@example.org, send: \"" + l.Addr().String() + "\"}}\n"
+	if rest, socket := strings.CutSuffix(p.yaml, "/collector}\n"); socket {
+		p.yaml = rest + "/collector, " + send
+	} else {
+		p.yaml += "tlsrpt: {" + send
+	}
+	return l
+}
+
+// reportServer is a mail server that refuses a command.
+type reportServer struct{ refuses string }
+
+func (s reportServer) NewSession(*smtp.Conn) (smtp.Session, error) { return s, nil }
+func (reportServer) Reset()                                        {}
+func (reportServer) Logout() error                                 { return nil }
+func (reportServer) Data(io.Reader) error                          { return errors.New("nothing is to be sent") }
+
+func (s reportServer) Mail(string, *smtp.MailOptions) error { return s.refuse("MAIL") }
+func (s reportServer) Rcpt(string, *smtp.RcptOptions) error { return s.refuse("RCPT") }
+
+func (s reportServer) refuse(command string) error {
+	if s.refuses == command {
+		return &smtp.SMTPError{Code: 550, Message: "not here"}
+	}
+	return nil
 }
 
 // socketGroup is the sockets' group: only root can give them any.

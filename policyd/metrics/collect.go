@@ -27,7 +27,7 @@ func newCollector(counts func() Counts) *collector {
 		connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired,
 		limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts,
 		cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries, cacheBytes, cacheMaxBytes,
-		dnsUp, dnsDuration, dnsAnswers, dnsFailures, stsFailures, stsStoreFailures, tlsrptSent, tlsrptLost, socketmapLookups,
+		dnsUp, dnsDuration, dnsAnswers, dnsFailures, stsFailures, stsStoreFailures, tlsrptSent, tlsrptLost, tlsrptReports, tlsrptUncounted, socketmapLookups,
 	} {
 		c.descs[d.Name] = prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
 	}
@@ -58,6 +58,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	s.put(stsStoreFailures, counts.Policies.StoreFailures)
 	s.put(tlsrptSent, counts.TLSRPT.Sent)
+	s.put(tlsrptReports, counts.Reports.Sent, "sent")
+	s.put(tlsrptReports, counts.Reports.Failed, "failed")
+	s.put(tlsrptUncounted, counts.Reports.Dropped)
 	s.put(socketmapLookups, counts.Socketmap.Policies, "policy")
 	s.put(socketmapLookups, counts.Socketmap.None, "none")
 	s.put(socketmapLookups, counts.Socketmap.Temporary, "temporary")

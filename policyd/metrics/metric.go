@@ -36,7 +36,7 @@ func All() []Metric {
 		[]Metric{cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries, cacheBytes, cacheMaxBytes},
 		[]Metric{dnsUp, dnsDuration, dnsAnswers, dnsFailures},
 		[]Metric{stsFailures, stsStoreFailures},
-		[]Metric{tlsrptSent, tlsrptLost},
+		[]Metric{tlsrptSent, tlsrptLost, tlsrptReports, tlsrptUncounted},
 		[]Metric{socketmapLookups},
 	)
 }
@@ -173,6 +173,10 @@ var (
 		"Deliveries that the TLSRPT collector was told of."}
 	tlsrptLost = Metric{"mxpolicyd_tlsrpt_lost_total", Counter, []string{"reason"},
 		"Deliveries that it was not told of: no_collector, nothing listens at tlsrpt.socket; collector_busy, it does not keep up; queue_full, nor do we; lookup, the domain's TLSRPT record could not be looked up; too_large. The deliveries themselves are not affected."}
+	tlsrptReports = Metric{"mxpolicyd_tlsrpt_reports_total", Counter, []string{"result"},
+		"Daily reports that a place took (sent), and tries that failed. Each is tried for a day; when only failed rises, the mail server at tlsrpt.report.send does not take them."}
+	tlsrptUncounted = Metric{"mxpolicyd_tlsrpt_sessions_lost_total", Counter, nil,
+		"TLS sessions that are missing in the daily reports: too many at once, or with too many domains on one day."}
 )
 
 // The socketmap, for those whose Postfix delivers by itself.

@@ -26,6 +26,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/cache"
 	"github.com/mxpipe/mxpipe/policyd/socketmap"
+	"github.com/mxpipe/mxpipe/policyd/tlsreport"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/mtasts/policycache"
@@ -39,6 +40,7 @@ type Counts struct {
 	DNS           cache.Stats
 	Policies      policycache.Stats
 	TLSRPT        tlsrpt.Stats
+	Reports       tlsreport.Stats
 	Socketmap     socketmap.Stats
 	Messages      int                    // that have a place
 	Uploads       int                    // messages that are coming in

@@ -41,9 +41,11 @@ func TestKilled(t *testing.T) {
 		var snapshots []string
 		dir := t.TempDir()
 		r := open(t, config(dir, records{}, courier(func(_ context.Context, _ string, last func() error) error {
-			snapshots = append(snapshots, snapshot(t, dir)) // nothing written
+			// nothing is written
+			snapshots = append(snapshots, snapshot(t, dir))
 			err := last()
-			snapshots = append(snapshots, snapshot(t, dir)) // written, not answered
+			// all is written, and not answered
+			snapshots = append(snapshots, snapshot(t, dir))
 			return err
 		})))
 		observe(r, "example.org", none, nil, 7)
@@ -54,7 +56,7 @@ func TestKilled(t *testing.T) {
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
-		// in the order of taking: the day, unwritten, written, answered
+		// in this order: the day, nothing written, all of it, answered
 		for i, want := range []int{1, 1, 0, 0} {
 			p := &post{}
 			r := open(t, config(snapshots[i], records{}, p))
@@ -77,7 +79,8 @@ func TestKilled(t *testing.T) {
 func TestTorn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		sentAt := map[string]int64{} // the size of the file when a place had its report
+		// the size of the file when a place had its report
+		sentAt := map[string]int64{}
 		size := func(name string) int64 {
 			info, err := os.Stat(filepath.Join(dir, name))
 			if err != nil {
@@ -107,7 +110,8 @@ func TestTorn(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n := range size(sentFile) + 1 {
-			// Each byte near a line's end; of the others, which are alike, some.
+			// Each byte near a line's end; some of the others, which are
+			// alike.
 			if near := sentText[max(n-3, 0):min(n+3, size(sentFile))]; n%16 != 0 && !bytes.Contains(near, []byte("\n")) {
 				continue
 			}

@@ -110,6 +110,9 @@ type Stats struct {
 	Failed uint64 // tries that failed
 	// sessions that were not counted: too many at once, or too many domains
 	Dropped uint64
+	// Domains are counted today, and Waiting are places that failed to take a
+	// report, and are tried again.
+	Domains, Waiting int
 }
 
 // Open reads what is kept in cfg.Dir and begins to count. The error says what
@@ -144,9 +147,20 @@ func (r *Reporter) Observe(s Session) {
 	}
 }
 
-// Stats gives the counters.
+// Stats gives the counters, and how things are.
 func (r *Reporter) Stats() Stats {
-	return Stats{Sent: r.sent.Load(), Failed: r.failed.Load(), Dropped: r.dropped.Load()}
+	s := Stats{Sent: r.sent.Load(), Failed: r.failed.Load(), Dropped: r.dropped.Load()}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.Domains = len(r.journal.Counts(r.cfg.Now()).domains)
+	for _, list := range r.ledger.places {
+		for _, a := range list {
+			if a.State == Waiting {
+				s.Waiting++
+			}
+		}
+	}
+	return s
 }
 
 // Usage is how much the counts of all days take that are kept, and what is
