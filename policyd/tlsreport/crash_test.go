@@ -50,7 +50,8 @@ func TestKilled(t *testing.T) {
 		})))
 		observe(r, "example.org", none, nil, 7)
 		synctest.Wait()
-		snapshots = append(snapshots, snapshot(t, dir)) // before the day is over
+		// before the day is over
+		snapshots = append(snapshots, snapshot(t, dir))
 		time.Sleep(29 * time.Hour)
 		snapshots = append(snapshots, snapshot(t, dir)) // afterwards
 		if err := r.Close(); err != nil {
