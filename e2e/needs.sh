@@ -23,6 +23,8 @@ apparmor_parser apparmor
 dpkg-deb dpkg
 pgrep procps
 dkimverify python3-dkim
+/usr/bin/jsonschema python3-jsonschema
+opendkim opendkim
 python3 python3
 pflogsumm pflogsumm
 chromium chromium
