@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
@@ -23,7 +24,10 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/logging"
 )
 
-const activatedEnv = "MXPIPE_TEST_ACTIVATED"
+const (
+	activatedEnv = "MXPIPE_TEST_ACTIVATED"
+	clockEnv     = "MXPIPE_TEST_CLOCK" // how much the clock is ahead
+)
 
 // activatedDaemon is the life of a process that systemd started with sockets: a
 // daemon with the configuration in a file, until TERM.
@@ -33,8 +37,10 @@ func activatedDaemon(file string) {
 	cfg, err := config.Load(file, config.Environment{})
 	if err == nil {
 		log := logging.New(cfg.Log, os.Stderr)
+		ahead, _ := time.ParseDuration(os.Getenv(clockEnv))
+		now := func() time.Time { return time.Now().Add(ahead) }
 		var d *Daemon
-		if d, err = New(context.Background(), Options{Config: cfg, Sockets: activation.Files(true), Log: log}); err == nil {
+		if d, err = New(context.Background(), Options{Config: cfg, Sockets: activation.Files(true), Now: now, Log: log}); err == nil {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 			defer stop()
 			err = d.Serve(ctx)

@@ -75,6 +75,8 @@ type Options struct {
 	// CheckDNS looks whether the resolvers of a configuration are fit; nil:
 	// nothing looks. It takes seconds at most, or as long as ctx lasts.
 	CheckDNS func(ctx context.Context, cfg *config.Config) []finding.Finding
+	// Now is the clock that TLS reports go by; nil: time.Now. Tests move it.
+	Now func() time.Time
 	// Version is for the administrator.
 	Version string
 	// Log is where it logs; the daemon calls FlushLoop.
@@ -126,6 +128,9 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 		reports:  tlsrpt.New(o.Config.TLSRPT.Socket, o.Log.Logger),
 		slots:    o.Config.MaxDeliveries,
 		cfg:      o.Config,
+	}
+	if d.options.Now == nil {
+		d.options.Now = time.Now
 	}
 	d.spool.Watch(watched(o.Config))
 	d.state.started = time.Now()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
-	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/tlsreport"
 	"github.com/mxpipe/mxpipe/policyd/tlsrpt"
@@ -30,7 +29,7 @@ func (d *Daemon) loadTLSReports() {
 			Server: cfg.Send, From: cfg.From, Hostname: d.options.Config.Hostname,
 			Lookup: textResolver{d}.Addresses, Private: cfg.AllowPrivate,
 		},
-		Log: d.log, Now: time.Now,
+		Log: d.log, Now: d.options.Now,
 	})
 	if err != nil {
 		d.log.Warn("TLS report counts of before cannot be read", "error", err)
@@ -43,7 +42,7 @@ func (d *Daemon) countSessions(e *transport.Event) {
 	if d.tlsReports == nil || e.Envelope.Sender == d.options.Config.TLSRPT.Report.From {
 		return
 	}
-	for _, s := range tlsrpt.Sessions(e, time.Now()) {
+	for _, s := range tlsrpt.Sessions(e, d.options.Now()) {
 		d.tlsReports.Observe(s)
 	}
 }

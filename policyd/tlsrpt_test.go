@@ -203,13 +203,10 @@ func (r *reporting) send(way, header, to string) string {
 	return w.Deliver(r.Context(), env, msg)[0].Code.String()
 }
 
-// Each well-known domain of the lab, with what a collector is told of a
-// delivery to it (RFC 8460 §4.3).
-func TestTLSReports(t *testing.T) {
-	t.Parallel()
-	c := newCollector(t)
-	r := newReporting(t, c, append(world.Domains(), moreDomains()...)...)
-	for domain, want := range map[string]string{
+// outlines are what a delivery to each well-known domain of the lab tells, as
+// outline has it.
+func outlines() map[string]string {
+	return map[string]string{
 		"dane-ee.example":              "tlsa passed",
 		"dane-ta.example":              "tlsa passed",
 		"dane-ta-name.example":         "tlsa certificate-host-mismatch failed",
@@ -242,7 +239,16 @@ func TestTLSReports(t *testing.T) {
 		"sts-unlisted-test.example":    "sts validation-failure failed",
 		"dane-broken-tls.example":      "tlsa validation-failure failed",
 		"dane-sts-unusable.example":    "tlsa tlsa-invalid failed; sts passed",
-	} {
+	}
+}
+
+// Each well-known domain of the lab, with what a collector is told of a
+// delivery to it (RFC 8460 §4.3).
+func TestTLSReports(t *testing.T) {
+	t.Parallel()
+	c := newCollector(t)
+	r := newReporting(t, c, append(world.Domains(), moreDomains()...)...)
+	for domain, want := range outlines() {
 		r.send("default", "", "b@"+domain)
 		d := c.next()
 		if got := d.outline(); got != want || d.D != domain || d.PR != wantsReports {
