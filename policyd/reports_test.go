@@ -67,6 +67,7 @@ func TestDailyReports(t *testing.T) {
 		r.Policies[0].Failures[0].HELO != r.Policies[0].Failures[0].Host {
 		t.Errorf("%+v, %v", r, err)
 	}
+	want(t, plain(console.Report, &r), "report ", "of Example Org", "sts-wrong-name.example: 0 sessions succeeded, 1 failed", "1 times certificate-host-mismatch, mx.sts-wrong-name.example")
 	if err := o.end(); err != nil {
 		t.Fatal(err)
 	}

@@ -28,17 +28,12 @@ func reportCommand(load loader) *cobra.Command {
 	show := &cobra.Command{
 		Use: "show DOMAIN", Short: "Print a domain's report as it is, or would be, sent", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := load.client()
-			if err != nil {
-				return err
-			}
-			r, err := client.Report(cmd.Context(), args[0], day)
-			if err != nil {
-				return err
-			}
-			return admin.Encode(cmd.OutOrStdout(), &r)
+			return ask(cmd, load, asJSON, console.Report, func(ctx context.Context, c *admin.Client) (tlsreport.Report, error) {
+				return c.Report(ctx, args[0], day)
+			})
 		},
 	}
+	show.Flags().BoolVar(&asJSON, "json", false, "write JSON: the report itself")
 	show.Flags().StringVar(&day, "day", "", "of this `DAY`, such as 2026-11-29; today if it is not said")
 	send := &cobra.Command{
 		Use: "send [DOMAIN]", Short: "Send the last whole day's reports, or that of a domain, as far as they are unsent", Args: cobra.MaximumNArgs(1),
