@@ -103,10 +103,11 @@ func (d *reportDay) begin(at time.Time) {
 	d.cmd = exec.Command(os.Args[0])
 	d.cmd.Env = append(os.Environ(), activatedEnv+"="+d.file, clockEnv+"="+time.Until(at).String())
 	d.cmd.Stderr = d.words
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
 		d.Fatal(err)
 	}
+	process := d.cmd.Process
+	d.Cleanup(func() { process.Kill() }) // unless it has ended
 	d.systemd.Wait(d, "READY=1")
 }
 
