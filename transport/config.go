@@ -9,6 +9,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/message"
 	"github.com/mxpipe/mxpipe/transport/pin"
+	"github.com/mxpipe/mxpipe/transport/proxy"
 	"github.com/mxpipe/mxpipe/transport/relay"
 	"github.com/mxpipe/mxpipe/transport/session"
 	"github.com/mxpipe/mxpipe/transport/smtp"
@@ -43,6 +44,8 @@ type Config struct {
 	// Prefer is the family that is dialled first (prefer): any, ipv4 or ipv6.
 	// Default: any, which begins with IPv6 as RFC 8305 does.
 	Prefer Family
+	// Proxy is what connections go through (proxy). Default: nil, nothing.
+	Proxy *proxy.Config
 	// Port is where remote mail servers listen (port): 1 to 65535. Default: 25.
 	Port uint16
 	// ConnectTimeout bounds the look-up of one host's addresses and TCP to

@@ -32,7 +32,9 @@ type Explanation struct {
 	// the relay that it goes to instead, host:port; empty: to the hosts of its
 	// own domain, or of the next hop
 	Relay string
-	// the one for what these could not be given; empty: none
+	// what connections go through, host:port; empty: nothing
+	Proxy string
+	// the relay for what these could not be given; empty: none
 	FallbackRelay string
 	// since when it could not; zero: nothing has failed
 	FailingSince time.Time
@@ -200,6 +202,9 @@ func (t *Transport) Explain(ctx context.Context, q *Question) Explanation {
 		}
 	}
 	e.Rules, e.Relay = p.planner.Rules(), p.relayName()
+	if p.cfg.Proxy != nil {
+		e.Proxy = p.cfg.Proxy.String()
+	}
 	if p.fallback != nil {
 		e.FallbackRelay = p.fallback.relayName()
 		if t.failing != nil {

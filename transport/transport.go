@@ -228,6 +228,11 @@ func (t *Transport) newProfile(cfg *Config, planning plan.Config, limits *limit.
 		ReuseLimit: cfg.ConnReuseLimit, IdleCount: cfg.ConnMaxIdleCount, IdleTime: cfg.ConnMaxIdleTime,
 		Debug: cfg.Debug, TLS: client, Limits: limits,
 	}
+	if cfg.Proxy != nil {
+		if connect.Proxy, err = newProxy(cfg.Proxy, planning, deps.ReadFile); err != nil {
+			return nil, err
+		}
+	}
 	deps.Traffic.Transport = cfg.Name
 	p := t.assemble(cfg, planning, connect, deps.Traffic, t.sourcesOf(cfg, deps))
 	if cfg.Relay != nil {

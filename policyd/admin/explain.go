@@ -38,7 +38,7 @@ const (
 func NewExplanation(from *transport.Explanation, q *transport.Question) *Explanation {
 	e := &Explanation{
 		Domain: clean(from.Domain), Transport: from.Transport, Override: from.Override, Nexthop: from.Nexthop,
-		Relay: from.Relay, FallbackRelay: from.FallbackRelay, FailingSince: moment(from.FailingSince),
+		Relay: from.Relay, Proxy: from.Proxy, FallbackRelay: from.FallbackRelay, FailingSince: moment(from.FailingSince),
 		Outcome:   from.Forecast().String(),
 		Connected: q.Depth == transport.Connect,
 		To:        clean(q.To),

@@ -16,6 +16,8 @@ type Explanation struct {
 	Override  string `json:"override,omitempty"`
 	Nexthop   string `json:"nexthop,omitempty"` // that the override names
 	Relay     string `json:"relay,omitempty"`   // host:port
+	// that connections go through, host:port
+	Proxy string `json:"proxy,omitempty"`
 	// the relay for what its own hosts could not be given, host:port
 	FallbackRelay string `json:"fallback_relay,omitempty"`
 	// since when they could not

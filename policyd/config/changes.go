@@ -175,6 +175,7 @@ func (s dump) transport(path string, t *transport.Config) {
 	s.sources(path+".sources", t.Sources)
 	s.put(path+".force_ipv4", strconv.FormatBool(t.ForceIPv4))
 	s.put(path+".prefer", t.Prefer.String())
+	s.proxy(path+".proxy", t.Proxy)
 	s.put(path+".port", strconv.Itoa(int(t.Port)))
 	s.put(path+".connect_timeout", formatDuration(t.ConnectTimeout))
 	s.put(path+".command_timeout", formatDuration(t.CommandTimeout))

@@ -17,6 +17,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pin"
+	"github.com/mxpipe/mxpipe/transport/proxy"
 	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/verdict"
 )
@@ -283,6 +284,11 @@ func TestValues(t *testing.T) {
 				{IPs: []netip.Addr{netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("192.0.2.2")}, Daily: 5000},
 			}}
 		})},
+		{"transports: {default: {proxy: 'socks5://proxy.example'}}", bare(func(t *transport.Config) { t.Proxy = &proxy.Config{Host: "proxy.example", Port: 1080} })},
+		{"transports: {default: {proxy: {address: 'socks5://[2001:db8::1]:1081', user: bob, password_file: /password}}}", bare(func(t *transport.Config) {
+			t.Proxy = &proxy.Config{Addr: netip.MustParseAddr("2001:db8::1"), Port: 1081, User: "bob", PasswordFile: "/password"}
+		})},
+		{"transports: {default: {proxy: off}}", bare(func(*transport.Config) {})},
 		{"transports: {default: {sources: off, local_ip: []}}", bare(func(*transport.Config) {})},
 		{"transports: {default: {prefer: ipv4}}", bare(func(t *transport.Config) { t.Prefer = transport.IPv4 })},
 		{"transports: {default: {prefer: ipv6}}", bare(func(t *transport.Config) { t.Prefer = transport.IPv6 })},

@@ -137,6 +137,7 @@ func (d *decoder) elsewhere(name string) (known, where string) {
 		{"in replies.do", replyActionKeys(&replyrule.Rule{})},
 		{"in transports.NAME.tls_client", d.tlsKeys(&t.TLSClient, new([]uint16))},
 		{"in transports.NAME.limits", limitsKeys(&t.Limits)},
+		{"in transports.NAME.proxy", []key{{name: "password_file"}}},
 		// the other names are common
 		{"in transports.NAME.relay", []key{{name: "password_file"}, {name: "auth"}}},
 	} {

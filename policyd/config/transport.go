@@ -61,6 +61,7 @@ func (d *decoder) transportKeys(t *transport.Config, sets map[string]transport.P
 		{"sources", func(v value) { sources(v, t) }},
 		{"force_ipv4", set(&t.ForceIPv4, boolean())},
 		{"prefer", set(&t.Prefer, oneOf(choice[transport.Family]{"any", transport.AnyFamily}, choice[transport.Family]{"ipv4", transport.IPv4}, choice[transport.Family]{"ipv6", transport.IPv6}))},
+		{"proxy", func(v value) { d.proxy(v, t) }},
 		{"port", set(&t.Port, port())},
 		{"connect_timeout", set(&t.ConnectTimeout, timeout)},
 		{"command_timeout", set(&t.CommandTimeout, timeout)},

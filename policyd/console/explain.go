@@ -38,6 +38,9 @@ func (p *page) head(e *admin.Explanation) {
 	if e.Relay != "" {
 		by += ", relay " + e.Relay
 	}
+	if e.Proxy != "" {
+		by += ", through the SOCKS5 proxy " + e.Proxy
+	}
 	p.item("transport", by)
 	if e.FallbackRelay != "" {
 		text := e.FallbackRelay

@@ -114,6 +114,9 @@ func digest(cfg *transport.Config, read readFile) (sum [sha256.Size]byte, err er
 		if c.FallbackRelay != nil {
 			names = append(names, c.FallbackRelay.PasswordFile)
 		}
+		if c.Proxy != nil {
+			names = append(names, c.Proxy.PasswordFile)
+		}
 		for _, name := range names {
 			if name == "" {
 				continue

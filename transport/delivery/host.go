@@ -307,7 +307,7 @@ func (v *hostDelivery) sendOn(rcpts []*recipient) []*recipient {
 // before the next host. Each address counts (RFC 5321 §5.1), where no one was
 // accepted or the server had nothing of the message.
 func (v *hostDelivery) otherAddr(report *smtp.Report) bool {
-	if len(v.request.Avoid)+1 >= len(v.request.Source.Reaches(v.host.Addresses.Addrs)) {
+	if len(v.request.Avoid)+1 >= len(v.cfg.Dialer.Reaches(v.request.Source, v.host.Addresses.Addrs)) {
 		return false
 	}
 	if report.Ending == smtp.Ended {

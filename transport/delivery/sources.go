@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"errors"
+	"net/netip"
 
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/pause"
@@ -21,7 +22,7 @@ func (d *Delivery) takeSource(h *plan.Host, provider string, not ...string) (*so
 	}
 	from, err := d.cfg.Sources.Take(&source.Want{
 		Key:   d.cfg.Sources.By().Key(d.msg.Sender.ASCII, d.msg.Target.String(), d.msg.Name),
-		Addrs: h.Addresses.Addrs, Paused: d.cfg.Traffic.sourcePaused(provider), Not: not,
+		Addrs: d.cfg.wantedAddrs(h), Paused: d.cfg.Traffic.sourcePaused(provider), Not: not,
 	})
 	return from, noSource(err)
 }
@@ -34,9 +35,18 @@ func (c *Config) LookSource(target *plan.Target, sender address.Address, h *plan
 	}
 	from, err := c.Sources.Look(&source.Want{
 		Key:   c.Sources.By().Key(sender.ASCII, target.String(), ""),
-		Addrs: h.Addresses.Addrs, Paused: c.Traffic.sourcePaused(c.Traffic.Provider(h.Host.Name)),
+		Addrs: c.wantedAddrs(h), Paused: c.Traffic.sourcePaused(c.Traffic.Provider(h.Host.Name)),
 	})
 	return from, noSource(err)
+}
+
+// wantedAddrs are the addresses that a source must share a family with; none:
+// any source will do.
+func (c *Config) wantedAddrs(h *plan.Host) []netip.Addr {
+	if c.Dialer.Proxied() {
+		return nil
+	}
+	return h.Addresses.Addrs
 }
 
 // sourcePaused tells which sources a provider gets no mail from now.

@@ -47,6 +47,9 @@ type Dialer struct {
 	First    netip.Addr    // is dialled before all others, if it is among them
 	Delay    time.Duration // between two attempts; 0 means 250 ms
 	Connect  Connect       // nil means TCP of this host
+	// Through is what Connect connects through, in words; empty: nothing. What
+	// fails then is our own trouble.
+	Through string
 }
 
 // ErrNoAddress says that there was nothing to connect to.
@@ -66,7 +69,7 @@ func (d *Dialer) Dial(ctx context.Context, addrs []netip.Addr, port uint16) (net
 	if won.conn != nil {
 		return won.conn, won.addr, nil
 	}
-	failed := &Error{Port: port, Attempts: r.failures}
+	failed := &Error{Port: port, Through: d.Through, Attempts: r.failures}
 	switch {
 	case ctx.Err() != nil:
 		failed.Cause = context.Cause(ctx)
@@ -187,6 +190,7 @@ func TCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn
 // temporary: the caller tries another host, or later.
 type Error struct {
 	Port     uint16
+	Through  string    // as in the Dialer
 	Attempts []Attempt // in the order in which they ended
 	// why it ended early; nil when every address had its turn
 	Cause error
@@ -206,6 +210,9 @@ func (e *Error) Error() string {
 	var b strings.Builder
 	// Of an end by time the attempts tell, too.
 	if e.Cause != nil && (len(e.Attempts) == 0 || !errors.Is(e.Cause, context.DeadlineExceeded)) {
+		if e.Through != "" {
+			b.WriteString("through " + e.Through + ": ")
+		}
 		b.WriteString(reason(e.Cause))
 	}
 	// Which of them ended first differs from one delivery to the next.

@@ -22,8 +22,12 @@ func (e *LocalError) Error() string { return e.What }
 // Unwrap returns the error of the operating system.
 func (e *LocalError) Unwrap() error { return e.Err }
 
-// Local reports whether every attempt failed for reasons of ours.
+// Local reports whether every attempt failed for reasons of ours. Through
+// something that is all that is known.
 func (e *Error) Local() bool {
+	if e.Through != "" {
+		return len(e.Attempts) > 0
+	}
 	for _, a := range e.Attempts {
 		var ours *LocalError
 		if !errors.As(a.Err, &ours) {

@@ -59,6 +59,7 @@ type Key struct {
 	User      string // who logged in over it; empty: nobody
 	Source    string // that it was made from; empty: there is no pool
 	Hostname  string // that EHLO said
+	Proxy     string // that it goes through; empty: none
 }
 
 // Fit is what a delivery thinks of an idle connection.

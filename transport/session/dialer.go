@@ -34,6 +34,7 @@ import (
 	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/outcome"
 	"github.com/mxpipe/mxpipe/transport/plan"
+	"github.com/mxpipe/mxpipe/transport/proxy"
 	"github.com/mxpipe/mxpipe/transport/reply"
 	"github.com/mxpipe/mxpipe/transport/source"
 	"github.com/mxpipe/mxpipe/transport/status"
@@ -69,6 +70,8 @@ type Config struct {
 	Debug             bool // the dialogue is logged
 	TLS               *TLS
 	Limits            *limit.Limits
+	// Proxy is what connections go through; nil: nothing.
+	Proxy *proxy.Proxy
 	// Relay is for a relay; the zero Relay is none.
 	Relay Relay
 }
@@ -107,8 +110,26 @@ type Request struct {
 	Record    *Record      // what is found is written there
 }
 
-// Addrs are the host's addresses that can be reached from the source.
-func (r *Request) Addrs() []netip.Addr { return r.Source.Reaches(r.Host.Addrs()) }
+// Reaches gives those of a host's addresses that can be reached from a source.
+// Through a proxy that is not for the source to say.
+func (d *Dialer) Reaches(from *source.Choice, addrs []netip.Addr) []netip.Addr {
+	if d.cfg.Proxy != nil {
+		return addrs
+	}
+	return from.Reaches(addrs)
+}
+
+// CheckProxy tries whether the proxy can be reached and takes requests from us;
+// nil says that it does, or that there is none.
+func (d *Dialer) CheckProxy(ctx context.Context) error {
+	if d.cfg.Proxy == nil {
+		return nil
+	}
+	return d.cfg.Proxy.Check(ctx, d.cfg.LocalIPs)
+}
+
+// Proxied reports whether connections go through a proxy.
+func (d *Dialer) Proxied() bool { return d.cfg.Proxy != nil }
 
 // hostname is what EHLO says over a connection from a source.
 func (d *Dialer) hostname(from *source.Choice) string {
@@ -165,7 +186,9 @@ func (d *Dialer) Connect(ctx context.Context, r *Request) (*Conn, *status.Error)
 		return nil, hostError(ctx, r.Host, outcome.Connect, dial.ErrNoAddress)
 	}
 	failed := outcome.MostTemporary(reasons)
-	if ctx.Err() == nil {
+	// Through a proxy nothing tells a host that is down from one that the proxy
+	// has lost.
+	if ctx.Err() == nil && d.cfg.Proxy == nil {
 		said := *failed
 		said.Host = ""        // which our key names
 		attempt.Failed(&said) // unless it greeted, which was said already
@@ -234,7 +257,7 @@ func (o *opening) commandTimeout() time.Duration {
 // a transaction, and gives the reasons of those that did not.
 func (o *opening) tryAddresses(ctx context.Context) (*Conn, []*status.Error) {
 	var reasons []*status.Error
-	left := slices.DeleteFunc(o.Addrs(), func(a netip.Addr) bool { return slices.Contains(o.Avoid, a) })
+	left := slices.DeleteFunc(o.Reaches(o.Source, o.Host.Addrs()), func(a netip.Addr) bool { return slices.Contains(o.Avoid, a) })
 	history, key := o.conns.History, o.deadKey(o.Host, o.Source)
 	for _, a := range o.Avoid {
 		history.Failed(key, a)
@@ -309,12 +332,23 @@ func (o *opening) dial(ctx context.Context, addrs []netip.Addr) (*limitedConn, n
 	ctx, cancel := context.WithTimeout(ctx, o.budget)
 	defer cancel()
 	dialer := dial.Dialer{LocalIPs: o.localIPs(o.Source), Prefer: o.cfg.Prefer, First: o.first, Delay: o.conns.Delay}
+	connect := dial.TCP
+	if through := o.cfg.Proxy; through != nil {
+		dialer.Through = through.String()
+		connect = func(ctx context.Context, _ netip.Addr, remote netip.AddrPort) (net.Conn, error) {
+			conn, err := through.Connect(ctx, o.localIPs(o.Source), remote)
+			if err != nil {
+				return nil, err // not a *net.TCPConn of nil in a net.Conn
+			}
+			return conn, nil
+		}
+	}
 	dialer.Connect = func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
 		permit, err := o.acquireAddr(ctx, remote.Addr())
 		if err != nil {
 			return nil, err
 		}
-		conn, err := dial.TCP(ctx, local, remote)
+		conn, err := connect(ctx, local, remote)
 		if err != nil {
 			permit.Release()
 			return nil, err

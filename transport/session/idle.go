@@ -96,7 +96,15 @@ func (c *persistConn) fits(h *plan.Host, tlsRequiredNo bool) pool.Fit {
 // poolKey is what the idle connections to a host are kept by, that were made
 // from a source by its name, and with a name in EHLO.
 func (d *Dialer) poolKey(h *plan.Host, source, hostname string) pool.Key {
-	return pool.Key{Transport: d.cfg.Name, Host: h.Host.Name, Port: h.Port, User: d.cfg.Relay.user(), Source: source, Hostname: hostname}
+	return pool.Key{Transport: d.cfg.Name, Host: h.Host.Name, Port: h.Port, User: d.cfg.Relay.user(), Source: source, Hostname: hostname, Proxy: d.proxyName()}
+}
+
+// proxyName names what connections go through; empty: nothing.
+func (d *Dialer) proxyName() string {
+	if d.cfg.Proxy == nil {
+		return ""
+	}
+	return d.cfg.Proxy.String()
 }
 
 // IdleCount is how many idle connections there are to a host from a source.

@@ -95,7 +95,7 @@ const (
 func (d *Dialer) Probe(ctx context.Context, h *plan.Host, from *source.Choice, tx *smtp.Transaction) *Probe {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	addrs := dial.Order(from.Reaches(h.Addrs()), d.cfg.Prefer, d.conns.History.First(d.deadKey(h, from)))
+	addrs := dial.Order(d.Reaches(from, h.Addrs()), d.cfg.Prefer, d.conns.History.First(d.deadKey(h, from)))
 	addrs = addrs[:min(len(addrs), maxProbed)]
 	if len(addrs) == 0 {
 		return &Probe{Err: hostError(ctx, h, outcome.Connect, dial.ErrNoAddress)}

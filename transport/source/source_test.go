@@ -34,7 +34,7 @@ func chosen(t *testing.T, p *Pool, key string, not ...string) string {
 
 // Each source gets its share of the keys within 5 %, whatever the keys are.
 func TestWeights(t *testing.T) {
-	const n = 100_000
+	const n = 20_000
 	for _, tt := range []struct {
 		weights []int
 		key     string
@@ -65,7 +65,7 @@ func TestWeights(t *testing.T) {
 // A key keeps its source. One that is added takes keys from the others, and
 // moves none between them; one that goes moves its own alone.
 func TestSticky(t *testing.T) {
-	const n = 20_000
+	const n = 10_000
 	three, four := everywhere(weighted(1, 1, 1)), everywhere(weighted(1, 1, 1, 1))
 	last, moved := four.all[3].name, 0
 	for i := range n {
