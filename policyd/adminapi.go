@@ -60,6 +60,22 @@ func Explain(ctx context.Context, cfg *config.Config, name string, q *transport.
 	return explain(ctx, rt, name, q)
 }
 
+// CheckProxy tries whether the proxy of a configuration's default transport
+// takes requests from this host; nil says that it does, or that there is none.
+func CheckProxy(ctx context.Context, cfg *config.Config) error {
+	rt := runtime.New(runtime.Options{Logger: slog.New(slog.DiscardHandler), ReadOnly: true})
+	defer rt.Close()
+	if err := rt.Apply(cfg); err != nil {
+		return err
+	}
+	h, ok := rt.Acquire(config.DefaultTransport)
+	if !ok {
+		return nil // there is always one
+	}
+	defer h.Release()
+	return h.Transport.CheckProxy(ctx)
+}
+
 // explain has a transport explain a domain; without a name, the default one.
 func explain(ctx context.Context, rt *runtime.Runtime, name string, q *transport.Question) (*admin.Explanation, error) {
 	name = cmp.Or(name, config.DefaultTransport)

@@ -189,7 +189,13 @@ func TestSourceDaily(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
+	if n := l.transport.Stats().Sources; n != (SourceCount{Spent: 2}) {
+		t.Errorf("%+v", n)
+	}
 	at = at.Add(12 * time.Hour)
+	if n := l.transport.Stats().Sources; n != (SourceCount{Usable: 2}) {
+		t.Errorf("%+v", n)
+	}
 	deliver(1)
 	at = at.Add(-time.Hour) // the clock goes back over midnight
 	deliver(4)
@@ -227,6 +233,9 @@ func TestSourceNotHere(t *testing.T) {
 	s := l.transport.Snapshot()
 	if len(s.Dead) != 0 || s.Sources[0].Out == "" {
 		t.Errorf("%+v", s)
+	}
+	if n := l.transport.Stats().Sources; n != (SourceCount{Out: 1}) {
+		t.Errorf("%+v", n)
 	}
 }
 

@@ -23,9 +23,18 @@ type Stats struct {
 	// providers that complained of too much, and are spared now by all
 	// transports
 	Slowed int
-	Pool   pool.Stats                // of the idle connections
-	Limits [limit.Scopes]limit.Stats // those of overrides included
-	Memory [Memories]cache.Usage     // of what is remembered
+	// the sources of the pools, those of overrides included
+	Sources SourceCount
+	Pool    pool.Stats                // of the idle connections
+	Limits  [limit.Scopes]limit.Stats // those of overrides included
+	Memory  [Memories]cache.Usage     // of what is remembered
+}
+
+// SourceCount counts sources by what may leave from them now.
+type SourceCount struct {
+	Usable int
+	Spent  int // they sent what they may on this day
+	Out    int // this host has none of their addresses
 }
 
 // Memory is something that a transport remembers. All of it is bounded in
@@ -63,6 +72,9 @@ func (s *Stats) Add(o *Stats) {
 	s.Opened += o.Opened
 	s.Dead += o.Dead
 	s.Slowed = max(s.Slowed, o.Slowed)
+	s.Sources.Usable += o.Sources.Usable
+	s.Sources.Spent += o.Sources.Spent
+	s.Sources.Out += o.Sources.Out
 	s.Pool.Add(&o.Pool)
 	for scope := range o.Limits {
 		s.Limits[scope].Add(o.Limits[scope])

@@ -682,6 +682,16 @@ func (t *Transport) Stats() Stats {
 		Deliveries: t.inProgress.len(), Open: conns.Open, Opened: conns.Opened,
 		Dead: conns.Dead, Slowed: t.load.Slowed(), Pool: conns.Pool,
 	}
+	for _, source := range t.sources() {
+		switch {
+		case source.Gone:
+			s.Sources.Out++
+		case source.Spent():
+			s.Sources.Spent++
+		default:
+			s.Sources.Usable++
+		}
+	}
 	s.Memory[MemoryPlans], s.Memory[MemoryChunking] = t.plans.Stats().Usage(), t.hosts.Chunking()
 	s.Memory[MemoryAnswers] = t.plans.TextStats().Usage()
 	s.Memory[MemoryChains], s.Memory[MemorySessions] = t.base.dialer.Chains(), t.conns.Sessions()

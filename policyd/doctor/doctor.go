@@ -100,6 +100,7 @@ func (h Host) Examine(ctx context.Context, cfg *config.Config, o Options) []find
 	all = append(all, h.collector(&cfg.TLSRPT, uid)...)
 	all = append(all, tlsReports(ctx, cfg)...)
 	all = append(all, h.mailServer(ctx, ourSide(cfg, units))...)
+	all = append(all, proxies(ctx, cfg)...)
 	all = append(all, relays(ctx, cfg)...)
 	if o.Connect != "" {
 		all = append(all, connect(ctx, cfg, o.Connect))

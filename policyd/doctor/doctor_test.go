@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"github.com/mxpipe/mxpipe/internal/lab/ca"
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/internal/lab/ports"
+	"github.com/mxpipe/mxpipe/internal/lab/socks"
 	"github.com/mxpipe/mxpipe/internal/mdoc"
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
@@ -146,6 +148,18 @@ func TestBrokenSetUps(t *testing.T) {
 			p.dns.Records = append(p.dns.Records, "mx.example.org. 60 IN A 192.0.2.99", "99.2.0.192.in-addr.arpa. 60 IN PTR mx.example.org.")
 			p.yaml += "transports: {default: {mx_auth: {dane: {}, dnssec: {}}, local_ip: 192.0.2.99}}\n"
 		}, fail, "not an address of this host", "local_ip"},
+		{"a source of another host", func(p *patient) {
+			p.dns.Records = append(p.dns.Records, "mx.example.org. 60 IN A 192.0.2.99", "99.2.0.192.in-addr.arpa. 60 IN PTR mx.example.org.")
+			p.yaml += "transports: {default: {mx_auth: {dane: {}, dnssec: {}}, sources: {pool: [{ip: 192.0.2.25}, {ip: 192.0.2.99, hostname: mx.example.org}]}}}\n"
+		}, warn, "source 192.0.2.99: not an address of this host, so it is left out, and its mail leaves from the other sources", "sources"},
+		{"a source whose name is another's", func(p *patient) {
+			p.dns.Records = append(p.dns.Records, "out.example.org. 60 IN A 192.0.2.26", "25.2.0.192.in-addr.arpa. 60 IN PTR out.example.org.")
+			p.yaml += "transports: {default: {mx_auth: {dane: {}, dnssec: {}}, sources: {pool: [{ip: 192.0.2.25, hostname: out.example.org}]}}}\n"
+		}, warn, "hostname out.example.org: does not resolve to 192.0.2.25, the address it is used with", "add the address"},
+		// The proxy.
+		{"a proxy that is down", func(p *patient) {
+			p.yaml += "transports: {default: {mx_auth: {dane: {}, dnssec: {}}, proxy: 'socks5://127.0.0.1:1'}}\n"
+		}, fail, "proxy 127.0.0.1:1: no mail can be sent through it: the SOCKS5 proxy 127.0.0.1:1: 127.0.0.1:1: connection refused", "check that it is up"},
 		// The state directory.
 		{"state directory read-only", func(p *patient) {
 			p.Filesystem = func(string) (Filesystem, error) { return Filesystem{ReadOnly: true, Free: 1 << 40}, nil }
@@ -476,6 +490,31 @@ func TestRelays(t *testing.T) {
 		bad(t, all) // looks at their form
 		if c := server.Counters(); c.BadLogins != tt.tried || c.Verbs["MAIL"] != 0 {
 			t.Errorf("%d logins that failed, %+v", c.BadLogins, c.Verbs)
+		}
+	}
+}
+
+// Of a thousand sources' names some are looked up, and the rest is told of; a
+// proxy that takes requests is a good finding.
+func TestManySourcesAndProxy(t *testing.T) {
+	t.Parallel()
+	s, err := socks.Start(socks.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	p := fit(t)
+	p.yaml += "transports:\n  default:\n    mx_auth: {dane: {}, dnssec: {}}\n    overrides: [{match: a.example, proxy: 'socks5://" + s.Addr().String() + "'}]\n    sources:\n      pool:\n"
+	for i := range 150 {
+		p.yaml += fmt.Sprintf("        - {ip: 192.0.3.%d, hostname: out%03d.example.org}\n", i, i)
+	}
+	all := p.examine()
+	has := func(what string) bool {
+		return slices.ContainsFunc(all, func(f finding.Finding) bool { return strings.Contains(f.What, what) })
+	}
+	for _, want := range []string{"hostname: 51 more names of sources are not looked at", "proxy " + s.Addr().String() + ": takes connections", "source 192.0.3.149: not an address"} {
+		if !has(want) {
+			t.Errorf("nothing says %s", want)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,13 +11,18 @@ import (
 
 	"github.com/mxpipe/mxpipe/policyd/config"
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/address"
 	"github.com/mxpipe/mxpipe/transport/resolver"
 	"github.com/mxpipe/mxpipe/transport/route"
 )
 
-// lookupTime bounds the look-ups about names.
-const lookupTime = 20 * time.Second
+const (
+	// lookupTime bounds the look-ups about names.
+	lookupTime = 20 * time.Second
+	// maxNames bounds the names that are looked up.
+	maxNames = 100
+)
 
 // hostnames looks at the names that EHLO says, and at the addresses that we
 // send from. With no resolver to ask, which was said of the resolvers, names
@@ -36,12 +43,40 @@ func (h Host) hostnames(ctx context.Context, cfg *config.Config, settings resolv
 		defer cancel()
 		look = func(s sender) seen { return lookName(ctx, r, s) }
 	}
-	for _, s := range senders(cfg) {
+	list := senders(cfg)
+	if more := len(list) - maxNames; more > 0 {
+		list = list[:maxNames]
+		all = append(all, warn("look at the others with host(1)", "hostname: %d more names of sources are not looked at", more))
+	}
+	for _, s := range list {
 		all = append(all, judgeName(s, look(s))...)
 		for _, ip := range s.local {
 			if ours != nil && !slices.Contains(ours, ip) {
 				all = append(all, fail("add it to an interface, or correct local_ip", "local_ip %s: not an address of this host, so no mail can be sent from it", ip))
 			}
+		}
+	}
+	for _, ip := range pooled(cfg) {
+		if ours != nil && !slices.Contains(ours, ip) {
+			all = append(all, warn("add it to an interface, or correct sources", "source %s: not an address of this host, so it is left out, and its mail leaves from the other sources", ip))
+		}
+	}
+	return all
+}
+
+// pooled gives the addresses of all sources, each once.
+func pooled(cfg *config.Config) (all []netip.Addr) {
+	add := func(c *transport.Config) {
+		for _, ip := range c.Sources.Addrs() {
+			if !slices.Contains(all, ip) {
+				all = append(all, ip)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Transports)) {
+		add(cfg.Transports[name])
+		for _, o := range cfg.Transports[name].Overrides {
+			add(o.Config)
 		}
 	}
 	return all
@@ -51,20 +86,39 @@ func (h Host) hostnames(ctx context.Context, cfg *config.Config, settings resolv
 // kernel chooses.
 type sender struct {
 	name  string
-	local []netip.Addr
+	local []netip.Addr // local_ip
+	// sources that say it
+	sources []netip.Addr
 }
+
+// from gives the addresses that it is said from; none: the kernel chooses.
+func (s *sender) from() []netip.Addr { return slices.Concat(s.local, s.sources) }
 
 // senders gives each name once.
 func senders(cfg *config.Config) (all []sender) {
-	for _, t := range cfg.Transports {
-		i := slices.IndexFunc(all, func(s sender) bool { return s.name == t.Hostname })
+	of := func(name string) *sender {
+		i := slices.IndexFunc(all, func(s sender) bool { return s.name == name })
 		if i < 0 {
-			i, all = len(all), append(all, sender{name: t.Hostname})
+			i, all = len(all), append(all, sender{name: name})
+		}
+		return &all[i]
+	}
+	for _, t := range cfg.Transports {
+		own := of(t.Hostname)
+		if t.Proxy != nil {
+			continue // which address its name belongs to is not known here
 		}
 		for _, ip := range t.LocalIP {
-			if !slices.Contains(all[i].local, ip) {
-				all[i].local = append(all[i].local, ip)
+			if !slices.Contains(own.local, ip) {
+				own.local = append(own.local, ip)
 			}
+		}
+		if t.Sources == nil {
+			continue
+		}
+		for _, s := range t.Sources.Pool {
+			said := of(cmp.Or(s.Hostname, t.Hostname))
+			said.sources = append(said.sources, s.IPs...)
 		}
 	}
 	slices.SortFunc(all, func(a, b sender) int { return strings.Compare(a.name, b.name) })
@@ -96,8 +150,8 @@ func lookName(ctx context.Context, r *resolver.Resolver, s sender) seen {
 	}
 	found.missing = found.err == nil && len(found.addrs) == 0
 	from := found.addrs
-	if len(s.local) > 0 {
-		from = s.local
+	if own := s.from(); len(own) > 0 {
+		from = own
 	}
 	for _, ip := range from[:min(len(from), 8)] {
 		a, err := r.Lookup(ctx, resolver.ReverseName(ip), resolver.TypePTR)
@@ -137,8 +191,8 @@ func judgeName(s sender, found seen) (all []finding.Finding) {
 	for ip, names := range found.names {
 		mend := "ask the provider of " + ip.String() + " to set its reverse DNS to " + s.name
 		switch {
-		case len(s.local) > 0 && !slices.Contains(found.addrs, ip):
-			all = append(all, warn("add the address "+ip.String()+" to "+s.name, "hostname %s: does not resolve to %s, the address it is used with (local_ip)", s.name, ip))
+		case len(s.from()) > 0 && !slices.Contains(found.addrs, ip):
+			all = append(all, warn("add the address "+ip.String()+" to "+s.name, "hostname %s: does not resolve to %s, the address it is used with", s.name, ip))
 		case len(names) == 0:
 			all = append(all, fail(mend, "hostname %s: %s has no reverse DNS; many servers refuse mail from it", s.name, ip))
 		case !slices.Contains(names, s.name):

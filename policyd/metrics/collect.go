@@ -25,7 +25,7 @@ func newCollector(counts func() Counts) *collector {
 	for _, d := range []Metric{
 		reloadSuccessful, reloadTime, logMessages, inProgress, messages, uploads, maxDeliveries, messagesBusy,
 		connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired,
-		limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts,
+		limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts, sources,
 		cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries, cacheBytes, cacheMaxBytes,
 		dnsUp, dnsDuration, dnsAnswers, dnsFailures, stsFailures, stsStoreFailures, tlsrptSent, tlsrptLost, tlsrptReports, tlsrptUncounted, socketmapLookups,
 	} {
@@ -115,6 +115,9 @@ func (s scrape) transport(name string, t *transport.Stats) {
 	}
 	s.show(deadHosts, float64(t.Dead), name)
 	s.show(slowedHosts, float64(t.Slowed), name)
+	s.show(sources, float64(t.Sources.Usable), name, "usable")
+	s.show(sources, float64(t.Sources.Spent), name, "spent")
+	s.show(sources, float64(t.Sources.Out), name, "out")
 }
 
 func (s scrape) caches(c *Counts) {

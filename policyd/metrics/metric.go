@@ -32,7 +32,7 @@ func All() []Metric {
 		[]Metric{deliveries, recipients, causes, byProvider, deliveryDuration, phaseDuration, security, handshakes, policyFailures, relayed, changed, resent},
 		[]Metric{inProgress, messages, uploads, maxDeliveries, messagesBusy},
 		[]Metric{connectionsOpen, connectionsOpened, poolIdle, poolReused, poolMissed, poolRetired},
-		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts},
+		[]Metric{limitWaiting, limitWaits, limitRefused, deadHosts, slowedHosts, sources},
 		[]Metric{cacheHits, cacheMisses, cacheRefreshes, cacheFailures, cacheEvictions, cacheEntries, cacheBytes, cacheMaxBytes},
 		[]Metric{dnsUp, dnsDuration, dnsAnswers, dnsFailures},
 		[]Metric{stsFailures, stsStoreFailures},
@@ -124,6 +124,8 @@ var (
 		"Hosts that cannot be reached now; mail for them is deferred at once. When it jumps, our own network is the first suspect."}
 	slowedHosts = Metric{"mxpolicyd_slowed_hosts", Gauge, []string{"transport"},
 		"Hosts that complained of too many connections and get fewer for a while."}
+	sources = Metric{"mxpolicyd_sources", Gauge, []string{"transport", "state"},
+		"Addresses of the pools that mail leaves from: usable, spent (they sent what daily allows) or out (this host does not have them). With none usable mail is deferred; see mxpolicyd status."}
 )
 
 // Caches: dns holds DNS answers, mtasts the MTA-STS policies of domains. Sizes

@@ -99,6 +99,7 @@ func (t *totals) sum() Totals {
 	for name, s := range t.transports {
 		past := *s
 		// Nothing of it is there any more.
+		past.Sources = transport.SourceCount{}
 		past.Deliveries, past.Open, past.Dead, past.Slowed, past.Pool.Idle = 0, 0, 0, 0, 0
 		past.Memory = [transport.Memories]answers.Usage{}
 		for scope := range limit.Scopes {

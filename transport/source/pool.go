@@ -304,6 +304,9 @@ type State struct {
 	Sent     int // on this UTC day, where there is a bound
 	// why it, or one of its addresses, is left out; empty: it is not
 	Out string
+	// Gone says that nothing can be sent from it; else Out is about one of two
+	// addresses.
+	Gone bool
 }
 
 // Spent reports whether it may send no more on this day.
@@ -317,7 +320,8 @@ func (p *Pool) States() []State {
 		if m.Daily > 0 {
 			s.Sent = p.daily.Sent(m.name)
 		}
-		if _, err := p.usable(m); err != nil {
+		ips, err := p.usable(m)
+		if s.Gone = len(ips) == 0; err != nil {
 			s.Out = err.Error()
 		}
 		all = append(all, s)
