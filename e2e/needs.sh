@@ -31,6 +31,8 @@ chromium chromium
 cc gcc libc6-dev
 shellcheck shellcheck
 zstd zstd
+chromium chromium
+microsocks microsocks
 '
 [ "${1:-}" != receivers ] || wanted="$wanted"'
 node nodejs
