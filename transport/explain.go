@@ -253,6 +253,9 @@ func (p *profile) explainHost(ctx context.Context, q *Question, target *plan.Tar
 	if e.Held == nil {
 		e.Held = p.full(limit.Provider, e.Provider)
 	}
+	if e.Held == nil && from != nil {
+		e.Held = p.full(limit.SourceIP, from.Name)
+	}
 	if q.Depth == Connect && e.Held == nil && h.Verdict.Refusal == nil {
 		envelope, _ := q.envelope() // without one it is asked for nobody
 		e.Probe = p.dialer.Probe(ctx, h, from, envelope)

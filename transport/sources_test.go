@@ -10,6 +10,7 @@ import (
 
 	"github.com/mxpipe/mxpipe/internal/lab/mx"
 	"github.com/mxpipe/mxpipe/transport/delivery"
+	"github.com/mxpipe/mxpipe/transport/limit"
 	"github.com/mxpipe/mxpipe/transport/pause"
 	"github.com/mxpipe/mxpipe/transport/provider"
 	"github.com/mxpipe/mxpipe/transport/replyrule"
@@ -358,5 +359,66 @@ func TestOneSourceBlocked(t *testing.T) {
 		if (m.Hello == "out1.client.example") == (blocked == "127.9.0.1") {
 			t.Errorf("from %s, though %s is blocked", m.Hello, blocked)
 		}
+	}
+}
+
+// limits.source_ip counts by our own address, over new and kept connections:
+// that of a source, of local_ip, or the one that the kernel chooses.
+func TestSourceIPLimit(t *testing.T) {
+	for name, change := range map[string]func(l *lab, c *Config){
+		"sources":  func(l *lab, c *Config) { l.leavesFrom(source.ByDestination, loopbackSources()[0])(c) },
+		"local_ip": func(_ *lab, c *Config) { c.LocalIP = []netip.Addr{netip.MustParseAddr("127.9.0.1")} },
+		"kernel":   func(*lab, *Config) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			server := l.mx("mx.a.example", nil)
+			l.zone("a.example. MX 10 mx.a.example.\nb.example. MX 10 mx.a.example.")
+			l.startPooled(func(c *Config) {
+				change(l, c)
+				c.Limits[limit.SourceIP] = limit.Limit{Rate: 2, Period: 24 * time.Hour}
+			})
+			expect(t, l.send("b@a.example"), "2.0.0")
+			expect(t, l.send("b@b.example"), "2.0.0")
+			counts(t, server, 1, 2)
+			key := "127.9.0.1"
+			if name == "kernel" {
+				key = "127.0.0.1"
+			}
+			if s, _ := l.transport.base.limits.KeyState(limit.SourceIP, key); s.Tokens >= 1 || s.Open != 0 {
+				t.Errorf("%+v", s)
+			}
+			expect(t, l.send("b@a.example"), "4.4.5 local limit for source address "+key+": no slot within 5s")
+			counts(t, server, 1, 2)
+		})
+	}
+}
+
+// A source's limit keeps nothing from the other source.
+func TestSourceIPLimitIsByAddress(t *testing.T) {
+	l := newLab(t)
+	l.mx("mx.a.example", nil)
+	l.zone("a.example. MX 10 mx.a.example.")
+	l.start(func(c *Config) {
+		l.leavesFrom(source.BySender, loopbackSources()...)(c)
+		c.Limits[limit.SourceIP] = limit.Limit{Rate: 6, Period: 24 * time.Hour}
+	})
+	used := map[string]int{}
+	for i := range 100 {
+		sender := fmt.Sprintf("a@s%d.example", i)
+		e := l.transport.Explain(t.Context(), &Question{Domain: "a.example", From: sender})
+		ip := e.Hosts[0].Source
+		if used[ip] == 6 {
+			if e.Answer() == nil || e.Answer().Code.String() != "4.4.5" {
+				t.Errorf("%s: explained as %v", ip, e.Answer())
+			}
+			continue
+		}
+		expect(t, l.sendFrom(sender, "b@a.example"), "2.0.0")
+		used[ip]++
+	}
+	if used["127.9.0.1"] != 6 || used["127.9.0.2"] != 6 {
+		t.Errorf("%v", used)
 	}
 }

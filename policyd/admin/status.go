@@ -146,7 +146,7 @@ type Hello struct {
 // LimitState is what a limit has to do, over all of its keys.
 type LimitState struct {
 	Override string `json:"override,omitempty"`
-	Scope    string `json:"scope"` // all, ip, source or destination
+	Scope    string `json:"scope"` // as in the configuration
 	Keys     int    `json:"keys"`
 	Open     int    `json:"open"`
 	Waiting  int    `json:"waiting"`

@@ -199,7 +199,7 @@ func TestMistakes(t *testing.T) {
 		{"transports: {default: {limits: {all: {rate: 20/s}}}}", []string{`1:45: transports.default.limits.all.rate: "20/s" has no period from 1ms to 24h after the slash; expected a number and a period such as 20/1s`}},
 		{"transports: {default: {limits: {all: {rate: fast}}}}", []string{`1:45: transports.default.limits.all.rate: "fast" is not a rate; expected a number and a period such as 20/1s`}},
 		{"transports: {default: {limits: {ip: {concurrency: 0}}}}", []string{`1:51: transports.default.limits.ip.concurrency: "0" is out of range; expected a number from 1 to 100000`}},
-		{"transports: {default: {limits: {host: {concurrency: 1}}}}", []string{`1:33: unknown key "host" in transports.default.limits; expected one of all, ip, source, destination, provider`}},
+		{"transports: {default: {limits: {host: {concurrency: 1}}}}", []string{`1:33: unknown key "host" in transports.default.limits; expected one of all, ip, source, destination, provider, source_ip`}},
 		{"transports: {default: {overrides: {match: a.example}}}", []string{"1:35: transports.default.overrides: is a block of keys; expected a list of blocks such as - {match: example.org, mx_auth: none}"}},
 		{"transports: {default: {overrides: [{port: 26}]}}", []string{"1:36: transports.default.overrides[0]: match is missing; expected a key such as match: example.org"}},
 		{"transports: {default: {overrides: [a.example]}}", []string{`1:36: transports.default.overrides[0]: is the plain value "a.example"; expected a block with match and other keys`}},
@@ -260,7 +260,7 @@ func TestMistakes(t *testing.T) {
 			`1:90: transports.default.overrides[0].pin[1]: "4/==" is not the base64 of 32 bytes, 44 characters; expected sha256: and the base64 of the key's digest`}},
 		{"transports: {default: {mx_auth: none, overrides: [{match: a.example, pin: []}]}}", []string{`1:75: transports.default.overrides[0].pin: names no key; expected sha256: and the base64 of the key's digest, or no pin`}},
 		{"transports: {default: {tls_client: []}}", []string{"1:36: transports.default.tls_client: is a list; expected a block with the keys protocols, legacy, ciphers, curves, root_ca, cert, key"}},
-		{"transports: {default: {limits: 5}}", []string{`1:32: transports.default.limits: is the plain value "5"; expected a block with the keys all, ip, source, destination, provider`}},
+		{"transports: {default: {limits: 5}}", []string{`1:32: transports.default.limits: is the plain value "5"; expected a block with the keys all, ip, source, destination, provider, source_ip`}},
 		{"hostnam: a\nlog: {level: loud, format: 5}\ndns:\n  attempts: x\ntransports:\n  default:\n    port: 99999\n    mx_auth: none\n    limit: {}", []string{
 			`1:1: unknown key "hostnam"; expected "hostname"`,
 			`2:14: log.level: unknown value "loud"; expected debug, info, warn or error`,

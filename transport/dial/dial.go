@@ -186,6 +186,17 @@ func TCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn
 	return conn, nil
 }
 
+// Leaves gives the address of ours that the kernel chooses for connections to
+// remote; it is not valid where there is no way there. Nothing is sent.
+func Leaves(remote netip.AddrPort) netip.Addr {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(remote))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+}
+
 // Error is a host none of whose addresses could be connected to. It is
 // temporary: the caller tries another host, or later.
 type Error struct {

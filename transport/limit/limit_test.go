@@ -203,8 +203,8 @@ func TestEveryScopeHasItsWords(t *testing.T) {
 		}
 		seen[word] = s
 	}
-	want(t, "words", []string{limit.All.Word(), limit.IP.Word(), limit.Source.Word(), limit.Destination.Word(), limit.Provider.Word()},
-		[]string{"all", "ip", "source", "destination", "provider"})
+	want(t, "words", []string{limit.All.Word(), limit.IP.Word(), limit.Source.Word(), limit.Destination.Word(), limit.Provider.Word(), limit.SourceIP.Word()},
+		[]string{"all", "ip", "source", "destination", "provider", "source_ip"})
 	want(t, "beyond", limit.Scopes.Word()+" "+limit.Scopes.String(), "unknown unknown")
 }
 
@@ -214,6 +214,7 @@ func TestErrorTexts(t *testing.T) {
 		limit.Source:      "local limit for sender domain x: no slot within 5s",
 		limit.Destination: "local limit for destination x: no slot within 5s",
 		limit.Provider:    "local limit for provider x: no slot within 5s",
+		limit.SourceIP:    "local limit for source address x: no slot within 5s",
 	} {
 		want(t, scope.String(), &limit.Error{Scope: scope, Key: "x", MaxWait: 5 * time.Second}, text)
 	}

@@ -15,12 +15,13 @@ const (
 	Destination
 	// one provider, over all transports; its key is the provider's name
 	Provider
-	Scopes // how many of them can be configured
+	SourceIP // one of our own addresses
+	Scopes   // how many of them can be configured
 )
 
 // narrowFirst is the order in which one call acquires the scopes: what waits
 // for a narrow one keeps nothing of a wide one from others.
-var narrowFirst = [Scopes]Scope{IP, Destination, Source, Provider, All}
+var narrowFirst = [Scopes]Scope{IP, SourceIP, Destination, Source, Provider, All}
 
 // words are a scope's names.
 type words struct {
@@ -34,6 +35,7 @@ var scopes = [Scopes]words{
 	Source:      {"source", "sender domain"},
 	Destination: {"destination", "destination"},
 	Provider:    {"provider", "provider"},
+	SourceIP:    {"source_ip", "source address"},
 }
 
 // Word gives the scope's key in the configuration, which status and metrics

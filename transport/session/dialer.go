@@ -227,11 +227,29 @@ func (d *Dialer) Hello(h *plan.Host) handshake.Step {
 	return handshake.Order(d.cfg.TLS.hellos[floor], d.conns.Hellos.First(h.Host.Name, floor))[0].Step
 }
 
-// acquireAddr acquires a place at one remote address.
-func (d *Dialer) acquireAddr(ctx context.Context, addr netip.Addr) (*limit.Permit, error) {
+// acquireAddr acquires a place at one remote address, and at one of our own.
+func (d *Dialer) acquireAddr(ctx context.Context, addr netip.Addr, local string) (*limit.Permit, error) {
 	permit := d.cfg.Limits.Permit()
-	err := permit.Acquire(ctx, limit.Want{Scope: limit.IP, Key: addr.String()})
+	err := permit.Acquire(ctx, limit.Want{Scope: limit.IP, Key: addr.String()}, limit.Want{Scope: limit.SourceIP, Key: local})
 	return &permit, err
+}
+
+// localKey is the address of ours that a connection will have, for the limit:
+// local, or what the kernel will choose where that is not valid. Through a
+// proxy a source goes by its name.
+func (d *Dialer) localKey(from *source.Choice, local netip.Addr, remote netip.AddrPort) string {
+	switch _, limited := d.cfg.Limits.KeyState(limit.SourceIP, ""); {
+	case !limited:
+		return ""
+	case from != nil && d.cfg.Proxy != nil:
+		return from.Name
+	case local.IsValid():
+		return local.String()
+	}
+	if local = dial.Leaves(remote); local.IsValid() {
+		return local.String()
+	}
+	return ""
 }
 
 // opening is one try to open a session with a host.
@@ -344,7 +362,7 @@ func (o *opening) dial(ctx context.Context, addrs []netip.Addr) (*limitedConn, n
 		}
 	}
 	dialer.Connect = func(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
-		permit, err := o.acquireAddr(ctx, remote.Addr())
+		permit, err := o.acquireAddr(ctx, remote.Addr(), o.localKey(o.Source, local, remote))
 		if err != nil {
 			return nil, err
 		}

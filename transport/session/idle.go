@@ -123,7 +123,7 @@ func (d *Dialer) Idle(ctx context.Context, r *Request) (*Conn, *status.Error) {
 		return nil, nil
 	}
 	start := time.Now()
-	permit, err := d.acquireAddr(ctx, c.addr)
+	permit, err := d.acquireAddr(ctx, c.addr, d.localKey(r.Source, c.local, netip.AddrPort{}))
 	Spend(&r.Record.Wait, start)
 	if err != nil {
 		c.putIdle()
