@@ -6,9 +6,7 @@ TOOL     = $$(go -C internal/tools tool -n $(1))
 FUZZTIME ?= 30s
 BENCHROUNDS ?= 5
 
-.PHONY: attacks burden chaos killmatrix receivers siege soak traffic build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
-.PHONY: attacks burden chaos debian killmatrix receivers siege soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
-.PHONY: attacks burden chaos debian rpm killmatrix receivers siege soak build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean
+.PHONY: attacks burden chaos killmatrix receivers siege soak traffic build demo dashboard test unit bench bench-docs microbench lint fuzz needs packages packages-test install release docs clean debian rpm
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mxpipe ./cmd/mxpolicyd
