@@ -173,6 +173,7 @@ func TestRateLimits(t *testing.T) {
 		"source":      {limit.ByScope{limit.Source: five}, 10},
 		"destination": {limit.ByScope{limit.Destination: five}, 15},
 		"provider":    {limit.ByScope{limit.Provider: five}, 5},
+		"source_ip":   {limit.ByScope{limit.SourceIP: five}, 5},
 	}
 	for scope := range limit.Scopes {
 		if _, ok := tests[scope.Word()]; !ok {
