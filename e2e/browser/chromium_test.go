@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,6 +23,7 @@ const patience = 2 * time.Minute
 // chromium is a running browser.
 type chromium struct {
 	t     *testing.T
+	home  string // it has files nowhere else
 	cmd   *exec.Cmd
 	pipe  *os.File // to it
 	ended chan struct{}
@@ -70,7 +70,7 @@ func startChromium(t *testing.T) *chromium {
 	if os.Geteuid() == 0 {
 		args = append(args, "--no-sandbox") // which wants another user
 	}
-	c := &chromium{t: t, cmd: exec.Command(program, append(args, "about:blank")...), ended: make(chan struct{}), waiting: map[int]chan message{}, tabs: map[string]*tab{}}
+	c := &chromium{t: t, home: home, cmd: exec.Command(program, append(args, "about:blank")...), ended: make(chan struct{}), waiting: map[int]chan message{}, tabs: map[string]*tab{}}
 	calls, toBrowser := pipe(t)
 	fromBrowser, answers := pipe(t)
 	var log bytes.Buffer // read after the end
@@ -115,23 +115,25 @@ func (c *chromium) stop() {
 	// How it ends is no matter: there is nothing that it could lose.
 	_ = c.cmd.Wait()
 	late.Stop()
-	// What it started belongs to its process group, and ends a little later.
-	// That it has ended is ESRCH, or that what is left waits for init.
+	// What it started ends a little later: all of its process group, and the
+	// handler of crashes, which leaves that and is told of the home.
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		err := syscall.Kill(group, syscall.SIGKILL)
-		left := running(-group)
+		left := running(-group, c.home)
 		switch {
-		case errors.Is(err, syscall.ESRCH), len(left) == 0:
+		case len(left) == 0:
 			return
 		case time.Now().After(deadline):
 			c.t.Errorf("processes of Chromium do not end: %v", left)
 			return
 		}
+		// They may have ended since.
+		_ = syscall.Kill(group, syscall.SIGKILL)
 	}
 }
 
-// running lists the processes of a group that have not ended.
-func running(group int) (left []string) {
+// running lists the processes that have not ended and are of a group, or have a
+// directory among their arguments. One that only waits for init has ended.
+func running(group int, home string) (left []string) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		panic(err) // the pattern is ours
@@ -143,7 +145,9 @@ func running(group int) (left []string) {
 		}
 		// pid (name) state parent group ...
 		_, rest, _ := strings.Cut(string(text), ") ")
-		if f := strings.Fields(rest); len(f) > 2 && f[2] == strconv.Itoa(group) && f[0] != "Z" {
+		// A process that has ended has no arguments.
+		args, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline"))
+		if f := strings.Fields(rest); len(f) > 2 && f[0] != "Z" && (f[2] == strconv.Itoa(group) || strings.Contains(string(args), home)) {
 			left = append(left, string(text))
 		}
 	}
