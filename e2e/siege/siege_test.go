@@ -14,7 +14,9 @@
 // siege" for five minutes with all of it; then the good messages' slowest
 // hundredth is compared with that of a time of peace, too. "make attacks" has
 // each attack alone, and tells what the daemon needs before, at the worst, and
-// after.
+// after. Where others use the machine, the session has to have more weight than
+// theirs for latencies to mean anything: "echo -20 > /proc/self/autogroup" as
+// root, where kernel.sched_autogroup_enabled is 1 (sched(7)).
 package siege
 
 import (
