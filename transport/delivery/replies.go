@@ -16,6 +16,9 @@ import (
 func (d *Delivery) applyReplies(c *session.Conn, rcpts []*recipient, report *smtp.Report) (nextHost, nextTx []*recipient, state outcome.ConnState) {
 	for i, r := range rcpts {
 		decision, text := decide(report, i)
+		if d.cfg.Relay {
+			decision = decision.AtRelay()
+		}
 		state = max(state, decision.Conn)
 		if decision.Code == wantsLogin {
 			text += " [" + d.loginAdvice(c) + "]"

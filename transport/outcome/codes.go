@@ -44,6 +44,22 @@ func wantsLogin(stage Stage, r reply.Reply) bool {
 	return false
 }
 
+// AtRelay is what a decision is where the server is a relay, which knows us by
+// our login or not at all. A refusal there that has to do with a login by its
+// enhanced code (X.7.8, X.7.9 and X.7.11, RFC 4954 §6), whatever its basic
+// code, or that says that a command comes too early, as in "503 5.5.1 AUTH
+// first", is our own trouble: no message is to blame.
+func (d Decision) AtRelay() Decision {
+	if d.Code.Class != status.Permanent {
+		return d
+	}
+	switch [2]uint16{d.Code.Subject, d.Code.Detail} {
+	case [2]uint16{7, 8}, [2]uint16{7, 9}, [2]uint16{7, 11}, [2]uint16{5, 1}:
+		d.Code = codeLogin
+	}
+	return d
+}
+
 // enhancedCode finds the enhanced code of the first line, whatever its class.
 func enhancedCode(r reply.Reply) (status.Code, bool) {
 	if !r.Status.IsZero() {

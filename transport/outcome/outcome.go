@@ -7,7 +7,8 @@
 // the order in which they are applied:
 //
 //   - A reply to AUTH but 235, and 530, 534, 535 and 538 anywhere (RFC 4954
-//     §6), are about our login: temporary, X.7.8.
+//     §6), are about our login: temporary, X.7.8. At a relay more is; see
+//     [Decision.AtRelay].
 //   - 421 at any time is temporary, closes the connection, and the next host
 //     is tried (RFC 5321 §3.8).
 //   - A positive reply that the stage expects is a success. Every other reply

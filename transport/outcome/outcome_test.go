@@ -307,3 +307,20 @@ func TestStrings(t *testing.T) {
 		t.Error("connection states")
 	}
 }
+
+// A relay's refusal that has to do with the login is no reason to return mail,
+// whatever its basic code is. What it says of a message or a recipient stands.
+func TestAtRelay(t *testing.T) {
+	for line, want := range map[string]string{
+		"550 5.7.8 credentials": "4.7.8", "554 5.7.9 too weak": "4.7.8", "550 5.7.11 in the clear": "4.7.8", "503 AUTH first": "4.7.8",
+		"503 5.5.1 need AUTH": "4.7.8", "550 4.7.8 who": "4.7.8", "454 4.7.0 later": "4.7.0", "550 5.1.1 unknown": "5.1.1",
+		"554 5.7.1 relay access denied": "5.7.1", "550 5.5.4 syntax": "5.5.4", "250 2.1.0 ok": "2.1.0",
+	} {
+		for _, stage := range []Stage{MAIL, RCPT, Final} {
+			d := ForReply(stage, parse(t, line), 1).AtRelay()
+			if got := d.Code.String(); got != want {
+				t.Errorf("%s to %s: %s, want %s", line, stage, got, want)
+			}
+		}
+	}
+}

@@ -178,5 +178,8 @@ func (p *Probe) ask(ctx context.Context, c *Conn, tx *smtp.Transaction) {
 		p.Accepted = text
 		return
 	}
+	if c.Relay() != "" {
+		decision = decision.AtRelay()
+	}
 	p.Err = &status.Error{Code: decision.Code, Host: c.Host.Host.Name, Via: p.Via, Text: text}
 }
