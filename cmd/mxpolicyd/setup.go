@@ -66,6 +66,8 @@ func setupCommand(load loader, file *string) *cobra.Command {
 				return err
 			}
 			switch {
+			case undo && len(plan.Notes) > 0:
+				fmt.Fprintf(out, "%s is as it was before, but for what is said above\n", server)
 			case undo:
 				fmt.Fprintf(out, "%s is as it was before\n", server)
 			case password:

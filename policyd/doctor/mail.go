@@ -18,6 +18,7 @@ import (
 	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
 	"github.com/mxpipe/mxpipe/transport"
 	"github.com/mxpipe/mxpipe/transport/outcome"
+	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 // mailServer has the configuration of each mail server judged that is here.
@@ -149,8 +150,16 @@ func ourSide(cfg *config.Config, units []Unit) mailserver.Daemon {
 		Transports:     slices.Sorted(maps.Keys(cfg.Transports)),
 		MaxMessageSize: cfg.MaxMessageSize,
 		MaxDeliveries:  cfg.MaxDeliveries,
+		MinTLS:         map[string]verdict.TLSLevel{},
 	}
-	for _, t := range cfg.Transports {
+	for name, t := range cfg.Transports {
+		d.MinTLS[name] = verdict.TLSNone
+		if local := t.MXAuth.Local; local != nil {
+			d.MinTLS[name] = local.MinTLS
+		}
+		if t.Relay != nil {
+			d.Relayed = append(d.Relayed, name)
+		}
 		d.Relays = append(d.Relays, relaysOf(t)...)
 		d.Pins = d.Pins || slices.ContainsFunc(t.Overrides, func(o transport.Override) bool { return len(o.Pins) > 0 })
 	}

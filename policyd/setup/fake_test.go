@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/policyd/doctor/mailserver"
+	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 // fake is a host with a Postfix, as far as its commands are used.
@@ -124,6 +125,7 @@ func packaged() Target {
 		Daemon: mailserver.Daemon{
 			Transports: []string{"default"}, Pipe: "/run/mxpolicyd/pipe.sock", LMTP: []string{"/run/mxpolicyd/lmtp.sock"},
 			Socketmap: []string{"/run/mxpolicyd/socketmap.sock"}, MaxMessageSize: 100 << 20, MaxDeliveries: 1000,
+			MinTLS: map[string]verdict.TLSLevel{"default": verdict.TLSNone},
 		},
 		Mxpipe: "/usr/bin/mxpipe", Config: "/etc/mxpolicyd/mxpolicyd.yaml", Systemd: true,
 		Groups:     func(string, string) (string, bool) { return "mxpipe", false },

@@ -37,7 +37,8 @@ func (p Postfix) socketmap(t Target) ([]Step, error) {
 		case "smtp_tls_security_level":
 			s.Changes = append(s.Changes, p.level(value))
 		case "smtp_tls_CAfile":
-			if p.Settings["smtp_tls_CAfile"] == "" && p.Settings["smtp_tls_CApath"] == "" && p.Settings["tls_append_default_CA"] != "yes" {
+			// A file is read before the chroot is entered, a directory within.
+			if p.Settings["smtp_tls_CAfile"] == "" && (p.Settings["smtp_tls_CApath"] == "" || p.chrooted() != "") && p.Settings["tls_append_default_CA"] != "yes" {
 				s.Changes = append(s.Changes, p.set(name, bundle(t, value)))
 			}
 		case "smtp_tls_mandatory_protocols":
@@ -144,8 +145,11 @@ func (p Postfix) mapName() string {
 // level has TLSA records count for all domains. A level that asks for more
 // stays.
 func (p Postfix) level(dane string) Change {
-	switch p.Settings["smtp_tls_security_level"] {
+	switch level := p.Settings["smtp_tls_security_level"]; level {
 	case "", "none", "may":
+		if level == "" && p.Settings["smtp_enforce_tls"] == "yes" {
+			break // which counts where there is no level
+		}
 		return p.set("smtp_tls_security_level", dane)
 	case dane:
 		return p.set("smtp_tls_security_level", dane)

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 // plan makes a plan for a Postfix.
@@ -27,7 +29,9 @@ func TestPostfixPlans(t *testing.T) {
 	}
 	dropped := "--- /etc/systemd/system/mxpolicyd-socketmap.socket.d/tcp.conf\n+" +
 		strings.ReplaceAll(strings.TrimSuffix(string(tcp), "\n"), "\n", "\n+") + "\n" + dropInRun
-	const asks = "--- main.cf\n+smtp_dns_support_level = dnssec\n-smtp_tls_security_level = may\n+smtp_tls_security_level = dane\n+smtp_tls_mandatory_protocols = !SSLv2, !SSLv3, !TLSv1, !TLSv1.1\n+smtp_tls_loglevel = 1\n"
+	// Debian has a directory of them, of which a chroot sees a copy.
+	const authorities = "+smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt\n"
+	const asks = "--- main.cf\n+smtp_dns_support_level = dnssec\n-smtp_tls_security_level = may\n+smtp_tls_security_level = dane\n+smtp_tls_mandatory_protocols = !SSLv2, !SSLv3, !TLSv1, !TLSv1.1\n" + authorities + "+smtp_tls_loglevel = 1\n"
 	const reload = "run postfix reload\n"
 	address := func(t *Target) { t.Daemon.Socketmap = []string{"127.0.0.1:8463"} }
 	for _, tt := range []struct {
@@ -86,6 +90,7 @@ run postfix reload
 			f.main["smtp_dns_support_level"] = "dnssec"
 			f.main["smtp_tls_loglevel"] = "1"
 			f.main["smtp_tls_mandatory_protocols"] = ">=TLSv1.2"
+			f.main["smtp_tls_CAfile"] = "/etc/ssl/own.pem"
 		}, `--- main.cf
 -smtp_tls_policy_maps = hash:/etc/postfix/tls_policy, socketmap:inet:127.0.0.1:8642:QUERY
 +smtp_tls_policy_maps = hash:/etc/postfix/tls_policy, socketmap:inet:127.0.0.1:8463:policy
@@ -101,7 +106,7 @@ run postfix reload
 		}, asks + "-smtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy@strict\n+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy@strict\n" + reload},
 		{"a newer Postfix", Socketmap, address, func(f *fake) { f.defaults["mail_version"] = "3.10.2" },
 			asks + "+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy-tlsrpt\n" + reload},
-		{"a stronger level, and no CAs", Socketmap, address, func(f *fake) {
+		{"a stronger level that mxpolicyd has too, and no CAs", Socketmap, func(t *Target) { address(t); t.Daemon.MinTLS["default"] = verdict.TLSEncrypted }, func(f *fake) {
 			f.main["smtp_tls_security_level"] = "encrypt"
 			delete(f.main, "smtp_tls_CApath")
 		}, `--- main.cf
@@ -113,13 +118,22 @@ run postfix reload
 +smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy
 run postfix reload
 `},
+		{"one of old", Socketmap, func(t *Target) { address(t); t.Daemon.MinTLS["default"] = verdict.TLSAuthenticated }, func(f *fake) {
+			f.main["smtp_tls_security_level"], f.main["smtp_enforce_tls"] = "", "yes"
+		}, strings.Replace(asks, "-smtp_tls_security_level = may\n+smtp_tls_security_level = dane\n", "+smtp_tls_dane_insecure_mx_policy = dane\n", 1) + "+smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:policy\n" + reload},
+		{"one, and pipe", Pipe, func(t *Target) { t.Daemon.MinTLS["default"] = verdict.TLSEncrypted }, func(f *fake) {
+			f.main["smtp_tls_security_level"], f.main["enable_long_queue_ids"] = "encrypt", "yes"
+			f.main["export_environment"] = "TZ, GOTRACEBACK=crash"
+			f.master["mxpipe/unix"] = "mxpipe unix - n n - - pipe flags=q user=mxpipe null_sender= argv=/usr/bin/mxpipe --queue-id ${queue_id} --size ${size} --nexthop ${nexthop} -f ${sender} -- ${recipient}"
+			f.main["mxpipe_destination_recipient_limit"], f.main["mxpipe_time_limit"] = "1", "1000s"
+		}, "--- main.cf\n+default_transport = mxpipe\n" + reload},
 		{"in the queue directory", Socketmap, func(t *Target) {
 			t.Daemon.Socketmap = []string{"/var/spool/postfix/mxpolicyd/socketmap.sock"}
 			t.Groups = func(string, string) (string, bool) { return "postfix", true }
 		}, nil, asks + "+smtp_tls_policy_maps = socketmap:unix:mxpolicyd/socketmap.sock:policy\n" + reload},
 		{"without systemd and without a chroot", Socketmap, func(t *Target) { t.Systemd = false }, func(f *fake) {
 			f.master["smtp/unix"], f.master["relay/unix"] = "smtp unix - - n - - smtp", "relay unix - - - - - smtp"
-		}, "--- members of the group mxpipe\n+postfix\n" + asks + "+smtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\n" + reload},
+		}, "--- members of the group mxpipe\n+postfix\n" + strings.Replace(asks, authorities, "", 1) + "+smtp_tls_policy_maps = socketmap:unix:/run/mxpolicyd/socketmap.sock:policy\n" + reload},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f, target := stock(t), packaged()
@@ -164,6 +178,14 @@ func TestPostfixRefusals(t *testing.T) {
 			f.main["relayhost"], f.main["smtp_sasl_auth_enable"] = "[smtp.example]:587", "yes"
 		}, "requires a password", "smtp(8)"},
 		{"a relay and LMTP", LMTP, nil, func(f *fake) { f.main["relayhost"] = "[smtp.example]" }, "no effect on mail sent by LMTP", "smtp(8)"},
+		{"a level that answers undercut", Socketmap, nil, func(f *fake) { f.main["smtp_tls_security_level"] = "encrypt" },
+			"smtp_tls_security_level = encrypt counts only where mxpolicyd has no answer", "local_policy: {min_tls_level: encrypted}"},
+		{"one of old", Socketmap, func(t *Target) { t.Daemon.MinTLS["default"] = verdict.TLSEncrypted }, func(f *fake) {
+			f.main["smtp_tls_security_level"], f.main["smtp_enforce_tls"] = "", "yes"
+		}, "smtp_enforce_tls = yes counts only", "min_tls_level: authenticated"},
+		{"a level that mxpipe does not know", Pipe, nil, func(f *fake) { f.main["smtp_tls_security_level"] = "secure" }, "smtp_tls_security_level = secure has no effect on mail sent by pipe, so", "min_tls_level: authenticated"},
+		{"one for an entry, and LMTP", LMTP, nil, func(f *fake) { f.master["smtp/unix"] += " -o smtp_tls_security_level=encrypt" }, "= encrypt has no effect on mail sent by LMTP, so", "transport default"},
+		{"levels by site", Socketmap, nil, func(f *fake) { f.main["smtp_tls_per_site"] = "hash:/etc/postfix/sites" }, "smtp_tls_per_site has no effect beside", "smtp_tls_policy_maps"},
 		{"no pipe socket", Pipe, func(t *Target) { t.Daemon.Pipe = "" }, nil, "no socket for mxpipe", "listen:"},
 		{"no mxpipe", Pipe, func(t *Target) { t.Mxpipe = "" }, nil, "there is no mxpipe", "install"},
 		{"no user", Pipe, func(t *Target) { t.UserExists = func(string) bool { return false } }, nil, "no user mxpipe", "useradd"},

@@ -11,10 +11,11 @@
 // which it is undone. A change that somebody has changed again since is left
 // alone then, and said.
 //
-// Nothing is set up that would hold up mail, bounce it, or send it where it
-// must not go: where package doctor/mailserver finds such a mistake in what
-// would come out, or mxpolicyd does not listen where it would be called, there
-// is a reason in place of a plan.
+// Nothing is set up that would hold up mail, bounce it, send it where it must
+// not go, or let it travel in the clear where it did not before: where package
+// doctor/mailserver finds such a mistake in what would come out, or mxpolicyd
+// does not listen where it would be called, there is a reason in place of a
+// plan.
 package setup
 
 import (
@@ -84,6 +85,7 @@ type Plan struct {
 	Next string `json:"-"`
 
 	password bool // the steps of the relay's password are among them
+	left     bool // something of the set-up stays, and the record with it
 }
 
 // Undone is the plan that takes this one back.
@@ -218,7 +220,7 @@ func (m Machine) takeBack(ctx context.Context, done, before Plan) error {
 }
 
 // Undo gives the plan that takes a set-up back, as far as no one has changed
-// the same since; what somebody has is in Notes.
+// the same since, and nothing that is left needs it; what stays is in Notes.
 func (m Machine) Undo(ctx context.Context, server string) (Plan, error) {
 	p, err := m.load(server)
 	if p, err = m.withPassword(p, server, err); err != nil {
@@ -246,6 +248,13 @@ func (m Machine) Undo(ctx context.Context, server string) (Plan, error) {
 			}
 		}
 	}
+	if server == "postfix" {
+		main, err := m.Run(ctx, "postconf", "-n")
+		if err != nil {
+			return Plan{}, err
+		}
+		back.leaveNamed(settings(main))
+	}
 	return back.trimmed(), nil
 }
 
@@ -261,7 +270,8 @@ func told(value *string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// Finish takes back what Undo gave, and forgets the record.
+// Finish takes back what Undo gave, and forgets the record, unless something
+// stays that another Undo can take back later.
 func (m Machine) Finish(ctx context.Context, back Plan) error {
 	for _, s := range back.Steps {
 		for _, c := range s.Changes {
@@ -279,6 +289,9 @@ func (m Machine) Finish(ctx context.Context, back Plan) error {
 		if err := m.forget(PasswordServer); err != nil {
 			return err
 		}
+	}
+	if back.left {
+		return nil
 	}
 	return m.forget(back.Server)
 }

@@ -119,6 +119,48 @@ func TestUndoLeavesOthersChanges(t *testing.T) {
 	}
 }
 
+// What somebody has written since that needs a part of the set-up keeps that
+// part, until it is gone: without it all its mail would wait.
+func TestUndoLeavesWhatIsNamed(t *testing.T) {
+	f := stock(t)
+	m, before := f.machine(), f.state()
+	if err := f.do(m, Pipe, packaged()); err != nil {
+		t.Fatal(err)
+	}
+	f.main["relay_transport"] = "mxpipe"
+	back := f.undo(m)
+	if f.master["mxpipe/unix"] == "" || f.main["default_transport"] != "" {
+		t.Errorf("%v, %v", f.master, f.main)
+	}
+	if len(back.Notes) != 1 || !strings.Contains(back.Notes[0].What, "mxpipe/unix stays, since main.cf names it: relay_transport = mxpipe") {
+		t.Errorf("%+v", back.Notes)
+	}
+	delete(f.main, "relay_transport")
+	f.undo(m)
+	if got := f.state(); got != before {
+		t.Errorf("it is\n%s\nand was\n%s", got, before)
+	}
+}
+
+// The place of the socketmap stays as long as one of the tables is there.
+func TestUndoLeavesTheSocket(t *testing.T) {
+	p, err := stock(t).plan(Socketmap, packaged())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for maps, stays := range map[string]bool{
+		"hash:/x, socketmap:inet:127.0.0.1:8463:policy": true, "socketmap:inet:127.0.0.1:8463:policy-tlsrpt": true,
+		"socketmap:inet:127.0.0.1:8461:postfix": false, "": false,
+	} {
+		// but for main.cf, which comes first
+		back := Plan{Server: "postfix", Steps: p.Undone().Steps[1:]}
+		back.leaveNamed(map[string]string{"smtp_tls_policy_maps": maps})
+		if back.Empty() != stays || back.left != stays || len(back.Notes) == 1 != stays {
+			t.Errorf("%s: it shows %s, %+v", maps, back.Diff(), back.Notes)
+		}
+	}
+}
+
 // A set-up that fails half-way leaves nothing behind.
 func TestFailuresAreTakenBack(t *testing.T) {
 	for _, command := range []string{"postconf -M -e", "postconf -e mxlmtp_", "postconf -e default_transport", "postfix reload", "usermod"} {

@@ -61,7 +61,7 @@ func LostSettings() []LostSetting {
 		lost("overrides with a nexthop in brackets in mxpolicyd.yaml; names are looked up only in the DNS",
 			usually("smtp_host_lookup", "dns"), usually("disable_dns_lookups", "no")),
 		lost("dns in mxpolicyd.yaml", never("smtp_dns_resolver_options"), never("smtp_dns_reply_filter")),
-		lost("local_policy.min_tls_level in mxpolicyd.yaml, encrypted for encrypt, authenticated for verify and secure",
+		lost("local_policy.min_tls_level in mxpolicyd.yaml, encrypted for encrypt, authenticated for dane-only, fingerprint, verify and secure",
 			usually("smtp_tls_security_level", "may", "dane"), usually("smtp_enforce_tls", "no")),
 		lost("mx_auth and overrides in mxpolicyd.yaml", never("smtp_tls_policy_maps"), never("smtp_tls_per_site")),
 		lost("pin in overrides of mxpolicyd.yaml", never("smtp_tls_fingerprint_cert_match")),

@@ -25,19 +25,26 @@ import (
 	"time"
 
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 // Daemon is what the checks know of mxpolicyd's side. What is left zero is not
 // compared with anything.
 type Daemon struct {
-	Transports     []string // names of the configured transports
-	Pipe           string   // path of the pipe socket
-	LMTP           []string // paths of the LMTP sockets
-	Socketmap      []string // where the socketmap answers: paths, and host:port
-	Pins           bool     // an override pins keys
-	Relays         []Relay  // that transports and their overrides have
-	MaxMessageSize int64    // bytes
-	MaxDeliveries  int      // at once
+	Transports []string // names of the configured transports
+	Pipe       string   // path of the pipe socket
+	LMTP       []string // paths of the LMTP sockets
+	Socketmap  []string // where the socketmap answers: paths, and host:port
+	Pins       bool     // an override pins keys
+	Relays     []Relay  // that transports and their overrides have
+	// MinTLS is what each transport requires of every server
+	// (local_policy.min_tls_level), Relayed the transports whose mail all goes
+	// to a relay, which proves who it is; Postfix's smtp(8) does not send it
+	// there.
+	MinTLS         map[string]verdict.TLSLevel
+	Relayed        []string
+	MaxMessageSize int64 // bytes
+	MaxDeliveries  int   // at once
 }
 
 const (

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 // PolicyMap is one socketmap of Postfix's smtp_tls_policy_maps
@@ -88,6 +89,8 @@ func (c postfixConfig) policyMaps(d Daemon) (list []finding.Finding, others []fi
 		c.place(d, m, r)
 		c.mapName(d, m, r)
 		c.policyUser(d, r)
+		_, transport, _ := strings.Cut(m.Name, "@")
+		c.answersDemand(d, transport, r)
 		list = append(list, r.findings()...)
 	}
 	return list, others
@@ -137,6 +140,16 @@ func (c postfixConfig) policyUser(d Daemon, r *report) {
 	if c.value("smtp_tls_CAfile") == "" && c.value("smtp_tls_CApath") == "" && c.value("tls_append_default_CA") != "yes" {
 		r.fail("postconf -e smtp_tls_CAfile=/etc/ssl/certs/ca-certificates.crt", "Postfix trusts no certificate authority, so all mail to domains with MTA-STS is deferred")
 	}
+	// A file is read before the chroot is entered, a directory within it.
+	if dir := c.value("smtp_tls_CApath"); dir != "" && c.value("smtp_tls_CAfile") == "" && c.value("tls_append_default_CA") != "yes" {
+		for _, e := range c.entries {
+			if e.command == "smtp" && e.kind == "unix" && c.chrooted(e) {
+				r.warn("postconf -e smtp_tls_CAfile=/etc/ssl/certs/ca-certificates.crt",
+					"%s runs in a chroot, where the certificate authorities are a copy in %s, perhaps an old one or none, and then mail to domains with MTA-STS is deferred", e.name, path.Join(c.value("queue_directory"), dir))
+				break
+			}
+		}
+	}
 	if !OnlyTLS12(c.value("smtp_tls_mandatory_protocols")) {
 		r.warn("postconf -e 'smtp_tls_mandatory_protocols=!SSLv2, !SSLv3, !TLSv1, !TLSv1.1'", "TLS 1.0 and 1.1 count where a policy requires TLS")
 	}
@@ -148,6 +161,7 @@ func (c postfixConfig) policyUser(d Daemon, r *report) {
 		insecureMX = level // Postfix's default: dane where that is the level
 	}
 	switch {
+	case level == "" && c.demanded().least > verdict.TLSNone:
 	case level == "" || level == "none":
 		r.warn("postconf -e smtp_tls_security_level=dane", "domains without a policy get no TLS at all")
 	case insecureMX == "may" && level == "may":

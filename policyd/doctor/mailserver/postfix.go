@@ -15,9 +15,10 @@ import (
 func Postfix(d Daemon, main, master string) []finding.Finding {
 	c := postfixConfig{settings: parseSettings(main), entries: parseMaster(master)}
 	var list []finding.Finding
-	var ways []string // by which mail comes to the daemon
+	// by which mail comes to the daemon, and by which it goes on
+	var ways, transports []string
 	for _, l := range c.lmtpUses(d) {
-		list, ways = append(list, c.lmtp(d, l)...), []string{"LMTP"}
+		list, ways, transports = append(list, c.lmtp(d, l)...), []string{"LMTP"}, []string{""}
 	}
 	asked, others := c.policyMaps(d)
 	list = append(list, asked...)
@@ -31,7 +32,7 @@ func Postfix(d Daemon, main, master string) []finding.Finding {
 	}
 	for _, e := range used {
 		call, _ := parseCall(e.argv())
-		list = append(list, c.pipe(d, e, call)...)
+		list, transports = append(list, c.pipe(d, e, call)...), append(transports, call.flags["transport"])
 	}
 	switch {
 	case list != nil:
@@ -54,7 +55,7 @@ func Postfix(d Daemon, main, master string) []finding.Finding {
 				"short queue ids are reused within days, and mxpolicyd uses them to remember which recipients were served")
 		}
 		c.relayhosts(d, ways, r)
-		c.losses(ways, r)
+		c.losses(d, ways, transports, r)
 	}
 	return append(list, r.list...)
 }

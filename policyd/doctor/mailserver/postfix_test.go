@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mxpipe/mxpipe/policyd/doctor/finding"
+	"github.com/mxpipe/mxpipe/transport/verdict"
 )
 
 // ours is a daemon that fits contrib's lines.
@@ -215,6 +216,12 @@ func TestPolicyMapMistakes(t *testing.T) {
 			`Postfix 3.7 does not support the attributes of the map QUERYwithTLSRPT`, "8463:policy'"},
 		{"no DNSSEC", "smtp_dns_support_level =\n", "", finding.Fail, `treats the answer "dane" as "may"`, "postconf -e smtp_dns_support_level=dnssec"},
 		{"no CAs", "smtp_tls_CAfile =\n", "", finding.Fail, `trusts no certificate authority`, "postconf -e smtp_tls_CAfile="},
+		{"CAs in a chroot", "smtp_tls_CAfile =\nsmtp_tls_CApath = /etc/ssl/certs\n", "", finding.Warn,
+			`smtp runs in a chroot, where the certificate authorities are a copy in /var/spool/postfix/etc/ssl/certs, `, "postconf -e smtp_tls_CAfile="},
+		{name: "CAs, and no chroot", main: "smtp_tls_CAfile =\nsmtp_tls_CApath = /etc/ssl/certs\n", master: "smtp unix - - n - - smtp\n"},
+		{"an entry with tables of its own", "", "smtp unix - - n - - smtp -o smtp_tls_policy_maps=static:may\n", finding.Warn,
+			`smtp has tables of its own in master.cf`, "postconf -PX smtp/unix/smtp_tls_policy_maps"},
+		{name: "an entry with another transport's", master: "smtp unix - - n - - smtp -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8463:policy@strict\n"},
 		{"no TLS", "smtp_tls_security_level =\n", "", finding.Warn, `no TLS at all`, "postconf -e smtp_tls_security_level=dane"},
 		{"TLS 1.0", "smtp_tls_mandatory_protocols = >=TLSv1\n", "", finding.Warn, `TLS 1.0 and 1.1 count`, "postconf -e 'smtp_tls_mandatory_protocols="},
 		{"Debian's level", "smtp_tls_security_level = may\nsmtp_tls_dane_insecure_mx_policy = ${{$smtp_tls_security_level} == {dane} ? {dane} : {may}}\n", "", finding.Warn,
@@ -241,6 +248,56 @@ func TestPolicyMapMistakes(t *testing.T) {
 				t.Errorf("want one finding: %+v", list)
 			}
 		})
+	}
+}
+
+// What Postfix requires of every server mxpolicyd must require too, or mail
+// that was held back leaves in the clear.
+func TestDemands(t *testing.T) {
+	main, master := shipped(t)
+	const dane = "smtp_tls_dane_insecure_mx_policy = dane\n"
+	for _, c := range []struct {
+		main, smtp string // settings, and options of master.cf
+		least      verdict.TLSLevel
+	}{
+		{"smtp_tls_security_level = may\n", "", verdict.TLSNone},
+		{"smtp_tls_security_level = dane\n", "", verdict.TLSNone},
+		{"smtp_tls_security_level = encrypt\n", "", verdict.TLSEncrypted},
+		{"smtp_tls_security_level = dane-only\n", "", verdict.TLSAuthenticated},
+		{"smtp_tls_security_level = fingerprint\n", "", verdict.TLSAuthenticated},
+		{"smtp_tls_security_level = verify\n", "", verdict.TLSAuthenticated},
+		{"smtp_tls_security_level = secure\n", "", verdict.TLSAuthenticated},
+		{"smtp_tls_security_level = $own\nown = encrypt\n", "", verdict.TLSEncrypted},
+		{"smtp_tls_security_level =\nsmtp_enforce_tls = yes\n", "", verdict.TLSAuthenticated},
+		{"smtp_tls_security_level =\nsmtp_enforce_tls = yes\nsmtp_tls_enforce_peername = no\n", "", verdict.TLSEncrypted},
+		{"smtp_tls_security_level = may\nsmtp_enforce_tls = yes\n", "", verdict.TLSNone},
+		{"smtp_tls_security_level = dane\n", " -o smtp_tls_security_level=encrypt", verdict.TLSEncrypted},
+	} {
+		for _, has := range []verdict.TLSLevel{verdict.TLSNone, verdict.TLSEncrypted, verdict.TLSAuthenticated} {
+			d := ours
+			d.MinTLS = map[string]verdict.TLSLevel{"default": has, "strict": verdict.TLSAuthenticated}
+			entry := "smtp unix - - n - - smtp" + c.smtp + "\n"
+			for way, list := range map[string][]finding.Finding{
+				"socketmap": Postfix(d, asking+dane+c.main, entry),
+				"pipe":      Postfix(d, main+c.main, change(t, master, "smtp unix - - y - - smtp\n", entry)),
+			} {
+				refused := slices.ContainsFunc(list, func(f finding.Finding) bool {
+					return f.Level == finding.Fail && strings.Contains(f.Mend, "transport default, write local_policy: {min_tls_level: "+c.least.String()+"}")
+				})
+				if refused != (has < c.least) {
+					t.Errorf("%s%s by %s, with %v in mxpolicyd.yaml: %+v", c.main, c.smtp, way, has, list)
+				}
+			}
+			// A relay of ours proves who it is; smtp(8) does not use it.
+			d.Relayed = []string{"default"}
+			list := Postfix(d, main+c.main, change(t, master, "smtp unix - - y - - smtp\n", entry))
+			check(t, list, finding.OK, "", "")
+			if list = Postfix(d, asking+dane+c.main, entry); has < c.least && list[0].Level != finding.Fail {
+				t.Errorf("%s%s by socketmap, beside a relay: %+v", c.main, c.smtp, list)
+			}
+			strict := strings.Replace(asking, ":policy", ":policy@strict", 1)
+			check(t, Postfix(d, strict+dane+c.main, entry), finding.OK, "", "")
+		}
 	}
 }
 
@@ -329,6 +386,8 @@ func (s LostSetting) still() finding.Level {
 	switch s.Name {
 	case "smtp_tls_policy_maps", "smtp_tls_security_level", "smtp_tls_mandatory_protocols":
 		return finding.Warn
+	case "smtp_tls_per_site": // Postfix ignores it beside smtp_tls_policy_maps
+		return finding.Fail
 	}
 	return finding.OK
 }

@@ -130,9 +130,13 @@ func (c postfixConfig) leadsToUs(d Daemon, setting string) bool {
 
 // losses tells of each setting of smtp(8) that does nothing for mail that goes
 // our ways. What relayhosts tells of is not told again.
-func (c postfixConfig) losses(ways []string, r *report) {
+func (c postfixConfig) losses(d Daemon, ways, transports []string, r *report) {
 	told := map[string]bool{"smtp_sasl_auth_enable": true, "smtp_sasl_password_maps": true, "smtp_sender_dependent_authentication": true}
 	told["smtp_tls_wrappermode"] = c.value("relayhost") != ""
+	level := c.levelLost(d, transports, strings.Join(ways, " and "), r)
+	told["smtp_tls_security_level"] = level
+	// a level comes before what there was before levels
+	told["smtp_enforce_tls"] = level || c.value("smtp_tls_security_level") != ""
 	lostBy := map[string][]string{}
 	for _, way := range ways {
 		for _, s := range c.lostBy(way) {
