@@ -261,8 +261,11 @@ func (t *transfer) addUp() {
 	case err != nil && r.Ending == Answered && r.Final.Code != 0:
 		r.Ending = Closing // with the reply it went
 	}
-	if order == doubted {
+	switch {
+	case order == doubted:
 		t.assure(why)
+	case r.Confirmation == Confirmed && !t.sure:
+		t.assure("the reply to NOOP is one to an address")
 	}
 	if r.Final.Class() == 2 { // and not out of step
 		t.manners.learn(r)
