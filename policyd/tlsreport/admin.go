@@ -29,7 +29,7 @@ type Place struct {
 
 // List gives what was counted, the newest day first.
 func (r *Reporter) List() (list []Listed) {
-	r.drain()
+	r.settle()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, day := range r.journal.Days() {
@@ -52,7 +52,7 @@ var ErrNothing = errors.New("no session was counted")
 
 // Show gives a domain's report as it would be sent now.
 func (r *Reporter) Show(domain string, day time.Time) (*Report, error) {
-	r.drain()
+	r.settle()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if report := NewReport(r.cfg.Sender, domain, day, r.journal.Counts(day)); report != nil {
@@ -65,7 +65,7 @@ func (r *Reporter) Show(domain string, day time.Time) (*Report, error) {
 // empty, as far as it is unsent. It waits for that, at most until ctx ends;
 // what is being sent goes on then.
 func (r *Reporter) SendNow(ctx context.Context, domain string) (failed error) {
-	r.drain()
+	r.settle()
 	day := startOf(r.cfg.Now().Add(-24 * time.Hour))
 	r.mu.Lock()
 	domains := r.journal.Counts(day).Domains()

@@ -85,7 +85,8 @@ type Session struct {
 type Reporter struct {
 	cfg     Config
 	queue   chan Session
-	dropped atomic.Uint64 // sessions that found the queue full
+	asked   chan chan struct{} // closed when all of the queue is counted
+	dropped atomic.Uint64      // sessions that found the queue full
 	sent    atomic.Uint64
 	failed  atomic.Uint64
 
@@ -119,7 +120,7 @@ type Stats struct {
 // could not be read; the Reporter works all the same, unless it is nil.
 func Open(cfg Config) (*Reporter, error) {
 	cfg.MaxSize = cmp.Or(cfg.MaxSize, 10_000_000)
-	r := &Reporter{cfg: cfg, queue: make(chan Session, queued), next: map[job]time.Time{}, busy: map[busy]bool{}}
+	r := &Reporter{cfg: cfg, queue: make(chan Session, queued), asked: make(chan chan struct{}), next: map[job]time.Time{}, busy: map[busy]bool{}}
 	now := cfg.Now()
 	var failed, failedToo error
 	r.journal, failed = OpenJournal(cfg.Dir, now)
@@ -194,9 +195,24 @@ func (r *Reporter) countAll() {
 		select {
 		case s := <-r.queue:
 			r.count(s)
+		case counted := <-r.asked:
+			r.drain()
+			close(counted)
 		case <-r.ctx.Done():
 			return
 		}
+	}
+}
+
+// settle waits until all is counted that was observed before. One goroutine
+// counts: another that takes from the queue does not see what this one has in
+// its hands.
+func (r *Reporter) settle() {
+	counted := make(chan struct{})
+	select {
+	case r.asked <- counted:
+		<-counted
+	case <-r.ctx.Done():
 	}
 }
 
