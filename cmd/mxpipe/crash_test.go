@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -86,6 +87,11 @@ func TestCrashIsNoExit(t *testing.T) {
 // Signals from outside end the program as signals too, and a core file with a
 // message in it is never allowed.
 func TestSignalsAndCore(t *testing.T) {
+	// Signals that whoever started the tests ignores (nohup) are not ignored
+	// by the programs that these start.
+	caught := make(chan os.Signal, 10)
+	signal.Notify(caught, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
+	defer signal.Stop(caught)
 	started := make(chan struct{}, 1)
 	path := serve(t, func(c net.Conn) {
 		r := wire.NewReader(c)
