@@ -283,6 +283,7 @@ func (t *transfer) assure(why string) {
 	took := t.report.Final.Class() == 2
 	enough := took && t.report.Accepted() == len(t.report.Rcpts)
 	if enough && t.sure {
+		t.behind()
 		return
 	}
 	if enough && t.chunked && !t.noop && t.report.Ending == Answered {
@@ -295,6 +296,7 @@ func (t *transfer) assure(why string) {
 			return
 		}
 		if t.sure = !aboutAddress(r); t.sure {
+			t.behind()
 			return
 		}
 	}
@@ -308,6 +310,16 @@ func (t *transfer) assure(why string) {
 		t.outOfStep(err)
 	default:
 		t.outOfStep(errOutOfStep(why))
+	}
+}
+
+// behind ends a connection whose server was taken at its word and may still be
+// one reply behind: of the next message nothing would show it. The host gets
+// DATA, whose 354 brings replies in step.
+func (t *transfer) behind() {
+	t.report.Ending = Closing
+	if t.confirm {
+		t.report.Confirmation = Unconfirmed
 	}
 }
 
