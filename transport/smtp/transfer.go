@@ -191,6 +191,9 @@ func (t *transfer) judge(f flown) {
 		t.outOfStep(errOutOfStep("the message was accepted before it was sent whole"))
 	case t.leaving && (ended(f.err) || t.report.Accepted() == 0 && t.wentAway(f.err)):
 		// As it had said that it would, or without a word for anybody.
+		if f.alone && f.read > 0 {
+			t.leaveOpen(*t.envelope()[f.read-1].into)
+		}
 	case f.unseen:
 		t.fail(CutOff, f.stage, f.err)
 	case f.mute:
@@ -334,6 +337,19 @@ func (t *transfer) outOfStep(err error) {
 	t.fail(OutOfStep, outcome.Final, err)
 	if t.confirm {
 		t.report.Confirmation = Unconfirmed
+	}
+}
+
+// leaveOpen puts 421, the last reply of a connection that ended before all
+// replies of its only flight had come, in the place of refusals for good: one
+// that is missing may be one of the first, and the message may have been taken
+// for whom such a refusal seems to be.
+func (t *transfer) leaveOpen(last reply.Reply) {
+	list := t.envelope()
+	for i := range list {
+		if list[i].into.Permanent() {
+			*list[i].into = last
+		}
 	}
 }
 
