@@ -214,7 +214,9 @@ func (t *Transport) Explain(ctx context.Context, q *Question) Explanation {
 	if place, limited := p.limits.KeyState(limit.Destination, dest.String()); limited {
 		e.Limit = &place
 	}
-	e.Held = p.held(&dest)
+	if e.Held = p.held(&dest); e.Held == nil {
+		e.Held = p.suspended(addr, &dest)
+	}
 	found, err := p.planner.Plan(ctx, dest)
 	if err != nil {
 		e.Err = status.From(err, status.New(status.Temporary, 4, 3), dest.String())

@@ -94,3 +94,24 @@ func TestExplainLimit(t *testing.T) {
 		t.Errorf("%v %v", e.Forecast(), e.Answer())
 	}
 }
+
+// A refusal at the greeting that asks for a rest too leaves the provider's
+// other host alone, which might have taken the message: so it bounces nothing.
+// Where there is no other, the refusal is the result, as without the rule.
+func TestRuleBouncesNothing(t *testing.T) {
+	l := newLab(t)
+	now := time.Now()
+	l.shaped(func() time.Time { return now })
+	l.mx("mx1.big.example", func(h *mx.Behaviour) {
+		h.At = map[mx.Stage]mx.Action{mx.StageGreeting: {Reply: "554 5.7.1 come back later"}}
+	})
+	second := l.mx("mx2.big.example", nil)
+	l.zone("a.example. MX 10 mx1.big.example.\na.example. MX 20 mx2.big.example.\nb.example. MX 10 mx1.big.example.")
+	l.start(nil)
+	expect(t, l.send("b@a.example"), "4.4.5 mx2.big.example: not tried")
+	if n := second.Counters().Connections; n != 0 {
+		t.Errorf("the provider's other host got %d connections", n)
+	}
+	now = now.Add(2 * time.Hour)
+	expect(t, l.send("b@b.example"), "5.7.1 mx1.big.example: 554 5.7.1 come back later")
+}

@@ -159,3 +159,30 @@ func TestProviderLimitReached(t *testing.T) {
 	}
 	expect(t, l.send("b@b.example"), "4.4.5 mx1.big.example: local limit for provider big: no slot within 5s")
 }
+
+// A domain that is suspended gets no mail, whichever way it would go, and an
+// explanation says so.
+func TestSuspendedWhereverItGoes(t *testing.T) {
+	l := newLab(t)
+	l.mx("mx1.a.example", nil)
+	server := l.mx("mx.other.example", nil)
+	l.zone("a.example. MX 10 mx1.a.example.\nc.example. MX 10 mx.other.example.")
+	list, err := suspension.Open("", time.Now)
+	l.must(err)
+	l.traffic = delivery.Traffic{Suspended: list}
+	l.start(func(c *Config) { addOverride(c, "b.example", "[mx.other.example]", nil) })
+	for _, domain := range []string{"a.example", "b.example"} {
+		l.must(list.Suspend(suspension.Target{Kind: suspension.Domain, Name: domain}, time.Time{}, "moving house"))
+	}
+	toOther := func(e *Envelope) { e.Nexthop = "[mx.other.example]" }
+	expect(t, l.sendAs(toOther, "x@a.example", "x@c.example"), "4.3.2 ", "2.0.0 mx.other.example")
+	expect(t, l.send("x@b.example"), "4.3.2 ")
+	for _, domain := range []string{"a.example", "b.example"} {
+		if e := l.transport.Explain(t.Context(), &Question{Domain: domain}); e.Forecast() != Undeliverable || e.Answer().Code.String() != "4.3.2" {
+			t.Errorf("%s: %v %v", domain, e.Forecast(), e.Answer())
+		}
+	}
+	if c := server.Counters(); c.Messages != 1 {
+		t.Errorf("%d messages", c.Messages)
+	}
+}

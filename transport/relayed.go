@@ -155,15 +155,16 @@ func (p *targetRcpts) failingKey() fallback.Key {
 	return fallback.Key{Transport: p.profile.cfg.Name, Destination: p.target.String()}
 }
 
-// suspended says why a relay gets no mail for a recipient now; nil: it may.
-// Where mail goes to the domain's own hosts, the delivery asks by itself.
-func (p *profile) suspended(rcpt address.Address) *status.Error {
-	if p.via == nil {
-		return nil
-	}
+// suspended says why mail for a recipient's domain goes nowhere now, be it to a
+// relay or to a next hop; nil: it may. Where it goes to the domain's own hosts,
+// the delivery asks by itself.
+func (p *profile) suspended(rcpt address.Address, target *plan.Target) *status.Error {
 	own, err := route.ForDomain(rcpt.ASCII)
 	if err != nil {
 		return nil // an address that nobody can suspend
+	}
+	if p.via == nil && own.Domain == target.Domain {
+		return nil
 	}
 	return p.delivery.Traffic.TargetHeld(&plan.Target{Destination: own})
 }

@@ -545,7 +545,7 @@ func (t *Transport) split(env *Envelope, results []Result) []*targetRcpts {
 		}
 		profile, target, failed := t.destination(addr, env.Nexthop)
 		if failed == nil {
-			failed = profile.suspended(addr)
+			failed = profile.suspended(addr, &target)
 		}
 		if failed != nil {
 			t.reject(env, &results[i], failed)

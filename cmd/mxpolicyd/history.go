@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -42,6 +43,9 @@ func suspendCommand(load loader) *cobra.Command {
 		Short: "Stop mail for a domain, provider:NAME or transport:NAME; without one, tell what is suspended",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("for") && lasts <= 0 {
+				return errors.New("--for is how long mail is stopped, such as 30m: more than nothing")
+			}
 			return ask(cmd, load, asJSON, console.Suspended, func(ctx context.Context, c *admin.Client) (admin.SuspendedList, error) {
 				if len(args) == 0 {
 					return c.Suspended(ctx)

@@ -63,7 +63,12 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 	}
 	provider := d.cfg.Traffic.Provider(h.Host.Name)
 	if provider == d.spared {
-		return rcpts // it has said that it is enough
+		// It has said that it is enough, and was not asked about this message:
+		// what another host of it refused may not be its last word.
+		return d.skipHost(rcpts, &status.Error{
+			Code: status.New(status.Temporary, 4, 5), Host: h.Host.Name, Unreached: true,
+			Text: "not tried, since its provider " + provider + " has just asked for a rest",
+		})
 	}
 	from, held := d.takeSource(h, provider)
 	if held != nil {

@@ -129,8 +129,9 @@ func (t *Table) Of(host string) Provider {
 			return t.providers[found]
 		}
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return Provider{Name: host, Origin: Host}
+	literal := strings.TrimPrefix(strings.Trim(host, "[]"), "IPv6:") // RFC 5321 §4.1.3
+	if ip, err := netip.ParseAddr(literal); err == nil {
+		return Provider{Name: ip.String(), Origin: Host}
 	}
 	domain, err := publicsuffix.EffectiveTLDPlusOne(host)
 	if err != nil {
