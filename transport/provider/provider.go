@@ -129,7 +129,8 @@ func (t *Table) Of(host string) Provider {
 			return t.providers[found]
 		}
 	}
-	literal := strings.TrimPrefix(strings.Trim(host, "[]"), "IPv6:") // RFC 5321 §4.1.3
+	// RFC 5321 §4.1.3
+	literal := strings.TrimPrefix(strings.Trim(host, "[]"), "IPv6:")
 	if ip, err := netip.ParseAddr(literal); err == nil {
 		return Provider{Name: ip.String(), Origin: Host}
 	}
