@@ -15,6 +15,7 @@ package history
 import (
 	"encoding/binary"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -165,9 +166,12 @@ func cut(s string, n int) string {
 // hide takes the local parts away, and those that the server's words repeat.
 func (e *Entry) hide() {
 	for _, address := range append([]string{e.Sender}, e.Recipients...) {
-		if local, _, ok := cutLast(address, '@'); ok && local != "" {
-			e.Text = strings.ReplaceAll(e.Text, local+"@", "@")
+		if local, _, ok := cutLast(address, '@'); ok {
+			e.Text = withoutWord(e.Text, local)
 		}
+	}
+	if strings.Contains(e.Text, "@") { // others' addresses
+		e.Text = localParts.ReplaceAllString(e.Text, "@")
 	}
 	e.Sender = domainOf(e.Sender)
 	var domains []string
@@ -177,6 +181,35 @@ func (e *Entry) hide() {
 		}
 	}
 	e.Recipients = domains
+}
+
+// localParts are what stands before the @ of addresses in a text.
+var localParts = regexp.MustCompile(`[^\s<>()\[\]",;:]+@`)
+
+// withoutWord has "…" in the place of a word, however it is capitalised.
+func withoutWord(text, word string) string {
+	lower, word := strings.ToLower(text), strings.ToLower(word)
+	if word == "" || len(lower) != len(text) || !strings.Contains(lower, word) {
+		return text
+	}
+	var b strings.Builder
+	done := 0
+	for at := 0; ; {
+		i := strings.Index(lower[at:], word)
+		if i < 0 {
+			return b.String() + text[done:]
+		}
+		i += at
+		if at = i + len(word); !wordAt(lower, i-1) && !wordAt(lower, at) {
+			b.WriteString(text[done:i] + "…")
+			done = at
+		}
+	}
+}
+
+// wordAt says whether a letter or a digit is at a place in a text.
+func wordAt(text string, i int) bool {
+	return i >= 0 && i < len(text) && (text[i] >= 'a' && text[i] <= 'z' || text[i] >= '0' && text[i] <= '9' || text[i] >= 0x80)
 }
 
 // domainOf gives "@example.org" of an address.

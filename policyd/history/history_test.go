@@ -113,6 +113,22 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+// Whoever a text names, its local part is not kept.
+func TestHide(t *testing.T) {
+	for text, want := range map[string]string{
+		"550 5.1.1 <jane.doe@d9.example>: no such user":                 "550 5.1.1 <@d9.example>: no such user",
+		"550 Mailbox of jane.doe (JANE.DOE@D9.example; try later)":      "550 Mailbox of … (@D9.example; try later)",
+		"450 <other.one@two.example> is over quota, Jane.Doe":           "450 <@two.example> is over quota, …",
+		"250 2.0.0 Ok: queued as 4XyZ":                                  "250 2.0.0 Ok: queued as 4XyZ",
+		"550 jane.doers and xjane.doe are others, as is jane.doe\u00e9": "550 jane.doers and xjane.doe are others, as is jane.doe\u00e9",
+	} {
+		e := Entry{Recipients: []string{"jane.doe@d9.example"}, Text: text}
+		if e.hide(); e.Text != want {
+			t.Errorf("%q is kept as %q, want %q", text, e.Text, want)
+		}
+	}
+}
+
 func TestFind(t *testing.T) {
 	h := New(Options{})
 	fill(h, 30)
