@@ -12,10 +12,7 @@ package fallback
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -71,21 +68,12 @@ func Open(dir string, now func() time.Time) (*Memory, error) {
 	if dir == "" {
 		return m, nil
 	}
-	path := filepath.Join(dir, fileName)
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
-	}
 	var list []failing
-	var text []byte
-	if err == nil && info.Size() <= maxText {
-		text, err = os.ReadFile(path)
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &list)
-	}
-	if err != nil {
-		return m, fmt.Errorf("%s: %w", path, err)
+	switch err := safeio.ReadJSON(dir, fileName, maxText, &list); {
+	case errors.Is(err, fs.ErrNotExist):
+		return m, nil
+	case err != nil:
+		return m, err
 	}
 	// A clock that was wrong must not have anything seem to fail for years.
 	for _, f := range list {

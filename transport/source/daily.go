@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -59,27 +57,18 @@ func OpenDaily(dir string, now func() time.Time) (*Daily, error) {
 	if dir == "" {
 		return d, nil
 	}
-	path := filepath.Join(dir, fileName)
-	info, err := os.Stat(path)
+	var kept counts
+	err := safeio.ReadJSON(dir, fileName, maxText, &kept)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
 	}
-	var kept counts
-	var text []byte
-	if err == nil && info.Size() > maxText {
-		err = errors.New("it is too large")
-	}
-	if err == nil {
-		text, err = os.ReadFile(path)
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &kept)
-	}
 	if err == nil && kept.Day != "" {
-		_, err = time.Parse(time.DateOnly, kept.Day)
+		if _, err = time.Parse(time.DateOnly, kept.Day); err != nil {
+			err = fmt.Errorf("%s: %w", fileName, err)
+		}
 	}
 	if err != nil {
-		return d, fmt.Errorf("%s: %w", path, err)
+		return d, err
 	}
 	d.state = counts{Day: kept.Day, Sent: map[string]int{}}
 	for name, n := range kept.Sent {
