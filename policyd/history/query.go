@@ -21,7 +21,7 @@ type Query struct {
 // are than the limit lets through.
 func (h *History) Find(q Query) (list []Entry, more int) {
 	kept := h.now()
-	for e := range kept.all() {
+	for e := range kept.since(q.Since) {
 		if q.matches(e) {
 			list = append(list, *e)
 		}
@@ -35,7 +35,7 @@ func (h *History) Find(q Query) (list []Entry, more int) {
 
 func (q *Query) matches(e *Entry) bool {
 	switch {
-	case q.Failed && !e.Failed(), e.At.Before(q.Since):
+	case q.Failed && !e.Failed():
 		return false
 	case q.What == "":
 		return true
@@ -84,7 +84,7 @@ func (h *History) Summarise(q Query, by Group) []Summary {
 	index := map[string]int{}
 	var list []Summary
 	var took [][]Seconds
-	for e := range kept.all() {
+	for e := range kept.since(q.Since) {
 		if !q.matches(e) {
 			continue
 		}
@@ -151,9 +151,9 @@ func (h *History) Minutes(now time.Time, n int) []Minute {
 		list[i].At = start.Add(time.Duration(i) * time.Minute)
 	}
 	kept := h.now()
-	for e := range kept.all() {
+	for e := range kept.since(start) {
 		m := int(e.At.Sub(start) / time.Minute)
-		if e.At.Before(start) || m >= n {
+		if m >= n {
 			continue
 		}
 		switch {
@@ -186,7 +186,7 @@ type Level struct {
 func (h *History) Levels(q Query) []Level {
 	kept := h.now()
 	counts := map[string]int{}
-	for e := range kept.all() {
+	for e := range kept.since(q.Since) {
 		if q.matches(e) && !e.Failed() {
 			counts[cmp.Or(e.TLSLevel, "none")+", MX "+cmp.Or(e.MXLevel, "none")]++
 		}

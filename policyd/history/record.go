@@ -148,18 +148,26 @@ func (r *records) copy() records {
 }
 
 // all gives each entry, the oldest first.
-func (r *records) all() iter.Seq[*Entry] {
+func (r *records) all() iter.Seq[*Entry] { return r.since(time.Time{}) }
+
+// since gives each entry from a time on, the oldest first; the zero time is
+// before all. What is older is not read beyond its time.
+func (r *records) since(t time.Time) iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
 		from := r.from
 		for _, page := range r.pages {
 			for from < len(page) {
 				n, head := binary.Uvarint(page[from:])
 				from += head
-				e := entryOf(page[from : from+int(n)])
+				record := page[from : from+int(n)]
+				from += int(n)
+				if at, _ := binary.Varint(record); !t.IsZero() && at < t.UnixNano() {
+					continue
+				}
+				e := entryOf(record)
 				if !yield(&e) {
 					return
 				}
-				from += int(n)
 			}
 			from = 0
 		}
