@@ -48,6 +48,12 @@ func startDaemon(t *testing.T, s settings) *daemon {
 	if err := d.start(lab(t), s); err != nil {
 		t.Fatal(err)
 	}
+	d.endsWith(t)
+	return d
+}
+
+// endsWith has the daemon end with a test, and its log shown if that failed.
+func (d *daemon) endsWith(t *testing.T) {
 	t.Cleanup(func() {
 		if err := d.close(); err != nil {
 			t.Error(err)
@@ -56,7 +62,6 @@ func startDaemon(t *testing.T, s settings) *daemon {
 			t.Logf("mxpolicyd:\n%s", tail(d.log))
 		}
 	})
-	return d
 }
 
 // newDaemon writes the configuration of an mxpolicyd into dir.

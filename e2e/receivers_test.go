@@ -258,7 +258,7 @@ func socketsAt(address, state string) (found []socket) {
 
 // vacant waits until nobody listens at an address. What a mail server has
 // started may listen for a moment longer than the server itself: that is ended
-// by a signal of its own, and whoever starts the next server waits for it.
+// by a signal of its own, and the start of the next server waits for it.
 func vacant(address string) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		left := socketsAt(address, tcpListen)

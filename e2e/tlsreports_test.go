@@ -60,14 +60,7 @@ func TestReportMail(t *testing.T) {
 	if err := d.start(w, settings{}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := d.close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("mxpolicyd:\n%s", tail(d.log))
-		}
-	})
+	d.endsWith(t)
 	entry, err := w.masterEntry()
 	if err != nil {
 		t.Fatal(err)

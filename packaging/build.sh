@@ -51,7 +51,7 @@ if [ "$1" = any ]; then
 	exit
 fi
 
-# Not before: whoever builds without a network has no nfpm.
+# Not before: without a network there is no nfpm.
 nfpm=$(go -C internal/tools tool -n nfpm)
 for ARCH in ${ARCHES:-amd64 arm64}; do
 	export ARCH

@@ -87,7 +87,7 @@ func TestCrashIsNoExit(t *testing.T) {
 // Signals from outside end the program as signals too, and a core file with a
 // message in it is never allowed.
 func TestSignalsAndCore(t *testing.T) {
-	// Signals that whoever started the tests ignores (nohup) are not ignored
+	// Signals that the starter of the tests ignores (nohup) are not ignored
 	// by the programs that these start.
 	caught := make(chan os.Signal, 10)
 	signal.Notify(caught, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)

@@ -113,7 +113,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// Whoever a text names, its local part is not kept.
+// No local part is kept of any address that a text names.
 func TestHide(t *testing.T) {
 	for text, want := range map[string]string{
 		"550 5.1.1 <jane.doe@d9.example>: no such user":                 "550 5.1.1 <@d9.example>: no such user",

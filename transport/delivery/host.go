@@ -107,8 +107,8 @@ func (d *Delivery) tryHost(ctx context.Context, way *plan.Plan, i int, last bool
 // held is why the host gets no mail now, and nothing is held of its provider
 // then; whole says that no other host would either.
 //
-// What is held up by more than a limit waits for none. Whoever waited is asked
-// again, since a suspension or a pause may have begun meanwhile.
+// What is held up by more than a limit waits for none. After a wait all is
+// asked again, since a suspension or a pause may have begun meanwhile.
 func (d *Delivery) admit(ctx context.Context, h *plan.Host, provider, from string) (trial *pause.Trial, held *status.Error, whole bool) {
 	if held = d.cfg.Traffic.HostHeld(&d.msg.Target, h.Host.Name, from); held != nil {
 		return nil, held, false

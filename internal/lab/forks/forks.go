@@ -5,15 +5,15 @@
 // descriptors for that moment, those too that exec closes. A test that starts
 // programs beside its servers forks at any time. So a listener that was closed
 // may still listen in a child, for microseconds or, on a busy machine, for as
-// long as the child waits for a processor: whoever listens at the address again
-// is told that it is in use, and a client that should be refused is not. In the
-// same way a program that was written and closed may be open for writing in a
-// child, and then no one can run it (ETXTBSY).
+// long as the child waits for a processor: a listener that comes next there is
+// told that the address is in use, and a client is not refused that should be.
+// In the same way a program that was written and closed may be open for writing
+// in a child, and then no one can run it (ETXTBSY).
 //
 // syscall.ForkLock does not help: Linux lets the parent of a vfork(2) go on
 // when the child has its new memory, which is before it closes the descriptors.
 // So Close of what Listen and ListenPacket give takes the address from the
-// socket itself, whoever has the socket still, and WriteFile has a child write.
+// socket itself, which a child may have still, and WriteFile has a child write.
 //
 // Whatever in the lab and in the tests listens where it, or nothing, shall
 // listen later, and every program that a test writes, goes by here.

@@ -34,8 +34,8 @@ const tries = 1000
 // who knows it.
 type Reservation struct {
 	port int
-	// bound to the port and not listening. Whoever sets SO_REUSEADDR, as
-	// servers do, may listen there as well; Reserve does not set it.
+	// bound to the port and not listening. Sockets with SO_REUSEADDR,
+	// as servers have, may listen there as well; Reserve does not set it.
 	socket *os.File
 }
 

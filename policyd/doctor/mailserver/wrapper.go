@@ -112,7 +112,7 @@ func (l Limits) Problems(name string) (list []finding.Finding) {
 			Level: finding.Fail,
 			What: fmt.Sprintf("%s: its processes have %d MiB of %s, in which mxpipe cannot start: it ends with status 2, and the message bounces",
 				name, limit>>20, what),
-			Mend: mend + " where it is started, and restart it",
+			Mend: mend + " in what starts it, and restart it",
 		})
 	}
 	if l.AddressSpace < enoughAddressSpace {
