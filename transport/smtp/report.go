@@ -100,8 +100,9 @@ const (
 	// this one.
 	Confirmed
 	// Unconfirmed: 500, 502, ten seconds of silence, or the end of the
-	// connection, which leave the reply to the message as it is; or, with
-	// OutOfStep, any other reply. The host is better given DATA.
+	// connection, which leave the reply to the message as it is, as does 2yz
+	// where the replies before it were in doubt; or, with OutOfStep, any other
+	// reply. The host is better given DATA.
 	Unconfirmed
 )
 

@@ -317,8 +317,8 @@ func (t *transfer) assure(why string) {
 }
 
 // behind ends a connection whose server was taken at its word and may still be
-// one reply behind: of the next message nothing would show it. The host gets
-// DATA, whose 354 brings replies in step.
+// one reply behind: of the next message nothing would show it. A host that is
+// not trusted yet gets DATA, whose 354 brings replies in step.
 func (t *transfer) behind() {
 	t.report.Ending = Closing
 	if t.confirm {
