@@ -29,6 +29,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
+
+	"github.com/mxpipe/mxpipe/transport/address"
 )
 
 // Provider is a named set of mail hosts.
@@ -122,17 +124,18 @@ func New(configured []Provider) (*Table, error) {
 }
 
 // Of gives the provider of an MX host: a name as A-labels in lower case
-// without a final dot, or an address.
+// without a final dot, or an address, in brackets or not.
 func (t *Table) Of(host string) Provider {
 	for i := range t.sets {
 		if found, ok := t.sets[i].find(host); ok {
 			return t.providers[found]
 		}
 	}
-	// RFC 5321 §4.1.3
-	literal := strings.TrimPrefix(strings.Trim(host, "[]"), "IPv6:")
-	if ip, err := netip.ParseAddr(literal); err == nil {
+	if ip, ok := address.Literal(host); ok {
 		return Provider{Name: ip.String(), Origin: Host}
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return Provider{Name: host, Origin: Host}
 	}
 	domain, err := publicsuffix.EffectiveTLDPlusOne(host)
 	if err != nil {

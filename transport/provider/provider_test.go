@@ -60,6 +60,8 @@ func TestOf(t *testing.T) {
 		{"co.uk", "co.uk", Host},
 		{"localhost", "localhost", Host},
 		{"192.0.2.1", "192.0.2.1", Host},
+		{"[192.0.2.1]", "192.0.2.1", Host},
+		{"[IPv6:2001:db8::1]", "2001:db8::1", Host},
 		{"2001:db8::1", "2001:db8::1", Host},
 		{"mx.customer.github.io", "customer.github.io", Registrable},
 	} {
